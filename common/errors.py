@@ -1,0 +1,11 @@
+"""The two errors a user meets: bad input before any training, and a run that failed while others go on."""
+
+from __future__ import annotations
+
+
+class InputError(ValueError):
+    """Bad usage or input, found before any training. One line that says what to do; exit code 2."""
+
+
+class RunFailed(RuntimeError):
+    """One run stopped (loss not finite, disk full). One line; the other runs go on; exit code 1."""

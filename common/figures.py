@@ -1,0 +1,134 @@
+"""A figure as data: what it needs, what it shows and what it compares. Drawing is `plots`, text is `report`. No torch."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+
+from common.runs import Run
+from common.store import Result
+
+Verdict = Literal["reproduced", "not reproduced", "indicative", "no published number"]
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """Mean over repeats with its standard deviation and 95 % t-interval half-width (nan where n = 1)."""
+
+    mean: float
+    std: float
+    interval: float
+    n: int
+
+
+def estimate(values: Sequence[float]) -> Estimate:
+    """Mean, standard deviation (n - 1) and 95 % t-interval of repeats. Raises ValueError on none."""
+    if not len(values):
+        raise ValueError("no values to average")
+    data, n = np.asarray(values, dtype=float), len(values)
+    if n == 1:
+        return Estimate(float(data[0]), float("nan"), float("nan"), 1)
+    from scipy.special import stdtrit  # Student's t quantile; scipy comes with scikit-learn
+
+    std = float(data.std(ddof=1))
+    return Estimate(float(data.mean()), std, float(stdtrit(n - 1, 0.975)) * std / n**0.5, n)
+
+
+@dataclass(frozen=True)
+class Curve:
+    """One line, set of bars or row of points. `name` picks the colour, so a method looks the same everywhere."""
+
+    name: str
+    x: Sequence[float | str]
+    y: Sequence[float]
+    interval: Sequence[float] | None = None
+    """Half-width of the 95 % interval at each point; None where n = 1."""
+    n: int = 1
+    published: bool = False
+    legend: str = ""
+    """Text beside the name in the legend, such as the average."""
+
+
+@dataclass(frozen=True)
+class Panel:
+    """One pair of axes. matrix: counts [true, predicted], drawn as log(1 + x), with a line at `boundary`."""
+
+    title: str
+    x_label: str
+    y_label: str
+    curves: Sequence[Curve] = ()
+    kind: Literal["lines", "bars", "sorted-bars", "matrix"] = "lines"
+    matrix: np.ndarray | None = None
+    boundary: int | None = None
+    y_range: tuple[float, float] | None = None
+    x_log: bool = False
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """A published number beside ours."""
+
+    quantity: str
+    method: str
+    published: float | None
+    provenance: str
+    ours: Estimate | None
+
+
+@dataclass(frozen=True)
+class Drawing:
+    """Everything a figure plots, and the comparisons its row of the report lists."""
+
+    panels: Sequence[Panel]
+    comparisons: Sequence[Comparison] = ()
+    note: str = ""
+
+
+@dataclass(frozen=True)
+class Figure:
+    """One figure or table of a paper: the Runs it needs by name, and how Results become a Drawing.
+
+    Both callables take the setting (what preset and command line decide). `runs` gives, for each curve's name, one Run
+    per repeat; `optional` Runs are drawn where they exist and never trained for this figure. `draw` gets the finished
+    ones of both. `on_request`: trained and drawn only when --only names it.
+    """
+
+    id: str
+    title: str
+    presets: tuple[str, ...]
+    runs: Callable[[Any], Mapping[str, list[Run]]]
+    draw: Callable[[Any, Mapping[str, list[Result]]], Drawing]
+    optional: Callable[[Any], Mapping[str, list[Run]]] = field(default=lambda setting: {})
+    on_request: bool = False
+
+
+def verdict(comparison: Comparison, full_schedule: bool) -> Verdict:
+    """The fixed rule: reproduced if the published mean lies within max(1 point, the interval) of ours.
+
+    full_schedule is False for reduced schedules and embedded data, which are indicative, as is n = 1.
+    """
+    if comparison.published is None:
+        return "no published number"
+    if comparison.ours is None or not full_schedule or comparison.ours.n == 1:
+        return "indicative"
+    near = abs(comparison.published - comparison.ours.mean) <= max(1.0, comparison.ours.interval)
+    return "reproduced" if near else "not reproduced"
+
+
+class Published:
+    """The paper's numbers with their provenance, from PAPER/published.json."""
+
+    def __init__(self, path: Path) -> None:
+        content = json.loads(path.read_text())
+        self.paper = content["paper"]
+        self.entries = {entry["id"]: entry for entry in content["entries"]}
+
+    def series(self, figure: str, method: str) -> dict | None:
+        """One method's published series in a figure: x, y, std, average, provenance, note."""
+        entry = self.entries.get(figure, {"series": []})
+        return next((s for s in entry["series"] if s["method"] == method), None)

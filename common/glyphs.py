@@ -1,0 +1,249 @@
+"""The embedded data set `glyphs`: 32x32 colour pictures of printed characters, drawn on demand from matplotlib's fonts.
+
+All arithmetic after rasterising is on integers, so that the same seed gives the same bytes on every processor.
+"""
+
+from __future__ import annotations
+
+from functools import cache, lru_cache
+from typing import Any
+
+import numpy as np
+
+# One class each. None passes for another, even mirrored or in italics: no twins across alphabets, no b/d or R/Я.
+CHARACTERS = (
+    "♀Ψ☎O⋈3ჭБ✉ԴÇ✿♆ΞŒ#≠Дქ♂Å✂Ծ⌘D♉4ω♥KЉ♏ბ↻XՄ⌂∀√Tσ♠Њ♫ფR⚡7Ֆ{a↑μ+ѢŁ☾♄ლ☂ñԲ¶☁YΩЫ©8∫Gჟ∞♞Ձ"
+    "e£Ѫ℃ξ&Q≈ჯ✈ÆԹ∇2♭ЮA⊕η☃E≥პ☠Խ⇒ØШ❄λ☯t☢5%თb§ՃЦ№r⚓β★∴Wღ@Ђ?ՔH◊6$Δg⚙→ტm€ЖՋ♪☺P"
+)
+FACES = (
+    *("DejaVuSans", "DejaVuSans-Bold", "DejaVuSans-Oblique", "DejaVuSans-BoldOblique"),
+    *("DejaVuSerif", "DejaVuSerif-Bold", "DejaVuSerif-Italic", "DejaVuSerif-BoldItalic"),
+    *("DejaVuSansMono", "DejaVuSansMono-Bold", "DejaVuSansMono-Oblique"),
+    *("STIXGeneral", "STIXGeneralBol", "STIXGeneralItalic", "STIXGeneralBolIta"),
+)
+
+# The difficulty: the factors that vary from image to image. Lengths are in pixels of the 32x32 image.
+LENGTH = (20, 27)  # longest side of the character
+ANISOTROPY = (0.88, 1.14)  # width against height
+ROTATION = 10  # degrees, either way
+SHEAR = 0.10  # either way
+OFFSET = 1.5  # of the character's centre from the image's, either way, along each axis
+CONTRAST = (90, 190)  # grey levels between the character and its background, at equal probability of either sign
+CHROMA = 40  # largest departure of one colour channel from the grey level, drawn afresh for every layer
+BACKGROUND = (25, 30)  # largest amplitude, in grey levels, of the gradient and of the texture
+BLUR = (3, 5)  # widths of the filters to draw from, in cells of the masks (about 4 cells make one pixel)
+FRAGMENTS = 1  # pieces of other characters at the rim, behind the character
+RIM = (19.0, 22.0)  # distance of their centres from the image's
+STROKE = (0.0, 0.4)  # half width of the line drawn over everything (thin ones are faint)
+NOISE = (2, 16)  # largest absolute value of the triangular pixel noise, in grey levels
+FAINT_SHARE = 0.13  # of the images are hard to read: this bounds the accuracy, yet few images can still teach
+FAINT = (0.02, 0.22)  # opacity of the character in them; in the others it is 1
+
+SIZE = 32
+_CELLS, _BOX = 128, 80  # sides of a mask and of the box in its middle that a character's longest side fills
+_CHUNK = 64  # images drawn at once, small enough for the processor's cache
+_COLUMNS = 64  # 16-bit random numbers reserved for one image
+_TURN = 4096  # steps of a full turn; also the scale of the sine table
+_SINE = np.rint(np.sin(np.arange(_TURN) * (2 * np.pi / _TURN)) * _TURN).astype(np.int64)
+_AXIS = 2 * np.arange(SIZE, dtype=np.int32) - (SIZE - 1)  # pixel centres in half pixels, 0 being the image's centre
+_DISTRACTORS = "AgR5Ж&Ωδ#Ψ8Љ@ξKფ"
+
+
+def generate(
+    num_classes: int = 100, per_class: int = 500, test_per_class: int = 100, seed: int = 0
+) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray, tuple[str, ...]]:
+    """Draw the data set; the first classes and images of a larger one are those of a smaller one.
+
+    Returns train images (uint8 [n, 32, 32, 3]), train labels (int64 [n]), test images, test labels and the class
+    names (one character each). Images are grouped by class, in label order.
+    Raises ValueError on a count below 1, more classes than CHARACTERS has, or a negative seed.
+    """
+    numbers = {"num_classes": num_classes, "per_class": per_class, "test_per_class": test_per_class, "seed": seed}
+    for name, value in numbers.items():
+        least = int(name != "seed")
+        if isinstance(value, bool) or not isinstance(value, (int, np.integer)) or value < least:
+            raise ValueError(f"glyphs: {name} must be an integer of at least {least}, not {value!r}")
+    if num_classes > len(CHARACTERS):
+        raise ValueError(f"glyphs: num_classes must be at most {len(CHARACTERS)}, not {num_classes}")
+    names = tuple(CHARACTERS[:num_classes])
+    parts: list[np.ndarray] = []
+    for split, count in enumerate((per_class, test_per_class)):
+        images = np.empty((num_classes, count, SIZE, SIZE, 3), np.uint8)
+        for out, character in zip(images, names, strict=True):
+            _draw_class(out, character, split, int(seed))
+        parts += [images.reshape(-1, SIZE, SIZE, 3), np.repeat(np.arange(num_classes, dtype=np.int64), count)]
+    return parts[0], parts[1], parts[2], parts[3], names
+
+
+@cache
+def _fonts() -> tuple[Any, ...]:
+    """The faces, opened once."""
+    import matplotlib
+    from matplotlib.ft2font import FT2Font
+
+    return tuple(FT2Font(f"{matplotlib.get_data_path()}/fonts/ttf/{face}.ttf") for face in FACES)
+
+
+def _raster(font: Any, character: str) -> np.ndarray:
+    """Coverage of one character, uint8 [128, 128], centred, its longest side about 80 cells."""
+    from matplotlib import ft2font
+
+    unhinted = getattr(ft2font, "LoadFlags", int)(2)  # FT_LOAD_NO_HINTING, a plain integer before matplotlib 3.10
+    font.set_size(_BOX, 72)
+    left, bottom, right, top = font.load_char(ord(character), flags=unhinted).bbox
+    font.set_size(_BOX * 64 * _BOX / max(right - left, top - bottom), 72)
+    font.set_text(character, 0.0, flags=unhinted)
+    font.draw_glyphs_to_bitmap(antialiased=True)
+    ink = np.asarray(font.get_image())
+    rows, columns = np.flatnonzero(ink.any(1)), np.flatnonzero(ink.any(0))
+    ink = ink[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1]
+    (height, width), mask = ink.shape, np.zeros((_CELLS, _CELLS), np.uint8)
+    y, x = (_CELLS - height) // 2, (_CELLS - width) // 2
+    mask[y : y + height, x : x + width] = ink
+    return mask
+
+
+def _box_filter(masks: np.ndarray, width: int) -> np.ndarray:
+    """Mean over width x width cells (width odd), the same shape and type; the margin must be empty."""
+    reach, total = width // 2, masks.astype(np.int32)
+    for _ in range(2):  # along the last axis, then transposed along the other
+        run, total = np.cumsum(total, axis=2, dtype=np.int32), np.zeros_like(total)
+        total[..., reach + 1 : _CELLS - reach] = run[..., width:] - run[..., :-width]
+        total = total.transpose(0, 2, 1)
+    return (total // width**2).astype(np.uint8)
+
+
+@cache
+def clean_masks(character: str) -> np.ndarray:
+    """The character in every face that has it, uint8 [faces, 128, 128], black 0, white 255."""
+    return np.stack([_raster(font, character) for font in _fonts() if font.get_char_index(ord(character))])
+
+
+@lru_cache(maxsize=8)
+def _tables(characters: str, widths: tuple[int, ...]) -> np.ndarray:
+    """Masks to sample from, uint8 [faces * filters, 128 * 128], filtered twice (close to a Gaussian)."""
+    masks = np.concatenate([clean_masks(character) for character in characters])
+    smooth = [_box_filter(_box_filter(masks, width), width) for width in widths]
+    return np.concatenate(smooth).reshape(-1, _CELLS * _CELLS)
+
+
+@cache
+def _textures() -> np.ndarray:
+    """Periodic patterns from 0 to 255, uint8 [4 * 128 * 128]: coarse and fine noise, stripes and dots."""
+    grain = (np.random.PCG64(0).random_raw(_CELLS * _CELLS // 4) & 255).astype(np.int64).reshape(64, 64)
+    patterns = []
+    for width in (16, 6):
+        smooth = grain
+        for axis in (0, 1, 0, 1):
+            smooth = np.sum([np.roll(smooth, shift, axis) for shift in range(width)], 0) // width
+        patterns.append(np.kron((smooth - smooth.min()) * 255 // np.ptp(smooth), np.ones((2, 2), np.int64)))
+    wave = _SINE[np.arange(_CELLS) * (_TURN // 32) % _TURN]
+    patterns += [w * 127 // _TURN + 128 for w in (np.tile(wave, (_CELLS, 1)), wave[:, None] * wave // _TURN)]
+    return np.stack(patterns).astype(np.uint8).reshape(-1)
+
+
+class _Dice:
+    """Uniform integers for a batch of images, each image having its own row of 16-bit random numbers."""
+
+    def __init__(self, rows: np.ndarray) -> None:
+        self.columns = iter(rows.T.astype(np.int64))
+
+    def roll(self, low: int | np.ndarray, high: int | np.ndarray) -> np.ndarray:
+        """One integer from low to high inclusive for every image, [n]."""
+        return low + (next(self.columns) * (high - low + 1) >> 16)
+
+    def colour(self, grey: np.ndarray) -> np.ndarray:
+        """A random tint of the given grey level, [n, 3]."""
+        tint = np.stack([self.roll(-CHROMA, CHROMA) for _ in range(3)], 1)
+        return np.clip(grey[:, None] + tint - tint.sum(1, keepdims=True) // 3, 0, 255)
+
+    def contrasting(self, grey: np.ndarray) -> np.ndarray:
+        """A colour that differs from the grey level as CONTRAST says, [n, 3]."""
+        other = grey + self.roll(*CONTRAST) * (2 * self.roll(0, 1) - 1)
+        return self.colour(np.where((other < 0) | (other > 255), 2 * grey - other, other))
+
+
+def _draw_class(out: np.ndarray, character: str, split: int, seed: int) -> None:
+    """Fill uint8 [n, 32, 32, 3]; image i depends on the character, the split, the seed and i only."""
+    # Raw words, since numpy promises to keep their stream, which it does not for its distributions.
+    layout, grain = (np.random.PCG64(np.random.SeedSequence([split, ord(character), k, seed])) for k in (0, 1))
+    for start in range(0, len(out), _CHUNK):
+        part = out[start : start + _CHUNK]
+        rows = layout.random_raw(len(part) * _COLUMNS // 4).astype("<u8").view("<u2").reshape(len(part), -1)
+        noise = grain.random_raw(part.size // 8).astype("<u8").view(np.uint8).reshape(len(part), -1)
+        part[:] = _draw(_Dice(rows), noise, character)
+
+
+def _draw(dice: _Dice, grain: np.ndarray, character: str) -> np.ndarray:
+    """A batch of pictures of one character, [n, 32, 32, 3]: background, fragments, character, stroke, noise."""
+    grey = dice.roll(30, 225)
+    canvas = dice.colour(grey)[:, :, None] + _background(dice)
+    for _ in range(FRAGMENTS):
+        angle, radius = dice.roll(0, _TURN - 1), dice.roll(*_fixed(RIM, 32))
+        offset = radius * _SINE[angle] // (16 * _TURN), radius * _SINE[angle - _TURN // 4] // (16 * _TURN)
+        _blend(canvas, dice.contrasting(grey), _cover(dice, _tables(_DISTRACTORS, BLUR[:1]), offset))
+    reach = round(2 * OFFSET)
+    cover = _cover(dice, _tables(character, BLUR), (dice.roll(-reach, reach), dice.roll(-reach, reach)))
+    opacity = np.where(dice.roll(0, 255) < round(256 * FAINT_SHARE), dice.roll(*_fixed(FAINT, 256)), 256)
+    _blend(canvas, dice.contrasting(grey), cover * opacity[:, None] >> 8)
+    _blend(canvas, dice.colour(dice.roll(0, 255)), _stroke(dice))
+    noise = ((grain & 15).astype(np.int32) + (grain >> 4) - 15) * dice.roll(*_fixed(NOISE, 16))[:, None]
+    canvas += noise.reshape(canvas.shape) // (15 * 16)
+    return np.clip(canvas, 0, 255).astype(np.uint8).reshape(-1, 3, SIZE, SIZE).transpose(0, 2, 3, 1)
+
+
+def _fixed(span: tuple[float, float], scale: int) -> tuple[int, int]:
+    """The span in integer units of 1 / scale."""
+    return round(span[0] * scale), round(span[1] * scale)
+
+
+def _blend(canvas: np.ndarray, colour: np.ndarray, cover: np.ndarray) -> None:
+    """Paint a colour [n, 3] on the canvas [n, 3, pixels] where the cover [n, pixels] (0 to 256) says so."""
+    canvas += (colour[:, :, None].astype(np.int32) - canvas) * cover[:, None].astype(np.int32) >> 8
+
+
+def _project(x_weight: np.ndarray, y_weight: np.ndarray) -> np.ndarray:
+    """x_weight * x + y_weight * y at every pixel, x and y in half pixels from the centre: [n] -> [n, pixels]."""
+    x, y = (weight.astype(np.int32)[:, None, None] for weight in (x_weight, y_weight))
+    return (x * _AXIS + y * _AXIS[:, None]).reshape(len(x_weight), -1)
+
+
+def _background(dice: _Dice) -> np.ndarray:
+    """Gradient and texture, each in a colour of its own, as departures from the plain colour: [n, 3, pixels]."""
+    angle, zoom = dice.roll(0, _TURN - 1), dice.roll(128, 512)
+    sine, cosine = _SINE[angle], _SINE[angle - _TURN // 4]
+    gradient = _project(sine, -cosine) // (_TURN * 44 // 128)
+    spread = ((cosine * zoom // _TURN, sine * zoom // _TURN), (-sine * zoom // _TURN, cosine * zoom // _TURN))
+    x, y = ((_project(*weights) // 128 + dice.roll(0, _CELLS - 1)[:, None]) & (_CELLS - 1) for weights in spread)
+    which = dice.roll(0, len(_textures()) // _CELLS**2 - 1)[:, None]
+    texture = _textures()[(which * _CELLS + y) * _CELLS + x].astype(np.int32) - 128
+    tints = [np.stack([dice.roll(-most, most) for _ in range(3)], 1).astype(np.int32) for most in BACKGROUND]
+    return sum(tint[:, :, None] * field[:, None] >> 7 for tint, field in zip(tints, (gradient, texture), strict=True))
+
+
+def _cover(dice: _Dice, tables: np.ndarray, offset: tuple[np.ndarray, np.ndarray]) -> np.ndarray:
+    """Sample masks under random affine maps, their centres at the offset (half pixels): [n, pixels], 0 to 256."""
+    which = dice.roll(0, len(tables) - 1)
+    # Cells per half pixel, times 1024: the map goes from the picture back to the mask.
+    scale_x = _BOX * 1024 * 16 // (2 * dice.roll(*_fixed(LENGTH, 16)))
+    scale_y = scale_x * dice.roll(*_fixed(ANISOTROPY, 256)) // 256
+    turn = round(ROTATION * _TURN / 360)
+    angle, shear = dice.roll(-turn, turn), dice.roll(*_fixed((-SHEAR, SHEAR), 256))
+    sine, cosine = _SINE[angle], _SINE[angle + _TURN // 4]
+    # A rotation, then a shear along x, then the scales.
+    along_x = (cosine + sine * shear // 256) * scale_x, (cosine * shear // 256 - sine) * scale_x
+    cell = which[:, None]
+    for a, b in ((sine * scale_y, cosine * scale_y), along_x):
+        a, b = a // _TURN, b // _TURN
+        centre = _CELLS * 512 - a * offset[0] - b * offset[1]
+        cell = cell * _CELLS + np.clip(_project(a, b) + centre[:, None] >> 10, 0, _CELLS - 1)
+    cover = tables.reshape(-1)[cell].astype(np.int32)
+    return cover + (cover >> 7)
+
+
+def _stroke(dice: _Dice) -> np.ndarray:
+    """A straight line at a random angle, up to 9 pixels from the centre: cover [n, pixels], 0 to 256."""
+    angle, distance = dice.roll(0, _TURN - 1), dice.roll(0, 18 * 16)
+    half_width = dice.roll(*_fixed(STROKE, 32))
+    away = _project(_SINE[angle - _TURN // 4], _SINE[angle]) // (_TURN // 16) - distance[:, None]
+    return np.clip((half_width[:, None] - np.abs(away)) * 8 + 128, 0, 256) * (half_width[:, None] > 0)

@@ -1,0 +1,267 @@
+"""The one loop over phases, and the Learner it drives. A run that covers all classes at once has a single phase."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from common import metrics, splits
+from common.datasets import Dataset
+from common.heads import CosineHead, LinearHead
+from common.loader import Flip, Images, open_images
+from common.memory import ExemplarMemory
+from common.resnet import backbone
+from common.runs import Run
+from common.store import Saved, Workspace
+from common.training import Device, Epoch, Stage, fit, momentum, seeded
+
+
+class Net(nn.Module):
+    """A backbone under autocast and an fp32 head: images [n, 3, h, w] -> logits [n, c]."""
+
+    def __init__(self, body: nn.Module, head: LinearHead | CosineHead, device: Device) -> None:
+        super().__init__()
+        self.backbone, self.head, self.device = body, head, device
+        self.to(device.torch, memory_format=torch.channels_last)  # type: ignore[call-overload]
+
+    def features(self, images: Tensor) -> Tensor:
+        """Pooled features before any normalisation, fp32 [n, d]."""
+        with self.device.autocast():
+            features = self.backbone(images)
+        return features.float()
+
+    def forward(self, images: Tensor) -> Tensor:
+        return self.head(self.features(images))
+
+
+def frozen_copy(net: nn.Module) -> Any:
+    """A teacher: a deep copy in eval mode without gradients; its BatchNorm statistics never move."""
+    teacher = copy.deepcopy(net).eval()
+    for parameter in teacher.parameters():
+        parameter.requires_grad_(False)
+    return teacher
+
+
+@torch.no_grad()
+def extract(net: Net, images: Images, indices: Tensor, flip: Flip = "none") -> Tensor:
+    """Features of un-augmented images in eval mode. fp32 [n, d]."""
+    net.eval()
+    return torch.cat([net.features(batch) for batch in images.plain(indices, flip=flip)])
+
+
+@dataclass(frozen=True)
+class Phase:
+    """Phase `index`: `num_new` classes join the `num_old` known ones. Labels num_old..seen-1 are the new classes."""
+
+    index: int
+    num_old: int
+    num_new: int
+
+    @property
+    def seen(self) -> int:
+        return self.num_old + self.num_new
+
+
+@dataclass
+class Context:
+    """What a learner may use: the Run, the images with their labels, and the exemplars kept so far."""
+
+    run: Run
+    device: Device
+    train: Images
+    test: Images
+    memory: ExemplarMemory
+
+    def generator(self, *keys: object) -> torch.Generator:
+        """A CPU generator for initialisation, a function of the Run's seed and `keys` alone."""
+        return seeded(torch.device("cpu"), self.run.seed, *keys)
+
+    def of_classes(self, first: int, last: int) -> Tensor:
+        """Training indices of the classes first..last-1."""
+        labels = self.train.labels
+        return ((labels >= first) & (labels < last)).nonzero().squeeze(1)
+
+
+class Learner:
+    """Cross-entropy on a growing head: the base phase of every method, joint training, and what methods override."""
+
+    head: type[LinearHead] | type[CosineHead] = LinearHead
+    final_relu = True
+    nme_flip: Flip = "none"
+
+    def __init__(self, config: Any, context: Context) -> None:
+        self.config, self.context = config, context
+
+    def build(self, classes: int) -> None:
+        """A fresh network for `classes` classes."""
+        run = self.context.run
+        body = backbone(run.network, self.final_relu, seed=run.seed)
+        head = self.head(body.out_features, classes, self.context.generator("head", 0))
+        self.net = Net(body, head, self.context.device)
+
+    def begin_phase(self, phase: Phase) -> None:
+        """Grow and set up what the phase needs. On resume it runs again from the same state."""
+        if phase.num_old:
+            self.net.head.grow(phase.num_new, self.context.generator("head", phase.index))
+
+    def stages(self, phase: Phase) -> Iterator[Stage]:
+        """What to train in this phase, in order; after the first, the memory holds the new classes' exemplars too.
+
+        By default one stage: all images of the new classes and the exemplars of the old, every parameter trained.
+        """
+        new = self.context.of_classes(phase.num_old, phase.seen)
+        indices = torch.cat([new, self.context.memory.all().to(new.device)])
+        yield Stage("main", self.context.run.schedule, indices, self.loss, self.net.parameters(), self.net.train)
+
+    def loss(self, images: Tensor, labels: Tensor) -> Tensor:
+        """LUCIR Eq. 1: cross-entropy over all classes seen."""
+        return F.cross_entropy(self.net(images), labels)
+
+    def trace(self, phase: Phase) -> dict[str, float]:
+        """Scalars worth a curve, read at the end of each epoch."""
+        return {}
+
+    def summary(self, phase: Phase) -> dict[str, Any]:
+        """What figures ask of the final head: the norm of each class's weight, biases or scale."""
+        head = self.net.head
+        summary: dict[str, Any] = {"norms": [round(x, 5) for x in head.weight.norm(dim=1).tolist()]}
+        if isinstance(head, LinearHead):
+            summary["biases"] = [round(x, 5) for x in head.bias.tolist()]
+        else:
+            summary["scale"] = round(head.scale.item(), 5)
+        return summary
+
+    def readouts(self, features: Tensor, phase: Phase) -> dict[str, Tensor]:
+        """Predictions [n] by name from test features [n, d]."""
+        predictions = {"cnn": self.net.head(features).argmax(dim=1)}
+        if self.context.memory.indices:
+            predictions["nme"] = metrics.nearest_mean(features, self.exemplar_means())
+        return predictions
+
+    def exemplar_means(self) -> Tensor:
+        """Unit class means over exemplars [c, d]: normalised features, averaged with those of the flipped images."""
+        memory = self.context.memory.indices
+        indices = torch.cat([memory[label] for label in sorted(memory)])
+        labels = self.context.train.labels[indices]
+        means = torch.zeros(len(memory), self.net.head.weight.shape[1], device=labels.device)
+        flips: list[Flip] = ["none"] if self.nme_flip == "none" else ["none", self.nme_flip]
+        for flip in flips:
+            features = F.normalize(extract(self.net, self.context.train, indices, flip), dim=1)
+            sums = torch.zeros_like(means).index_add_(0, labels, features)
+            means += sums / torch.bincount(labels, minlength=len(memory)).unsqueeze(1)
+        return F.normalize(means, dim=1)
+
+
+def run(spec: Run, dataset: Dataset, learner_class: type[Learner], workspace: Workspace, device: Device) -> dict:
+    """Train `spec` to its end, from where its workspace left off, and return its Result: JSON-ready, without a clock.
+
+    The confusion matrices of the last phase are left in `workspace.confusion`.
+    """
+    context = _context(spec, dataset, device)
+    learner = learner_class(spec.method, context)
+    sizes = spec.protocol.sizes
+    phases = [Phase(i, sum(sizes[:i]), size) for i, size in enumerate(sizes)]
+    learner.build(phases[0].num_new)
+    boundary, inside = workspace.restore()
+    done = boundary.meta["phase"] if boundary else 0
+    for phase in phases[1:done]:
+        learner.net.head.grow(phase.num_new)
+    if boundary:
+        _load(learner, boundary)
+    elif spec.start:
+        learner.net.load_state_dict(workspace.state_of(spec.start))
+    for phase in phases[done:]:
+        learner.begin_phase(phase)
+        if spec.start and phase.index == 0:  # trained by the Run this one starts from
+            _choose_exemplars(learner, phase)
+            _evaluate(learner, phase, workspace, "start")
+        else:
+            _train(learner, phase, workspace, inside)
+        inside = None
+        workspace.boundary(_tensors(learner), {"phase": phase.index + 1})
+    return {"phases": workspace.phases, "summary": learner.summary(phases[-1]), "trace": workspace.trace()}
+
+
+def _context(spec: Run, dataset: Dataset, device: Device) -> Context:
+    position = splits.positions(splits.named_order(spec.order, len(dataset.classes)))
+    memory = ExemplarMemory(spec.protocol.exemplars_per_class, spec.protocol.exemplars_total)
+    train, test = (open_images(dataset, split, position, spec.inputs, device.torch) for split in ("train", "test"))
+    return Context(spec, device, train, test, memory)
+
+
+def _train(learner: Learner, phase: Phase, workspace: Workspace, inside: Saved | None) -> None:
+    """One phase: train each stage, choose exemplars after the first, evaluate after every one."""
+    context = learner.context
+    if inside:
+        _load(learner, inside)
+    for number, stage in enumerate(learner.stages(phase)):
+        if inside and number < inside.meta["stage"]:
+            continue
+        resume = (inside.meta["epoch"], inside.part("momentum/")) if inside else None
+        inside = None
+
+        def after_epoch(epoch: Epoch, optimiser: torch.optim.SGD, number: int = number) -> None:
+            workspace.log({"phase": phase.index, **asdict(epoch), **learner.trace(phase)})
+            meta = {"phase": phase.index, "stage": number, "epoch": epoch.epoch}
+            workspace.checkpoint(lambda: (_tensors(learner, optimiser), meta))
+
+        fit(stage, context.train, (context.run.seed, "phase", phase.index, stage.name), after_epoch, resume)
+        if number == 0:
+            _choose_exemplars(learner, phase)
+        _evaluate(learner, phase, workspace, stage.name)
+
+
+def _choose_exemplars(learner: Learner, phase: Phase) -> None:
+    """Herd the new classes with the network just trained; old classes keep theirs, truncated under a total budget."""
+    context = learner.context
+    if context.memory.quota(phase.seen) == 0:
+        return
+    context.memory.shrink(phase.seen)
+    for label in range(phase.num_old, phase.seen):
+        indices = context.of_classes(label, label + 1)
+        context.memory.add(label, indices, extract(learner.net, context.train, indices), phase.seen)
+
+
+def _evaluate(learner: Learner, phase: Phase, workspace: Workspace, stage: str) -> None:
+    """Test every read-out on all classes seen so far and add it to the workspace's results."""
+    test = learner.context.test
+    indices = (test.labels < phase.seen).nonzero().squeeze(1)
+    labels = test.labels[indices].cpu().numpy()
+    with torch.no_grad():
+        predictions = learner.readouts(extract(learner.net, test, indices), phase)
+    values = {}
+    sizes = learner.context.run.protocol.sizes[: phase.index + 1]
+    for name, predicted in predictions.items():
+        confusion = metrics.confusion_matrix(labels, predicted.cpu().numpy(), phase.seen)
+        workspace.confusion[name] = confusion.astype(np.int32)
+        values[name] = {
+            "accuracy": metrics.accuracy(confusion),
+            "groups": metrics.group_accuracies(confusion, sizes),
+            **metrics.confusion_rates(confusion, phase.num_old),
+        }
+    if len(workspace.phases) == phase.index:
+        workspace.phases.append({"classes": phase.seen, "num_old": phase.num_old, "stages": {}})
+    workspace.phases[phase.index]["stages"][stage] = values
+
+
+def _tensors(learner: Learner, optimiser: torch.optim.SGD | None = None) -> dict[str, Tensor]:
+    """Everything a resume needs: weights, exemplars and, inside a phase, momentum."""
+    tensors = {f"net/{k}": v for k, v in learner.net.state_dict().items()}
+    tensors |= {f"memory/{label}": kept for label, kept in learner.context.memory.indices.items()}
+    if optimiser:
+        tensors |= {f"momentum/{k}": v for k, v in momentum(optimiser).items()}
+    return tensors
+
+
+def _load(learner: Learner, saved: Saved) -> None:
+    learner.net.load_state_dict(saved.part("net/"))
+    device = learner.context.device.torch
+    memory = {int(label): kept.to(device) for label, kept in saved.part("memory/").items()}
+    learner.context.memory.indices = dict(sorted(memory.items()))

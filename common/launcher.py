@@ -1,0 +1,254 @@
+"""Runs trained one after another in this process, or several at once in worker processes."""
+
+from __future__ import annotations
+
+import errno
+import importlib
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
+from concurrent.futures.process import BrokenProcessPool
+from dataclasses import dataclass
+from functools import lru_cache
+from multiprocessing import get_context
+from pathlib import Path
+from queue import Empty
+from typing import Any
+
+from common.datasets import Dataset, load
+from common.errors import InputError, RunFailed
+from common.runs import Run
+from common.store import Busy, Store
+
+
+@dataclass(frozen=True)
+class Job:
+    """Where runs go and on what they run; none of it decides an outcome."""
+
+    out: Path
+    data: Path | None
+    device: str
+    jobs: int
+    threads: int
+    """CPU threads of each run."""
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """How one run ended: `problem` is one line, or empty when it finished."""
+
+    run: Run
+    problem: str
+
+
+def train(run: Run, job: Job, progress: Callable[[int], None] = lambda images: None) -> str:
+    """Train one run to its end, or go on with it. Returns a one-line problem, or "" when it is finished."""
+    try:
+        _train(run, job, progress)
+    except (RunFailed, Busy, InputError) as error:
+        return str(error)
+    except OSError as error:
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            return f"disk full while writing {job.out}; free some space and run the same command, it goes on"
+        return f"{type(error).__name__}: {error}"
+    except Exception as error:  # one run's bug must not stop the others
+        sys.stderr.write(_traceback())
+        return f"{type(error).__name__}: {error}"
+    return ""
+
+
+def _traceback() -> str:
+    import traceback
+
+    return traceback.format_exc()
+
+
+def _train(run: Run, job: Job, progress: Callable[[int], None]) -> None:
+    import torch
+
+    from common import incremental
+    from common.training import Device
+
+    store = Store(job.out)
+    dataset = _dataset(run, job.data, job.out / "cache")
+    learner = importlib.import_module(f"{run.paper}.learner").LEARNERS[type(run.method)]
+    with store.open(run) as workspace:
+        if store.load(run.hash):  # finished by another process since
+            return
+        workspace.progress = progress
+        workspace.threads = workspace.saved_threads() or job.threads
+        if job.device == "cpu":
+            torch.set_num_threads(workspace.threads)
+        started = time.perf_counter()
+        device = Device(job.device, run.precision)
+        result = incremental.run(run, dataset, learner, workspace, device)
+        workspace.finish(result, _environment(device, workspace.threads, workspace.lines, started))
+
+
+@lru_cache(maxsize=2)
+def _load(spec: Any, root: Path | None, cache: Path) -> Dataset:
+    return load(spec, root, cache)
+
+
+def _dataset(run: Run, root: Path | None, cache: Path) -> Dataset:
+    dataset = _load(run.data, root, cache)
+    if dataset.fingerprint != run.fingerprint:
+        raise InputError(f"the {run.data.name} images changed while runs were under way; start the command again")
+    return dataset
+
+
+def _environment(device: Any, threads: int, lines: list[dict], started: float) -> dict:
+    import numpy
+    import torch
+
+    images, seconds = sum(line["images"] for line in lines), sum(line["seconds"] for line in lines)
+    return {
+        **commit(),
+        "device": torch.cuda.get_device_name() if device.type == "cuda" else _cpu_name(),
+        "precision": device.precision,
+        "threads": threads,
+        "python": sys.version.split()[0],
+        "torch": torch.__version__,
+        "numpy": numpy.__version__,
+        "images_per_second": round(images / seconds, 1) if seconds else None,
+        "training_seconds": round(seconds, 1),
+        "seconds": round(time.perf_counter() - started, 1),
+    }
+
+
+@lru_cache(maxsize=1)
+def commit() -> dict[str, Any]:
+    """Commit of the code that runs and whether the tree differs from it; unknown outside a git checkout."""
+    root = Path(__file__).resolve().parents[1]
+
+    def git(*words: str) -> str:
+        return subprocess.run(["git", "-C", str(root), *words], capture_output=True, text=True, check=True).stdout
+
+    try:
+        head = git("rev-parse", "HEAD").strip()
+        # Records, figures and notes do not decide a result; code and configuration do.
+        changed = git("status", "--porcelain", "--", "*.py", "pyproject.toml").strip()
+        return {"commit": head, "dirty": bool(changed)}
+    except (OSError, subprocess.CalledProcessError):
+        return {"commit": "unknown", "dirty": True}
+
+
+def _cpu_name() -> str:
+    import platform
+
+    try:
+        with open("/proc/cpuinfo") as info:
+            name = next(line.split(":", 1)[1].strip() for line in info if line.startswith("model name"))
+    except (OSError, StopIteration):
+        name = platform.processor() or platform.machine()
+    return f"{name}, {os.cpu_count()} cores"
+
+
+def launch(
+    runs: Iterable[Run], job: Job, finished: set[str], progress: Callable[[int], None] = lambda images: None
+) -> Iterator[Outcome]:
+    """Train every run not in `finished` (hashes), shared starts first, and yield each as it ends.
+
+    A failed run does not stop the others, only those that start from it. On KeyboardInterrupt workers are stopped
+    where they are; their checkpoints let the same command go on.
+    """
+    waiting = unfinished(runs, finished)
+    if job.jobs == 1:
+        yield from _in_turn(waiting, job, progress)
+    else:
+        yield from _side_by_side(waiting, job, progress)
+
+
+def unfinished(runs: Iterable[Run], finished: set[str]) -> list[Run]:
+    """The runs to train with those they start from, each once, starts first."""
+    ordered = {r.hash: r for run in runs if run.hash not in finished for r in run.chain}
+    return [run for digest, run in ordered.items() if digest not in finished]
+
+
+def _blocked(run: Run, failed: dict[str, str]) -> str:
+    start = run.start.hash if run.start else ""
+    return f"not started: run {start}, which it starts from, failed" if start in failed else ""
+
+
+def _in_turn(waiting: list[Run], job: Job, progress: Callable[[int], None]) -> Iterator[Outcome]:
+    failed: dict[str, str] = {}
+    for run in waiting:
+        problem = _blocked(run, failed) or train(run, job, progress)
+        if problem:
+            failed[run.hash] = problem
+        yield Outcome(run, problem)
+
+
+def _side_by_side(waiting: list[Run], job: Job, progress: Callable[[int], None]) -> Iterator[Outcome]:
+    context = get_context("spawn")
+    queue = context.Queue()
+    pool = ProcessPoolExecutor(job.jobs, context, _start_worker, (queue, os.getpid()))
+    running: dict[Future, Run] = {}
+    pending, failed = {run.hash: run for run in waiting}, dict[str, str]()
+    open_runs = set(pending)  # waiting or running: whatever starts from these is not ready
+    try:
+        while pending or running:
+            for run in list(pending.values()):
+                if len(running) == job.jobs or (run.start and run.start.hash in open_runs):
+                    continue
+                del pending[run.hash]
+                if problem := _blocked(run, failed):
+                    open_runs.discard(run.hash)
+                    failed[run.hash] = problem
+                    yield Outcome(run, problem)
+                else:
+                    running[pool.submit(_work, run, job)] = run
+            done, _ = wait(running, timeout=0.3, return_when=FIRST_COMPLETED)
+            for images in _drain(queue):
+                progress(images)
+            for future in done:
+                run = running.pop(future)
+                open_runs.discard(run.hash)
+                if problem := _result(future):
+                    failed[run.hash] = problem
+                yield Outcome(run, problem)
+    finally:
+        for process in list((pool._processes or {}).values()):
+            process.kill()
+        pool.shutdown(wait=False, cancel_futures=True)
+
+
+def _result(future: Future) -> str:
+    try:
+        return future.result()
+    except BrokenProcessPool:
+        return "its worker process died (out of memory?); run the same command, it goes on from its last epoch"
+
+
+def _drain(queue: Any) -> Iterator[int]:
+    while True:
+        try:
+            yield queue.get_nowait()
+        except Empty:
+            return
+
+
+_queue: Any = None  # of this worker process, set once by its initialiser
+
+
+def _start_worker(queue: Any, parent: int) -> None:
+    global _queue
+    _queue = queue
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent decides
+    threading.Thread(target=_die_with, args=(parent,), daemon=True).start()
+
+
+def _die_with(parent: int) -> None:
+    """End this worker when its parent is gone, so that a killed command leaves nothing behind."""
+    while os.getppid() == parent:
+        time.sleep(0.5)
+    os._exit(1)
+
+
+def _work(run: Run, job: Job) -> str:
+    return train(run, job, _queue.put)

@@ -1,0 +1,144 @@
+"""Batches for training and evaluation: small images live on the device as uint8 and are augmented there.
+
+Large images (folders of ImageNet size) are read on the fly by worker processes behind the same interface.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Literal, Protocol
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from common.datasets import Dataset
+from common.runs import Inputs
+
+Flip = Literal["none", "horizontal", "channels"]
+PAD = 4  # pixels of zero padding around a CIFAR image before the random crop
+
+
+class Images(Protocol):
+    """A set of labelled images. Labels are positions in the class order."""
+
+    labels: Tensor
+
+    def epoch(self, indices: Tensor, batch: int, generator: torch.Generator) -> Iterator[tuple[Tensor, Tensor]]:
+        """Shuffled, augmented batches (float images [b, 3, h, w], labels [b]); the last may be smaller."""
+
+    def plain(self, indices: Tensor, batch: int = 500, flip: Flip = "none") -> Iterator[Tensor]:
+        """Un-augmented batches in the order given; `flip` mirrors them or reverses their colour channels."""
+
+
+def open_images(dataset: Dataset, split: str, position: np.ndarray, inputs: Inputs, device: torch.device) -> Images:
+    """The train or test images of a data set, labels mapped through `position` (see `splits.positions`)."""
+    images = dataset.train_images if split == "train" else dataset.test_images
+    labels = dataset.train_labels if split == "train" else dataset.test_labels
+    mapped = torch.from_numpy(position[np.asarray(labels)]).to(device)
+    if isinstance(images, np.ndarray):
+        return DeviceImages(images, mapped, inputs, device)
+    return ImageFiles(images, mapped, inputs, device)
+
+
+class DeviceImages:
+    """All images as one uint8 tensor [n, 3, h, w] on the device; crop, flip and normalise are batched there."""
+
+    def __init__(self, images: np.ndarray, labels: Tensor, inputs: Inputs, device: torch.device) -> None:
+        self.images = torch.from_numpy(np.ascontiguousarray(images.transpose(0, 3, 1, 2))).to(device)
+        self.labels = labels
+        # (x/255 - mean)/std as one multiplication and one addition
+        std = torch.tensor(inputs.std, device=device).view(1, 3, 1, 1)
+        self.scale = 1 / (255 * std)
+        self.shift = -torch.tensor(inputs.mean, device=device).view(1, 3, 1, 1) / std
+
+    def _normalise(self, images: Tensor) -> Tensor:
+        return (images * self.scale + self.shift).contiguous(memory_format=torch.channels_last)
+
+    def epoch(self, indices: Tensor, batch: int, generator: torch.Generator) -> Iterator[tuple[Tensor, Tensor]]:
+        n, device = len(indices), self.images.device
+        order = indices[torch.randperm(n, generator=generator, device=device)]
+        shifts = torch.randint(2 * PAD + 1, (2, n), generator=generator, device=device)
+        flips = torch.rand(n, generator=generator, device=device) < 0.5
+        for start in range(0, n, batch):
+            part = slice(start, start + batch)
+            rows = order[part]
+            images = crop_flip(self.images[rows], shifts[0, part], shifts[1, part], flips[part])
+            yield self._normalise(images), self.labels[rows]
+
+    def plain(self, indices: Tensor, batch: int = 500, flip: Flip = "none") -> Iterator[Tensor]:
+        for rows in indices.split(batch):
+            images = self.images[rows]
+            if flip != "none":
+                images = images.flip(3 if flip == "horizontal" else 1)
+            yield self._normalise(images)
+
+
+def crop_flip(images: Tensor, down: Tensor, right: Tensor, flip: Tensor) -> Tensor:
+    """Zero-pad uint8 [b, c, h, w] by 4, cut each image at its own offset (0..8, [b] each), mirror where `flip` [b].
+
+    Padding comes before normalisation, as in torchvision's RandomCrop(32, padding=4) on a PIL image.
+    """
+    height, width = images.shape[2:]
+    windows = F.pad(images, (PAD, PAD, PAD, PAD)).unfold(2, height, 1).unfold(3, width, 1)
+    rows = torch.arange(len(images), device=images.device)
+    cropped = windows[rows, :, down, right]
+    return torch.where(flip.view(-1, 1, 1, 1), cropped.flip(3), cropped)
+
+
+class _Files(torch.utils.data.Dataset):
+    """Item (index, seed) -> transformed image; the seed makes the augmentation independent of the worker."""
+
+    def __init__(self, files: tuple[Path, ...], transform: object) -> None:
+        self.files, self.transform = files, transform
+
+    def __getitem__(self, item: tuple[int, int]) -> Tensor:
+        from PIL import Image
+
+        index, seed = item
+        with torch.random.fork_rng(devices=[]), Image.open(self.files[index]) as image:
+            torch.manual_seed(seed)
+            return self.transform(image.convert("RGB"))  # type: ignore[operator]
+
+
+class ImageFiles:
+    """Large images read by worker processes, with the ImageNet transforms of torchvision."""
+
+    def __init__(self, files: tuple[Path, ...], labels: Tensor, inputs: Inputs, device: torch.device) -> None:
+        from torchvision.transforms import v2
+
+        self.files, self.labels, self.device = files, labels, device
+        finish = [v2.ToImage(), v2.ToDtype(torch.float32, scale=True), v2.Normalize(inputs.mean, inputs.std)]
+        self.augment = v2.Compose([v2.RandomResizedCrop(224), v2.RandomHorizontalFlip(), *finish])
+        self.centre = v2.Compose([v2.Resize(256), v2.CenterCrop(224), *finish])
+
+    def _batches(self, items: list[tuple[int, int]], batch: int, transform: object) -> Iterator[Tensor]:
+        batches = [items[i : i + batch] for i in range(0, len(items), batch)]
+        cuda = self.device.type == "cuda"
+        loader = torch.utils.data.DataLoader(
+            _Files(self.files, transform),
+            batch_sampler=batches,  # type: ignore[arg-type]
+            num_workers=min(8, len(batches), len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else 4),
+            pin_memory=cuda,
+        )
+        for images in loader:
+            yield images.to(self.device, memory_format=torch.channels_last, non_blocking=cuda)
+
+    def epoch(self, indices: Tensor, batch: int, generator: torch.Generator) -> Iterator[tuple[Tensor, Tensor]]:
+        device = self.labels.device
+        order = indices[torch.randperm(len(indices), generator=generator, device=device)]
+        seeds = torch.randint(2**31, (len(indices),), generator=generator, device=device)
+        items = list(zip(order.tolist(), seeds.tolist(), strict=True))
+        batches = self._batches(items, batch, self.augment)
+        for images, rows in zip(batches, order.split(batch), strict=True):
+            yield images, self.labels[rows]
+
+    def plain(self, indices: Tensor, batch: int = 100, flip: Flip = "none") -> Iterator[Tensor]:
+        for images in self._batches([(i, 0) for i in indices.tolist()], batch, self.centre):
+            if flip == "channels":
+                # Reversed after normalisation, which for the ImageNet statistics differs only slightly from before.
+                images = images.flip(1)
+            yield images.flip(3) if flip == "horizontal" else images

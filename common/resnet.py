@@ -1,0 +1,131 @@
+"""The CIFAR ResNets of He et al. (2016), one name per variant, and the ImageNet ones from timm.
+
+Modules are registered in the order data flows, a shortcut after its block's second BatchNorm.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Literal
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+Shortcut = Literal["projection", "pad", "avgpool"]
+
+
+class _PadShortcut(nn.Module):
+    """Option A: no parameters; halve the resolution by subsampling or averaging, fill new channels with zeros."""
+
+    def __init__(self, added: int, kind: Shortcut) -> None:
+        super().__init__()
+        self.added, self.kind = added, kind
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = F.avg_pool2d(x, 2) if self.kind == "avgpool" else x[:, :, ::2, ::2]
+        return F.pad(x, (0, 0, 0, 0, self.added // 2, self.added - self.added // 2))
+
+
+class BasicBlock(nn.Module):
+    """Two 3x3 convolutions and a shortcut: [n, c_in, h, w] -> [n, c_out, h/stride, w/stride]."""
+
+    def __init__(self, c_in: int, c_out: int, stride: int, shortcut: Shortcut, final_relu: bool = True) -> None:
+        super().__init__()
+        self.conv1 = nn.Conv2d(c_in, c_out, 3, stride, 1, bias=False)
+        self.bn1 = nn.BatchNorm2d(c_out)
+        self.conv2 = nn.Conv2d(c_out, c_out, 3, 1, 1, bias=False)
+        self.bn2 = nn.BatchNorm2d(c_out)
+        self.shortcut: nn.Module = nn.Identity()
+        if stride != 1 or c_in != c_out:
+            self.shortcut = (
+                nn.Sequential(nn.Conv2d(c_in, c_out, 1, stride, bias=False), nn.BatchNorm2d(c_out))
+                if shortcut == "projection"
+                else _PadShortcut(c_out - c_in, shortcut)
+            )
+        self.final_relu = final_relu
+
+    def forward(self, x: Tensor) -> Tensor:
+        out = F.relu(self.bn1(self.conv1(x)), inplace=True)
+        out = self.bn2(self.conv2(out)) + self.shortcut(x)
+        return F.relu(out) if self.final_relu else out
+
+
+class CifarResNet(nn.Module):
+    """3x3 stem and three stages of `blocks` BasicBlocks: [n, 3, 32, 32] -> [n, out_features].
+
+    stem_stride=2 halves the resolution at once: a quarter of the work, for presets that run in minutes on a CPU.
+    """
+
+    def __init__(
+        self,
+        blocks: int,
+        width: int = 16,
+        shortcut: Shortcut = "projection",
+        final_relu: bool = True,
+        stem_stride: int = 1,
+    ) -> None:
+        super().__init__()
+        if shortcut not in ("projection", "pad", "avgpool"):
+            raise ValueError(f"shortcut must be projection, pad or avgpool, got {shortcut!r}")
+        self.conv = nn.Conv2d(3, width, 3, stem_stride, 1, bias=False)
+        self.bn = nn.BatchNorm2d(width)
+        channels, stages = width, []
+        for stage in range(3):
+            layers = []
+            for block in range(blocks):
+                stride = 2 if stage > 0 and block == 0 else 1
+                last = stage == 2 and block == blocks - 1
+                layers.append(BasicBlock(channels, width * 2**stage, stride, shortcut, final_relu or not last))
+                channels = width * 2**stage
+            stages.append(nn.Sequential(*layers))
+        self.stages = nn.Sequential(*stages)
+        self.out_features = channels
+        for module in self.modules():
+            if isinstance(module, nn.Conv2d):
+                nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.stages(F.relu(self.bn(self.conv(x)), inplace=True)).mean(dim=(2, 3))
+
+
+def resnet32(shortcut: Shortcut = "projection", final_relu: bool = True) -> CifarResNet:
+    """ResNet-32: 466,256 parameters with projection shortcuts (LUCIR), 463,504 with "pad" or "avgpool" (option A).
+
+    final_relu=False leaves out the last ReLU, as cosine classifiers need features of either sign (LUCIR).
+    """
+    return CifarResNet(5, shortcut=shortcut, final_relu=final_relu)
+
+
+class ImageNetResNet18(nn.Module):
+    """timm's ResNet-18 from scratch: [n, 3, 224, 224] -> [n, 512]; final_relu=False as in `resnet32`."""
+
+    def __init__(self, final_relu: bool = True) -> None:
+        super().__init__()
+        import timm  # slow to import, and only ImageNet needs it
+
+        # torchvision's initialisation, as in the official code, keeps the last BatchNorm's weight of a block at 1.
+        self.body = timm.create_model("resnet18", pretrained=False, num_classes=0, zero_init_last=False)
+        if not final_relu:
+            self.body.layer4[-1].act2 = nn.Identity()
+        self.out_features = 512
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.body(x)
+
+
+BACKBONES: dict[str, Callable[[bool], nn.Module]] = {
+    "resnet8-half": lambda final_relu: CifarResNet(1, final_relu=final_relu, stem_stride=2),
+    "resnet32": lambda final_relu: resnet32(final_relu=final_relu),
+    "resnet18-imagenet": lambda final_relu: ImageNetResNet18(final_relu),
+}
+
+
+def backbone(name: str, final_relu: bool = True, seed: int | None = None) -> nn.Module:
+    """A backbone by name, initialised from `seed` where one is given. Raises ValueError on an unknown name."""
+    if name not in BACKBONES:
+        raise ValueError(f"unknown network {name!r}; choose one of {', '.join(BACKBONES)}")
+    with torch.random.fork_rng(devices=[], enabled=seed is not None):
+        if seed is not None:
+            torch.manual_seed(seed)
+        return BACKBONES[name](final_relu)

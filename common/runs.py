@@ -1,0 +1,152 @@
+"""What a Run is: everything that decides an outcome, frozen and hashed into its folder name. No torch."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+from dataclasses import dataclass, replace
+from functools import cached_property
+from typing import Any
+
+from common.datasets import DataSpec
+
+CIFAR_MEAN = (0.5071, 0.4866, 0.4409)
+CIFAR_STD = (0.2009, 0.1984, 0.2023)  # LUCIR's official code; most others use larger ones
+IMAGENET_MEAN = (0.485, 0.456, 0.406)
+IMAGENET_STD = (0.229, 0.224, 0.225)
+
+
+@dataclass(frozen=True)
+class Schedule:
+    """SGD with a step schedule. Milestones and warm-up count epochs from 0."""
+
+    epochs: int
+    lr: float = 0.1
+    milestones: tuple[int, ...] = ()
+    gamma: float = 0.1
+    batch: int = 128
+    momentum: float = 0.9
+    weight_decay: float = 5e-4
+    nesterov: bool = False
+    warmup: int = 0
+    """Epochs over which the rate rises linearly to `lr`."""
+
+    def lr_at(self, epoch: int) -> float:
+        """Learning rate during `epoch` (from 0)."""
+        if epoch < self.warmup:
+            return self.lr * (epoch + 1) / self.warmup
+        return self.lr * self.gamma ** sum(epoch >= m for m in self.milestones)
+
+    def scaled(self, scale: float) -> Schedule:
+        """The schedule with epochs, milestones and warm-up times `scale`: rounded, at least 1, milestones increasing."""
+        if scale == 1:
+            return self
+        milestones: list[int] = []
+        for milestone in self.milestones:
+            milestones.append(max(round(milestone * scale), milestones[-1] + 1 if milestones else 1))
+        return replace(
+            self,
+            epochs=max(1, round(self.epochs * scale)),
+            milestones=tuple(milestones),
+            warmup=max(1, round(self.warmup * scale)) if self.warmup else 0,
+        )
+
+
+@dataclass(frozen=True)
+class Protocol:
+    """A class-incremental protocol: `base` classes first, then `step` a phase, with one exemplar budget."""
+
+    classes: int
+    base: int
+    step: int
+    exemplars_per_class: int | None = 20
+    exemplars_total: int | None = None
+
+    @property
+    def sizes(self) -> list[int]:
+        """Classes that arrive in each phase, the base phase first. ValueError where they do not divide."""
+        rest = self.classes - self.base
+        if not 0 <= rest < self.classes or (rest and (self.step < 1 or rest % self.step)):
+            raise ValueError(
+                f"{self.classes} classes with a base of {self.base} do not divide into phases of {self.step}; "
+                "choose base and step so that (classes - base) % step is 0"
+            )
+        return [self.base] + [self.step] * (rest // self.step if rest else 0)
+
+
+@dataclass(frozen=True)
+class Inputs:
+    """How images enter the network: normalisation, and the training augmentation of `kind`.
+
+    crop-flip: zero-pad the raw image by 4, crop, flip with p=.5 (CIFAR). resized-crop: RandomResizedCrop(224) and flip
+    in training, Resize(256) and CenterCrop(224) in testing (ImageNet).
+    """
+
+    mean: tuple[float, ...] = CIFAR_MEAN
+    std: tuple[float, ...] = CIFAR_STD
+    kind: str = "crop-flip"
+
+
+IMAGENET_INPUTS = Inputs(IMAGENET_MEAN, IMAGENET_STD, "resized-crop")
+
+
+@dataclass(frozen=True)
+class Run:
+    """One training run. Two equal Runs give equal Results; no path, device or worker count is part of it."""
+
+    paper: str
+    method: Any
+    """A frozen dataclass with a class attribute `version`, raised when a fix changes results."""
+    data: DataSpec
+    protocol: Protocol
+    schedule: Schedule
+    network: str
+    order: str = "1993"
+    """Class order: the seed of the shuffle, or a published order's name."""
+    seed: int = 1993
+    """Initialisation, batch order and augmentation."""
+    inputs: Inputs = Inputs()
+    start: Run | None = None
+    """The Run whose final state this one begins with."""
+    fingerprint: str = ""
+    """Content of the data set; filled in when the data are at hand."""
+    precision: str = ""
+    """bf16 or fp32; filled in when it is resolved."""
+
+    def resolved(self, fingerprint: str, precision: str) -> Run:
+        """This Run, and the ones it starts from, on known data in a known precision."""
+        start = self.start.resolved(fingerprint, precision) if self.start else None
+        return replace(self, fingerprint=fingerprint, precision=precision, start=start)
+
+    @cached_property
+    def key(self) -> str:
+        """What figures look results up by: the hash without data fingerprint and precision, 12 hex digits."""
+        return _digest(canonical(self.resolved("", "")))[:12]
+
+    @cached_property
+    def hash(self) -> str:
+        """The folder name: the key and 4 digits for fingerprint and precision."""
+        return self.key + _digest(canonical(self))[:4]
+
+    @property
+    def chain(self) -> list[Run]:
+        """The Runs to finish in this order: the starts first, this one last."""
+        return [*(self.start.chain if self.start else []), self]
+
+
+def canonical(value: Any) -> Any:
+    """JSON-ready form of nested dataclasses: class names and method versions are part of it."""
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        fields = {f.name: canonical(getattr(value, f.name)) for f in dataclasses.fields(value)}
+        version = getattr(value, "version", None)
+        return {"type": type(value).__name__, **({"version": version} if version is not None else {}), **fields}
+    if isinstance(value, (list, tuple)):
+        return [canonical(v) for v in value]
+    if value is None or isinstance(value, (bool, int, float, str)):
+        return value
+    raise TypeError(f"a Run holds plain values and dataclasses, not {type(value).__name__}")
+
+
+def _digest(value: Any) -> str:
+    return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()

@@ -1,0 +1,283 @@
+"""Runs on disk: config, environment, metrics, checkpoints, result. Written atomically; a finished run stays finished.
+
+OUT/runs/HASH/ holds `config.json`, `environment.json`, `metrics.jsonl` (a line an epoch), `result.json`, `arrays.npz`
+and `checkpoint.safetensors`. Committed evidence is one JSON a run, PAPER/records/HASH.json, with the same content.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from itertools import chain
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+from filelock import FileLock, Timeout
+
+from common.errors import InputError
+from common.runs import Run, canonical
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+FORMAT = 1  # of everything under OUT/runs; raised when older results can no longer be read
+CLOCK = ("seconds", "images_per_second")  # the only fields of metrics.jsonl that differ between equal runs
+SAVE_EVERY = 2.0  # seconds between checkpoints inside a phase, so that short epochs do not spend their time saving
+
+
+class Busy(RuntimeError):
+    """Another process works on this run."""
+
+
+@dataclass(frozen=True, eq=False)
+class Result:
+    """What a finished run measured, and where and how."""
+
+    hash: str
+    config: dict
+    environment: dict
+    values: dict
+    arrays: Path | None = None
+
+    def phases(self) -> list[dict]:
+        """A dict a phase: `classes`, `num_old`, and `stages`: {stage: {read-out: values}} in the order evaluated."""
+        return self.values["phases"]
+
+    def readout(self, name: str, phase: int = -1, stage: str | None = None) -> dict:
+        """Accuracy, accuracy by class group and confusion rates of a read-out, after the phase's last stage."""
+        stages = self.phases()[phase]["stages"]
+        return stages[stage or list(stages)[-1]][name]
+
+    def curve(self, name: str, key: str = "accuracy") -> list[float]:
+        """A read-out's value after every phase; nan where it was not measured."""
+        return [self.readout(name, i).get(key, float("nan")) for i in range(len(self.phases()))]
+
+    def confusion(self, name: str) -> np.ndarray:
+        """Confusion matrix [true, predicted] of a read-out after the last phase."""
+        if self.arrays is None:
+            return np.array(self.values["confusion"][name])
+        with np.load(self.arrays) as arrays:
+            return arrays[f"confusion/{name}"]
+
+
+class Store:
+    """The runs under one output folder, and the committed records that figures may fall back on."""
+
+    def __init__(self, out: Path, records: list[Path] | None = None) -> None:
+        self.runs = out / "runs"
+        self.records = {p.stem: p for folder in records or [] for p in sorted(folder.glob("*.json"))}
+        self._known: dict[str, Result] = {}
+        marker = self.runs / "FORMAT"
+        try:
+            self.runs.mkdir(parents=True, exist_ok=True)
+            if not marker.exists():
+                write_atomic(marker, f"{FORMAT}\n")
+            found = marker.read_text().strip()
+        except OSError as error:
+            raise InputError(
+                f"cannot write to --out {out}: {error.strerror}; choose a folder you can write to"
+            ) from None
+        if found != str(FORMAT):
+            raise InputError(
+                f"{out} was written by another version (format {found}, this is {FORMAT}); choose another --out, "
+                "or keep that folder with the version that wrote it"
+            )
+
+    def folder(self, run: Run) -> Path:
+        return self.runs / run.hash
+
+    def load(self, digest: str) -> Result | None:
+        """The finished run of this hash in the output folder."""
+        if digest not in self._known:
+            folder = self.runs / digest
+            try:
+                values = json.loads((folder / "result.json").read_text())
+                config = json.loads((folder / "config.json").read_text())
+                environment = json.loads((folder / "environment.json").read_text())
+            except FileNotFoundError:
+                return None
+            self._known[digest] = Result(digest, config, environment, values, folder / "arrays.npz")
+        return self._known[digest]
+
+    def find(self, run: Run, records: bool = True) -> Result | None:
+        """A finished run with the same key, else its committed record.
+
+        An empty fingerprint or precision in `run` stands for any; results on other data never stand in where the data
+        at hand are known.
+        """
+        here = (self.load(p.name) for p in sorted(self.runs.glob(f"{run.key}*")))
+        there = (read_record(p) for name, p in self.records.items() if records and name.startswith(run.key))
+        for result in chain(here, there):
+            if (
+                result is not None
+                and run.fingerprint in ("", result.config["fingerprint"])
+                and run.precision in ("", result.config["precision"])
+            ):
+                return result
+        return None
+
+    @contextmanager
+    def open(self, run: Run) -> Iterator[Workspace]:
+        """The folder of an unfinished run, locked against other processes. Raises Busy if one holds it."""
+        folder = self.folder(run)
+        folder.mkdir(parents=True, exist_ok=True)
+        try:
+            with FileLock(folder / "lock", timeout=0):
+                write_atomic(folder / "config.json", json.dumps(canonical(run), indent=1))
+                yield Workspace(folder, self)
+        except Timeout:
+            raise Busy(f"run {run.hash} is being worked on by another process") from None
+
+
+@dataclass
+class Workspace:
+    """One unfinished run: its log, its checkpoints and the results of the phases already evaluated."""
+
+    folder: Path
+    store: Store
+    phases: list[dict] = field(default_factory=list)
+    confusion: dict[str, np.ndarray] = field(default_factory=dict)
+    lines: list[dict] = field(default_factory=list)
+    progress: Callable[[int], None] = lambda images: None
+    threads: int = 0
+    """CPU threads of the run; kept across a resume, since sums depend on it in the last bits."""
+    saved_at: float = 0.0
+
+    def log(self, line: dict) -> None:
+        """Add an epoch to metrics.jsonl."""
+        line["images_per_second"] = round(line["images"] / max(line["seconds"], 1e-9), 1)
+        self.lines.append(line)
+        with open(self.folder / "metrics.jsonl", "a") as file:
+            file.write(json.dumps(line) + "\n")
+        self.progress(line["images"])
+
+    def trace(self) -> dict[str, list]:
+        """metrics.jsonl by column, without the clock."""
+        names = dict.fromkeys(name for line in self.lines for name in line if name not in CLOCK)
+        return {name: [line.get(name) for line in self.lines] for name in names}
+
+    def checkpoint(self, state: Callable[[], tuple[dict[str, Tensor], dict]]) -> None:
+        """Save the state inside a phase: (tensors, meta). Skipped within 2 seconds of the last save."""
+        if time.monotonic() - self.saved_at >= SAVE_EVERY:
+            self._save("epoch", *state())
+
+    def boundary(self, tensors: dict[str, Tensor], meta: dict) -> None:
+        """Save the state between two phases."""
+        self._save("checkpoint", tensors, meta)
+
+    def _save(self, name: str, tensors: dict[str, Tensor], meta: dict) -> None:
+        import torch
+        from safetensors.torch import save_file
+
+        meta = {**meta, "phases": self.phases, "lines": len(self.lines), "threads": self.threads}
+        target, part = self.folder / f"{name}.safetensors", self.folder / f"{name}.part"
+        tensors = tensors | {f"confusion/{k}": torch.from_numpy(v) for k, v in self.confusion.items()}
+        tensors = {k: v.detach().cpu().contiguous() for k, v in tensors.items()}
+        save_file(tensors, part, metadata={"meta": json.dumps(meta)})
+        os.replace(part, target)
+        self.saved_at = time.monotonic()
+
+    def restore(self) -> tuple[Saved | None, Saved | None]:
+        """The state at the last phase boundary and, if a later epoch was saved, the state inside the phase."""
+        boundary, inside = (read_state(self.folder / f"{name}.safetensors") for name in ("checkpoint", "epoch"))
+        if inside and inside.meta["phase"] != (boundary.meta["phase"] if boundary else 0):
+            inside = None  # left over from a phase that has ended since
+        latest = inside or boundary
+        metrics_file = self.folder / "metrics.jsonl"
+        if latest is None:
+            metrics_file.unlink(missing_ok=True)
+            return None, None
+        self.phases = latest.meta["phases"]
+        self.confusion = {k: v.numpy() for k, v in latest.part("confusion/").items()}
+        kept = metrics_file.read_text().splitlines()[: latest.meta["lines"]]
+        self.lines = [json.loads(line) for line in kept]
+        write_atomic(metrics_file, "".join(line + "\n" for line in kept))
+        return boundary, inside
+
+    def saved_threads(self) -> int | None:
+        """Threads of the interrupted run this workspace goes on with."""
+        for name in ("epoch", "checkpoint"):
+            if state := read_state(self.folder / f"{name}.safetensors"):
+                return state.meta["threads"]
+        return None
+
+    def state_of(self, run: Run) -> dict[str, Tensor]:
+        """Network weights at the end of a finished run."""
+        state = read_state(self.store.folder(run) / "checkpoint.safetensors")
+        if state is None:
+            raise FileNotFoundError(f"the final state of run {run.hash}, which this one starts from, is not there")
+        return state.part("net/")
+
+    def finish(self, result: dict, environment: dict) -> Result:
+        """Write the result; from here on the run counts as finished."""
+        with open(self.folder / "arrays.part", "wb") as file:
+            np.savez_compressed(file, **{f"confusion/{k}": v for k, v in self.confusion.items()})  # type: ignore[arg-type]
+        os.replace(self.folder / "arrays.part", self.folder / "arrays.npz")
+        write_atomic(self.folder / "environment.json", json.dumps(environment, indent=1))
+        write_atomic(self.folder / "result.json", json.dumps(result))
+        (self.folder / "epoch.safetensors").unlink(missing_ok=True)
+        finished = self.store.load(self.folder.name)
+        assert finished is not None
+        return finished
+
+
+@dataclass(frozen=True, eq=False)
+class Saved:
+    """A checkpoint as read back."""
+
+    tensors: dict[str, Tensor]
+    meta: dict
+
+    def part(self, prefix: str) -> dict[str, Tensor]:
+        """The tensors under a prefix, by the rest of their names."""
+        return {k[len(prefix) :]: v for k, v in self.tensors.items() if k.startswith(prefix)}
+
+
+def read_state(path: Path) -> Saved | None:
+    """A checkpoint file, or None where there is none."""
+    from safetensors import safe_open
+
+    if not path.exists():
+        return None
+    with safe_open(path, framework="pt") as file:
+        tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+        return Saved(tensors, json.loads(file.metadata()["meta"]))
+
+
+def write_atomic(path: Path, text: str) -> None:
+    """Write a text file so that a reader sees the old one or the whole new one."""
+    part = path.with_name(f"{path.name}.{os.getpid()}.part")
+    part.write_text(text)
+    os.replace(part, path)
+
+
+def write_record(result: Result, folder: Path) -> Path:
+    """Copy a finished run to `folder` as one small JSON: config, environment, metrics; no images, no weights."""
+    names = result.values.get("phases", [{}])[-1].get("stages", {})
+    readouts = next(reversed(names.values()), {}) if names else {}
+    confusion = {name: result.confusion(name).tolist() for name in readouts if name in ("cnn", "nme")}
+    record = {
+        "format": FORMAT,
+        "config": result.config,
+        "environment": result.environment,
+        **result.values,
+        "confusion": confusion,
+    }
+    folder.mkdir(parents=True, exist_ok=True)
+    path = folder / f"{result.hash}.json"
+    write_atomic(path, json.dumps(record, separators=(",", ":")) + "\n")
+    return path
+
+
+def read_record(path: Path) -> Result:
+    """A committed record as a Result. Raises InputError on one written by another version."""
+    record = json.loads(path.read_text())
+    if record.pop("format", None) != FORMAT:
+        raise InputError(f"{path} is a record of another version; this one reads format {FORMAT}")
+    config, environment = record.pop("config"), record.pop("environment")
+    return Result(path.stem, config, environment, record)

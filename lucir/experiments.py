@@ -1,0 +1,226 @@
+"""The Runs behind each figure, per preset: experiments are data. No torch."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+
+from common.datasets import DataSpec
+from common.errors import InputError
+from common.runs import IMAGENET_INPUTS, Inputs, Protocol, Run, Schedule
+from lucir.methods import FINETUNE, LUCIR, Base, Flip, ICaRL, Method
+
+CIFAR_SCHEDULE = Schedule(epochs=160, lr=0.1, milestones=(80, 120), batch=128, weight_decay=5e-4)  # Sec. 4.1
+IMAGENET_SCHEDULE = Schedule(epochs=90, lr=0.1, milestones=(30, 60), batch=128, weight_decay=1e-4)  # Sec. 4.1
+QUICK_SCHEDULE = Schedule(epochs=8, lr=0.1, milestones=(4, 6), batch=32, weight_decay=5e-4)
+
+
+PHASES = {1: "fig5a", 2: "fig5b", 5: "fig5c", 10: "fig5d"}
+"""Numbers of incremental phases of Fig. 5, and its panel for each."""
+
+
+@dataclass(frozen=True)
+class Setting:
+    """One data set with the paper's protocol and schedule on it, and the repeats asked for."""
+
+    preset: str
+    data: DataSpec
+    network: str
+    classes: int
+    base: int
+    small_base: int
+    """Base classes of the supplement's Fig. 4."""
+    schedule: Schedule
+    finetune: Schedule
+    exemplars: int
+    sweep: tuple[int, ...]
+    """Exemplars a class of Fig. 7(b)."""
+    scales: tuple[float, ...]
+    """Fixed values of eta compared with the learnable one."""
+    weight: float
+    """lambda_base"""
+    inputs: Inputs
+    nme_flip: Flip
+    repeats: tuple[tuple[str, int], ...] = ()
+    """(class order, seed) of each repeat."""
+
+    @property
+    def full_schedule(self) -> bool:
+        """Whether results can be held against the published ones: real data at the paper's schedule."""
+        return self.preset != "quick" and self.schedule in (CIFAR_SCHEDULE, IMAGENET_SCHEDULE)
+
+    def lucir(self, **changes: object) -> LUCIR:
+        """The paper's method in this setting, or an ablation of it."""
+        method = LUCIR(weight=self.weight, finetune=self.finetune, nme_flip=self.nme_flip)
+        return replace(method, **changes)  # type: ignore[arg-type]
+
+    def icarl(self, **changes: object) -> ICaRL:
+        return replace(ICaRL(nme_flip=self.nme_flip), **changes)  # type: ignore[arg-type]
+
+    def runs(
+        self,
+        method: Method,
+        phases: int,
+        exemplars: int | None = None,
+        total: int | None = None,
+        base: int | None = None,
+    ) -> list[Run]:
+        """One Run per repeat of `method` over `phases` incremental phases, from the base model of its head."""
+        base = base or self.base
+        per_class = None if total else exemplars or self.exemplars
+        protocol = Protocol(self.classes, base, (self.classes - base) // phases, per_class, total)
+        head = "cosine" if isinstance(method, LUCIR) else "linear"
+        start = self.base_runs(Base(head, getattr(method, "scale", None)), base)  # type: ignore[arg-type]
+        return [replace(s, method=method, protocol=protocol, start=s) for s in start]
+
+    def base_runs(self, method: Base, classes: int) -> list[Run]:
+        """Cross-entropy training on the first `classes` classes, one Run per repeat; no exemplars."""
+        protocol = Protocol(classes, classes, 0, exemplars_per_class=0)
+        run = Run("lucir", method, self.data, protocol, self.schedule, self.network, inputs=self.inputs)
+        return [replace(run, order=order, seed=seed) for order, seed in self.repeats]
+
+
+CIFAR = Setting(
+    "cifar",
+    DataSpec("cifar100"),
+    network="resnet32",
+    classes=100,
+    base=50,
+    small_base=30,
+    schedule=CIFAR_SCHEDULE,
+    finetune=FINETUNE,
+    exemplars=20,
+    sweep=(1, 5, 10, 20, 30, 40, 50),
+    scales=(4.0, 8.0, 16.0, 32.0),
+    weight=5.0,
+    inputs=Inputs(),
+    nme_flip="channels",
+)
+SETTINGS: dict[str, tuple[Setting, ...]] = {
+    "quick": (
+        replace(
+            CIFAR,
+            preset="quick",
+            data=DataSpec("glyphs", classes=40, per_class=200, test_per_class=25),
+            network="resnet8-half",
+            classes=40,
+            base=20,
+            small_base=12,
+            schedule=QUICK_SCHEDULE,
+            finetune=replace(FINETUNE, epochs=2, milestones=(1,), batch=32),
+            exemplars=8,
+            sweep=(1, 8, 20),
+            scales=(4.0, 16.0),
+        ),
+    ),
+    "cifar": (CIFAR,),
+    "imagenet": tuple(
+        replace(
+            CIFAR,
+            preset="imagenet",
+            data=DataSpec(name),
+            network="resnet18-imagenet",
+            classes=classes,
+            base=classes // 2,
+            schedule=IMAGENET_SCHEDULE,
+            finetune=replace(FINETUNE, weight_decay=1e-4),
+            weight=10.0,
+            inputs=IMAGENET_INPUTS,
+            nme_flip="none",
+        )
+        for name, classes in (("imagenet-subset", 100), ("imagenet", 1000))
+    ),
+}
+DEFAULT_SEEDS = {"quick": (1993,), "cifar": (1993, 1994, 1995), "imagenet": (1993,)}
+
+
+def settings(
+    preset: str, seeds: Sequence[int] | None, orders: Sequence[str] | None, epochs_scale: float
+) -> tuple[Setting, ...]:
+    """The settings of a preset. Without `orders`, seed s also chooses class order s; with them, every pair is run.
+
+    Raises InputError on an unknown preset or a scale that is not positive.
+    """
+    if preset not in SETTINGS:
+        raise InputError(f"unknown preset {preset!r}; choose one of {', '.join(SETTINGS)}")
+    if not epochs_scale > 0:
+        raise InputError(f"--epochs-scale must be positive, got {epochs_scale:g}")
+    seeds = seeds or DEFAULT_SEEDS[preset]
+    repeats = tuple((str(s), s) for s in seeds) if not orders else tuple((o, s) for o in orders for s in seeds)
+    return tuple(
+        replace(s, repeats=repeats, schedule=s.schedule.scaled(epochs_scale), finetune=s.finetune.scaled(epochs_scale))
+        for s in SETTINGS[preset]
+    )
+
+
+Runs = Mapping[str, list[Run]]
+
+
+def both(s: Setting, phases: int, **changes: int | None) -> Runs:
+    """iCaRL and ours under one protocol: Fig. 5, 6 and 9, supplement Fig. 1, 4 and 5."""
+    return {"iCaRL": s.runs(s.icarl(), phases, **changes), "Ours": s.runs(s.lucir(), phases, **changes)}
+
+
+def components(s: Setting) -> Runs:
+    """Fig. 7(a) and supplement Fig. 2: components added one by one, 5 phases."""
+    return {
+        "iCaRL-CNN": s.runs(s.icarl(), 5),
+        "CN": s.runs(s.lucir(old="cosine", margin=None, finetune=None), 5),
+        "CN+LC": s.runs(s.lucir(margin=None, finetune=None), 5),
+        "CN+LC+IS": s.runs(s.lucir(finetune=None), 5),
+        "Ours-CNN": s.runs(s.lucir(), 5),
+    }
+
+
+def sweep(s: Setting) -> Runs:
+    """Fig. 7(b): exemplars a class, 5 phases."""
+    return {f"{name} {r}": runs for r in s.sweep for name, runs in both(s, 5, exemplars=r).items()}
+
+
+def weights(s: Setting, phases: int) -> Runs:
+    """Fig. 8: fixed against adaptive weight."""
+    return {
+        "fixed lambda (5)": s.runs(s.lucir(direction="fixed"), phases),
+        "adaptive weight (Ours-CNN)": s.runs(s.lucir(), phases),
+    }
+
+
+def directions(s: Setting) -> Runs:
+    """The adaptive weight as coded and as printed, over the numbers of phases. At 1 phase both are lambda_base."""
+    return {
+        f"{direction} {p}": s.runs(s.lucir(direction=direction if p > 1 else "code"), p)
+        for p in PHASES
+        for direction in ("code", "paper")
+    }
+
+
+def baselines(s: Setting) -> Runs:
+    """Supplement Fig. 3: iCaRL with threshold moving (a read-out) and with class-balance finetuning."""
+    return {
+        "iCaRL": s.runs(s.icarl(), 5),
+        "iCaRL-CBF": s.runs(s.icarl(finetune=s.finetune), 5),
+        "Ours": s.runs(s.lucir(), 5),
+    }
+
+
+def scales(s: Setting) -> Runs:
+    """Ours with eta learnable, and fixed from the base phase on."""
+    fixed = {f"eta = {eta:g}": s.runs(s.lucir(scale=eta), 5) for eta in s.scales}
+    return {"eta learnable": s.runs(s.lucir(), 5), **fixed}
+
+
+def joint(s: Setting) -> Runs:
+    """Joint-CNN: one model from scratch per number of classes, in steps of a tenth of the incremental classes."""
+    step = (s.classes - s.base) // 10
+    counts = range(s.base, s.classes + 1, step)
+    return {str(n): s.base_runs(Base("linear"), n) for n in counts}
+
+
+def small_base(s: Setting, phases: int) -> Runs:
+    """Supplement Fig. 4: 30 base classes on CIFAR-100."""
+    return both(s, phases, base=s.small_base)
+
+
+def fixed_total(s: Setting, phases: int) -> Runs:
+    """Supplement Fig. 5: R_total = 2000 on CIFAR-100, that is 20 a class at the end."""
+    return both(s, phases, total=s.exemplars * s.classes)

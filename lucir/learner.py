@@ -1,0 +1,190 @@
+"""iCaRL and LUCIR as learners: a head, a loss and what happens at a phase's edges. Loops and data are `common`'s."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from common.heads import CosineHead, LinearHead
+from common.incremental import Context, Learner, Phase, extract, frozen_copy
+from common.training import Stage
+from lucir.losses import adaptive_weight, cosine_distillation, distillation, less_forget, margin_ranking
+from lucir.methods import LUCIR, Base, ICaRL
+from lucir.model import imprint
+
+
+class BaseLearner(Learner):
+    """Cross-entropy on a plain or a cosine network: base models and joint training."""
+
+    config: Base
+
+    def __init__(self, config: Base, context: Context) -> None:
+        super().__init__(config, context)
+        if config.head == "cosine":
+            self.head, self.final_relu = CosineHead, False
+
+    def build(self, classes: int) -> None:
+        super().build(classes)
+        fix_scale(self.net.head, self.config.scale)
+
+    def trace(self, phase: Phase) -> dict[str, float]:
+        return head_trace(self.net.head, phase)
+
+
+class ICaRLLearner(Learner):
+    """iCaRL with softmax cross-entropy and distillation on old logits (LUCIR Sec. 3.1, footnote 1)."""
+
+    config: ICaRL
+
+    def __init__(self, config: ICaRL, context: Context) -> None:
+        super().__init__(config, context)
+        self.nme_flip = config.nme_flip
+        self.counts: Tensor | None = None
+
+    def begin_phase(self, phase: Phase) -> None:
+        self.teacher = frozen_copy(self.net) if phase.num_old else None
+        super().begin_phase(phase)
+
+    def stages(self, phase: Phase) -> Iterator[Stage]:
+        for main in super().stages(phase):
+            self.counts = torch.bincount(self.context.train.labels[main.indices], minlength=phase.seen)
+            yield main
+        if self.config.finetune and phase.num_old:  # iCaRL-CBF: the classifier alone, on balanced exemplars
+            exemplars, parameters = self.context.memory.all(), self.net.head.parameters()
+            yield Stage("finetune", self.config.finetune, exemplars, self.finetune_loss, parameters, self.net.eval)
+
+    def loss(self, images: Tensor, labels: Tensor) -> Tensor:
+        return self.objective(self.net.features(images), images, labels)
+
+    def objective(self, features: Tensor, images: Tensor, labels: Tensor) -> Tensor:
+        """Cross-entropy and distillation."""
+        logits = self.net.head(features)
+        loss = F.cross_entropy(logits, labels)  # Eq. 1
+        if self.teacher is not None:
+            with torch.no_grad():
+                old_logits = self.teacher(images)
+            loss = loss + self.config.weight * distillation(logits, old_logits, self.config.temperature)  # Eq. 2
+        return loss
+
+    def finetune_loss(self, images: Tensor, labels: Tensor) -> Tensor:
+        with torch.no_grad():
+            features = self.net.features(images)
+        return self.objective(features, images, labels)
+
+    def readouts(self, features: Tensor, phase: Phase) -> dict[str, Tensor]:
+        """CNN and NME, threshold moving (supplement), and CNN with the head's bias or norms taken away."""
+        predictions = super().readouts(features, phase)
+        head = self.net.head
+        unit = F.normalize(head.weight, dim=1)
+        logits, bias = head(features), head.bias
+        # iCaRL-TM: divide each posterior by the class's share of the training images.
+        prior = self.counts.clamp(min=1).log() if self.counts is not None else 0.0
+        predictions["tm"] = (logits - prior).argmax(dim=1)
+        predictions["no-bias"] = (logits - bias).argmax(dim=1)
+        # The mean norm keeps the bias's share of the logits what it was.
+        rescaled = features @ unit.T * head.weight.norm(dim=1).mean()
+        predictions["unit-weights"] = (rescaled + bias).argmax(dim=1)
+        predictions["unit-weights-no-bias"] = rescaled.argmax(dim=1)
+        return predictions
+
+
+class LUCIRLearner(Learner):
+    """The paper's method and its ablations (Sec. 3.2-3.4), with class-balance finetuning."""
+
+    config: LUCIR
+    head = CosineHead
+    final_relu = False
+
+    def __init__(self, config: LUCIR, context: Context) -> None:
+        super().__init__(config, context)
+        self.nme_flip = config.nme_flip
+
+    def build(self, classes: int) -> None:
+        super().build(classes)
+        fix_scale(self.net.head, self.config.scale)
+
+    def begin_phase(self, phase: Phase) -> None:
+        self.phase = phase
+        if not phase.num_old:
+            return
+        self.teacher = frozen_copy(self.net)
+        super().begin_phase(phase)
+        if self.config.imprint:
+            context, weight = self.context, self.net.head.weight.data
+            classes = [context.of_classes(c, c + 1) for c in range(phase.num_old, phase.seen)]
+            features = [extract(self.teacher, context.train, indices) for indices in classes]
+            weight[phase.num_old :] = imprint(features, weight[: phase.num_old])
+        self.weight = adaptive_weight(self.config.weight, phase.num_old, phase.num_new, self.config.direction)
+
+    def stages(self, phase: Phase) -> Iterator[Stage]:
+        for main in super().stages(phase):
+            if self.config.old == "less-forget":  # the old embeddings are fixed (Sec. 3.3)
+                main.frozen_rows = [(self.net.head.weight, phase.num_old)]
+            yield main
+        if self.config.finetune and phase.num_old:
+            yield self.finetune_stage(phase)
+
+    def loss(self, images: Tensor, labels: Tensor) -> Tensor:
+        return self.objective(self.net.features(images), images, labels, self.config.margin)
+
+    def objective(self, features: Tensor, images: Tensor, labels: Tensor, margin: float | None) -> Tensor:
+        """Eq. 9: cross-entropy + lambda * less-forget + margin ranking."""
+        c, head, num_old = self.config, self.net.head, self.phase.num_old
+        cosines = head.cosines(features)
+        loss = F.cross_entropy(head.scale * cosines, labels)  # Eq. 1 and 4
+        if num_old:
+            with torch.no_grad():
+                old_features = self.teacher.features(images)
+            if c.old == "less-forget":
+                loss = loss + self.weight * less_forget(features, old_features)  # Eq. 6 and 7
+            else:
+                loss = loss + cosine_distillation(cosines, self.teacher.head.cosines(old_features))  # Eq. 5
+            if margin is not None:
+                loss = loss + margin_ranking(cosines, labels, num_old, c.negatives, margin, c.margin_reduction)  # Eq. 8
+        return loss
+
+    def finetune_stage(self, phase: Phase) -> Stage:
+        """Class-balance finetuning on the exemplars of all classes seen; eta is never trained (official code)."""
+        head, flag, schedule = self.net.head, self.config.finetune_flag, self.config.finetune
+        assert schedule is not None
+        exemplars = self.context.memory.all()
+        if flag == 3:
+            parameters = [p for p in self.net.parameters() if p is not head.scale]
+            return Stage("finetune", schedule, exemplars, self.loss, parameters, self.net.train)
+        frozen = [(head.weight, phase.num_old)] if flag == 1 else []
+        return Stage("finetune", schedule, exemplars, self.finetune_loss, [head.weight], self.net.eval, frozen)
+
+    def finetune_loss(self, images: Tensor, labels: Tensor) -> Tensor:
+        """Eq. 9 with the extractor frozen."""
+        with torch.no_grad():
+            features = self.net.features(images)
+        margin = None if self.config.finetune_flag in (4, 5) else self.config.margin
+        return self.objective(features, images, labels, margin)
+
+    def trace(self, phase: Phase) -> dict[str, float]:
+        return head_trace(self.net.head, phase)
+
+
+def fix_scale(head: LinearHead | CosineHead, scale: float | None) -> None:
+    """Hold a cosine head's eta at `scale`; None leaves it learnable."""
+    if scale is not None and isinstance(head, CosineHead):
+        head.scale.data.fill_(scale)
+        head.scale.requires_grad_(False)
+
+
+def head_trace(head: Any, phase: Phase) -> dict[str, float]:
+    """eta and the mean norms of old and new embeddings, for curves over training."""
+    norms = head.weight.detach().norm(dim=1)
+    trace = {"norm_new": round(float(norms[phase.num_old :].mean()), 5)}
+    if phase.num_old:
+        trace["norm_old"] = round(float(norms[: phase.num_old].mean()), 5)
+    if isinstance(head, CosineHead):
+        trace["scale"] = round(head.scale.item(), 5)
+    return trace
+
+
+LEARNERS: dict[type, type[Learner]] = {Base: BaseLearner, ICaRL: ICaRLLearner, LUCIR: LUCIRLearner}

@@ -1,0 +1,232 @@
+"""Figures as files and as matplotlib objects: every number written, one look a method, nothing on top of anything."""
+
+from __future__ import annotations
+
+import json
+from itertools import combinations
+from pathlib import Path
+
+import numpy as np
+import pytest
+from matplotlib.axes import Axes
+from matplotlib.colors import same_color
+from matplotlib.image import imread
+
+from common.figures import Comparison, Curve, Drawing, Estimate, Panel
+from common.plots import METHODS, build, looks, plotted, render
+
+NAN = float("nan")
+LUCIR = ("iCaRL-CNN", "iCaRL-NME", "Ours-NME", "Ours-CNN", "Joint-CNN")
+ABLATION = ("iCaRL-CNN", "CN", "CN+LC", "CN+LC+IS", "Ours-CNN")
+BASELINES = ("iCaRL-CNN", "iCaRL-CBF", "iCaRL-TM", "Ours-CNN", "A-GEM")
+CAPTION = "quick preset; embedded data (glyphs): not comparable with the published numbers; n = 3; commit abc1234; " * 2
+
+
+def accuracy(
+    names: tuple[str, ...] = LUCIR, legend: str = "61.23", title: str = "5 phases", log: bool = False
+) -> Panel:
+    x = [50, 60, 70, 80, 90, 100]
+    ours = [Curve(n, x, [70.0 - i - k for k in range(6)], [1.0] * 6, 3, legend=legend) for i, n in enumerate(names)]
+    paper = [Curve(n, x, [70.5 - i - k for k in range(6)], published=True, legend=legend) for i, n in enumerate(names)]
+    return Panel(title, "number of classes", "top-1 accuracy (%)", [*ours, *paper], x_log=log)
+
+
+def matrix(classes: int = 40) -> Panel:
+    counts = np.random.default_rng(0).integers(0, 30, (classes, classes))
+    return Panel("CNN", "predicted class", "true class", kind="matrix", matrix=counts, boundary=classes // 2)
+
+
+def bars() -> Panel:
+    names = ["as trained", "without bias", "unit weights", "unit weights, no bias", "nearest mean", "threshold moving"]
+    curves = [Curve(n, names, [30.0, 20, 10, 5, NAN, 1], [1.0] * 6, 3) for n in ("old called new", "new called old")]
+    return Panel(
+        "errors", "", "share (%)", [*curves, Curve("old called new", names[:2], [3, 4], published=True)], "bars"
+    )
+
+
+def sorted_bars(count: int = 100) -> Panel:
+    values = np.random.default_rng(1).normal(size=count)
+    half = count // 2
+    groups = {"new classes": values[:half].tolist(), "old classes": values[half:].tolist()}
+    curves = [Curve(name, list(range(half)), group) for name, group in groups.items()]
+    return Panel("biases", "classes", "bias", curves, "sorted-bars")
+
+
+DRAWINGS = {
+    "lines": Drawing([accuracy()]),
+    "long legends": Drawing([accuracy(("adaptive weight of the less-forget constraint (Ours-CNN)", "b" * 60))]),
+    "two panels": Drawing([accuracy(title="a"), accuracy(legend="1.00", title="b")]),
+    "shared legend": Drawing([accuracy(log=True)] * 3),
+    "six panels": Drawing([accuracy(legend=str(i)) for i in range(6)]),
+    "matrices": Drawing([matrix()] * 4, note="counts"),
+    "bars": Drawing([bars()]),
+    "mixed": Drawing([bars(), matrix(), matrix()]),
+    "sorted 40": Drawing([sorted_bars(40)]),
+    "sorted 100": Drawing([sorted_bars()]),
+    "empty": Drawing([Panel("nothing", "x", "y"), Panel("nan", "x", "y", [Curve("CN", [1], [NAN])])]),
+    "no panels": Drawing([]),
+}
+
+
+def lines(axes: Axes) -> dict:
+    return {str(line.get_label()): line for line in axes.get_lines() if not str(line.get_label()).startswith("_")}
+
+
+def test_files_are_whole_and_not_blank(tmp_path: Path) -> None:
+    render(Drawing([accuracy(), matrix()]), "Fig. 5", CAPTION, tmp_path / "new" / "fig5.c")
+    folder = tmp_path / "new"
+    assert sorted(p.name for p in folder.iterdir()) == ["fig5.c.json", "fig5.c.pdf", "fig5.c.png"]
+    assert imread(folder / "fig5.c.png")[..., :3].std() > 0.05
+    pdf = (folder / "fig5.c.pdf").read_bytes()
+    assert pdf.startswith(b"%PDF") and b"/FontDescriptor" in pdf and b"DejaVuSans" in pdf
+
+
+def test_equal_drawings_give_equal_files(tmp_path: Path) -> None:
+    for name in ("a", "b"):
+        render(Drawing([accuracy()]), "title", CAPTION, tmp_path / name)
+    for suffix in ("png", "pdf", "json"):
+        assert (tmp_path / f"a.{suffix}").read_bytes() == (tmp_path / f"b.{suffix}").read_bytes()
+
+
+def test_json_holds_every_number_and_is_strict(tmp_path: Path) -> None:
+    curve = Curve("CN", np.array([1, 2, 3]), [1.5, NAN, float("inf")], np.array([0.1, NAN, 0.2]), 3, legend="x")
+    published = Curve("CN", ["a", "b"], [np.float32(2.5), np.int64(3)], published=True)
+    rows = [Comparison("accuracy", "CN", 60.0, "printed", Estimate(61.0, NAN, NAN, 1))]
+    panels = [Panel("p", "x", "y", [curve], y_range=(0, 1)), Panel("q", "", "", [published], "bars"), matrix(4)]
+    render(Drawing(panels, rows, "note"), "title", "caption", tmp_path / "f")
+
+    def refuse(name: str) -> None:
+        raise AssertionError(f"{name} is not JSON")
+
+    data = json.loads((tmp_path / "f.json").read_text(), parse_constant=refuse)
+    assert (data["title"], data["caption"], data["note"]) == ("title", "caption", "note")
+    first, second, third = data["panels"]
+    assert first["curves"][0]["x"] == [1, 2, 3]
+    assert first["curves"][0]["y"] == [1.5, None, None]
+    assert first["curves"][0]["interval"] == [0.1, None, 0.2]
+    assert (first["curves"][0]["n"], first["y_range"]) == (3, [0, 1])
+    assert second["curves"][0]["y"] == [2.5, 3] and second["curves"][0]["published"] is True
+    assert third["matrix"] == matrix(4).matrix.tolist() and third["boundary"] == 2  # type: ignore[union-attr]
+    ours = {"mean": 61.0, "std": None, "interval": None, "n": 1}
+    assert data["comparisons"][0] == {
+        "quantity": "accuracy", "method": "CN", "published": 60.0, "provenance": "printed", "ours": ours,
+    }  # fmt: skip
+
+
+def test_a_method_looks_the_same_everywhere() -> None:
+    alone, reordered = build(Drawing([accuracy()]), "", ""), build(Drawing([accuracy(), accuracy(LUCIR[::-1])]), "", "")
+    for axes in (*alone.axes, *reordered.axes):
+        for label, line in lines(axes).items():
+            name = label.split(" ")[0]
+            assert same_color(line.get_color(), METHODS[name][0])
+            assert line.get_marker() == METHODS[name][1]
+
+
+@pytest.mark.parametrize("names", [LUCIR, ABLATION, BASELINES, (*LUCIR, "mine", "another", "third")])
+def test_methods_of_a_panel_differ(names: tuple[str, ...]) -> None:
+    chosen = looks(Drawing([accuracy(names)]))
+    assert len({colour for colour, _ in chosen.values()}) == len(names)
+    assert len({marker for _, marker in chosen.values()}) == len(names)
+
+
+def test_unknown_names_keep_their_colour_across_panels() -> None:
+    chosen = looks(Drawing([accuracy(("mine", "CN")), accuracy(("other", "mine"))]))
+    assert len({chosen[name] for name in ("mine", "other", "CN")}) == 3
+
+
+def test_more_names_than_colours_still_draw() -> None:
+    names = tuple(f"method {i}" for i in range(25))
+    assert set(looks(Drawing([accuracy(names)]))) == set(names)
+
+
+def test_published_lines_are_dashed_and_hollow_in_the_same_colour() -> None:
+    found = lines(build(Drawing([accuracy()]), "", "").axes[0])
+    for name in LUCIR:
+        ours, paper = found[f"{name}  61.23"], found[f"{name} (published)  61.23"]
+        assert (ours.get_linestyle(), paper.get_linestyle()) == ("-", "--")
+        assert same_color(ours.get_color(), paper.get_color())
+        assert same_color(ours.get_markerfacecolor(), ours.get_color())
+        assert same_color(paper.get_markerfacecolor(), "white")
+        assert same_color(paper.get_markeredgecolor(), ours.get_color())
+
+
+def test_published_bars_are_hollow_in_the_same_colour() -> None:
+    axes = build(Drawing([bars()]), "", "").axes[0]
+    handles, labels = axes.get_legend_handles_labels()
+    assert labels == ["old called new", "old called new (published)", "new called old"]
+    ours, paper = (handle.patches[0] for handle in handles[:2])
+    assert same_color(paper.get_facecolor(), "white")
+    assert same_color(paper.get_edgecolor(), ours.get_facecolor())
+
+
+def test_an_interval_is_a_band() -> None:
+    axes = build(Drawing([accuracy(("CN",))]), "", "").axes[0]
+    (band,) = axes.collections
+    heights = band.get_paths()[0].vertices[:, 1]
+    assert heights.max() == 71.0 and heights.min() == 64.0
+
+
+def test_sorted_bars_descend_and_keep_their_groups() -> None:
+    panel = sorted_bars(40)
+    axes = build(Drawing([panel]), "", "").axes[0]
+    found = sorted((p.get_x(), p.get_height(), p.get_facecolor()) for c in axes.containers for p in c)
+    values = [height for _, height, _ in found]
+    assert values == sorted((v for c in panel.curves for v in c.y), reverse=True)
+    for _, height, colour in found:
+        name = next(c.name for c in panel.curves if height in list(c.y))
+        assert same_color(colour, METHODS[name][0])
+
+
+def test_matrices_show_the_log_of_counts_on_one_scale() -> None:
+    large = Panel("", "", "", kind="matrix", matrix=matrix().matrix * 10)  # type: ignore[operator]
+    figure = build(Drawing([matrix(), large]), "", "")
+    images = [axes.images[0] for axes in figure.axes if axes.images]
+    assert np.allclose(images[0].get_array(), np.log1p(matrix().matrix))
+    assert images[0].get_clim() == images[1].get_clim() == (0, np.log1p(large.matrix.max()))  # type: ignore[union-attr]
+    first = figure.axes[0]
+    assert [line.get_xdata()[0] for line in first.get_lines()][0] == 19.5
+    box = first.get_window_extent()
+    assert box.width == pytest.approx(box.height)
+
+
+def test_ticks_stand_at_the_values() -> None:
+    panel = Panel("", "exemplars", "", [Curve("CN", [1, 5, 10, 20, 50], [1, 2, 3, 4, 5])], x_log=True)
+    axes = build(Drawing([panel]), "", "").axes[0]
+    assert sorted(axes.get_xticks()) == [1, 5, 10, 20, 50]
+    steps = np.diff(axes.transData.transform([(v, 1) for v in (5, 10, 20)])[:, 0])
+    assert steps[0] == pytest.approx(steps[1])  # equal ratios, equal distances
+    named = Panel("", "", "", [Curve("CN", ["many", "medium", "few"], [1, 2, 3])])
+    labels = build(Drawing([named]), "", "").axes[0].get_xticklabels()
+    assert [text.get_text() for text in labels] == ["many", "medium", "few"]
+
+
+def test_points_that_are_nan_leave_a_hole() -> None:
+    curve = Curve("CN", [1, 2, 3], [1.0, NAN, 3.0], [0.1, NAN, 0.1], 3)
+    found = lines(build(Drawing([Panel("", "", "", [curve, Curve("DER", [], [], published=True)])]), "", "").axes[0])
+    assert list(found) == ["CN"]  # a curve without any point has no entry
+    assert np.isnan(found["CN"].get_ydata()[1])
+
+
+@pytest.mark.parametrize("name", DRAWINGS)
+def test_nothing_overlaps_or_leaves_the_page(name: str) -> None:
+    figure = build(DRAWINGS[name], "A long title of a figure of the paper, " * 3, CAPTION)
+    renderer = figure.canvas.get_renderer()  # type: ignore[attr-defined]
+    page = figure.bbox.padded(1)
+    boxes = [axes.get_tightbbox(renderer) for axes in figure.axes]
+    texts = [text.get_window_extent(renderer) for text in figure.texts]
+    for box in (*boxes, *texts):
+        assert page.x0 <= box.x0 <= box.x1 <= page.x1 and page.y0 <= box.y0 <= box.y1 <= page.y1
+    for one, other in combinations([*boxes, *texts], 2):
+        assert not one.padded(-1).overlaps(other.padded(-1))
+    for axes in figure.axes:
+        if legend := axes.get_legend():
+            assert not legend.get_window_extent(renderer).overlaps(axes.get_window_extent(renderer))
+        labels = [
+            t.get_window_extent(renderer) for t in axes.get_xticklabels() if t.get_text() and not t.get_rotation()
+        ]
+        assert not any(one.overlaps(other) for one, other in combinations(labels, 2))
+
+
+def test_plotted_is_plain(tmp_path: Path) -> None:
+    for drawing in DRAWINGS.values():
+        assert json.loads(json.dumps(plotted(drawing, "t", "c"), allow_nan=False))["title"] == "t"
