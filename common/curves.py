@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 
 from common.figures import Comparison, Curve, Drawing, Panel, Published, estimate
 from common.metrics import average_incremental_accuracy
@@ -41,7 +42,7 @@ def average_row(row: Comparison, published: Published, figure: str) -> Compariso
     if series is None or series["average"] is None:
         return row
     provenance = "printed" if series["provenance"] == "digitised" else series["provenance"]
-    return Comparison(row.quantity, row.method, series["average"], provenance, row.ours)
+    return replace(row, published=series["average"], provenance=provenance)
 
 
 def accuracy_figure(

@@ -16,6 +16,7 @@ from dataclasses import dataclass, fields
 from functools import partial
 from importlib.metadata import version
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from filelock import FileLock
@@ -154,17 +155,17 @@ def _source(spec: DataSpec, root: Path | None, cache: Path | None) -> _Source:
 
 def _glyphs(spec: DataSpec) -> _Source:
     given = (spec.classes, spec.per_class, spec.test_per_class)
-    counts = [d if v is None else v for v, d in zip(given, (100, 500, 100), strict=True)]
+    classes, per_class, test = (d if v is None else v for v, d in zip(given, (100, 500, 100), strict=True))
 
     def read() -> Content:
         try:
-            return glyphs.generate(*counts, spec.seed)
+            return glyphs.generate(classes, per_class, test, spec.seed)
         except ValueError as error:
             raise InputError(str(error)) from None
 
     # The characters are drawn by matplotlib's fonts and FreeType.
     program = hashlib.sha256(Path(glyphs.__file__).read_bytes()).hexdigest()
-    return _Source(repr((counts, spec.seed, version("matplotlib"), program)), read)
+    return _Source(repr((classes, per_class, test, spec.seed, version("matplotlib"), program)), read)
 
 
 def _choose_classes(name: str, folder: Path, classes: tuple[str, ...]) -> tuple[str, ...]:
@@ -183,7 +184,7 @@ def _read(name: str, source: _Source) -> Dataset:
     return Dataset(name, *content, fingerprint=source.fingerprint or _digest_arrays(*content[:4]))
 
 
-def _digest_arrays(*arrays: np.ndarray) -> str:
+def _digest_arrays(*arrays: Any) -> str:
     state = hashlib.sha256()
     for array in arrays:
         state.update(repr(array.shape).encode())
@@ -214,7 +215,8 @@ def _read_entry(entry: Path) -> Dataset | None:
         arrays = [np.load(entry / f"{part}.npy", mmap_mode="r" if "images" in part else None) for part in _PARTS]
     except (OSError, ValueError):
         return None
-    return Dataset(meta["name"], *arrays, classes=tuple(meta["classes"]), fingerprint=meta["fingerprint"])
+    images, labels, test_images, test_labels = arrays
+    return Dataset(meta["name"], images, labels, test_images, test_labels, tuple(meta["classes"]), meta["fingerprint"])
 
 
 def _write_entry(entry: Path, dataset: Dataset) -> bool:

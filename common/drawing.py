@@ -11,8 +11,6 @@ from common.plan import Plan
 from common.report import ReportContext, ReportRow, write_report
 from common.store import Result
 
-PUBLISHED_ON = {"quick": "the paper's data", "cifar": "CIFAR-100", "imagenet": "ImageNet"}
-
 
 @dataclass
 class Painter:
@@ -38,7 +36,7 @@ class Painter:
         """What keeps the numbers from being held against the published ones, if anything."""
         specs = {s.data for s in self.plan.settings}
         labels = [
-            f"embedded data ({s.name}, {s.classes} classes, {s.per_class} images each): not comparable with published numbers"
+            f"embedded data (glyphs, {s.classes} classes of {s.per_class} images), not comparable with the paper's"
             for s in specs
             if s.name == "glyphs"
         ]
@@ -85,14 +83,14 @@ class Painter:
 
     def report(self, failures: list[str]) -> Path:
         """Write report.md and report.html; the path of the latter."""
-        results = list(self.used.values())
+        results, entries = list(self.used.values()), self.plan.published.entries
         context = ReportContext(
             labels=[*self.labels(), *(f"failed: {f}" for f in failures)],
             full_schedule=self.full_schedule,
             results=results,
             from_records=sum(r.arrays is None for r in results),
             command=self.command,
-            published_on=PUBLISHED_ON[self.preset],
+            published_on=" / ".join(dict.fromkeys(e["dataset"] for f in self.plan.figures if (e := entries.get(f.id)))),
         )
         rows = [self.rows[f.id] for f in self.plan.figures]
         write_report(self.folder, self.plan.published.paper, self.preset, rows, context)

@@ -1,4 +1,4 @@
-"""A figure as data: what it needs, what it shows and what it compares. Drawing is `plots`, text is `report`. No torch."""
+"""A figure as data: what it needs, shows and compares. `plots` draws it, `report` sets it in text. No torch."""
 
 from __future__ import annotations
 
@@ -78,6 +78,8 @@ class Comparison:
     published: float | None
     provenance: str
     ours: Estimate | None
+    tolerance: float = 1.0
+    """Points of accuracy a reproduction may miss by; 0 for other quantities, where only the interval counts."""
 
 
 @dataclass(frozen=True)
@@ -116,7 +118,8 @@ def verdict(comparison: Comparison, full_schedule: bool) -> Verdict:
         return "no published number"
     if comparison.ours is None or not full_schedule or comparison.ours.n == 1:
         return "indicative"
-    near = abs(comparison.published - comparison.ours.mean) <= max(1.0, comparison.ours.interval)
+    allowed = max(comparison.tolerance, comparison.ours.interval) + 1e-9  # exactly 1.00 apart is near enough
+    near = abs(comparison.published - comparison.ours.mean) <= allowed
     return "reproduced" if near else "not reproduced"
 
 

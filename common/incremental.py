@@ -26,6 +26,8 @@ from common.training import Device, Epoch, Stage, fit, momentum, seeded
 class Net(nn.Module):
     """A backbone under autocast and an fp32 head: images [n, 3, h, w] -> logits [n, c]."""
 
+    head: Any  # a LinearHead or a CosineHead
+
     def __init__(self, body: nn.Module, head: LinearHead | CosineHead, device: Device) -> None:
         super().__init__()
         self.backbone, self.head, self.device = body, head, device
@@ -102,7 +104,7 @@ class Learner:
     def build(self, classes: int) -> None:
         """A fresh network for `classes` classes."""
         run = self.context.run
-        body = backbone(run.network, self.final_relu, seed=run.seed)
+        body: Any = backbone(run.network, self.final_relu, seed=run.seed)
         head = self.head(body.out_features, classes, self.context.generator("head", 0))
         self.net = Net(body, head, self.context.device)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import pairwise
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -37,10 +38,7 @@ def accuracy(confusion: np.ndarray) -> float:
 def group_accuracies(confusion: np.ndarray, sizes: Sequence[int]) -> list[float]:
     """Accuracy on each consecutive group of classes, predicting among all seen (one row of the accuracy matrix)."""
     edges = np.cumsum([0, *sizes])
-    return [
-        100.0 * float(np.trace(confusion[a:b, a:b])) / float(confusion[a:b].sum())
-        for a, b in zip(edges[:-1], edges[1:], strict=True)
-    ]
+    return [100.0 * float(np.trace(confusion[a:b, a:b])) / float(confusion[a:b].sum()) for a, b in pairwise(edges)]
 
 
 def confusion_rates(confusion: np.ndarray, num_old: int) -> dict[str, float]:

@@ -127,7 +127,7 @@ def make_plan(
     precision: str,
     decode: bool,
 ) -> Plan:
-    """The plan of one paper. Raises InputError on an unknown preset or figure, or when no data are there for any Run."""
+    """The plan of one paper. Raises InputError on an unknown preset or figure, or without data for any Run."""
     experiments = importlib.import_module(f"{paper}.experiments")
     figures = importlib.import_module(f"{paper}.figures").FIGURES
     settings = experiments.settings(preset, seeds, orders, epochs_scale)

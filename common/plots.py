@@ -30,7 +30,7 @@ from common.figures import Curve, Drawing, Panel
 
 DPI, MARGIN, GAP, PER_ROW, COLOUR_MAP = 140, 0.15, 0.3, 4, "viridis"
 FRAME, INK = "0.35", "0.15"
-STYLE: dict[str, Any] = {
+STYLE: dict[Any, Any] = {
     "font.family": "DejaVu Sans", "font.size": 8.5,  # comes with matplotlib: the same figure everywhere, offline
     "text.parse_math": False,  # names may hold a $
     "pdf.fonttype": 3,  # embedded outlines; TrueType (42) takes twice as long to write
@@ -117,7 +117,7 @@ def build(drawing: Drawing, title: str, caption: str) -> Figure:
 
 
 def _inches(artist: Artist) -> Bbox:
-    return Bbox(artist.get_tightbbox().get_points() / DPI)
+    return Bbox((artist.get_tightbbox() or Bbox.null()).get_points() / DPI)
 
 
 def _axes(figure: Figure, panel: Panel, style: Looks, height: float) -> Axes:
@@ -128,8 +128,8 @@ def _axes(figure: Figure, panel: Panel, style: Looks, height: float) -> Axes:
     width = {"matrix": height, "bars": min(max(1.3 * height, bars), 9.0)}.get(panel.kind, 1.45 * height)
     axes = figure.add_axes((0, 0, width, height))
     axes.set(title=textwrap.fill(panel.title, int(width / 0.085)), xlabel=panel.x_label, ylabel=panel.y_label)
-    if panel.kind == "matrix":
-        _matrix(axes, panel)
+    if panel.matrix is not None:
+        _matrix(axes, np.asarray(panel.matrix, dtype=float), panel.boundary)
     elif curves:
         axes.grid(axis="y")
         {"lines": _lines, "bars": _bars, "sorted-bars": _sorted_bars}[panel.kind](axes, panel, curves, style, width)
@@ -201,19 +201,18 @@ def _fill(curve: Curve, style: Looks) -> dict[str, Any]:
     return {"color": face, "edgecolor": colour, "linewidth": line, "label": _label(curve)}
 
 
-def _matrix(axes: Axes, panel: Panel) -> None:
-    counts = np.asarray(panel.matrix, dtype=float)
+def _matrix(axes: Axes, counts: np.ndarray, boundary: int | None) -> None:
     axes.imshow(np.log1p(counts), cmap=COLOUR_MAP, aspect="auto", interpolation="nearest", vmin=0)
     axes.spines[:].set_visible(False)
-    if panel.boundary is not None:
+    if boundary is not None:
         for line in (axes.axvline, axes.axhline):
-            line(panel.boundary - 0.5, color="white", linewidth=0.9)
+            line(boundary - 0.5, color="white", linewidth=0.9)
     axes.locator_params(nbins=5, integer=True)
 
 
 def _colour_bar(images: Sequence[AxesImage]) -> None:
     """One scale for all matrices of the figure, beside the last, so that they can be compared."""
-    top = max(float(np.nanmax(image.get_array())) for image in images)
+    top = max(image.get_clim()[1] for image in images)
     for image in images:
         image.set_clim(0, top or 1)
     beside = images[-1].axes.inset_axes((1.045, 0, 0.045, 1))
@@ -229,7 +228,7 @@ def _name_ticks(axes: Axes, names: Sequence[str], width: float) -> None:
     room = max(5, int(width / len(names) / 0.085))  # characters between two ticks
     fits = max(len(word) for name in names for word in name.split(" ")) <= room
     labels = [textwrap.fill(name, room if fits else 24) for name in names]
-    turned = {} if fits else {"rotation": 35, "ha": "right", "rotation_mode": "anchor"}
+    turned: dict[str, Any] = {} if fits else {"rotation": 35, "ha": "right", "rotation_mode": "anchor"}
     axes.set_xticks(range(len(names)), labels, **turned)
     axes.tick_params(axis="x", length=0)
 

@@ -18,10 +18,10 @@ from common.store import Result, write_atomic
 
 VERDICTS: tuple[Verdict, ...] = get_args(Verdict)
 RULE = (
-    "reproduced: the published mean lies within max(1.0 point, the 95 % interval) of ours; not reproduced: it does "
-    "not; indicative: a reduced schedule, embedded data, one repeat (n = 1) or nothing measured; no published number: "
-    "the paper prints none. Ours is the mean over n repeats ± half the 95 % t-interval (std: standard deviation, "
-    "n - 1), at the last epoch, never the best on test data; the difference is ours minus published."
+    "Ours is the mean over n repeats ± the half-width of its 95 % t-interval (std: standard deviation, n - 1), at the "
+    "last epoch, never the best on test data; difference: ours minus published. reproduced: the published mean lies "
+    "within max(1.0 point, that half-width) of ours. not reproduced: it does not. indicative: a reduced schedule, "
+    "embedded data, one repeat (n = 1) or nothing measured. no published number: the paper gives none."
 )
 STYLE = """
 :root { --ink: #1d1f21; --soft: #6b7075; --line: #e3e5e8; --paper: #fff; --shade: #f6f7f8; }
@@ -140,7 +140,7 @@ def varied(configs: Sequence[dict]) -> str:
 def _each(words: Iterable[str]) -> str:
     """Distinct words, each with how many runs it holds for where they differ."""
     counts = Counter(words)
-    return "; ".join(f"{w} ({n} runs)" if len(counts) > 1 else w for w, n in counts.most_common())
+    return "; ".join(f"{w} ({n} run{'s' * (n > 1)})" if len(counts) > 1 else w for w, n in counts.most_common())
 
 
 def _number(value: float | None, sign: str = "") -> str:

@@ -6,7 +6,7 @@ Modules are registered in the order data flows, a shortcut after its block's sec
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 import torch.nn.functional as F
@@ -105,9 +105,10 @@ class ImageNetResNet18(nn.Module):
         import timm  # slow to import, and only ImageNet needs it
 
         # torchvision's initialisation, as in the official code, keeps the last BatchNorm's weight of a block at 1.
-        self.body = timm.create_model("resnet18", pretrained=False, num_classes=0, zero_init_last=False)
+        body: Any = timm.create_model("resnet18", pretrained=False, num_classes=0, zero_init_last=False)
         if not final_relu:
-            self.body.layer4[-1].act2 = nn.Identity()
+            body.layer4[-1].act2 = nn.Identity()
+        self.body = body
         self.out_features = 512
 
     def forward(self, x: Tensor) -> Tensor:

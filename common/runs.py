@@ -39,7 +39,7 @@ class Schedule:
         return self.lr * self.gamma ** sum(epoch >= m for m in self.milestones)
 
     def scaled(self, scale: float) -> Schedule:
-        """The schedule with epochs, milestones and warm-up times `scale`: rounded, at least 1, milestones increasing."""
+        """Epochs, milestones and warm-up times `scale`: rounded, at least 1, milestones strictly increasing."""
         if scale == 1:
             return self
         milestones: list[int] = []

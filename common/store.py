@@ -6,9 +6,12 @@ and `checkpoint.safetensors`. Committed evidence is one JSON a run, PAPER/record
 
 from __future__ import annotations
 
+import base64
 import json
+import math
 import os
 import time
+import zlib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -60,7 +63,7 @@ class Result:
     def confusion(self, name: str) -> np.ndarray:
         """Confusion matrix [true, predicted] of a read-out after the last phase."""
         if self.arrays is None:
-            return np.array(self.values["confusion"][name])
+            return _unpack(self.values["confusion"][name])
         with np.load(self.arrays) as arrays:
             return arrays[f"confusion/{name}"]
 
@@ -252,22 +255,16 @@ def read_state(path: Path) -> Saved | None:
 def write_atomic(path: Path, text: str) -> None:
     """Write a text file so that a reader sees the old one or the whole new one."""
     part = path.with_name(f"{path.name}.{os.getpid()}.part")
-    part.write_text(text)
+    part.write_text(text, encoding="utf-8")
     os.replace(part, path)
 
 
 def write_record(result: Result, folder: Path) -> Path:
     """Copy a finished run to `folder` as one small JSON: config, environment, metrics; no images, no weights."""
-    names = result.values.get("phases", [{}])[-1].get("stages", {})
-    readouts = next(reversed(names.values()), {}) if names else {}
-    confusion = {name: result.confusion(name).tolist() for name in readouts if name in ("cnn", "nme")}
-    record = {
-        "format": FORMAT,
-        "config": result.config,
-        "environment": result.environment,
-        **result.values,
-        "confusion": confusion,
-    }
+    *_, readouts = result.phases()[-1]["stages"].values()
+    confusion = {name: _pack(result.confusion(name)) for name in readouts}
+    head = {"format": FORMAT, "config": result.config, "environment": result.environment}
+    record = {**head, **result.values, "confusion": confusion}
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / f"{result.hash}.json"
     write_atomic(path, json.dumps(record, separators=(",", ":")) + "\n")
@@ -281,3 +278,13 @@ def read_record(path: Path) -> Result:
         raise InputError(f"{path} is a record of another version; this one reads format {FORMAT}")
     config, environment = record.pop("config"), record.pop("environment")
     return Result(path.stem, config, environment, record)
+
+
+def _pack(confusion: np.ndarray) -> str:
+    """A square int32 matrix as text: zlib and base64, a few kB for 100 classes."""
+    return base64.b64encode(zlib.compress(np.ascontiguousarray(confusion, dtype="<i4").tobytes(), 9)).decode()
+
+
+def _unpack(text: str) -> np.ndarray:
+    values = np.frombuffer(zlib.decompress(base64.b64decode(text)), dtype="<i4")
+    return values.reshape(math.isqrt(len(values)), -1)

@@ -139,7 +139,7 @@ def fit(
         if not math.isfinite(mean):
             raise RunFailed(f"loss not finite in stage {stage.name}, epoch {epoch + 1}, lr {lr:g}")
         seconds = time.perf_counter() - started
-        after_epoch(Epoch(stage.name, epoch + 1, lr, mean, len(stage.indices), seconds), optimiser)
+        after_epoch(Epoch(stage.name, epoch + 1, lr, round(mean, 6), len(stage.indices), round(seconds, 3)), optimiser)
 
 
 def momentum(optimiser: torch.optim.SGD) -> dict[str, Tensor]:

@@ -49,7 +49,7 @@ def fig3(setting: Setting, results: Results, figure: str, key: str, label: str) 
         values = result.values["summary"][key][part]
         curves.append(Curve(name, list(range(len(values))), values))
         ours = estimate([float(np.mean(r.values["summary"][key][part])) for r in results["iCaRL"]])
-        rows.append(Comparison(f"mean of {key}", name, *published_value(figure, f"iCaRL {name}", 0), ours))
+        rows.append(Comparison(f"mean of {key}", name, *published_value(figure, f"iCaRL {name}", 0), ours, 0.0))
     panel = Panel("iCaRL, after 1 phase", "classes, sorted by value", label, curves, kind="sorted-bars")
     return Drawing([panel], rows, f"drawn: class order {result.config['order']}" if len(results["iCaRL"]) > 1 else "")
 

@@ -184,7 +184,7 @@ def test_imagenet_subset_is_that_of_lucir(tmp_path: Path) -> None:
 
 
 def test_counts_are_for_glyphs_only(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match="per_class.*glyphs only"):
+    with pytest.raises(InputError, match=r"per_class.*glyphs only"):
         load(DataSpec("cifar10", per_class=5), tmp_path)
 
 

@@ -184,7 +184,7 @@ def test_matrices_show_the_log_of_counts_on_one_scale() -> None:
     assert np.allclose(images[0].get_array(), np.log1p(matrix().matrix))
     assert images[0].get_clim() == images[1].get_clim() == (0, np.log1p(large.matrix.max()))  # type: ignore[union-attr]
     first = figure.axes[0]
-    assert [line.get_xdata()[0] for line in first.get_lines()][0] == 19.5
+    assert next(line.get_xdata()[0] for line in first.get_lines()) == 19.5
     box = first.get_window_extent()
     assert box.width == pytest.approx(box.height)
 

@@ -187,9 +187,9 @@ def test_facts_say_where_the_numbers_come_from() -> None:
     ]
     about = facts(PAPER, "cifar", context(results=results, from_records=2))
     assert about["runs"] == "3, of which 2 from committed records; 1.5 h of training"
-    assert "abcdef0123 (with changes) (1 runs)" in about["commit"]
+    assert "abcdef0123 (with changes) (1 run)" in about["commit"]
     assert "H200" in about["machines"] and "CPU <x>" in about["machines"]
-    assert about["precision"] == "bf16 (2 runs); fp32 (1 runs)"
+    assert about["precision"] == "bf16 (2 runs); fp32 (1 run)"
     assert about["data"] == "glyphs (fingerprint f00d)"
     assert about["epochs"] == "160"
     assert "CVPR 2019, arXiv:1234.5678" in about["paper"]

@@ -1,0 +1,95 @@
+"""What several test files share: one thread, a tiny network, a tiny data set, and the way to a run on them."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+from hypothesis import settings
+from torch import Tensor, nn
+
+from common import launcher, resnet
+from common.datasets import Dataset, DataSpec
+from common.runs import Protocol, Run, Schedule
+
+settings.register_profile("repository", deadline=None, derandomize=True, max_examples=60)
+settings.load_profile("repository")
+
+CLASSES, PER_CLASS, TEST_PER_CLASS = 8, 12, 5
+
+
+@pytest.fixture(autouse=True, scope="session")
+def _one_thread() -> None:
+    torch.set_num_threads(1)
+
+
+@pytest.fixture(scope="session")
+def cifar100() -> Path:
+    """The folder that REPRO_CIFAR100 names, with torchvision's files or an image folder."""
+    folder = os.environ.get("REPRO_CIFAR100")
+    if not folder:
+        pytest.skip("REPRO_CIFAR100 is not set to a folder with CIFAR-100")
+    if not Path(folder).is_dir():
+        pytest.skip(f"REPRO_CIFAR100={folder} is not a folder")
+    return Path(folder)
+
+
+class TinyNet(nn.Module):
+    """Two convolutions with BatchNorm: [n, 3, h, w] -> [n, 8], as quick as a network can be."""
+
+    def __init__(self, final_relu: bool = True) -> None:
+        super().__init__()
+        self.conv1, self.bn1 = nn.Conv2d(3, 6, 5, 4, 2, bias=False), nn.BatchNorm2d(6)
+        self.conv2, self.bn2 = nn.Conv2d(6, 8, 3, 2, 1, bias=False), nn.BatchNorm2d(8)
+        self.final_relu, self.out_features = final_relu, 8
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.bn2(self.conv2(F.relu(self.bn1(self.conv1(x)))))
+        return (F.relu(x) if self.final_relu else x).mean(dim=(2, 3))
+
+
+@pytest.fixture
+def tiny_net(monkeypatch: pytest.MonkeyPatch) -> str:
+    """The name of a network small enough to train in a blink."""
+    monkeypatch.setitem(resnet.BACKBONES, "tiny", TinyNet)
+    return "tiny"
+
+
+@pytest.fixture(scope="session")
+def tiny_data() -> Dataset:
+    """8 classes of 12 training and 5 test images: a pattern a class, under noise."""
+    rng = np.random.default_rng(0)
+    patterns = rng.integers(0, 256, (CLASSES, 1, 8, 8, 3)).repeat(4, axis=2).repeat(4, axis=3)
+
+    def split(count: int) -> tuple[np.ndarray, np.ndarray]:
+        noise = rng.integers(0, 256, (CLASSES, count, 32, 32, 3))
+        images = ((patterns + noise) // 2).astype(np.uint8).reshape(-1, 32, 32, 3)
+        return images, np.repeat(np.arange(CLASSES), count)
+
+    train, test = split(PER_CLASS), split(TEST_PER_CLASS)
+    return Dataset("noise", *train, *test, tuple(map(str, range(CLASSES))), "0123456789abcdef")
+
+
+@pytest.fixture
+def tiny_run(tiny_net: str, tiny_data: Dataset, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Run]:
+    """(method, **changes) -> a Run of 4 base classes and 2 phases of 2 on the tiny data, which the launcher finds."""
+    monkeypatch.setattr(launcher, "_load", lambda spec, root, cache: tiny_data)
+
+    def make(method: Any, **changes: Any) -> Run:
+        fields = {
+            "data": DataSpec("noise"),
+            "protocol": Protocol(CLASSES, 4, 2, exemplars_per_class=3),
+            "schedule": Schedule(2, lr=0.1, milestones=(1,), batch=16, weight_decay=0.01),
+            "network": tiny_net,
+            "fingerprint": tiny_data.fingerprint,
+            "precision": "fp32",
+        }
+        return Run("lucir", method, **(fields | changes))
+
+    return make
