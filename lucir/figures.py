@@ -146,7 +146,7 @@ def bias(setting: Setting, results: Results) -> Drawing:
         "cnn": "as trained",
         "no-bias": "without bias",
         "unit-weights": "unit weights",
-        "unit-weights-no-bias": "neither",
+        "unit-weights-no-bias": "unit weights, no bias",
         "nme": "NME",
     }
     found = results["iCaRL"]
