@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
 import os
 import sys
 import time
@@ -15,10 +14,11 @@ from pathlib import Path
 import tyro
 
 from common.errors import InputError
+from common.export import RecordArguments, TensorBoardArguments, record, records_folder, tensorboard
 from common.launcher import Job, Outcome, launch, unfinished
 from common.plan import PAPERS, Data, Plan, cost, make_plan, seconds_left
 from common.runs import Run
-from common.store import Result, Store, write_record
+from common.store import Store
 
 
 @dataclass(frozen=True)
@@ -56,8 +56,11 @@ def main(argv: Sequence[str] | None = None, paper: str | None = None) -> None:
     arguments = list(sys.argv[1:] if argv is None else argv)
     warnings.showwarning = lambda message, *rest: print(f"note: {message}", file=sys.stderr)
     try:
+        code = 0
         if paper is None and arguments[:1] == ["record"]:
-            code = record(tyro.cli(RecordArguments, prog="reproduce record", args=arguments[1:]))
+            record(tyro.cli(RecordArguments, prog="reproduce record", args=arguments[1:]))
+        elif paper is None and arguments[:1] == ["tensorboard"]:
+            tensorboard(tyro.cli(TensorBoardArguments, prog="reproduce tensorboard", args=arguments[1:]))
         else:
             papers = [paper] if paper else _papers(arguments)
             prog = f"python -m {paper}.reproduce" if paper else f"reproduce {arguments[0]}"
@@ -80,13 +83,14 @@ def _papers(arguments: Sequence[str]) -> list[str]:
         return list(PAPERS)
     if word in PAPERS:
         return [word]
-    raise InputError(f"usage: reproduce all|record|{'|'.join(PAPERS)} [options]; `reproduce all --help` lists them")
+    words = "|".join(["all", *PAPERS, "record", "tensorboard"])
+    raise InputError(f"usage: reproduce {words} [options]; `reproduce all --help` lists them")
 
 
 def reproduce(papers: Sequence[str], args: Arguments) -> int:
     """Train what is missing, draw figures as their runs end, write the reports. Returns the exit code."""
     _check(args)
-    store = Store(args.out, [_records(p) for p in papers])
+    store = Store(args.out, [records_folder(p) for p in papers])
     data = Data(args.data, args.out / "cache")
     plans = [
         make_plan(
@@ -111,34 +115,30 @@ def _check(args: Arguments) -> None:
         raise InputError(f"--jobs must be 0 (automatic) or more, got {args.jobs}")
 
 
-def _records(paper: str) -> Path:
-    return Path(importlib.import_module(paper).__path__[0]) / "records"
-
-
 def _reproduce(plan: Plan, args: Arguments) -> int:
     """One paper. Returns the number of runs that failed."""
     from common.drawing import Painter
 
+    for problem in plan.data.problems():
+        print(f"note: {problem}; drawing from committed records", file=sys.stderr)
     painter = Painter(plan, args.out, args.preset, args.epochs_scale, _command(plan, args))
     waiting = [] if args.draw else plan.unfinished()
     failures: list[Outcome] = []
-    drawn = painter.draw_complete()
-    _say_drawn(drawn, painter)
-    if waiting:
-        for outcome in _train(plan, waiting, args):
-            if outcome.problem:
-                failures.append(outcome)
-                print(f"failed: {describe(outcome.run)}: {outcome.problem}", file=sys.stderr)
-            else:
-                _say_drawn(painter.draw_complete(), painter)
-    _say_drawn(painter.draw_rest(), painter)
+    _say(painter.draw_complete())
+    for outcome in _train(plan, waiting, args) if waiting else ():
+        if outcome.problem:
+            failures.append(outcome)
+            print(f"failed: {describe(outcome.run)}: {outcome.problem}", file=sys.stderr)
+        else:
+            _say(painter.draw_complete())
+    _say(painter.draw_rest())
     report = painter.report([f"{describe(o.run)}: {o.problem}" for o in failures])
     print(f"{plan.paper}: {painter.summary()}; report: {report}")
     return len(failures)
 
 
-def _say_drawn(figures: Sequence[str], painter: object) -> None:
-    for figure in figures:
+def _say(drawn: Sequence[str]) -> None:
+    for figure in drawn:
         print(f"drawn: {figure}", flush=True)
 
 
@@ -271,27 +271,3 @@ def _todo(plan: Plan) -> list[Run]:
     """Unfinished runs and their unfinished starts."""
     chained = {r.key: r for run in plan.unfinished() for r in run.chain}
     return [run for run in chained.values() if not plan.find(run, records=False)]
-
-
-@dataclass(frozen=True)
-class RecordArguments:
-    """Copy finished runs on real data into their packages' records, as committed evidence."""
-
-    out: Path = Path("results")
-    """The results folder to read."""
-    embedded: bool = False
-    """Also runs on the embedded data set."""
-
-
-def record(args: RecordArguments) -> int:
-    """Write PAPER/records/HASH.json for every finished run. Returns the exit code."""
-    store = Store(args.out)
-    results = [r for folder in sorted(store.runs.iterdir()) if folder.is_dir() and (r := store.load(folder.name))]
-    for result in results:
-        if args.embedded or not _embedded(result):
-            print(write_record(result, _records(result.config["paper"])))
-    return 0
-
-
-def _embedded(result: Result) -> bool:
-    return result.config["data"]["name"] == "glyphs"

@@ -84,10 +84,10 @@ def _train(run: Run, job: Job, progress: Callable[[int], None]) -> None:
         workspace.threads = workspace.saved_threads() or job.threads
         if job.device == "cpu":
             torch.set_num_threads(workspace.threads)
-        started = time.perf_counter()
+        started, code = time.perf_counter(), commit()  # of the code now loaded, not of what is there when it ends
         device = Device(job.device, run.precision)
         result = incremental.run(run, dataset, learner, workspace, device)
-        workspace.finish(result, _environment(device, workspace.threads, workspace.lines, started))
+        workspace.finish(result, {**code, **_environment(device, workspace.threads, workspace.lines, started)})
 
 
 @lru_cache(maxsize=2)
@@ -108,7 +108,6 @@ def _environment(device: Any, threads: int, lines: list[dict], started: float) -
 
     images, seconds = sum(line["images"] for line in lines), sum(line["seconds"] for line in lines)
     return {
-        **commit(),
         "device": torch.cuda.get_device_name() if device.type == "cuda" else _cpu_name(),
         "precision": device.precision,
         "threads": threads,

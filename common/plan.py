@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from common import datasets
+from common import datasets, splits
 from common.datasets import Dataset, DataSpec
 from common.errors import InputError
 from common.figures import Figure, Published
@@ -49,6 +49,10 @@ class Data:
         except InputError as error:
             self.opened[spec] = error
             return ""
+
+    def problems(self) -> list[str]:
+        """Why data sets that were looked for are not there."""
+        return [str(found) for found in self.opened.values() if isinstance(found, InputError)]
 
     def problem(self, run: Run) -> str:
         """Why `run` cannot be trained for want of data, or ""."""
@@ -164,6 +168,7 @@ def check(run: Run, dataset: Dataset | InputError | None) -> None:
     """Find bad input before any training: phases that do not divide, K, exemplars. Raises InputError."""
     try:
         sizes = run.protocol.sizes
+        splits.named_order(run.order, sum(sizes))
         if hasattr(run.method, "check"):
             run.method.check(run.protocol)
     except ValueError as error:

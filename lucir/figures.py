@@ -185,8 +185,8 @@ def scale(setting: Setting, results: Results) -> Drawing:
         trace = {k: [np.nan if v is None else v for v in column] for k, column in learnable[0].values["trace"].items()}
         x = list(range(1, len(trace["scale"]) + 1))
         norms = [Curve(f"{k} embeddings", x, trace[f"norm_{k}"]) for k in ("old", "new")]
-        panels.append(Panel("learnable scale", "epoch, all phases", "eta", [Curve("eta", x, trace["scale"])]))
-        panels.append(Panel("embedding norms", "epoch, all phases", "mean L2 norm", norms))
+        panels.append(Panel("learnable scale", "epoch, incremental phases", "eta", [Curve("eta", x, trace["scale"])]))
+        panels.append(Panel("embedding norms", "epoch, incremental phases", "mean L2 norm", norms))
     for name, found in results.items():
         classes = [p["classes"] for p in found[0].phases()]
         curve, row = accuracy_curve(name, classes, [r.curve("cnn") for r in found])

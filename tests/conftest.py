@@ -63,9 +63,11 @@ def tiny_net(monkeypatch: pytest.MonkeyPatch) -> str:
 
 @pytest.fixture(scope="session")
 def tiny_data() -> Dataset:
-    """8 classes of 12 training and 5 test images: a pattern a class, under noise."""
+    """8 classes of 12 training and 5 test images: a colour and a pattern a class, under noise."""
     rng = np.random.default_rng(0)
-    patterns = rng.integers(0, 256, (CLASSES, 1, 8, 8, 3)).repeat(4, axis=2).repeat(4, axis=3)
+    blocks = rng.integers(0, 256, (CLASSES, 1, 8, 8, 3)).repeat(4, axis=2).repeat(4, axis=3)
+    colours = 255 * (np.arange(CLASSES)[:, None] >> np.arange(3) & 1).reshape(CLASSES, 1, 1, 1, 3)
+    patterns = (blocks + colours) // 2
 
     def split(count: int) -> tuple[np.ndarray, np.ndarray]:
         noise = rng.integers(0, 256, (CLASSES, count, 32, 32, 3))

@@ -1,0 +1,61 @@
+"""Finished runs for others to read: committed records, and event files for TensorBoard."""
+
+from __future__ import annotations
+
+import importlib
+import json
+from dataclasses import dataclass
+from pathlib import Path
+
+from common.errors import InputError
+from common.store import Result, Store, write_record
+
+
+def records_folder(paper: str) -> Path:
+    """Where a paper's committed evidence lies."""
+    return Path(importlib.import_module(paper).__path__[0]) / "records"
+
+
+@dataclass(frozen=True)
+class RecordArguments:
+    """Copy finished runs on real data into their packages' records, as committed evidence."""
+
+    out: Path = Path("results")
+    """The results folder to read."""
+    embedded: bool = False
+    """Also runs on the embedded data set."""
+
+
+def record(args: RecordArguments) -> None:
+    """Write PAPER/records/HASH.json for every finished run."""
+    for result in _finished(args.out):
+        if args.embedded or result.config["data"]["name"] != "glyphs":
+            print(write_record(result, records_folder(result.config["paper"])))
+
+
+@dataclass(frozen=True)
+class TensorBoardArguments:
+    """Write the metrics of every run, finished or not, as TensorBoard event files under OUT/tensorboard."""
+
+    out: Path = Path("results")
+    """The results folder to read."""
+
+
+def tensorboard(args: TensorBoardArguments) -> None:
+    """One curve a metric and run, over the epochs of all its phases."""
+    try:
+        from torch.utils.tensorboard import SummaryWriter
+    except ImportError:
+        raise InputError("TensorBoard is not installed; pip install '.[tensorboard]'") from None
+    for metrics in sorted(Store(args.out).runs.glob("*/metrics.jsonl")):
+        with SummaryWriter(str(args.out / "tensorboard" / metrics.parent.name)) as writer:
+            for step, line in enumerate(map(json.loads, metrics.read_text().splitlines())):
+                for name, value in line.items():
+                    if isinstance(value, (int, float)):
+                        writer.add_scalar(name, value, step)
+    print(f"tensorboard --logdir {args.out / 'tensorboard'}")
+
+
+def _finished(out: Path) -> list[Result]:
+    store = Store(out)
+    return [r for folder in sorted(store.runs.iterdir()) if folder.is_dir() and (r := store.load(folder.name))]

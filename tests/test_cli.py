@@ -1,0 +1,194 @@
+"""The reproduce command as a user meets it: files, exit codes, one-line errors, nothing trained twice."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from common import cli, plan
+from common.errors import InputError
+from common.store import Store
+
+ROOT = Path(__file__).resolve().parents[1]
+TINY = ["--only", "fig3", "--epochs-scale", "0.1", "--device", "cpu"]
+
+
+def reproduce(*words: str, timeout: float = 120) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "lucir.reproduce", *words]
+    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=timeout)
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, subprocess.CompletedProcess[str]]:
+    """One tiny reproduction: iCaRL over one phase and its base model, one epoch each."""
+    out = tmp_path_factory.mktemp("out")
+    return out, reproduce(*TINY, "--out", str(out))
+
+
+def test_a_reproduction_leaves_figures_report_and_runs(
+    finished: tuple[Path, subprocess.CompletedProcess[str]],
+) -> None:
+    out, process = finished
+    assert process.returncode == 0, process.stderr
+    folder = out / "quick" / "lucir"
+    for name in ("fig3a.png", "fig3a.pdf", "fig3b.json", "report.md", "report.html"):
+        assert (folder / name).stat().st_size > 500
+    report = (folder / "report.md").read_text(encoding="utf-8")
+    assert "embedded data" in report
+    assert "reduced schedule" in report
+    runs = [p for p in (out / "runs").iterdir() if p.is_dir()]
+    assert len(runs) == 2
+    for run in runs:
+        assert {"config.json", "environment.json", "metrics.jsonl", "result.json"} <= {p.name for p in run.iterdir()}
+        assert "seconds" not in (run / "result.json").read_text()
+
+
+def test_the_same_command_again_trains_nothing(finished: tuple[Path, subprocess.CompletedProcess[str]]) -> None:
+    out, _ = finished
+    before = {p: p.stat().st_mtime_ns for p in (out / "runs").rglob("result.json")}
+    again = reproduce(*TINY, "--out", str(out))
+    assert again.returncode == 0
+    assert "runs on" not in again.stdout
+    assert before == {p: p.stat().st_mtime_ns for p in (out / "runs").rglob("result.json")}
+
+
+def test_list_counts_what_is_finished(finished: tuple[Path, subprocess.CompletedProcess[str]]) -> None:
+    out, _ = finished
+    listed = reproduce(*TINY, "--out", str(out), "--list").stdout
+    assert "1/1 runs finished, 0 to train" in listed
+    fresh = reproduce("--out", str(out), "--list").stdout
+    assert "0/31 runs finished, 37 to train" in fresh
+
+
+def test_records_draw_the_same_figures(
+    finished: tuple[Path, subprocess.CompletedProcess[str]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out, _ = finished
+    records = tmp_path / "records"
+    monkeypatch.setattr("common.export.records_folder", lambda paper: records)
+    monkeypatch.setattr(cli, "records_folder", lambda paper: records)
+    for code, words in ((0, ["record", "--out", str(out), "--embedded"]),):
+        with pytest.raises(SystemExit) as ended:
+            cli.main(words)
+        assert ended.value.code == code
+    assert len(list(records.glob("*.json"))) == 2
+    with pytest.raises(SystemExit) as ended:
+        cli.main([*TINY, "--draw", "--out", str(tmp_path / "empty")], paper="lucir")
+    assert ended.value.code == 0
+    drawn, original = (json.loads((f / "quick/lucir/fig3a.json").read_text()) for f in (tmp_path / "empty", out))
+    assert drawn["panels"] == original["panels"]
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["--preset", "large"], "unknown preset 'large'"),
+        (["--only", "fig99"], "unknown figure 'fig99'"),
+        (["--only", "fig6a"], "needs --preset imagenet"),
+        (["--device", "tpu"], "unknown device 'tpu'"),
+        (["--precision", "fp8"], "unknown precision"),
+        (["--jobs", "-1"], "--jobs"),
+        (["--epochs-scale", "0"], "--epochs-scale must be positive"),
+        (["--orders", "O9"], "unknown class order 'O9'"),
+        (["--preset", "cifar", "--data", "/nowhere"], "/nowhere"),
+    ],
+)
+def test_bad_usage_is_one_line_and_exit_code_2(
+    words: list[str], message: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit) as ended:
+        cli.main([*words, "--out", str(tmp_path)], paper="lucir")
+    captured = capsys.readouterr()
+    assert ended.value.code == 2
+    assert message in captured.err
+    assert captured.err.count("\n") == 1
+    assert not list((tmp_path / "runs").glob("*/metrics.jsonl"))
+
+
+def test_results_of_another_version_are_left_alone(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "runs").mkdir()
+    (tmp_path / "runs" / "FORMAT").write_text("999\n")
+    with pytest.raises(SystemExit) as ended:
+        cli.main([*TINY, "--out", str(tmp_path)], paper="lucir")
+    assert ended.value.code == 2
+    assert "another version" in capsys.readouterr().err
+
+
+def test_too_many_exemplars_are_refused_before_training(tmp_path: Path) -> None:
+    from dataclasses import replace
+
+    from common.datasets import DataSpec
+    from lucir.experiments import settings
+
+    setting = replace(settings("quick", None, None, 1.0)[0], data=DataSpec("glyphs", 40, 5, 2))
+    data = plan.Data(None, tmp_path)
+    with pytest.raises(InputError, match="6 exemplars per class asked for"):
+        plan.check(setting.runs(setting.icarl(), 5)[0], data.open(setting.data))
+    plan.check(setting.runs(setting.icarl(), 5, total=400)[0], data.open(setting.data))
+    with pytest.raises(InputError, match="do not divide"):
+        plan.check(setting.runs(setting.icarl(), 3)[0], data.open(setting.data))
+    with pytest.raises(InputError, match="K = 2"):
+        plan.check(setting.runs(setting.lucir(), 20, total=400)[0], data.open(setting.data))
+
+
+def test_help_and_list_import_no_torch(tmp_path: Path) -> None:
+    for words in (["--help"], ["--list", "--out", str(tmp_path)]):
+        code = (
+            "import sys; from common.cli import main\n"
+            f"try: main({words!r}, paper='lucir')\n"
+            "except SystemExit as e: assert not e.code\n"
+            "assert 'torch' not in sys.modules"
+        )
+        subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=True, capture_output=True, timeout=60)
+
+
+def test_interrupt_exits_130_and_the_same_command_goes_on(tmp_path: Path) -> None:
+    words = [sys.executable, "-m", "lucir.reproduce", "--only", "fig3", "--epochs-scale", "0.5", "--out", str(tmp_path)]
+    process = subprocess.Popen(words, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    deadline = time.monotonic() + 90
+    while not list((tmp_path / "runs").glob("*/epoch.safetensors")) and time.monotonic() < deadline:
+        time.sleep(0.1)
+    process.send_signal(signal.SIGINT)
+    _, errors = process.communicate(timeout=30)
+    assert process.returncode == 130
+    assert "the same command goes on" in errors
+    assert "Traceback" not in errors
+    assert list((tmp_path / "runs").glob("*/epoch.safetensors")), "the checkpoint is kept"
+
+
+def test_killed_command_leaves_no_workers(tmp_path: Path) -> None:
+    words = [sys.executable, "-m", "lucir.reproduce", "--only", "fig5a", "--jobs", "2", "--out", str(tmp_path)]
+    process = subprocess.Popen(words, cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    deadline = time.monotonic() + 90
+    while not list((tmp_path / "runs").glob("*/metrics.jsonl")) and time.monotonic() < deadline:
+        time.sleep(0.1)
+    workers = _children(process.pid)
+    assert workers
+    os.kill(process.pid, signal.SIGKILL)
+    process.wait()
+    deadline = time.monotonic() + 10
+    while any(Path(f"/proc/{pid}").exists() for pid in workers) and time.monotonic() < deadline:
+        time.sleep(0.2)
+    assert not [pid for pid in workers if Path(f"/proc/{pid}").exists()]
+    assert Store(tmp_path).runs.exists()
+
+
+def _children(pid: int) -> list[int]:
+    if not Path("/proc").is_dir():
+        pytest.skip("lists child processes through /proc")
+    found = []
+    for entry in Path("/proc").iterdir():
+        try:
+            fields = (entry / "stat").read_text().rpartition(")")[2].split() if entry.name.isdigit() else []
+        except OSError:
+            continue
+        if fields and int(fields[1]) == pid:
+            found.append(int(entry.name))
+    return found

@@ -1,0 +1,394 @@
+"""Interrupted runs end bit for bit where uninterrupted ones do; failures are one line and leave the run resumable."""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from safetensors import SafetensorError
+
+from common import incremental, launcher, store
+from common.datasets import Dataset, DataSpec
+from common.errors import InputError
+from common.launcher import Job, launch, unfinished
+from common.runs import Protocol, Run, Schedule
+from common.store import CLOCK, Store, Workspace, read_state
+from lucir.methods import LUCIR, Base, ICaRL, Method
+
+MakeRun = Callable[..., Run]
+FINETUNE = Schedule(2, lr=0.05, milestones=(1,), batch=8)
+METHODS: dict[str, tuple[Method, dict]] = {
+    "lucir": (LUCIR(finetune=FINETUNE), {}),
+    "lucir, everything finetuned": (LUCIR(finetune=FINETUNE, finetune_flag=3), {}),
+    "lucir, total budget": (LUCIR(finetune=FINETUNE), {"protocol": Protocol(8, 4, 2, None, 20)}),
+    "cn": (LUCIR(old="cosine", margin=None, finetune=None, scale=4.0), {}),
+    "icarl": (ICaRL(), {}),
+    "icarl, finetuned": (ICaRL(finetune=FINETUNE), {}),
+}
+
+
+class Interrupted(BaseException):
+    """Stands for a kill: nothing in the program catches it."""
+
+
+@pytest.fixture(autouse=True)
+def _save_every_epoch(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(store, "SAVE_EVERY", 0)
+
+
+def job(out: Path) -> Job:
+    return Job(out, None, "cpu", jobs=1, threads=1)
+
+
+def kill_after(count: int) -> Callable[[int], None]:
+    """A progress callback that interrupts at the count-th epoch: logged, its state not yet saved."""
+    left = iter(range(count - 1))
+
+    def progress(images: int) -> None:
+        if next(left, None) is None:
+            raise Interrupted
+
+    return progress
+
+
+def outcome(out: Path, run: Run) -> dict[str, Any]:
+    """Everything a run leaves that does not depend on the clock."""
+    folder = out / "runs" / run.hash
+    lines = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+    state = read_state(folder / "checkpoint.safetensors")
+    assert state is not None and not (folder / "epoch.safetensors").exists()
+    with np.load(folder / "arrays.npz") as arrays:
+        found = {f"arrays/{name}": arrays[name].tobytes() for name in arrays.files}
+    return {
+        "result": (folder / "result.json").read_text(),
+        "metrics": [{k: v for k, v in line.items() if k not in CLOCK} for line in lines],
+        **found,
+        **{f"tensors/{name}": tensor.numpy().tobytes() for name, tensor in state.tensors.items()},
+        "meta": state.meta,
+    }
+
+
+def assert_same(ours: dict[str, Any], expected: dict[str, Any], where: str) -> None:
+    assert ours.keys() == expected.keys()
+    differing = [name for name in expected if ours[name] != expected[name]]
+    assert not differing, f"{where}: {differing}"
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_interrupted_at_any_epoch(name: str, tiny_run: MakeRun, tmp_path: Path) -> None:
+    """From before the first checkpoint to the last epoch of the last finetuning."""
+    method, changes = METHODS[name]
+    run, epochs = tiny_run(method, **changes), list[int]()
+    assert launcher.train(run, job(tmp_path / "whole"), epochs.append) == ""
+    expected = outcome(tmp_path / "whole", run)
+    assert len(epochs) == (6 if getattr(method, "finetune", None) is None else 10)
+    for count in range(1, len(epochs) + 1):
+        out = tmp_path / str(count)
+        with pytest.raises(Interrupted):
+            launcher.train(run, job(out), kill_after(count))
+        assert Store(out).load(run.hash) is None
+        assert launcher.train(run, job(out)) == ""
+        assert_same(outcome(out, run), expected, f"interrupted at epoch {count}")
+
+
+@pytest.mark.parametrize("name", ["lucir", "icarl, finetuned"])
+def test_interrupted_at_any_save(name: str, tiny_run: MakeRun, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Right after each checkpoint: at the end of a stage, of a phase, and of the run before its result is written."""
+    method, changes = METHODS[name]
+    run, save, saves = tiny_run(method, **changes), Workspace._save, []
+
+    def counted(workspace: Workspace, *args: Any) -> None:
+        save(workspace, *args)
+        saves.append(args[0])
+        if len(saves) == stop:
+            raise Interrupted
+
+    monkeypatch.setattr(Workspace, "_save", counted)
+    stop = 0
+    assert launcher.train(run, job(tmp_path / "whole")) == ""
+    expected, total = outcome(tmp_path / "whole", run), len(saves)
+    assert saves.count("epoch") == 10 and saves.count("checkpoint") == 3
+    for stop in range(1, total + 1):
+        out = tmp_path / str(stop)
+        saves.clear()
+        with pytest.raises(Interrupted):
+            launcher.train(run, job(out))
+        assert launcher.train(run, job(out)) == ""
+        assert_same(outcome(out, run), expected, f"interrupted at save {stop}")
+
+
+def test_interrupted_again_and_again(tiny_run: MakeRun, tmp_path: Path) -> None:
+    """Every attempt gets one epoch further; the start's run is trained the same way."""
+    base = tiny_run(Base("cosine"), protocol=Protocol(4, 4, 0, 0))
+    run = tiny_run(LUCIR(finetune=FINETUNE), start=base)
+    for r in run.chain:
+        assert launcher.train(r, job(tmp_path / "whole")) == ""
+        attempts = 0
+        while not Store(tmp_path / "broken").load(r.hash):
+            attempts += 1
+            try:
+                assert launcher.train(r, job(tmp_path / "broken"), kill_after(2)) == ""
+            except Interrupted:
+                continue
+        assert attempts == (2 if r is base else 8)
+        assert_same(outcome(tmp_path / "broken", r), outcome(tmp_path / "whole", r), "in pieces")
+
+
+def test_checkpoints_far_apart(tiny_run: MakeRun, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With no checkpoint inside a phase, the phase starts again; its epochs are logged once."""
+    run = tiny_run(LUCIR(finetune=FINETUNE))
+    assert launcher.train(run, job(tmp_path / "whole")) == ""
+    monkeypatch.setattr(store, "SAVE_EVERY", 1e9)
+    for count in (1, 4, 6, 10):
+        with pytest.raises(Interrupted):
+            launcher.train(run, job(tmp_path / str(count)), kill_after(count))
+        assert launcher.train(run, job(tmp_path / str(count))) == ""
+        assert_same(outcome(tmp_path / str(count), run), outcome(tmp_path / "whole", run), str(count))
+
+
+def test_a_torn_line_and_a_torn_checkpoint_are_left_behind(tiny_run: MakeRun, tmp_path: Path) -> None:
+    run = tiny_run(LUCIR(finetune=FINETUNE))
+    assert launcher.train(run, job(tmp_path / "whole")) == ""
+    with pytest.raises(Interrupted):
+        launcher.train(run, job(tmp_path / "torn"), kill_after(5))
+    folder = tmp_path / "torn" / "runs" / run.hash
+    with open(folder / "metrics.jsonl", "a") as file:
+        file.write('{"phase": 1, "sta')
+    (folder / "epoch.part").write_bytes(b"half a checkpoint")
+    assert launcher.train(run, job(tmp_path / "torn")) == ""
+    assert_same(outcome(tmp_path / "torn", run), outcome(tmp_path / "whole", run), "torn")
+
+
+def test_a_run_keeps_its_threads(tiny_run: MakeRun, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    used: list[int] = []
+    monkeypatch.setattr(torch, "set_num_threads", used.append)
+    run = tiny_run(ICaRL())
+    with pytest.raises(Interrupted):
+        launcher.train(run, replace(job(tmp_path), threads=3), kill_after(3))
+    assert launcher.train(run, job(tmp_path)) == ""
+    assert used == [3, 3]
+
+
+SCRIPT = """
+import sys, time
+from pathlib import Path
+from common import launcher, store
+from common.datasets import DataSpec, load
+from common.runs import Protocol, Run, Schedule
+from lucir.methods import LUCIR
+
+store.SAVE_EVERY = 0
+out, slow = Path(sys.argv[1]), len(sys.argv) > 2
+spec = DataSpec("glyphs", classes=6, per_class=20, test_per_class=4)
+method = LUCIR(finetune=Schedule(2, lr=0.01, batch=16))
+run = Run("lucir", method, spec, Protocol(6, 2, 2, 4), Schedule(3, batch=16), "resnet8-half")
+run = run.resolved(load(spec, None, out / "cache").fingerprint, "fp32")
+job = launcher.Job(out, None, "cpu", jobs=1, threads=1)
+print(run.hash, launcher.train(run, job, lambda images: time.sleep(0.1 * slow)))
+"""
+
+
+def test_killed_process(tmp_path: Path) -> None:
+    """SIGKILL in the middle of the last phase; a second process goes on from its checkpoint."""
+    root = Path(__file__).resolve().parents[1]
+
+    def start(out: str, *options: str) -> subprocess.Popen:
+        command = [sys.executable, "-c", SCRIPT, str(tmp_path / out), *options]
+        environment = os.environ | {"PYTHONPATH": str(root)}
+        return subprocess.Popen(command, cwd=tmp_path, env=environment, stdout=subprocess.PIPE, text=True)
+
+    whole, killed = start("whole"), start("killed", "slowly")
+    digest, *problem = whole.communicate(timeout=60)[0].split()
+    assert not problem
+    metrics = tmp_path / "killed" / "runs" / digest / "metrics.jsonl"
+    deadline = time.monotonic() + 60
+    while not metrics.exists() or len(metrics.read_text().splitlines()) < 10:
+        assert killed.poll() is None and time.monotonic() < deadline
+        time.sleep(0.01)
+    killed.send_signal(signal.SIGKILL)
+    killed.communicate()
+    assert killed.returncode == -signal.SIGKILL and not metrics.with_name("result.json").exists()
+    kept = len(metrics.read_text().splitlines())
+    assert start("killed").communicate(timeout=60)[0].split() == [digest]
+    names = ("result.json", "checkpoint.safetensors")
+    for name in names:
+        folders = (tmp_path / out / "runs" / digest for out in ("killed", "whole"))
+        assert len({(folder / name).read_bytes() for folder in folders}) == 1, name
+    assert 10 <= kept < 13 == len(metrics.read_text().splitlines())
+
+
+# Failures
+
+
+def test_busy(tiny_run: MakeRun, tmp_path: Path) -> None:
+    run = tiny_run(ICaRL())
+    with Store(tmp_path).open(run):
+        problem = launcher.train(run, job(tmp_path))
+    assert problem == f"run {run.hash} is being worked on by another process"
+    assert launcher.train(run, job(tmp_path)) == ""
+
+
+def test_a_loss_that_is_not_finite(tiny_run: MakeRun, tmp_path: Path) -> None:
+    """The rate explodes in the third epoch: one line says where; the second epoch's checkpoint stays."""
+    run = tiny_run(ICaRL(), schedule=Schedule(4, lr=0.1, milestones=(2,), gamma=1e30, batch=16))
+    problem = launcher.train(run, job(tmp_path))
+    assert problem == "loss not finite in stage main, epoch 3, lr 1e+29"
+    folder = tmp_path / "runs" / run.hash
+    state = read_state(folder / "epoch.safetensors")
+    assert state is not None and (state.meta["epoch"], state.meta["lines"]) == (2, 2)
+    assert all(torch.isfinite(t).all() for t in state.tensors.values())
+    assert not (folder / "result.json").exists()
+    assert launcher.train(run, job(tmp_path)) == problem
+
+
+def test_a_finished_run_is_not_trained_again(
+    tiny_run: MakeRun, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = tiny_run(ICaRL())
+    assert launcher.train(run, job(tmp_path)) == ""
+    before = outcome(tmp_path, run)
+    monkeypatch.setattr(incremental, "run", lambda *args: pytest.fail("trained again"))
+    assert launcher.train(run, job(tmp_path)) == ""
+    assert_same(outcome(tmp_path, run), before, "again")
+
+
+def test_results_of_another_format(tiny_run: MakeRun, tmp_path: Path) -> None:
+    run = tiny_run(ICaRL())
+    assert launcher.train(run, job(tmp_path)) == ""
+    (tmp_path / "runs" / "FORMAT").write_text("0\n")
+    with pytest.raises(InputError, match="written by another version"):
+        Store(tmp_path)
+    assert "written by another version" in launcher.train(run, job(tmp_path))
+
+
+def test_images_that_changed_since(tiny_run: MakeRun, tmp_path: Path) -> None:
+    run = tiny_run(ICaRL()).resolved("another", "fp32")
+    assert launcher.train(run, job(tmp_path)) == (
+        "the noise images changed while runs were under way; start the command again"
+    )
+
+
+FULL = OSError(errno.ENOSPC, "No space left on device")
+# What safetensors raises in place of the OSError, as seen on a full tmpfs.
+FULL_CHECKPOINT = SafetensorError("Error while serializing: I/O error: No space left on device (os error 28)")
+
+
+@pytest.mark.parametrize(
+    ("target", "error"),
+    [("safetensors.torch.save_file", FULL_CHECKPOINT), ("common.store.write_atomic", FULL), ("numpy.savez_compressed", FULL)],
+    ids=["checkpoint", "text", "arrays"],
+)  # fmt: skip
+@pytest.mark.parametrize("after", [0, 3])
+def test_disk_full(
+    target: str, error: Exception, after: int, tiny_run: MakeRun, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = tiny_run(LUCIR(finetune=FINETUNE))
+    assert launcher.train(run, job(tmp_path / "whole")) == ""
+    with monkeypatch.context() as patch:
+        module, name = target.rsplit(".", 1)
+        write, calls = getattr(sys.modules[module], name), []
+
+        def full(*args: Any, **options: Any) -> Any:
+            calls.append(args)
+            if len(calls) > after:
+                raise error
+            return write(*args, **options)
+
+        patch.setattr(target, full)
+        problem = launcher.train(run, job(tmp_path / "full"))
+    if len(calls) <= after:  # arrays and texts are written fewer times
+        assert problem == ""
+        return
+    assert (
+        problem == f"disk full while writing {tmp_path / 'full'}; free some space and run the same command, it goes on"
+    )
+    assert launcher.train(run, job(tmp_path / "full")) == ""
+    assert_same(outcome(tmp_path / "full", run), outcome(tmp_path / "whole", run), "after a full disk")
+
+
+def test_a_bug_is_one_line_and_a_traceback(
+    tiny_run: MakeRun, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+) -> None:
+    def broken(*args: object) -> None:
+        raise KeyError("weight")
+
+    monkeypatch.setattr(incremental, "run", broken)
+    assert launcher.train(tiny_run(ICaRL()), job(tmp_path)) == "KeyError: 'weight'"
+    assert "Traceback" in capsys.readouterr().err
+
+
+# Several runs
+
+
+def family(tiny_run: MakeRun) -> dict[str, Run]:
+    """Two base models, and two runs that start from each."""
+    protocol = Protocol(4, 4, 0, 0)
+    cosine, linear = (tiny_run(Base(head), protocol=protocol) for head in ("cosine", "linear"))  # type: ignore[arg-type]
+    return {
+        "cosine": cosine,
+        "linear": linear,
+        "ours": tiny_run(LUCIR(finetune=None), start=cosine),
+        "cn": tiny_run(LUCIR(finetune=None, old="cosine", margin=None), start=cosine),
+        "icarl": tiny_run(ICaRL(), start=linear),
+    }
+
+
+def test_unfinished_puts_starts_first_and_each_run_once(tiny_run: MakeRun) -> None:
+    runs = family(tiny_run)
+    wanted = [runs["ours"], runs["icarl"], runs["cn"], runs["cosine"]]
+    names = {run.hash: name for name, run in runs.items()}
+    assert [names[r.hash] for r in unfinished(wanted, set())] == ["cosine", "ours", "linear", "icarl", "cn"]
+    done = {runs["cosine"].hash, runs["cn"].hash}
+    assert [names[r.hash] for r in unfinished(wanted, done)] == ["ours", "linear", "icarl"]
+    assert unfinished([runs["ours"]], {runs["ours"].hash}) == []  # a finished run needs its start no more
+
+
+def test_a_failed_run_blocks_its_children_only(
+    tiny_run: MakeRun, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    runs = family(tiny_run)
+    names, trained = {run.hash: name for name, run in runs.items()}, []
+    real = incremental.run
+
+    def sometimes(spec: Run, *args: Any) -> dict:
+        trained.append(names[spec.hash])
+        if names[spec.hash] == "cosine":
+            raise OSError(errno.EIO, "Input/output error")
+        return real(spec, *args)
+
+    monkeypatch.setattr(incremental, "run", sometimes)
+    ended = {names[o.run.hash]: o.problem for o in launch(runs.values(), job(tmp_path), set())}
+    blocked = f"not started: run {runs['cosine'].hash}, which it starts from, failed"
+    assert ended == {
+        "cosine": "OSError: [Errno 5] Input/output error",
+        "ours": blocked,
+        "cn": blocked,
+        "linear": "",
+        "icarl": "",
+    }
+    assert trained == ["cosine", "linear", "icarl"]
+
+    monkeypatch.setattr(incremental, "run", real)
+    finished = {run.hash for run in runs.values() if Store(tmp_path).load(run.hash)}
+    again = {names[o.run.hash]: o.problem for o in launch(runs.values(), job(tmp_path), finished)}
+    assert again == {"cosine": "", "ours": "", "cn": ""}
+
+
+def test_the_state_a_run_starts_from_is_gone(tiny_run: MakeRun, tmp_path: Path) -> None:
+    runs = family(tiny_run)
+    for problem in [o.problem for o in launch([runs["cosine"]], job(tmp_path), set())]:
+        assert problem == ""
+    (tmp_path / "runs" / runs["cosine"].hash / "checkpoint.safetensors").unlink()
+    assert "final state" in launcher.train(runs["ours"], job(tmp_path))
