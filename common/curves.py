@@ -6,11 +6,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 from common.figures import Comparison, Curve, Drawing, Panel, Published, estimate
-from common.metrics import average_incremental_accuracy
+from common.metrics import average_incremental_accuracy, forgetting
 from common.store import Result
 
 CLASSES, TOP1 = "number of classes", "top-1 accuracy (%)"
-AVERAGE = "average incremental accuracy (%)"
+AVERAGE, LAST = "average incremental accuracy (%)", "accuracy after the last phase (%)"
+FORGETTING = "forgetting (points)"
 Results = Mapping[str, list[Result]]
 
 
@@ -45,6 +46,19 @@ def average_row(row: Comparison, published: Published, figure: str) -> Compariso
     return replace(row, published=series["average"], provenance=provenance)
 
 
+def end_rows(name: str, found: Sequence[Result], readout: str, published: Published, figure: str) -> list[Comparison]:
+    """Accuracy after the last phase beside the paper's, and forgetting (`metrics.forgetting`), which papers omit."""
+    series = published.series(figure, name)
+    known = series if series and series["y"] and series["x"][-1] == found[0].phases()[-1]["classes"] else None
+    value, provenance = (known["y"][-1], known["provenance"]) if known else (None, "")
+    last = estimate([r.curve(readout)[-1] for r in found])
+    matrices = [[r.readout(readout, p)["groups"] for p in range(len(r.phases()))] for r in found]
+    return [
+        Comparison(LAST, name, value, provenance, last),
+        Comparison(FORGETTING, name, None, "", estimate([forgetting(m) for m in matrices])),
+    ]
+
+
 def accuracy_figure(
     results: Results,
     readouts: Mapping[str, tuple[str, str]],
@@ -64,7 +78,7 @@ def accuracy_figure(
             x = [p["classes"] for p in found[0].phases()]
             curve, row = accuracy_curve(name, x, [r.curve(readout) for r in found])
             curves.append(curve)
-            rows.append(average_row(row, published, figure))
+            rows += [average_row(row, published, figure), *end_rows(name, found, readout, published, figure)]
         curves += published_curve(published, figure, name) if overlay else []
     for name in only_published if overlay else ():
         curves += published_curve(published, figure, name)

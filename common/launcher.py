@@ -184,12 +184,10 @@ def _in_turn(waiting: list[Run], job: Job, progress: Callable[[int], None]) -> I
 
 
 def _side_by_side(waiting: list[Run], job: Job, progress: Callable[[int], None]) -> Iterator[Outcome]:
-    context = get_context("spawn")
-    queue = context.Queue()
-    pool = ProcessPoolExecutor(job.jobs, context, _start_worker, (queue, os.getpid()))
-    running: dict[Future, Run] = {}
+    pool, running = _Pool(job), dict[Future, Run]()
     pending, failed = {run.hash: run for run in waiting}, dict[str, str]()
     open_runs = set(pending)  # waiting or running: whatever starts from these is not ready
+    again = set[str]()  # runs whose worker died once; they go on from their last epoch
     try:
         while pending or running:
             for run in list(pending.values()):
@@ -201,35 +199,61 @@ def _side_by_side(waiting: list[Run], job: Job, progress: Callable[[int], None])
                     failed[run.hash] = problem
                     yield Outcome(run, problem)
                 else:
-                    running[pool.submit(_work, run, job)] = run
+                    running[pool.submit(run)] = run
             done, _ = wait(running, timeout=0.3, return_when=FIRST_COMPLETED)
-            for images in _drain(queue):
+            for images in pool.progress():
                 progress(images)
             for future in done:
                 run = running.pop(future)
+                died = isinstance(future.exception(), BrokenProcessPool)
+                if died and run.hash not in again:
+                    again.add(run.hash)
+                    pending = {run.hash: run, **pending}
+                    continue
+                problem = DIED if died else future.result()
                 open_runs.discard(run.hash)
-                if problem := _result(future):
+                if problem:
                     failed[run.hash] = problem
                 yield Outcome(run, problem)
     finally:
-        for process in list((pool._processes or {}).values()):
-            process.kill()
-        pool.shutdown(wait=False, cancel_futures=True)
+        pool.kill()
 
 
-def _result(future: Future) -> str:
-    try:
-        return future.result()
-    except BrokenProcessPool:
-        return "its worker process died (out of memory?); run the same command, it goes on from its last epoch"
+DIED = "its worker process died twice (out of memory?); with fewer --jobs the same command goes on from its last epoch"
 
 
-def _drain(queue: Any) -> Iterator[int]:
-    while True:
+class _Pool:
+    """Worker processes that report progress. One that dies takes the pool with it, so a new one is made."""
+
+    def __init__(self, job: Job) -> None:
+        self.job = job
+        self._start()
+
+    def _start(self) -> None:
+        context = get_context("spawn")
+        self.queue = context.Queue()  # new with every pool: a worker killed while writing leaves its queue locked
+        self.pool = ProcessPoolExecutor(self.job.jobs, context, _start_worker, (self.queue, os.getpid()))
+
+    def submit(self, run: Run) -> Future:
         try:
-            yield queue.get_nowait()
-        except Empty:
-            return
+            return self.pool.submit(_work, run, self.job)
+        except BrokenProcessPool:
+            self.kill()
+            self._start()
+            return self.pool.submit(_work, run, self.job)
+
+    def progress(self) -> Iterator[int]:
+        """Numbers of images trained since the last call."""
+        while True:
+            try:
+                yield self.queue.get_nowait()
+            except Empty:
+                return
+
+    def kill(self) -> None:
+        for process in list((self.pool._processes or {}).values()):
+            process.kill()
+        self.pool.shutdown(wait=False, cancel_futures=True)
 
 
 _queue: Any = None  # of this worker process, set once by its initialiser

@@ -10,6 +10,7 @@ import base64
 import json
 import math
 import os
+import re
 import time
 import zlib
 from collections.abc import Callable, Iterator
@@ -175,13 +176,19 @@ class Workspace:
 
     def _save(self, name: str, tensors: dict[str, Tensor], meta: dict) -> None:
         import torch
+        from safetensors import SafetensorError
         from safetensors.torch import save_file
 
         meta = {**meta, "phases": self.phases, "lines": len(self.lines), "threads": self.threads}
         target, part = self.folder / f"{name}.safetensors", self.folder / f"{name}.part"
         tensors = tensors | {f"confusion/{k}": torch.from_numpy(v) for k, v in self.confusion.items()}
         tensors = {k: v.detach().cpu().contiguous() for k, v in tensors.items()}
-        save_file(tensors, part, metadata={"meta": json.dumps(meta)})
+        try:
+            save_file(tensors, part, metadata={"meta": json.dumps(meta)})
+        except SafetensorError as error:  # it hides the operating system's error, such as a full disk, in its text
+            if found := re.search(r"os error (\d+)", str(error)):
+                raise OSError(int(found[1]), os.strerror(int(found[1])), str(part)) from None
+            raise
         os.replace(part, target)
         self.saved_at = time.monotonic()
 

@@ -50,11 +50,15 @@ class ICaRLLearner(Learner):
         super().begin_phase(phase)
 
     def stages(self, phase: Phase) -> Iterator[Stage]:
-        for main in super().stages(phase):
-            self.counts = torch.bincount(self.context.train.labels[main.indices], minlength=phase.seen)
-            yield main
+        memory, labels = self.context.memory, self.context.train.labels
+        self.counts = torch.bincount(labels)[
+            : phase.seen
+        ]  # training images a class in this phase, for threshold moving
+        if phase.num_old:
+            self.counts[: phase.num_old].clamp_(max=memory.quota(phase.num_old))
+        yield from super().stages(phase)
         if self.config.finetune and phase.num_old:  # iCaRL-CBF: the classifier alone, on balanced exemplars
-            exemplars, parameters = self.context.memory.all(), self.net.head.parameters()
+            exemplars, parameters = memory.all(), self.net.head.parameters()
             yield Stage("finetune", self.config.finetune, exemplars, self.finetune_loss, parameters, self.net.eval)
 
     def loss(self, images: Tensor, labels: Tensor) -> Tensor:

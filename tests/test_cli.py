@@ -163,6 +163,20 @@ def test_interrupt_exits_130_and_the_same_command_goes_on(tmp_path: Path) -> Non
     assert list((tmp_path / "runs").glob("*/epoch.safetensors")), "the checkpoint is kept"
 
 
+def test_a_dead_worker_is_replaced_and_its_run_goes_on(tmp_path: Path) -> None:
+    words = [sys.executable, "-m", "lucir.reproduce", *TINY, "--jobs", "2", "--out", str(tmp_path)]
+    process = subprocess.Popen(words, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    deadline = time.monotonic() + 90
+    while not list((tmp_path / "runs").glob("*/lock")) and time.monotonic() < deadline:
+        time.sleep(0.02)
+    for pid in _children(process.pid):
+        if b"spawn_main" in Path(f"/proc/{pid}/cmdline").read_bytes():
+            os.kill(pid, signal.SIGKILL)
+    output, _ = process.communicate(timeout=90)
+    assert process.returncode == 0, output
+    assert len(list((tmp_path / "runs").glob("*/result.json"))) == 2
+
+
 def test_killed_command_leaves_no_workers(tmp_path: Path) -> None:
     words = [sys.executable, "-m", "lucir.reproduce", "--only", "fig5a", "--jobs", "2", "--out", str(tmp_path)]
     process = subprocess.Popen(words, cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
