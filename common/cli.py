@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
+import errno
+import io
+import itertools
 import os
 import sys
 import time
@@ -10,15 +14,20 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeVar
 
 import tyro
 
 from common.errors import InputError
 from common.export import RecordArguments, TensorBoardArguments, record, records_folder, tensorboard
-from common.launcher import Job, Outcome, launch, unfinished
+from common.launcher import DISK_FULL, Job, Outcome, launch, unfinished
 from common.plan import PAPERS, Data, Plan, cost, make_plan, seconds_left
 from common.runs import Run
 from common.store import Store
+
+T = TypeVar("T")
+WORDS = "|".join(["all", *PAPERS, "record", "tensorboard"])
+USAGE = f"usage: reproduce {WORDS} [options]; --help after one of these words says more"
 
 
 @dataclass(frozen=True)
@@ -58,18 +67,24 @@ def main(argv: Sequence[str] | None = None, paper: str | None = None) -> None:
     try:
         code = 0
         if paper is None and arguments[:1] == ["record"]:
-            record(tyro.cli(RecordArguments, prog="reproduce record", args=arguments[1:]))
+            record(_parse(RecordArguments, "reproduce record", record.__doc__, arguments[1:]))
         elif paper is None and arguments[:1] == ["tensorboard"]:
-            tensorboard(tyro.cli(TensorBoardArguments, prog="reproduce tensorboard", args=arguments[1:]))
+            tensorboard(_parse(TensorBoardArguments, "reproduce tensorboard", tensorboard.__doc__, arguments[1:]))
+        elif paper is None and arguments[:1] in ([], ["-h"], ["--help"]):
+            print(USAGE)
         else:
             papers = [paper] if paper else _papers(arguments)
             prog = f"python -m {paper}.reproduce" if paper else f"reproduce {arguments[0]}"
             description = f"Reproduce the figures of {', '.join(papers)}."
-            chosen = tyro.cli(Arguments, prog=prog, description=description, args=arguments[0 if paper else 1 :])
+            chosen = _parse(Arguments, prog, description, arguments[0 if paper else 1 :])
             code = reproduce(papers, chosen)
     except InputError as error:
         print(f"error: {error}", file=sys.stderr)
         code = 2
+    except OSError as error:
+        text = DISK_FULL.format(error.filename) if error.errno == errno.ENOSPC else str(error)
+        print(f"error: {text}", file=sys.stderr)
+        code = 1
     except KeyboardInterrupt:
         print("interrupted; the same command goes on from here", file=sys.stderr)
         code = 130
@@ -83,8 +98,21 @@ def _papers(arguments: Sequence[str]) -> list[str]:
         return list(PAPERS)
     if word in PAPERS:
         return [word]
-    words = "|".join(["all", *PAPERS, "record", "tensorboard"])
-    raise InputError(f"usage: reproduce {words} [options]; `reproduce all --help` lists them")
+    raise InputError(f"unknown command {word!r}; {USAGE}")
+
+
+def _parse(kind: type[T], prog: str, description: str | None, words: Sequence[str]) -> T:
+    """The command line as a dataclass. Raises InputError, in one line, where it does not fit."""
+    errors = io.StringIO()
+    try:
+        with contextlib.redirect_stderr(errors):
+            return tyro.cli(kind, prog=prog, description=description, args=words)
+    except SystemExit as ended:
+        if not ended.code:
+            raise
+        lines = [line.strip("│ ") for line in errors.getvalue().splitlines()[1:]]
+        message = " ".join(itertools.takewhile(lambda line: not line.startswith("─"), lines))
+        raise InputError(f"{message}; {prog} --help lists the options") from None
 
 
 def reproduce(papers: Sequence[str], args: Arguments) -> int:
@@ -95,7 +123,7 @@ def reproduce(papers: Sequence[str], args: Arguments) -> int:
     plans = [
         make_plan(
             p, args.preset, args.only, args.seeds, args.orders, args.epochs_scale, store, data, args.precision,
-            decode=not (args.list or args.draw),
+            draw=args.draw, decode=not (args.list or args.draw),
         )
         for p in papers
     ]  # fmt: skip
@@ -133,8 +161,10 @@ def _reproduce(plan: Plan, args: Arguments) -> int:
             _say(painter.draw_complete())
     _say(painter.draw_rest())
     report = painter.report([f"{describe(o.run)}: {o.problem}" for o in failures])
+    for problem in painter.problems:
+        print(f"failed: {problem}", file=sys.stderr)
     print(f"{plan.paper}: {painter.summary()}; report: {report}")
-    return len(failures)
+    return len(failures) + len(painter.problems)
 
 
 def _say(drawn: Sequence[str]) -> None:
@@ -147,6 +177,7 @@ def _command(plan: Plan, args: Arguments) -> str:
     words += [f"--only {' '.join(args.only)}"] if args.only else []
     words += [f"--seeds {' '.join(map(str, args.seeds))}"] if args.seeds else []
     words += [f"--orders {' '.join(args.orders)}"] if args.orders else []
+    words += [f"--precision {args.precision}"] if args.precision != "auto" else []
     words += [f"--epochs-scale {args.epochs_scale:g}"] if args.epochs_scale != 1 else []
     return " ".join(words)
 
@@ -159,15 +190,16 @@ def _train(plan: Plan, waiting: list[Run], args: Arguments) -> Iterator[Outcome]
     runs = [run.resolved(run.fingerprint, device.precision) for run in waiting]
     finished = {r.hash for run in runs for r in run.chain if plan.store.load(r.hash)}
     todo = unfinished(runs, finished)
-    jobs, threads = _jobs(args.jobs, device.type, len(todo))
+    # From the whole plan, not from what is left: sums depend on the threads in the last bits.
+    jobs, threads = _jobs(args.jobs, device.type, len(plan.runs()))
     job = Job(args.out, args.data, device.type, jobs, threads)
-    costs = {run.hash: cost(run, plan.data.opened.get(run.data)) for run in todo}
+    left = [cost(run, plan.data.opened.get(run.data)) - plan.store.trained(run) for run in todo]
     print(
         f"{plan.paper}: {len(todo)} runs on {device.type} in {device.precision}, {jobs} at once, "
         f"{threads} thread{'s' if threads > 1 else ''} each",
         flush=True,
     )
-    with _progress(sum(costs.values()), len(todo)) as (advance, count):
+    with _progress(max(sum(left), 1), len(todo)) as (advance, count):
         for outcome in launch(todo, job, finished, advance):
             count(outcome)
             yield outcome
@@ -255,9 +287,11 @@ def _list(plans: Sequence[Plan], args: Arguments) -> int:
             note = f"; {len(keys & recorded)} more in records" if keys & recorded else ""
             state = f"{len(keys & set(finished))}/{len(keys)} runs finished{note}"
             print(f"{figure.id:10} {figure.title:58} {state}{'; skipped: ' + problem if problem else ''}")
+        for figure, reason in plan.skipped:
+            print(f"{figure.id:10} {figure.title:58} skipped: {reason}")
         todo = _todo(plan)
         costs = [cost(run, plan.data.opened.get(run.data)) for run in todo]
-        jobs, _ = _jobs(args.jobs, "cpu" if args.device == "auto" else args.device, len(todo))
+        jobs, _ = _jobs(args.jobs, "cpu" if args.device == "auto" else args.device, len(runs))
         left = seconds_left(todo, costs, list(finished.values()), jobs)
         note = "" if finished else " on a CPU, a rough guess before the first run"
         time_left = f"; about {_duration(left)} left{note}" if todo else ""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from typing import Any
 
 from common.figures import Comparison, Curve, Drawing, Panel, Published, estimate
 from common.metrics import average_incremental_accuracy, forgetting
@@ -12,7 +13,19 @@ from common.store import Result
 CLASSES, TOP1 = "number of classes", "top-1 accuracy (%)"
 AVERAGE, LAST = "average incremental accuracy (%)", "accuracy after the last phase (%)"
 FORGETTING = "forgetting (points)"
+PAIRED = "average incremental accuracy minus that of {} (points, paired by seed and order)"
 Results = Mapping[str, list[Result]]
+
+
+def paired(groups: Sequence[Sequence[Result]]) -> list[list[Result]]:
+    """The groups cut down to the repeats (class order, seed) they have in common, in the same order."""
+    common = set.intersection(*({r.repeat for r in group} for group in groups)) if groups else set()
+    return [sorted((r for r in group if r.repeat in common), key=lambda r: r.repeat) for group in groups]
+
+
+def average(result: Result, readout: str) -> float:
+    """Average incremental accuracy of a read-out."""
+    return average_incremental_accuracy(result.curve(readout))
 
 
 def mean_curve(name: str, x: Sequence[float | str], repeats: Sequence[Sequence[float]], legend: str = "") -> Curve:
@@ -24,17 +37,24 @@ def mean_curve(name: str, x: Sequence[float | str], repeats: Sequence[Sequence[f
 
 def accuracy_curve(name: str, x: Sequence[float], repeats: Sequence[Sequence[float]]) -> tuple[Curve, Comparison]:
     """Accuracy after each phase with the average in the legend, and that average as a row without published value."""
-    average = estimate([average_incremental_accuracy(line) for line in repeats])
-    return mean_curve(name, x, repeats, f"{average.mean:.2f}"), Comparison(AVERAGE, name, None, "", average)
+    stat = estimate([average_incremental_accuracy(line) for line in repeats])
+    return mean_curve(name, x, repeats, f"{stat.mean:.2f}"), Comparison(AVERAGE, name, None, "", stat)
 
 
 def published_curve(published: Published, figure: str, name: str) -> list[Curve]:
-    """The paper's line, if its points are known; empty otherwise."""
+    """The paper's line, broken where points are not known; empty where none is."""
     series = published.series(figure, name)
     if series is None or not series["y"]:
         return []
+    x, y = series["x"], series["y"]
+    protocol: dict[str, Any] = published.entries[figure]["protocol"]
+    if isinstance(protocol.get("base"), int) and isinstance(protocol.get("phases"), int) and x[0] == protocol["base"]:
+        step = (x[-1] - x[0]) // protocol["phases"]
+        known = dict(zip(x, y, strict=True))
+        x = list(range(x[0], x[-1] + 1, step)) if step else x
+        y = [known.get(n, float("nan")) for n in x]
     legend = f"{series['average']:.2f}" if series["average"] is not None else ""
-    return [Curve(name, series["x"], series["y"], published=True, legend=legend)]
+    return [Curve(name, x, y, published=True, legend=legend)]
 
 
 def average_row(row: Comparison, published: Published, figure: str) -> Comparison:
@@ -49,7 +69,8 @@ def average_row(row: Comparison, published: Published, figure: str) -> Compariso
 def end_rows(name: str, found: Sequence[Result], readout: str, published: Published, figure: str) -> list[Comparison]:
     """Accuracy after the last phase beside the paper's, and forgetting (`metrics.forgetting`), which papers omit."""
     series = published.series(figure, name)
-    known = series if series and series["y"] and series["x"][-1] == found[0].phases()[-1]["classes"] else None
+    phases = published.entries[figure]["protocol"].get("phases") if series else None
+    known = series if series and len(series["y"]) > 1 and phases == len(found[0].phases()) - 1 else None
     value, provenance = (known["y"][-1], known["provenance"]) if known else (None, "")
     last = estimate([r.curve(readout)[-1] for r in found])
     matrices = [[r.readout(readout, p)["groups"] for p in range(len(r.phases()))] for r in found]
@@ -57,6 +78,27 @@ def end_rows(name: str, found: Sequence[Result], readout: str, published: Publis
         Comparison(LAST, name, value, provenance, last),
         Comparison(FORGETTING, name, None, "", estimate([forgetting(m) for m in matrices])),
     ]
+
+
+def paired_rows(
+    results: Results, readouts: Mapping[str, tuple[str, str]], reference: str, published: Published, figure: str
+) -> list[Comparison]:
+    """How far each variant's average lies from the reference's, repeat by repeat, beside the published difference."""
+    rows = []
+    label, readout = readouts[reference]
+    paper = published.series(figure, reference)
+    for name, (other, other_readout) in readouts.items():
+        if name == reference or not results.get(label) or not results.get(other):
+            continue
+        pairs = zip(*paired([results[other], results[label]]), strict=True)
+        differences = [average(a, other_readout) - average(b, readout) for a, b in pairs]
+        if differences:
+            theirs = published.series(figure, name)
+            known = theirs and paper and theirs["average"] is not None and paper["average"] is not None
+            value = round(theirs["average"] - paper["average"], 2) if known and theirs and paper else None
+            row = Comparison(PAIRED.format(reference), name, value, "printed" if known else "", estimate(differences))
+            rows.append(row)
+    return rows
 
 
 def accuracy_figure(
@@ -70,7 +112,7 @@ def accuracy_figure(
 ) -> Drawing:
     """Accuracy against classes for each `readouts` entry: curve name -> (Results' name, read-out).
 
-    overlay: draw the published lines too, also of the methods `only_published`, which have no runs here.
+    overlay: draw the published lines too. only_published: methods without runs, whose published average is a row.
     """
     curves, rows = [], []
     for name, (label, readout) in readouts.items():
@@ -80,6 +122,7 @@ def accuracy_figure(
             curves.append(curve)
             rows += [average_row(row, published, figure), *end_rows(name, found, readout, published, figure)]
         curves += published_curve(published, figure, name) if overlay else []
-    for name in only_published if overlay else ():
-        curves += published_curve(published, figure, name)
+    for name in only_published:
+        rows.append(average_row(Comparison(AVERAGE, name, None, "", None), published, figure))
+        curves += published_curve(published, figure, name) if overlay else []
     return Drawing([Panel(title, CLASSES, TOP1, curves)], rows)

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from common import plots
-from common.figures import verdict
+from common.figures import Figure, verdict
 from common.plan import Plan
 from common.report import ReportContext, ReportRow, write_report
+from common.runs import Run
 from common.store import Result
 
 
@@ -23,6 +25,8 @@ class Painter:
     command: str
     rows: dict[str, ReportRow] = field(default_factory=dict)
     used: dict[str, Result] = field(default_factory=dict)
+    drawn: dict[str, set[str]] = field(default_factory=dict)
+    problems: list[str] = field(default_factory=list)
 
     @property
     def folder(self) -> Path:
@@ -41,48 +45,58 @@ class Painter:
             if s.name == "glyphs"
         ]
         if self.epochs_scale != 1:
-            labels.append(f"reduced schedule (epochs x {self.epochs_scale:g})")
+            word = "reduced" if self.epochs_scale < 1 else "longer"
+            labels.append(f"{word} schedule (epochs x {self.epochs_scale:g})")
         return labels
 
     def draw_complete(self) -> list[str]:
         """Draw every figure that has all its required runs and is not drawn yet; their paths."""
-        return [path for figure in self.plan.figures if (path := self._draw(figure.id, partial=False))]
+        return [path for figure in self.plan.figures if figure.id not in self.rows and (path := self._draw(figure))]
 
     def draw_rest(self) -> list[str]:
-        """Draw what can be drawn of the others, from the runs and records there are."""
-        return [path for figure in self.plan.figures if (path := self._draw(figure.id, partial=True))]
+        """Draw what can be drawn of the others, and again what has gained runs since."""
+        return [path for figure in self.plan.figures if (path := self._draw(figure, partial=True))]
 
-    def _draw(self, id: str, partial: bool) -> str:
-        if id in self.rows:
-            return ""
-        figure = next(f for f in self.plan.figures if f.id == id)
+    def _draw(self, figure: Figure, partial: bool = False) -> str:
         groups, missing = self.plan.results(figure)
-        reason = ""
-        if missing:
-            if not partial:
-                return ""
-            problem = next((p for run in missing if (p := self.plan.data.problem(run))), "")
-            reason = f"{len(missing)} of its runs are not finished{': ' + problem if problem else ''}"
-        if not groups:
-            self.rows[id] = ReportRow(figure, None, reason)
+        reason = self._missing(missing)
+        if reason and not partial:
             return ""
-        drawing = figure.draw(self.plan.settings, groups)
         results = {r.hash: r for group in groups.values() for r in group}
+        if not results:
+            self.rows[figure.id] = ReportRow(figure, None, reason)
+            return ""
+        if self.drawn.get(figure.id) == set(results):
+            return ""
+        self.drawn[figure.id] = set(results)
         self.used |= results
-        self.rows[id] = ReportRow(figure, drawing, reason)
-        plots.render(drawing, figure.title, self._caption(list(results.values()), reason), self.folder / id)
-        return str(self.folder / f"{id}.png")
+        drawing = figure.draw(self.plan.settings, groups)
+        self.rows[figure.id] = ReportRow(figure, drawing, reason)
+        try:
+            plots.render(drawing, figure.title, self._caption(groups, reason), self.folder / figure.id)
+        except OSError as error:  # a full disk must not stop the runs
+            self.problems.append(f"{figure.id} could not be written: {error}")
+            self.rows[figure.id] = ReportRow(figure, None, f"could not be written: {error}")
+            return ""
+        return str(self.folder / f"{figure.id}.png")
 
-    def _caption(self, results: list[Result], reason: str) -> str:
-        seeds = {(r.config["order"], r.config["seed"]) for r in results}
-        orders = ", ".join(sorted({order for order, _ in seeds}))
+    def _missing(self, runs: list[Run]) -> str:
+        """Why a figure is not whole, or ""."""
+        problem = next((p for run in runs if (p := self.plan.data.problem(run))), "")
+        return f"{len(runs)} of its runs are not finished{': ' + problem if problem else ''}" if runs else ""
+
+    def _caption(self, groups: Mapping[str, list[Result]], reason: str) -> str:
+        results = [r for group in groups.values() for r in group]
+        counts = sorted({len(group) for group in groups.values()})
+        orders = ", ".join(sorted({r.repeat[0] for r in results}))
         commits = sorted({r.environment["commit"][:7] + ("+" if r.environment["dirty"] else "") for r in results})
         words = [f"{self.preset} preset", *self.labels()]
-        words += [f"n = {len(seeds)} (class order {orders})", f"commit {', '.join(commits)}"]
-        return "; ".join(words + ([reason] if reason else []))
+        words += [f"n = {' to '.join(map(str, dict.fromkeys((counts[0], counts[-1]))))} (class order {orders})"]
+        return "; ".join([*words, f"commit {', '.join(commits)}", *([reason] if reason else [])])
 
     def report(self, failures: list[str]) -> Path:
         """Write report.md and report.html; the path of the latter."""
+        rows = [*(self.rows[f.id] for f in self.plan.figures), *(self._earlier(f, why) for f, why in self.plan.skipped)]
         results, entries = list(self.used.values()), self.plan.published.entries
         context = ReportContext(
             labels=[*self.labels(), *(f"failed: {f}" for f in failures)],
@@ -92,9 +106,17 @@ class Painter:
             command=self.command,
             published_on=" / ".join(dict.fromkeys(e["dataset"] for f in self.plan.figures if (e := entries.get(f.id)))),
         )
-        rows = [self.rows[f.id] for f in self.plan.figures]
         write_report(self.folder, self.plan.published.paper, self.preset, rows, context)
         return self.folder / "report.html"
+
+    def _earlier(self, figure: Figure, reason: str) -> ReportRow:
+        """A figure this command leaves alone: as an earlier one drew it, if its runs are there, else the reason."""
+        if self.preset in figure.presets and (self.folder / f"{figure.id}.png").exists():
+            groups, missing = self.plan.results(figure)
+            if groups and not missing:
+                self.used |= {r.hash: r for group in groups.values() for r in group}
+                return ReportRow(figure, figure.draw(self.plan.settings, groups), "")
+        return ReportRow(figure, None, reason)
 
     def summary(self) -> str:
         """How many figures were drawn and how the comparisons came out, in a line."""

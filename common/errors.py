@@ -8,4 +8,4 @@ class InputError(ValueError):
 
 
 class RunFailed(RuntimeError):
-    """One run stopped (loss not finite, disk full). One line; the other runs go on; exit code 1."""
+    """One run stopped, such as on a loss that is not finite. One line; the other runs go on; exit code 1."""

@@ -57,5 +57,7 @@ def tensorboard(args: TensorBoardArguments) -> None:
 
 
 def _finished(out: Path) -> list[Result]:
+    if not (out / "runs").is_dir():
+        raise InputError(f"--out {out} holds no runs; pass the folder a reproduce command wrote to")
     store = Store(out)
     return [r for folder in sorted(store.runs.iterdir()) if folder.is_dir() and (r := store.load(folder.name))]

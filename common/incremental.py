@@ -15,10 +15,10 @@ from torch import Tensor, nn
 from common import metrics, splits
 from common.datasets import Dataset
 from common.heads import CosineHead, LinearHead
-from common.loader import Flip, Images, open_images
+from common.loader import Images, open_images
 from common.memory import ExemplarMemory
 from common.resnet import backbone
-from common.runs import Run
+from common.runs import Flip, Run
 from common.store import Saved, Workspace
 from common.training import Device, Epoch, Stage, fit, momentum, seeded
 
@@ -89,6 +89,13 @@ class Context:
         """Training indices of the classes first..last-1."""
         labels = self.train.labels
         return ((labels >= first) & (labels < last)).nonzero().squeeze(1)
+
+
+def by_class(net: Net, context: Context, phase: Phase) -> dict[int, tuple[Tensor, Tensor]]:
+    """Training indices [n] and features [n, d] of every new class."""
+    indices = context.of_classes(phase.num_old, phase.seen)
+    labels, features = context.train.labels[indices], extract(net, context.train, indices)
+    return {c: (indices[labels == c], features[labels == c]) for c in range(phase.num_old, phase.seen)}
 
 
 class Learner:
@@ -226,9 +233,8 @@ def _choose_exemplars(learner: Learner, phase: Phase) -> None:
     if context.memory.quota(phase.seen) == 0:
         return
     context.memory.shrink(phase.seen)
-    for label in range(phase.num_old, phase.seen):
-        indices = context.of_classes(label, label + 1)
-        context.memory.add(label, indices, extract(learner.net, context.train, indices), phase.seen)
+    for label, (indices, features) in by_class(learner.net, context, phase).items():
+        context.memory.add(label, indices, features, phase.seen)
 
 
 def _evaluate(learner: Learner, phase: Phase, workspace: Workspace, stage: str) -> None:

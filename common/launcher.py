@@ -25,6 +25,9 @@ from common.errors import InputError, RunFailed
 from common.runs import Run
 from common.store import Busy, Store
 
+DISK_FULL = "disk full while writing {}; free some space and run the same command, it goes on"
+PACKAGES = ("common", "lucir", "der", "feature_adaptation", "bbn", "class_balanced", "fsa")
+
 
 @dataclass(frozen=True)
 class Job:
@@ -51,10 +54,10 @@ def train(run: Run, job: Job, progress: Callable[[int], None] = lambda images: N
     try:
         _train(run, job, progress)
     except (RunFailed, Busy, InputError) as error:
-        return str(error)
+        return str(error).strip().splitlines()[-1]  # a data loader's worker puts its traceback before the message
     except OSError as error:
         if error.errno in (errno.ENOSPC, errno.EDQUOT):
-            return f"disk full while writing {job.out}; free some space and run the same command, it goes on"
+            return DISK_FULL.format(job.out)
         return f"{type(error).__name__}: {error}"
     except Exception as error:  # one run's bug must not stop the others
         sys.stderr.write(_traceback())
@@ -85,8 +88,10 @@ def _train(run: Run, job: Job, progress: Callable[[int], None]) -> None:
         if job.device == "cpu":
             torch.set_num_threads(workspace.threads)
         started, code = time.perf_counter(), commit()  # of the code now loaded, not of what is there when it ends
+        workspace.commits = [code["commit"]]
         device = Device(job.device, run.precision)
         result = incremental.run(run, dataset, learner, workspace, device)
+        code["earlier_commits"] = [c for c in workspace.commits if c != code["commit"]]
         workspace.finish(result, {**code, **_environment(device, workspace.threads, workspace.lines, started)})
 
 
@@ -131,7 +136,7 @@ def commit() -> dict[str, Any]:
     try:
         head = git("rev-parse", "HEAD").strip()
         # Records, figures and notes do not decide a result; code and configuration do.
-        changed = git("status", "--porcelain", "--", "*.py", "pyproject.toml").strip()
+        changed = git("status", "--porcelain", "--", *PACKAGES, ":!*.json", ":!*.md").strip()
         return {"commit": head, "dirty": bool(changed)}
     except (OSError, subprocess.CalledProcessError):
         return {"commit": "unknown", "dirty": True}
@@ -193,6 +198,8 @@ def _side_by_side(waiting: list[Run], job: Job, progress: Callable[[int], None])
             for run in list(pending.values()):
                 if len(running) == job.jobs or (run.start and run.start.hash in open_runs):
                     continue
+                if running and any(r.hash in again for r in (run, *running.values())):
+                    continue  # alone, so that a worker that dies again takes no other run with it
                 del pending[run.hash]
                 if problem := _blocked(run, failed):
                     open_runs.discard(run.hash)

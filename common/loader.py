@@ -8,7 +8,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Literal, Protocol
+from typing import Protocol
 
 import numpy as np
 import torch
@@ -16,9 +16,9 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from common.datasets import Dataset
-from common.runs import Inputs
+from common.folders import read_image
+from common.runs import Flip, Inputs
 
-Flip = Literal["none", "horizontal", "channels"]
 PAD = 4  # pixels of zero padding around a CIFAR image before the random crop
 
 
@@ -99,9 +99,9 @@ class _Files(torch.utils.data.Dataset):
         from PIL import Image
 
         index, seed = item
-        with torch.random.fork_rng(devices=[]), Image.open(self.files[index]) as image:
+        with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
-            return self.transform(image.convert("RGB"))  # type: ignore[operator]
+            return self.transform(Image.fromarray(read_image(self.files[index])))  # type: ignore[operator]
 
 
 class ImageFiles:

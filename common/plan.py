@@ -71,6 +71,8 @@ class Plan:
     data: Data
     precision: str
     """The precision asked for; auto accepts finished runs in any."""
+    skipped: list[tuple[Figure, str]]
+    """Figures this command cannot or does not make, with the reason."""
     decode: bool = True
 
     def required(self, figure: Figure) -> Mapping[str, list[Run]]:
@@ -129,39 +131,51 @@ def make_plan(
     store: Store,
     data: Data,
     precision: str,
+    draw: bool,
     decode: bool,
 ) -> Plan:
-    """The plan of one paper. Raises InputError on an unknown preset or figure, or without data for any Run."""
+    """The plan of one paper. Raises InputError on an unknown preset or figure, or without data for any Run.
+
+    draw: only draw, so that missing data are no error. decode: read the data sets, which planning alone can do without.
+    """
     experiments = importlib.import_module(f"{paper}.experiments")
-    figures = importlib.import_module(f"{paper}.figures").FIGURES
+    figures = importlib.import_module(f"{paper}.catalogue").FIGURES
     settings = experiments.settings(preset, seeds, orders, epochs_scale)
-    plan = Plan(paper, settings, select(figures, only, preset), store, data, precision, decode)
-    runs = list(plan.runs().values())
-    problems = {run.data.name: p for run in runs if (p := data.problem(run))}
-    if problems and all(data.problem(run) and not plan.find(run) for run in runs):
-        raise InputError("; ".join(problems.values()))
+    chosen, skipped = select(figures, only, preset)
+    plan = Plan(paper, settings, chosen, store, data, precision, skipped, decode)
+    todo = [run for run in plan.runs().values() if not plan.find(run, records=False)]
+    if todo and not draw and all(data.problem(run) for run in todo):
+        raise InputError("; ".join(data.problems()))
     for run in plan.unfinished():
         check(run, data.opened.get(run.data))
     return plan
 
 
-def select(figures: Sequence[Figure], only: Sequence[str], preset: str) -> list[Figure]:
-    """The figures of a preset; with `only`, those whose ids begin with one of its words.
+def select(
+    figures: Sequence[Figure], only: Sequence[str], preset: str
+) -> tuple[list[Figure], list[tuple[Figure, str]]]:
+    """(figures to make, figures left out with the reason): those of a preset, or those whose ids begin as in `only`.
 
-    Raises InputError where a word fits no figure, or only figures of another preset.
+    Raises InputError where a word fits no figure, or all fit another preset only.
     """
-    if not only:
-        return [f for f in figures if preset in f.presets and not f.on_request]
-    chosen: list[Figure] = []
     for word in only:
-        named = [f for f in figures if f.id.startswith(word)]
-        fitting = [f for f in named if preset in f.presets]
-        if not named:
+        if not word or not any(f.id.startswith(word) for f in figures):
             raise InputError(f"unknown figure {word!r}; choose from {' '.join(f.id for f in figures)}")
-        if not fitting:
-            raise InputError(f"{word} needs --preset {' or '.join(named[0].presets)}")
-        chosen += [f for f in fitting if f not in chosen]
-    return chosen
+    chosen: list[Figure] = []
+    skipped: list[tuple[Figure, str]] = []
+    for figure in figures:
+        if preset not in figure.presets:
+            skipped.append((figure, f"needs --preset {' or '.join(figure.presets)}"))
+        elif only and not figure.id.startswith(tuple(only)):
+            skipped.append((figure, "not asked for"))
+        elif figure.on_request and not only:
+            skipped.append((figure, f"costly, on request: --only {figure.id}"))
+        else:
+            chosen.append(figure)
+    if not chosen:
+        asked = [(f, reason) for f, reason in skipped if f.id.startswith(tuple(only))]
+        raise InputError("; ".join(f"{figure.id} {reason}" for figure, reason in asked))
+    return chosen, skipped
 
 
 def check(run: Run, dataset: Dataset | InputError | None) -> None:
@@ -179,6 +193,10 @@ def check(run: Run, dataset: Dataset | InputError | None) -> None:
         raise InputError(
             f"the protocol has {sum(sizes)} classes but {dataset.name} has {len(dataset.classes)}; use another preset"
         )
+    small = isinstance(dataset.train_images, np.ndarray)
+    if small != (run.inputs.kind == "crop-flip"):
+        size = "small images (up to 64 pixels)" if small else "large images"
+        raise InputError(f"{dataset.name} has {size}, which {run.inputs.kind} inputs are not for; check --data")
     counts = np.bincount(dataset.train_labels, minlength=len(dataset.classes))
     asked, smallest = run.protocol.exemplars_per_class or 0, int(counts.argmin())
     if asked > counts[smallest]:

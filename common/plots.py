@@ -184,6 +184,11 @@ def _bars(axes: Axes, panel: Panel, curves: Sequence[Curve], style: Looks, width
 
 
 def _sorted_bars(axes: Axes, panel: Panel, curves: Sequence[Curve], style: Looks, width: float) -> None:
+    for curve in [c for c in curves if c.published]:  # known as a mean only: a line across
+        axes.axhline(
+            curve.y[0], color=style[curve.name][0], linestyle="--", linewidth=1.3, label=_label(curve), zorder=5
+        )
+    curves = [c for c in curves if not c.published]
     values = np.concatenate([np.asarray(c.y, dtype=float) for c in curves])
     owner = np.repeat(np.arange(len(curves)), [len(c.y) for c in curves])
     order = np.argsort(-values, kind="stable")[: np.isfinite(values).sum()]  # nan sorts last

@@ -95,7 +95,7 @@ def facts(paper: dict, preset: str, context: ReportContext) -> dict[str, str]:
     machines = (f"{e.get('device', 'unknown')}, {e.get('threads', '?')} threads" for e in places)
     software = (f"torch {e.get('torch', '?')}, Python {e.get('python', '?')}" for e in places)
     epochs = sorted({c["schedule"]["epochs"] for c in configs if "epochs" in c.get("schedule", {})})
-    hours = sum(e.get("seconds", 0) or 0 for e in places) / 3600
+    hours = sum(e.get("training_seconds", 0) or 0 for e in places) / 3600
     entries = {
         "paper": f"{paper.get('authors', '')}. {paper['title']}. {citation(paper)}.",
         "preset": preset,

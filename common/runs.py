@@ -5,11 +5,15 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import Any
+from typing import Any, Literal
 
 from common.datasets import DataSpec
+
+Flip = Literal["none", "horizontal", "channels"]
+"""Of images when class means are taken: mirrored, or their colour channels reversed."""
 
 CIFAR_MEAN = (0.5071, 0.4866, 0.4409)
 CIFAR_STD = (0.2009, 0.1984, 0.2023)  # LUCIR's official code; most others use larger ones
@@ -85,7 +89,7 @@ class Inputs:
 
     mean: tuple[float, ...] = CIFAR_MEAN
     std: tuple[float, ...] = CIFAR_STD
-    kind: str = "crop-flip"
+    kind: Literal["crop-flip", "resized-crop"] = "crop-flip"
 
 
 IMAGENET_INPUTS = Inputs(IMAGENET_MEAN, IMAGENET_STD, "resized-crop")
@@ -133,6 +137,13 @@ class Run:
     def chain(self) -> list[Run]:
         """The Runs to finish in this order: the starts first, this one last."""
         return [*(self.start.chain if self.start else []), self]
+
+
+def repeated(seeds: Sequence[int], orders: Sequence[str] | None) -> tuple[tuple[str, int], ...]:
+    """(class order, seed) of each repeat, each once: every pair, or without `orders` order s with seed s."""
+    names = [str(int(o)) if o.isdigit() else o for o in orders or ()]
+    pairs = [(name, s) for name in names for s in seeds] if orders else [(str(s), s) for s in seeds]
+    return tuple(dict.fromkeys(pairs))
 
 
 def canonical(value: Any) -> Any:

@@ -52,10 +52,15 @@ class Result:
         """A dict a phase: `classes`, `num_old`, and `stages`: {stage: {read-out: values}} in the order evaluated."""
         return self.values["phases"]
 
-    def readout(self, name: str, phase: int = -1, stage: str | None = None) -> dict:
+    @property
+    def repeat(self) -> tuple[str, int]:
+        """(class order, seed): what pairs the repeats of two methods."""
+        return self.config["order"], self.config["seed"]
+
+    def readout(self, name: str, phase: int = -1) -> dict:
         """Accuracy, accuracy by class group and confusion rates of a read-out, after the phase's last stage."""
-        stages = self.phases()[phase]["stages"]
-        return stages[stage or list(stages)[-1]][name]
+        *_, last = self.phases()[phase]["stages"].values()
+        return last[name]
 
     def curve(self, name: str, key: str = "accuracy") -> list[float]:
         """A read-out's value after every phase; nan where it was not measured."""
@@ -99,14 +104,19 @@ class Store:
         """The finished run of this hash in the output folder."""
         if digest not in self._known:
             folder = self.runs / digest
-            try:
-                values = json.loads((folder / "result.json").read_text())
-                config = json.loads((folder / "config.json").read_text())
-                environment = json.loads((folder / "environment.json").read_text())
-            except FileNotFoundError:
+            if not (folder / "result.json").exists():
                 return None
+            config, environment, values = (
+                _read_json(folder / f"{name}.json", folder) for name in ("config", "environment", "result")
+            )
             self._known[digest] = Result(digest, config, environment, values, folder / "arrays.npz")
         return self._known[digest]
+
+    def trained(self, run: Run) -> int:
+        """Images that an unfinished run has already been trained on, up to the last line of its log."""
+        metrics_file = self.folder(run) / "metrics.jsonl"
+        lines = metrics_file.read_text().splitlines() if metrics_file.exists() else []
+        return sum(json.loads(line)["images"] for line in lines)
 
     def find(self, run: Run, records: bool = True) -> Result | None:
         """A finished run with the same key, else its committed record.
@@ -150,6 +160,8 @@ class Workspace:
     progress: Callable[[int], None] = lambda images: None
     threads: int = 0
     """CPU threads of the run; kept across a resume, since sums depend on it in the last bits."""
+    commits: list[str] = field(default_factory=list)
+    """Commits of the code that trained it, more than one where it was interrupted and the code changed."""
     saved_at: float = 0.0
 
     def log(self, line: dict) -> None:
@@ -179,7 +191,8 @@ class Workspace:
         from safetensors import SafetensorError
         from safetensors.torch import save_file
 
-        meta = {**meta, "phases": self.phases, "lines": len(self.lines), "threads": self.threads}
+        meta = {**meta, "phases": self.phases, "lines": len(self.lines)}
+        meta |= {"threads": self.threads, "commits": self.commits}
         target, part = self.folder / f"{name}.safetensors", self.folder / f"{name}.part"
         tensors = tensors | {f"confusion/{k}": torch.from_numpy(v) for k, v in self.confusion.items()}
         tensors = {k: v.detach().cpu().contiguous() for k, v in tensors.items()}
@@ -203,8 +216,10 @@ class Workspace:
             metrics_file.unlink(missing_ok=True)
             return None, None
         self.phases = latest.meta["phases"]
+        self.commits = list(dict.fromkeys([*latest.meta["commits"], *self.commits]))
         self.confusion = {k: v.numpy() for k, v in latest.part("confusion/").items()}
-        kept = metrics_file.read_text().splitlines()[: latest.meta["lines"]]
+        lines = metrics_file.read_text().splitlines() if metrics_file.exists() else []  # none before the first epoch
+        kept = lines[: latest.meta["lines"]]
         self.lines = [json.loads(line) for line in kept]
         write_atomic(metrics_file, "".join(line + "\n" for line in kept))
         return boundary, inside
@@ -250,13 +265,16 @@ class Saved:
 
 def read_state(path: Path) -> Saved | None:
     """A checkpoint file, or None where there is none."""
-    from safetensors import safe_open
+    from safetensors import SafetensorError, safe_open
 
     if not path.exists():
         return None
-    with safe_open(path, framework="pt") as file:
-        tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-        return Saved(tensors, json.loads(file.metadata()["meta"]))
+    try:
+        with safe_open(path, framework="pt") as file:
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+            return Saved(tensors, json.loads(file.metadata()["meta"]))
+    except SafetensorError:
+        raise InputError(f"{path} is damaged; delete it and run the same command, the run starts again") from None
 
 
 def write_atomic(path: Path, text: str) -> None:
@@ -280,11 +298,18 @@ def write_record(result: Result, folder: Path) -> Path:
 
 def read_record(path: Path) -> Result:
     """A committed record as a Result. Raises InputError on one written by another version."""
-    record = json.loads(path.read_text())
-    if record.pop("format", None) != FORMAT:
+    record = _read_json(path, path)
+    if record.pop("format", None) != FORMAT or not {"config", "environment", "phases"} <= set(record):
         raise InputError(f"{path} is a record of another version; this one reads format {FORMAT}")
     config, environment = record.pop("config"), record.pop("environment")
     return Result(path.stem, config, environment, record)
+
+
+def _read_json(path: Path, remove: Path) -> dict:
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise InputError(f"{path} cannot be read ({error}); delete {remove} and run the same command") from None
 
 
 def _pack(confusion: np.ndarray) -> str:

@@ -39,7 +39,7 @@ def choose_device(device: str = "auto", precision: str = "auto") -> Device:
     if device == "cuda" and not torch.cuda.is_available():
         raise InputError("--device cuda: torch sees no CUDA device; use --device cpu, or install a CUDA build of torch")
     if precision == "auto":
-        native = torch.cuda.is_bf16_supported() if device == "cuda" else cpu_has_bf16()
+        native = torch.cuda.is_bf16_supported(including_emulation=False) if device == "cuda" else cpu_has_bf16()
         precision = "bf16" if native else "fp32"
     return Device(device, precision)
 
@@ -138,6 +138,8 @@ def fit(
         mean = float(total) / len(stage.indices)  # the one read from the device
         if not math.isfinite(mean):
             raise RunFailed(f"loss not finite in stage {stage.name}, epoch {epoch + 1}, lr {lr:g}")
+        if epoch + 1 == schedule.epochs and not all(bool(p.isfinite().all()) for p in parameters):
+            raise RunFailed(f"weights not finite in stage {stage.name}, epoch {epoch + 1}, lr {lr:g}")
         seconds = time.perf_counter() - started
         after_epoch(Epoch(stage.name, epoch + 1, lr, round(mean, 6), len(stage.indices), round(seconds, 3)), optimiser)
 

@@ -7,8 +7,8 @@ from dataclasses import dataclass, replace
 
 from common.datasets import DataSpec
 from common.errors import InputError
-from common.runs import IMAGENET_INPUTS, Inputs, Protocol, Run, Schedule
-from lucir.methods import FINETUNE, LUCIR, Base, Flip, ICaRL, Method
+from common.runs import IMAGENET_INPUTS, Flip, Inputs, Protocol, Run, Schedule, repeated
+from lucir.methods import FINETUNE, LUCIR, Base, ICaRL, Method
 
 CIFAR_SCHEDULE = Schedule(epochs=160, lr=0.1, milestones=(80, 120), batch=128, weight_decay=5e-4)  # Sec. 4.1
 IMAGENET_SCHEDULE = Schedule(epochs=90, lr=0.1, milestones=(30, 60), batch=128, weight_decay=1e-4)  # Sec. 4.1
@@ -143,10 +143,9 @@ def settings(
     """
     if preset not in SETTINGS:
         raise InputError(f"unknown preset {preset!r}; choose one of {', '.join(SETTINGS)}")
-    if not epochs_scale > 0:
-        raise InputError(f"--epochs-scale must be positive, got {epochs_scale:g}")
-    seeds = seeds or DEFAULT_SEEDS[preset]
-    repeats = tuple((str(s), s) for s in seeds) if not orders else tuple((o, s) for o in orders for s in seeds)
+    if not 0 < epochs_scale <= 1000:
+        raise InputError(f"--epochs-scale must be positive, and at most 1000, got {epochs_scale:g}")
+    repeats = repeated(seeds or DEFAULT_SEEDS[preset], orders)
     return tuple(
         replace(s, repeats=repeats, schedule=s.schedule.scaled(epochs_scale), finetune=s.finetune.scaled(epochs_scale))
         for s in SETTINGS[preset]
@@ -207,6 +206,11 @@ def scales(s: Setting) -> Runs:
     """Ours with eta learnable, and fixed from the base phase on."""
     fixed = {f"eta = {eta:g}": s.runs(s.lucir(scale=eta), 5) for eta in s.scales}
     return {"eta learnable": s.runs(s.lucir(), 5), **fixed}
+
+
+def scale_base(s: Setting) -> Runs:
+    """The base phase of the run with eta learnable, whose log shows eta grow from 1."""
+    return {"base": s.base_runs(Base("cosine"), s.base)}
 
 
 def joint(s: Setting) -> Runs:

@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from common.heads import CosineHead, LinearHead
-from common.incremental import Context, Learner, Phase, extract, frozen_copy
+from common.incremental import Context, Learner, Phase, by_class, frozen_copy
 from common.training import Stage
 from lucir.losses import adaptive_weight, cosine_distillation, distillation, less_forget, margin_ranking
 from lucir.methods import LUCIR, Base, ICaRL
@@ -118,10 +118,8 @@ class LUCIRLearner(Learner):
         self.teacher = frozen_copy(self.net)
         super().begin_phase(phase)
         if self.config.imprint:
-            context, weight = self.context, self.net.head.weight.data
-            classes = [context.of_classes(c, c + 1) for c in range(phase.num_old, phase.seen)]
-            features = [extract(self.teacher, context.train, indices) for indices in classes]
-            weight[phase.num_old :] = imprint(features, weight[: phase.num_old])
+            weight, classes = self.net.head.weight.data, by_class(self.teacher, self.context, phase)
+            weight[phase.num_old :] = imprint([f for _, f in classes.values()], weight[: phase.num_old])
         self.weight = adaptive_weight(self.config.weight, phase.num_old, phase.num_new, self.config.direction)
 
     def stages(self, phase: Phase) -> Iterator[Stage]:

@@ -5,9 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar, Literal
 
-from common.runs import Protocol, Schedule
-
-Flip = Literal["none", "horizontal", "channels"]
+from common.runs import Flip, Protocol, Schedule
 
 FINETUNE = Schedule(epochs=20, lr=0.01, milestones=(10,), batch=128, weight_decay=5e-4)
 """Class-balance finetuning (CBF), official code: 20 epochs, x0.1 at 10, fresh optimiser."""

@@ -14,8 +14,9 @@ from common.metrics import average_incremental_accuracy
 from common.plan import select
 from common.runs import Run, canonical
 from common.store import Result, _pack
+from lucir.catalogue import FIGURES
 from lucir.experiments import SETTINGS, settings
-from lucir.figures import FIGURES, PUBLISHED
+from lucir.figures import PUBLISHED
 
 READOUTS = ("cnn", "nme", "tm", "no-bias", "unit-weights", "unit-weights-no-bias")
 
@@ -33,7 +34,7 @@ def fake(run: Run, accuracies: list[float] | None = None) -> Result:
         phases.append({"classes": sum(sizes[: i + 1]), "num_old": sum(sizes[:i]), "stages": {"main": stage}})
     classes = sum(sizes)
     norms = list(np.linspace(1, 3, classes))
-    trace = {"scale": [5.0, 6.0], "norm_old": [None, 1.5], "norm_new": [1.0, 2.0]}
+    trace = {"epoch": [1, 2], "scale": [5.0, 6.0], "norm_old": [None, 1.5], "norm_new": [1.0, 2.0]}
     summary = {"norms": norms, "biases": [-0.1] * run.protocol.base + [0.1] * (classes - run.protocol.base)}
     confusion = {name: _pack(np.eye(classes, dtype=np.int32) * 7) for name in READOUTS}
     config = canonical(run.resolved("f" * 16, "fp32"))
@@ -109,7 +110,7 @@ def test_joint_is_drawn_where_its_runs_exist() -> None:
 
 def test_runs_of_a_head_share_one_base_model_and_the_quick_preset_stays_small() -> None:
     chosen = settings("quick", None, None, 1.0)
-    runs = {r.key: r for f in select(FIGURES, (), "quick") for g in f.runs(chosen).values() for r in g}
+    runs = {r.key: r for f in select(FIGURES, (), "quick")[0] for g in f.runs(chosen).values() for r in g}
     starts = {run.start.key for run in runs.values() if run.start}
     assert len(runs) <= 32
     assert len(starts) == 4 + len(SETTINGS["quick"][0].scales)  # two heads x two bases, and one a fixed eta
@@ -136,13 +137,56 @@ def test_paper_protocols() -> None:
 
 
 def test_selection_by_beginnings_and_its_errors() -> None:
-    assert [f.id for f in select(FIGURES, ("fig3",), "quick")] == ["fig3a", "fig3b"]
-    assert "joint" not in [f.id for f in select(FIGURES, (), "cifar")]
-    assert [f.id for f in select(FIGURES, ("joint",), "cifar")] == ["joint"]
+    def ids(*only: str, preset: str = "quick") -> list[str]:
+        return [f.id for f in select(FIGURES, only, preset)[0]]
+
+    assert ids("fig3") == ["fig3a", "fig3b"]
+    assert "joint" not in ids(preset="cifar")
+    assert ids("joint", preset="cifar") == ["joint"]
+    chosen, skipped = select(FIGURES, ("fig5c", "fig6a"), "cifar")
+    assert [f.id for f in chosen] == ["fig5c"]
+    assert {f.id: why for f, why in skipped}["fig6a"] == "needs --preset imagenet"
+    assert {f.id: why for f, why in skipped}["fig5a"] == "not asked for"
     with pytest.raises(InputError, match="unknown figure 'fig12'"):
-        select(FIGURES, ("fig12",), "quick")
-    with pytest.raises(InputError, match="needs --preset imagenet"):
-        select(FIGURES, ("fig6",), "cifar")
+        ids("fig12")
+    with pytest.raises(InputError, match="unknown figure ''"):
+        ids("")
+    with pytest.raises(InputError, match=r"^fig6a needs --preset imagenet"):
+        ids("fig6", preset="cifar")
+
+
+def test_joint_is_held_against_its_own_data_set() -> None:
+    for id, preset in (("joint", "cifar"), ("joint-subset", "imagenet"), ("joint-full", "imagenet")):
+        figure = next(f for f in FIGURES if f.id == id)
+        drawing = draw(figure, preset)
+        ours, published = drawing.panels[0].curves
+        assert published.published
+        assert set(published.x) <= set(ours.x)
+        assert any(row.published is not None for row in drawing.comparisons)
+
+
+def test_repeats_are_paired_by_order_and_seed() -> None:
+    """With one order missing for one variant, the difference is over the orders both have."""
+    figure = next(f for f in FIGURES if f.id == "fig7a")
+    chosen = settings("cifar", None, None, 1.0)
+    groups = figure.runs(chosen)
+    results = {name: [fake(run, [60 + 2 * i] * 6) for i, run in enumerate(runs)] for name, runs in groups.items()}
+    results["CN"] = [fake(run, [50 + 2 * i] * 6) for i, run in enumerate(groups["CN"])][1:]
+    rows = [r for r in figure.draw(chosen, results).comparisons if "paired" in r.quantity and r.method == "CN"]
+    assert [(r.ours.mean, r.ours.n, r.published) for r in rows if r.ours] == [(-10.0, 2, -7.77)]
+
+
+def test_lines_are_broken_where_the_paper_has_no_point() -> None:
+    figure = next(f for f in FIGURES if f.id == "supp4b")
+    published = [c for c in draw(figure, "cifar").panels[0].curves if c.published]
+    ours = next(c for c in published if c.name == "Ours-CNN")
+    assert list(ours.x) == list(range(30, 101, 5))
+    assert [x for x, y in zip(ours.x, ours.y, strict=True) if np.isfinite(y)] == [30, 100]
+
+
+def test_repeating_a_seed_does_not_raise_n() -> None:
+    assert settings("cifar", [1993, 1993], None, 1)[0].repeats == (("1993", 1993),)
+    assert settings("cifar", [1], ["1993", "01993"], 1)[0].repeats == (("1993", 1),)
 
 
 def test_orders_and_seeds_are_crossed_only_when_both_are_given() -> None:
@@ -150,5 +194,6 @@ def test_orders_and_seeds_are_crossed_only_when_both_are_given() -> None:
     assert settings("cifar", [1, 2], ["1993"], 1)[0].repeats == (("1993", 1), ("1993", 2))
     with pytest.raises(InputError, match="unknown preset"):
         settings("imagnet", None, None, 1)
-    with pytest.raises(InputError, match="positive"):
-        settings("quick", None, None, 0)
+    for scale in (0.0, float("inf"), float("nan")):
+        with pytest.raises(InputError, match="positive"):
+            settings("quick", None, None, scale)

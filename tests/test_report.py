@@ -26,7 +26,13 @@ def result(digest: str, order: str = "1993", seed: int = 1993, **environment: ob
         "data": {"type": "DataSpec", "name": "glyphs"},
         "schedule": {"epochs": 160},
     }
-    place = {"commit": "abcdef0123456", "dirty": False, "device": "CPU <x>", "precision": "bf16", "seconds": 1800.0}
+    place = {
+        "commit": "abcdef0123456",
+        "dirty": False,
+        "device": "CPU <x>",
+        "precision": "bf16",
+        "training_seconds": 1800.0,
+    }
     return Result(digest, config, place | environment, {})
 
 

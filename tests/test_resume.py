@@ -101,11 +101,23 @@ def test_interrupted_at_any_epoch(name: str, tiny_run: MakeRun, tmp_path: Path) 
         assert_same(outcome(out, run), expected, f"interrupted at epoch {count}")
 
 
-@pytest.mark.parametrize("name", ["lucir, total budget", "icarl, finetuned"])
+@pytest.mark.parametrize("name", ["lucir, total budget", "icarl, finetuned", "lucir, started"])
 def test_interrupted_at_any_save(name: str, tiny_run: MakeRun, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Right after each checkpoint: at the end of a stage, of a phase, and of the run before its result is written."""
-    method, changes = METHODS[name]
-    run, save, saves = tiny_run(method, **changes), Workspace._save, []
+    started = name == "lucir, started"
+    method, changes = (LUCIR(finetune=FINETUNE), {}) if started else METHODS[name]
+    base = tiny_run(Base("cosine"), protocol=Protocol(4, 4, 0, 0)) if started else None
+    run, save, saves = tiny_run(method, start=base, **changes), Workspace._save, list[str]()
+
+    def ready(out: Path) -> Path:
+        """The run it starts from is finished, uninterrupted."""
+        nonlocal stop
+        if base:
+            stop, wanted = 0, stop
+            assert launcher.train(base, job(out)) == ""
+            stop = wanted
+        saves.clear()
+        return out
 
     def counted(workspace: Workspace, *args: Any) -> None:
         save(workspace, *args)
@@ -115,12 +127,11 @@ def test_interrupted_at_any_save(name: str, tiny_run: MakeRun, tmp_path: Path, m
 
     monkeypatch.setattr(Workspace, "_save", counted)
     stop = 0
-    assert launcher.train(run, job(tmp_path / "whole")) == ""
+    assert launcher.train(run, job(ready(tmp_path / "whole"))) == ""
     expected, total = outcome(tmp_path / "whole", run), len(saves)
-    assert saves.count("epoch") == 10 and saves.count("checkpoint") == 3
+    assert saves.count("epoch") == (8 if started else 10) and saves.count("checkpoint") == 3
     for stop in range(1, total + 1):
-        out = tmp_path / str(stop)
-        saves.clear()
+        out = ready(tmp_path / str(stop))
         with pytest.raises(Interrupted):
             launcher.train(run, job(out))
         assert launcher.train(run, job(out)) == ""
