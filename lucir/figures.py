@@ -181,7 +181,7 @@ def bias(setting: Setting, results: Results) -> Drawing:
         "cnn": "as trained",
         "no-bias": "without bias",
         "unit-weights": "unit weights",
-        "unit-weights-no-bias": "unit weights, no bias",
+        "unit-weights-no-bias": "both removed",
         "nme": "NME",
     }
     found = results["iCaRL"]
