@@ -70,7 +70,7 @@ def main(argv: Sequence[str] | None = None, paper: str | None = None) -> None:
             record(_parse(RecordArguments, "reproduce record", record.__doc__, arguments[1:]))
         elif paper is None and arguments[:1] == ["tensorboard"]:
             tensorboard(_parse(TensorBoardArguments, "reproduce tensorboard", tensorboard.__doc__, arguments[1:]))
-        elif paper is None and arguments[:1] in ([], ["-h"], ["--help"]):
+        elif paper is None and arguments[:1] in (["-h"], ["--help"]):
             print(USAGE)
         else:
             papers = [paper] if paper else _papers(arguments)
@@ -82,7 +82,8 @@ def main(argv: Sequence[str] | None = None, paper: str | None = None) -> None:
         print(f"error: {error}", file=sys.stderr)
         code = 2
     except OSError as error:
-        text = DISK_FULL.format(error.filename) if error.errno == errno.ENOSPC else str(error)
+        full = error.errno in (errno.ENOSPC, errno.EDQUOT)
+        text = DISK_FULL.format(error.filename or "the output folder") if full else str(error)
         print(f"error: {text}", file=sys.stderr)
         code = 1
     except KeyboardInterrupt:
@@ -149,6 +150,8 @@ def _reproduce(plan: Plan, args: Arguments) -> int:
 
     for problem in plan.data.problems():
         print(f"note: {problem}; drawing from committed records", file=sys.stderr)
+    for figure, why in plan.asked_in_vain(args.only):
+        print(f"skipped: {figure.id} {why}")
     painter = Painter(plan, args.out, args.preset, args.epochs_scale, _command(plan, args))
     waiting = [] if args.draw else plan.unfinished()
     failures: list[Outcome] = []
@@ -287,7 +290,7 @@ def _list(plans: Sequence[Plan], args: Arguments) -> int:
             note = f"; {len(keys & recorded)} more in records" if keys & recorded else ""
             state = f"{len(keys & set(finished))}/{len(keys)} runs finished{note}"
             print(f"{figure.id:10} {figure.title:58} {state}{'; skipped: ' + problem if problem else ''}")
-        for figure, reason in plan.skipped:
+        for figure, reason in plan.asked_in_vain(args.only) if args.only else plan.skipped:
             print(f"{figure.id:10} {figure.title:58} skipped: {reason}")
         todo = _todo(plan)
         costs = [cost(run, plan.data.opened.get(run.data)) for run in todo]

@@ -18,8 +18,10 @@ Results = Mapping[str, list[Result]]
 
 
 def paired(groups: Sequence[Sequence[Result]]) -> list[list[Result]]:
-    """The groups cut down to the repeats (class order, seed) they have in common, in the same order."""
+    """The groups cut down to the repeats (class order, seed) they have in common, in the same order; [] without any."""
     common = set.intersection(*({r.repeat for r in group} for group in groups)) if groups else set()
+    if not common:
+        return []
     return [sorted((r for r in group if r.repeat in common), key=lambda r: r.repeat) for group in groups]
 
 
@@ -90,8 +92,8 @@ def paired_rows(
     for name, (other, other_readout) in readouts.items():
         if name == reference or not results.get(label) or not results.get(other):
             continue
-        pairs = zip(*paired([results[other], results[label]]), strict=True)
-        differences = [average(a, other_readout) - average(b, readout) for a, b in pairs]
+        both = paired([results[other], results[label]])
+        differences = [average(a, other_readout) - average(b, readout) for a, b in zip(*both, strict=True)]
         if differences:
             theirs = published.series(figure, name)
             known = theirs and paper and theirs["average"] is not None and paper["average"] is not None

@@ -25,7 +25,7 @@ class Painter:
     command: str
     rows: dict[str, ReportRow] = field(default_factory=dict)
     used: dict[str, Result] = field(default_factory=dict)
-    drawn: dict[str, set[str]] = field(default_factory=dict)
+    drawn: dict[str, set[tuple[str, bool]]] = field(default_factory=dict)
     problems: list[str] = field(default_factory=list)
 
     @property
@@ -66,17 +66,18 @@ class Painter:
         if not results:
             self.rows[figure.id] = ReportRow(figure, None, reason)
             return ""
-        if self.drawn.get(figure.id) == set(results):
+        shown = {(r.hash, r.recorded) for r in results.values()}
+        if self.drawn.get(figure.id) == shown:
             return ""
-        self.drawn[figure.id] = set(results)
+        self.drawn[figure.id] = shown
         self.used |= results
-        drawing = figure.draw(self.plan.settings, groups)
-        self.rows[figure.id] = ReportRow(figure, drawing, reason)
         try:
+            drawing = figure.draw(self.plan.settings, groups)
+            self.rows[figure.id] = ReportRow(figure, drawing, reason)
             plots.render(drawing, figure.title, self._caption(groups, reason), self.folder / figure.id)
-        except OSError as error:  # a full disk must not stop the runs
-            self.problems.append(f"{figure.id} could not be written: {error}")
-            self.rows[figure.id] = ReportRow(figure, None, f"could not be written: {error}")
+        except Exception as error:  # a full disk, a damaged file or a bug in one figure must not stop the runs
+            self.problems.append(f"{figure.id} could not be drawn: {error}")
+            self.rows[figure.id] = ReportRow(figure, None, f"could not be drawn: {error}")
             return ""
         return str(self.folder / f"{figure.id}.png")
 
@@ -96,35 +97,31 @@ class Painter:
 
     def report(self, failures: list[str]) -> Path:
         """Write report.md and report.html; the path of the latter."""
-        rows = [*(self.rows[f.id] for f in self.plan.figures), *(self._earlier(f, why) for f, why in self.plan.skipped)]
+        for figure, why in self.plan.skipped:  # as earlier commands drew them, if their runs are there
+            if self.preset in figure.presets and (self.folder / f"{figure.id}.png").exists():
+                self._draw(figure)
+            self.rows.setdefault(figure.id, ReportRow(figure, None, why))
+        rows = list(self.rows.values())
         results, entries = list(self.used.values()), self.plan.published.entries
         context = ReportContext(
             labels=[*self.labels(), *(f"failed: {f}" for f in failures)],
             full_schedule=self.full_schedule,
             results=results,
-            from_records=sum(r.arrays is None for r in results),
+            from_records=sum(r.recorded for r in results),
             command=self.command,
             published_on=" / ".join(dict.fromkeys(e["dataset"] for f in self.plan.figures if (e := entries.get(f.id)))),
         )
         write_report(self.folder, self.plan.published.paper, self.preset, rows, context)
         return self.folder / "report.html"
 
-    def _earlier(self, figure: Figure, reason: str) -> ReportRow:
-        """A figure this command leaves alone: as an earlier one drew it, if its runs are there, else the reason."""
-        if self.preset in figure.presets and (self.folder / f"{figure.id}.png").exists():
-            groups, missing = self.plan.results(figure)
-            if groups and not missing:
-                self.used |= {r.hash: r for group in groups.values() for r in group}
-                return ReportRow(figure, figure.draw(self.plan.settings, groups), "")
-        return ReportRow(figure, None, reason)
-
     def summary(self) -> str:
         """How many figures were drawn and how the comparisons came out, in a line."""
-        drawn = [row for row in self.rows.values() if row.drawing]
+        asked = [self.rows[f.id] for f in self.plan.figures]
+        drawn = [row for row in asked if row.drawing]
         verdicts: dict[str, int] = {}
         for row in drawn:
             for comparison in row.drawing.comparisons if row.drawing else ():
                 word = verdict(comparison, self.full_schedule)
                 verdicts[word] = verdicts.get(word, 0) + 1
         counts = ", ".join(f"{n} {word}" for word, n in verdicts.items())
-        return f"{len(drawn)} of {len(self.rows)} figures in {self.folder} ({counts})"
+        return f"{len(drawn)} of {len(asked)} figures in {self.folder} ({counts})"

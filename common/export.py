@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import importlib
-import json
 from dataclasses import dataclass
 from pathlib import Path
 
 from common.errors import InputError
-from common.store import Result, Store, write_record
+from common.store import Result, Store, read_lines, write_record
 
 
 def records_folder(paper: str) -> Path:
@@ -49,7 +48,7 @@ def tensorboard(args: TensorBoardArguments) -> None:
         raise InputError("TensorBoard is not installed; pip install '.[tensorboard]'") from None
     for metrics in sorted(Store(args.out).runs.glob("*/metrics.jsonl")):
         with SummaryWriter(str(args.out / "tensorboard" / metrics.parent.name)) as writer:
-            for step, line in enumerate(map(json.loads, metrics.read_text().splitlines())):
+            for step, line in enumerate(read_lines(metrics)):
                 for name, value in line.items():
                     if isinstance(value, (int, float)):
                         writer.add_scalar(name, value, step)

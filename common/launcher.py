@@ -91,8 +91,11 @@ def _train(run: Run, job: Job, progress: Callable[[int], None]) -> None:
         workspace.commits = [code["commit"]]
         device = Device(job.device, run.precision)
         result = incremental.run(run, dataset, learner, workspace, device)
-        code["earlier_commits"] = [c for c in workspace.commits if c != code["commit"]]
-        workspace.finish(result, {**code, **_environment(device, workspace.threads, workspace.lines, started)})
+        earlier = [c for c in workspace.commits if c != code["commit"]]
+        workspace.finish(
+            result,
+            {**code, "earlier_commits": earlier, **_environment(device, workspace.threads, workspace.lines, started)},
+        )
 
 
 @lru_cache(maxsize=2)
@@ -195,11 +198,12 @@ def _side_by_side(waiting: list[Run], job: Job, progress: Callable[[int], None])
     again = set[str]()  # runs whose worker died once; they go on from their last epoch
     try:
         while pending or running:
+            alone = bool(again & open_runs)  # a run whose worker died takes no other with it if it dies again
             for run in list(pending.values()):
                 if len(running) == job.jobs or (run.start and run.start.hash in open_runs):
                     continue
-                if running and any(r.hash in again for r in (run, *running.values())):
-                    continue  # alone, so that a worker that dies again takes no other run with it
+                if alone and (running or run.hash not in again):
+                    continue
                 del pending[run.hash]
                 if problem := _blocked(run, failed):
                     open_runs.discard(run.hash)

@@ -116,6 +116,10 @@ class Plan:
                 groups[name] = results
         return groups, missing
 
+    def asked_in_vain(self, only: Sequence[str]) -> list[tuple[Figure, str]]:
+        """Figures that --only names and this command cannot make, with the reason."""
+        return [(f, why) for f, why in self.skipped if only and f.id.startswith(tuple(only))]
+
     @property
     def published(self) -> Published:
         return importlib.import_module(f"{self.paper}.figures").PUBLISHED
@@ -143,8 +147,9 @@ def make_plan(
     settings = experiments.settings(preset, seeds, orders, epochs_scale)
     chosen, skipped = select(figures, only, preset)
     plan = Plan(paper, settings, chosen, store, data, precision, skipped, decode)
-    todo = [run for run in plan.runs().values() if not plan.find(run, records=False)]
-    if todo and not draw and all(data.problem(run) for run in todo):
+    runs = plan.runs().values()
+    finished = all(plan.find(run, records=False) for run in runs)
+    if not draw and not finished and all(data.problem(run) for run in runs):
         raise InputError("; ".join(data.problems()))
     for run in plan.unfinished():
         check(run, data.opened.get(run.data))

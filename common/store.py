@@ -19,6 +19,7 @@ from dataclasses import dataclass, field
 from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING
+from zipfile import BadZipFile
 
 import numpy as np
 from filelock import FileLock, Timeout
@@ -53,6 +54,11 @@ class Result:
         return self.values["phases"]
 
     @property
+    def recorded(self) -> bool:
+        """Whether it comes from a committed record, not from the output folder."""
+        return self.arrays is None
+
+    @property
     def repeat(self) -> tuple[str, int]:
         """(class order, seed): what pairs the repeats of two methods."""
         return self.config["order"], self.config["seed"]
@@ -70,8 +76,11 @@ class Result:
         """Confusion matrix [true, predicted] of a read-out after the last phase."""
         if self.arrays is None:
             return _unpack(self.values["confusion"][name])
-        with np.load(self.arrays) as arrays:
-            return arrays[f"confusion/{name}"]
+        try:
+            with np.load(self.arrays) as arrays:
+                return arrays[f"confusion/{name}"]
+        except (OSError, ValueError, BadZipFile) as error:
+            raise InputError(f"{self.arrays} cannot be read ({error}); delete {self.arrays.parent}") from None
 
 
 class Store:
@@ -114,9 +123,7 @@ class Store:
 
     def trained(self, run: Run) -> int:
         """Images that an unfinished run has already been trained on, up to the last line of its log."""
-        metrics_file = self.folder(run) / "metrics.jsonl"
-        lines = metrics_file.read_text().splitlines() if metrics_file.exists() else []
-        return sum(json.loads(line)["images"] for line in lines)
+        return sum(line["images"] for line in read_lines(self.folder(run) / "metrics.jsonl"))
 
     def find(self, run: Run, records: bool = True) -> Result | None:
         """A finished run with the same key, else its committed record.
@@ -216,12 +223,10 @@ class Workspace:
             metrics_file.unlink(missing_ok=True)
             return None, None
         self.phases = latest.meta["phases"]
-        self.commits = list(dict.fromkeys([*latest.meta["commits"], *self.commits]))
+        self.commits = list(dict.fromkeys([*latest.meta.get("commits", []), *self.commits]))
         self.confusion = {k: v.numpy() for k, v in latest.part("confusion/").items()}
-        lines = metrics_file.read_text().splitlines() if metrics_file.exists() else []  # none before the first epoch
-        kept = lines[: latest.meta["lines"]]
-        self.lines = [json.loads(line) for line in kept]
-        write_atomic(metrics_file, "".join(line + "\n" for line in kept))
+        self.lines = read_lines(metrics_file)[: latest.meta["lines"]]
+        write_atomic(metrics_file, "".join(json.dumps(line) + "\n" for line in self.lines))
         return boundary, inside
 
     def saved_threads(self) -> int | None:
@@ -233,9 +238,15 @@ class Workspace:
 
     def state_of(self, run: Run) -> dict[str, Tensor]:
         """Network weights at the end of a finished run."""
-        state = read_state(self.store.folder(run) / "checkpoint.safetensors")
+        folder = self.store.folder(run)
+        try:
+            state = read_state(folder / "checkpoint.safetensors")
+        except InputError:
+            state = None
         if state is None:
-            raise FileNotFoundError(f"the final state of run {run.hash}, which this one starts from, is not there")
+            raise InputError(
+                f"the final state this run starts from is damaged or gone; delete {folder} to train it again"
+            )
         return state.part("net/")
 
     def finish(self, result: dict, environment: dict) -> Result:
@@ -275,6 +286,17 @@ def read_state(path: Path) -> Saved | None:
             return Saved(tensors, json.loads(file.metadata()["meta"]))
     except SafetensorError:
         raise InputError(f"{path} is damaged; delete it and run the same command, the run starts again") from None
+
+
+def read_lines(path: Path) -> list[dict]:
+    """metrics.jsonl up to the first line that a kill left torn; empty where there is no file."""
+    lines: list[dict] = []
+    for text in path.read_text().splitlines() if path.exists() else ():
+        try:
+            lines.append(json.loads(text))
+        except ValueError:
+            break
+    return lines
 
 
 def write_atomic(path: Path, text: str) -> None:

@@ -138,7 +138,7 @@ def fit(
         mean = float(total) / len(stage.indices)  # the one read from the device
         if not math.isfinite(mean):
             raise RunFailed(f"loss not finite in stage {stage.name}, epoch {epoch + 1}, lr {lr:g}")
-        if epoch + 1 == schedule.epochs and not all(bool(p.isfinite().all()) for p in parameters):
+        if not all(bool(p.isfinite().all()) for p in parameters):  # by its last step, after the loss was taken
             raise RunFailed(f"weights not finite in stage {stage.name}, epoch {epoch + 1}, lr {lr:g}")
         seconds = time.perf_counter() - started
         after_epoch(Epoch(stage.name, epoch + 1, lr, round(mean, 6), len(stage.indices), round(seconds, 3)), optimiser)

@@ -82,9 +82,9 @@ def incremental(setting: Setting, results: Results, figure: str, phases: int) ->
     title = f"{phases} phase{'s' if phases > 1 else ''}"
     counts = [p["classes"] for p in (results.get("iCaRL") or results["Ours"])[0].phases()]
     joint = paired([results.get(f"joint {n}", []) for n in counts])
-    published_joint = [] if joint[0] or not PUBLISHED.series(figure, "Joint-CNN") else ["Joint-CNN"]
+    published_joint = [] if joint or not PUBLISHED.series(figure, "Joint-CNN") else ["Joint-CNN"]
     drawing = accuracy_figure(results, READOUTS, PUBLISHED, figure, title, comparable(setting), published_joint)
-    if not joint[0]:
+    if not joint:
         return drawing
     lines = [[r.curve("cnn")[-1] for r in repeat] for repeat in zip(*joint, strict=True)]
     curve, row = accuracy_curve("Joint-CNN", counts, lines)
@@ -110,12 +110,12 @@ def fig7b(setting: Setting, results: Results) -> Drawing:
         counts = [r for r in setting.sweep if results.get(f"{label} {r}")]
         found = paired([results[f"{label} {r}"] for r in counts])
         averages = [[average(x, readout) for x in group] for group in found]
-        if counts and found[0]:
+        if found:
             curves.append(mean_curve(name, counts, list(zip(*averages, strict=True))))
         series = PUBLISHED.series("fig7b", name)
         assert series is not None
         published = dict(zip(series["x"], series["y"], strict=True)) if comparable(setting) else {}
-        for r, values in zip(counts, averages, strict=True):
+        for r, values in zip(counts, averages, strict=False):  # none where the numbers share no repeat
             quantity, value = f"{AVERAGE}, {r} exemplars", published.get(r)
             rows.append(Comparison(quantity, name, value, series["provenance"] if value else "", estimate(values)))
         curves += published_curve("fig7b", name) if comparable(setting) else []
@@ -204,9 +204,9 @@ def direction(setting: Setting, results: Results) -> Drawing:
     for key, name in (("code", "as coded: sqrt(old/new)"), ("paper", "as printed: sqrt(new/old)")):
         phases = [p for p in ex.PHASES if results.get(f"{key} {p}")]
         values = [[average(r, "cnn") for r in group] for group in paired([results[f"{key} {p}"] for p in phases])]
-        if phases and values[0]:
+        if values:
             curves.append(mean_curve(name, phases, list(zip(*values, strict=True))))
-        for p, line in zip(phases, values, strict=True):
+        for p, line in zip(phases, values, strict=False):
             row = Comparison(AVERAGE, "Ours-CNN", None, "", estimate(line))
             row = average_row(row, PUBLISHED, ex.PHASES[p])
             rows.append(replace(row, quantity=f"{AVERAGE}, {p} phase{'s' if p > 1 else ''}", method=name))
@@ -249,13 +249,13 @@ def joint(setting: Setting, results: Results) -> Drawing:
     """Joint-CNN: all data of the classes seen, one model from scratch per number of classes."""
     counts = sorted(int(n) for n in results)
     values = [[r.curve("cnn")[-1] for r in group] for group in paired([results[str(n)] for n in counts])]
-    curves = [mean_curve("Joint-CNN", counts, list(zip(*values, strict=True)))]
+    curves = [mean_curve("Joint-CNN", counts, list(zip(*values, strict=True)))] if values else []
     figure = JOINT.get(setting.data.name, "")
     series = PUBLISHED.series(figure, "Joint-CNN") or {"x": [], "y": [], "provenance": ""}
     known = dict(zip(series["x"], series["y"], strict=True))
     curves += published_curve(figure, "Joint-CNN")
     rows = [
         Comparison(f"accuracy at {n} classes (%)", "Joint-CNN", known.get(n), series["provenance"], estimate(v))
-        for n, v in zip(counts, values, strict=True)
+        for n, v in zip(counts, values, strict=False)
     ]
     return Drawing([Panel("all data of the classes seen", CLASSES, TOP1, curves)], rows)

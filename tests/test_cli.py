@@ -14,6 +14,7 @@ import pytest
 
 from common import cli, plan
 from common.errors import InputError
+from common.store import Store
 
 ROOT = Path(__file__).resolve().parents[1]
 TINY = ["--only", "fig3", "--epochs-scale", "0.1", "--device", "cpu"]
@@ -184,6 +185,40 @@ def test_damaged_results_and_records_are_named_in_one_line(tmp_path: Path, capsy
     assert errors.count("\n") == 1
 
 
+def test_a_torn_log_does_not_stop_a_resume(tmp_path: Path) -> None:
+    from lucir.experiments import settings
+
+    setting = settings("quick", None, None, 0.1)[0]
+    run = setting.runs(setting.icarl(), 1)[0]
+    folder = tmp_path / "runs" / run.hash
+    folder.mkdir(parents=True)
+    (folder / "metrics.jsonl").write_text('{"images": 7}\n{"images": 5, "sec')
+    assert Store(tmp_path).trained(run) == 7
+
+
+def test_a_run_just_trained_replaces_its_committed_record(
+    finished: tuple[Path, subprocess.CompletedProcess[str]], tmp_path: Path
+) -> None:
+    """Drawn from the record first, then again from the run, whose hash is the same."""
+    from common.drawing import Painter
+    from common.store import write_record
+
+    store = Store(finished[0])
+    results = [r for p in sorted(store.runs.iterdir()) if p.is_dir() and (r := store.load(p.name))]
+    for result in results:
+        write_record(result, tmp_path / "records")
+    fresh = Store(tmp_path, [tmp_path / "records"])
+    data = plan.Data(None, tmp_path / "cache")
+    made = plan.make_plan("lucir", "quick", ["fig3a"], None, None, 0.1, fresh, data, "auto", draw=True, decode=False)
+    painter = Painter(made, tmp_path, "quick", 0.1, "command")
+    assert len(painter.draw_complete()) == 1
+    assert [r.recorded for r in painter.used.values()] == [True]
+    for result in results:
+        (fresh.runs / result.hash).symlink_to(store.runs / result.hash)
+    assert len(painter.draw_rest()) == 1
+    assert [r.recorded for r in painter.used.values()] == [False]
+
+
 def test_a_full_disk_while_drawing_does_not_stop_the_runs(
     finished: tuple[Path, subprocess.CompletedProcess[str]],
     monkeypatch: pytest.MonkeyPatch,
@@ -199,7 +234,7 @@ def test_a_full_disk_while_drawing_does_not_stop_the_runs(
         cli.main([*TINY, "--out", str(finished[0])], paper="lucir")
     captured = capsys.readouterr()
     assert ended.value.code == 1
-    assert "fig3a could not be written" in captured.err
+    assert "fig3a could not be drawn" in captured.err
     assert "Traceback" not in captured.err
 
 
