@@ -20,7 +20,7 @@ from common.incremental import Net
 from common.loader import DeviceImages
 from common.resnet import backbone
 from common.runs import Inputs, Schedule
-from common.training import Epoch, Stage, choose_device, fit
+from common.training import Stage, choose_device, fit
 
 
 def main() -> None:
@@ -60,15 +60,11 @@ def main() -> None:
     rates: dict[str, list[float]] = {"fit()": [], "fixed batch": []}
     for repeat in range(args.repeats + 1):  # the first warms up
         for name, source in (("fit()", images), ("fixed batch", FixedBatch())):
-
-            def keep(epoch: Epoch, optimiser: torch.optim.SGD) -> None:
-                pass
-
             stage = Stage(
                 "bench", schedule, torch.arange(count, device=device.torch), loss, net.parameters(), net.train
             )
             started = time.perf_counter()
-            fit(stage, source, (repeat,), keep)  # type: ignore[arg-type]
+            fit(stage, source, (repeat,), lambda epoch, optimiser: None)  # type: ignore[arg-type]
             if repeat:
                 rates[name].append(count / (time.perf_counter() - started))
     print(f"{args.network}, batch {args.batch}, {device.type} {device.precision}, {torch.get_num_threads()} threads")

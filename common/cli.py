@@ -202,7 +202,7 @@ def _train(plan: Plan, waiting: list[Run], args: Arguments) -> Iterator[Outcome]
         f"{threads} thread{'s' if threads > 1 else ''} each",
         flush=True,
     )
-    with _progress(max(sum(left), 1), len(todo)) as (advance, count):
+    with _progress(sum(left), len(todo)) as (advance, count):
         for outcome in launch(todo, job, finished, advance):
             count(outcome)
             yield outcome

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -101,7 +102,7 @@ class Painter:
             if self.preset in figure.presets and (self.folder / f"{figure.id}.png").exists():
                 self._draw(figure)
             self.rows.setdefault(figure.id, ReportRow(figure, None, why))
-        rows = list(self.rows.values())
+        rows = [self.rows[f.id] for f in (*self.plan.figures, *(f for f, _ in self.plan.skipped))]
         results, entries = list(self.used.values()), self.plan.published.entries
         context = ReportContext(
             labels=[*self.labels(), *(f"failed: {f}" for f in failures)],
@@ -117,11 +118,7 @@ class Painter:
     def summary(self) -> str:
         """How many figures were drawn and how the comparisons came out, in a line."""
         asked = [self.rows[f.id] for f in self.plan.figures]
-        drawn = [row for row in asked if row.drawing]
-        verdicts: dict[str, int] = {}
-        for row in drawn:
-            for comparison in row.drawing.comparisons if row.drawing else ():
-                word = verdict(comparison, self.full_schedule)
-                verdicts[word] = verdicts.get(word, 0) + 1
+        drawn = [row.drawing for row in asked if row.drawing]
+        verdicts = Counter(verdict(c, self.full_schedule) for drawing in drawn for c in drawing.comparisons)
         counts = ", ".join(f"{n} {word}" for word, n in verdicts.items())
         return f"{len(drawn)} of {len(asked)} figures in {self.folder} ({counts})"

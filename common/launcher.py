@@ -10,6 +10,7 @@ import subprocess
 import sys
 import threading
 import time
+import traceback
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
@@ -60,15 +61,9 @@ def train(run: Run, job: Job, progress: Callable[[int], None] = lambda images: N
             return DISK_FULL.format(job.out)
         return f"{type(error).__name__}: {error}"
     except Exception as error:  # one run's bug must not stop the others
-        sys.stderr.write(_traceback())
+        traceback.print_exc()
         return f"{type(error).__name__}: {error}"
     return ""
-
-
-def _traceback() -> str:
-    import traceback
-
-    return traceback.format_exc()
 
 
 def _train(run: Run, job: Job, progress: Callable[[int], None]) -> None:
