@@ -212,7 +212,7 @@ def _read_entry(entry: Path) -> Dataset | None:
     if meta is None:
         return None
     try:
-        arrays = [np.load(entry / f"{part}.npy", mmap_mode="r" if "images" in part else None) for part in _PARTS]
+        arrays = [np.load(entry / f"{part}.npy", mmap_mode="c" if "images" in part else None) for part in _PARTS]
     except (OSError, ValueError):
         return None
     images, labels, test_images, test_labels = arrays

@@ -27,8 +27,11 @@ class Images(Protocol):
 
     labels: Tensor
 
-    def epoch(self, indices: Tensor, batch: int, generator: torch.Generator) -> Iterator[tuple[Tensor, Tensor]]:
-        """Shuffled, augmented batches (float images [b, 3, h, w], labels [b]); the last may be smaller."""
+    def epoch(self, order: Tensor, batch: int, generator: torch.Generator) -> Iterator[tuple[Tensor, Tensor]]:
+        """The images of `order`, in that order, in augmented batches (float [b, 3, h, w], labels [b]).
+
+        The last batch may be smaller. An index that occurs twice is augmented anew each time.
+        """
 
     def plain(self, indices: Tensor, batch: int = 500, flip: Flip = "none") -> Iterator[Tensor]:
         """Un-augmented batches in the order given; `flip` mirrors them or reverses their colour channels."""
@@ -45,10 +48,15 @@ def open_images(dataset: Dataset, split: str, position: np.ndarray, inputs: Inpu
 
 
 class DeviceImages:
-    """All images as one uint8 tensor [n, 3, h, w] on the device; crop, flip and normalise are batched there."""
+    """All images as one uint8 tensor [n, 3, h, w] on the device; crop, flip and normalise are batched there.
+
+    On a CPU the tensor is a view of the array [n, h, w, 3], which is channels_last already: where the array is mapped
+    from disk, no memory is taken and processes share the pages.
+    """
 
     def __init__(self, images: np.ndarray, labels: Tensor, inputs: Inputs, device: torch.device) -> None:
-        self.images = torch.from_numpy(np.ascontiguousarray(images.transpose(0, 3, 1, 2))).to(device)
+        images = np.require(images, requirements=["C", "W"])  # as torch takes it; a cached array is so already
+        self.images = torch.from_numpy(images).permute(0, 3, 1, 2).to(device)
         self.labels = labels
         # (x/255 - mean)/std as one multiplication and one addition
         std = torch.tensor(inputs.std, device=device).view(1, 3, 1, 1)
@@ -58,16 +66,20 @@ class DeviceImages:
     def _normalise(self, images: Tensor) -> Tensor:
         return (images * self.scale + self.shift).contiguous(memory_format=torch.channels_last)
 
-    def epoch(self, indices: Tensor, batch: int, generator: torch.Generator) -> Iterator[tuple[Tensor, Tensor]]:
-        n, device = len(indices), self.images.device
-        order = indices[torch.randperm(n, generator=generator, device=device)]
-        shifts = torch.randint(2 * PAD + 1, (2, n), generator=generator, device=device)
-        flips = torch.rand(n, generator=generator, device=device) < 0.5
-        for start in range(0, n, batch):
-            part = slice(start, start + batch)
-            rows = order[part]
-            images = crop_flip(self.images[rows], shifts[0, part], shifts[1, part], flips[part])
-            yield self._normalise(images), self.labels[rows]
+    def plan(self, order: Tensor, generator: torch.Generator) -> Tensor:
+        """An epoch drawn ahead, int64 [4, n]: image, shift down, shift right, flip. Drawn on the CPU on any device."""
+        shifts = torch.randint(2 * PAD + 1, (2, len(order)), generator=generator)
+        flips = torch.rand(len(order), generator=generator) < 0.5
+        return torch.cat([order.cpu()[None], shifts, flips[None]]).to(self.images.device)
+
+    def take(self, plan: Tensor) -> tuple[Tensor, Tensor]:
+        """The batch that some columns of a plan describe, as in `epoch`."""
+        rows, down, right, flip = plan
+        return self._normalise(crop_flip(self.images[rows], down, right, flip.bool())), self.labels[rows]
+
+    def epoch(self, order: Tensor, batch: int, generator: torch.Generator) -> Iterator[tuple[Tensor, Tensor]]:
+        for part in self.plan(order, generator).split(batch, dim=1):
+            yield self.take(part)
 
     def plain(self, indices: Tensor, batch: int = 500, flip: Flip = "none") -> Iterator[Tensor]:
         for rows in indices.split(batch):
@@ -127,10 +139,8 @@ class ImageFiles:
         for images in loader:
             yield images.to(self.device, memory_format=torch.channels_last, non_blocking=cuda)
 
-    def epoch(self, indices: Tensor, batch: int, generator: torch.Generator) -> Iterator[tuple[Tensor, Tensor]]:
-        device = self.labels.device
-        order = indices[torch.randperm(len(indices), generator=generator, device=device)]
-        seeds = torch.randint(2**31, (len(indices),), generator=generator, device=device)
+    def epoch(self, order: Tensor, batch: int, generator: torch.Generator) -> Iterator[tuple[Tensor, Tensor]]:
+        seeds = torch.randint(2**31, (len(order),), generator=generator)
         items = list(zip(order.tolist(), seeds.tolist(), strict=True))
         batches = self._batches(items, batch, self.augment)
         for images, rows in zip(batches, order.split(batch), strict=True):

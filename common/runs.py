@@ -6,7 +6,7 @@ import dataclasses
 import hashlib
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any, Literal
 
@@ -19,6 +19,9 @@ CIFAR_MEAN = (0.5071, 0.4866, 0.4409)
 CIFAR_STD = (0.2009, 0.1984, 0.2023)  # LUCIR's official code; most others use larger ones
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
+
+ADDED = {"added": True}
+"""Metadata of a dataclass field that came later: at its default it is not hashed, so that earlier Runs keep theirs."""
 
 
 @dataclass(frozen=True)
@@ -35,11 +38,15 @@ class Schedule:
     nesterov: bool = False
     warmup: int = 0
     """Epochs over which the rate rises linearly to `lr`."""
+    warmup_by: Literal["epoch", "step"] = field(default="epoch", metadata=ADDED)
+    """epoch: lr/warmup in the first epoch, `lr` in the last; step: from 0, a little higher at every step."""
+    drop_last: bool = field(default=False, metadata=ADDED)
+    """Whether the last batch of an epoch is left out where it is smaller than `batch`."""
 
-    def lr_at(self, epoch: int) -> float:
-        """Learning rate during `epoch` (from 0)."""
+    def lr_at(self, epoch: int, done: float = 0.0) -> float:
+        """Learning rate in `epoch` (from 0) when the share `done` of its steps has been taken."""
         if epoch < self.warmup:
-            return self.lr * (epoch + 1) / self.warmup
+            return self.lr * (epoch + (1 if self.warmup_by == "epoch" else done)) / self.warmup
         return self.lr * self.gamma ** sum(epoch >= m for m in self.milestones)
 
     def scaled(self, scale: float) -> Schedule:
@@ -149,7 +156,11 @@ def repeated(seeds: Sequence[int], orders: Sequence[str] | None) -> tuple[tuple[
 def canonical(value: Any) -> Any:
     """JSON-ready form of nested dataclasses: class names and method versions are part of it."""
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
-        fields = {f.name: canonical(getattr(value, f.name)) for f in dataclasses.fields(value)}
+        fields = {
+            f.name: canonical(getattr(value, f.name))
+            for f in dataclasses.fields(value)
+            if not (f.metadata.get("added") and getattr(value, f.name) == f.default)
+        }
         version = getattr(value, "version", None)
         return {"type": type(value).__name__, **({"version": version} if version is not None else {}), **fields}
     if isinstance(value, (list, tuple)):

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from common.errors import InputError, RunFailed
+from common.graphs import make_steps
 from common.loader import Images
 from common.runs import Schedule
 
@@ -62,6 +63,11 @@ def seeded(device: torch.device, *keys: object) -> torch.Generator:
     return torch.Generator(device).manual_seed(int.from_bytes(digest[:8], "big") >> 1)
 
 
+def shuffled(indices: Tensor, generator: torch.Generator) -> Tensor:
+    """Every index once, in random order."""
+    return indices[torch.randperm(len(indices), generator=generator).to(indices.device)]
+
+
 @dataclass
 class Stage:
     """One stretch of optimisation: which images, which loss, which parameters."""
@@ -70,12 +76,18 @@ class Stage:
     schedule: Schedule
     indices: Tensor
     loss: Callable[[Tensor, Tensor], Tensor]
-    """(images, labels) -> scalar"""
+    """(images, labels) -> scalar. It reads nothing back from the device, so that the step can be a CUDA graph."""
     parameters: Iterable[nn.Parameter]
     set_mode: Callable[[], object]
     """Puts every module in train or eval mode; called at the start of each epoch."""
     frozen_rows: list[tuple[nn.Parameter, int]] = field(default_factory=list)
     """(parameter, n): its first n rows keep their bits, as in a group of learning rate and weight decay 0."""
+    no_decay: Iterable[nn.Parameter] = ()
+    """Those of `parameters` that weight decay leaves alone."""
+    sampler: Callable[[Tensor, torch.Generator], Tensor] = shuffled
+    """(indices, CPU generator) -> the indices of one epoch in the order they are trained on; repeats are allowed."""
+    on_epoch: Callable[[int], object] = lambda epoch: None
+    """(epoch from 0) sets what changes with the epoch, such as class weights: tensors in place, as a graph reads them."""
 
 
 @dataclass(frozen=True)
@@ -100,48 +112,82 @@ def fit(
     """Train a stage to its last epoch with SGD.
 
     seed: keys of the batch order and augmentation, to which the epoch is added. resume: (epochs already done, optimiser
-    state). after_epoch is called with the optimiser after every epoch, to log and save.
+    state). after_epoch is called with the optimiser after every epoch, to log and save. On CUDA the whole step is one
+    CUDA graph (see `common.graphs`), replayed for every batch.
 
     Raises RunFailed as soon as an epoch's mean loss is not finite; what after_epoch saved before stays.
     """
-    parameters = [p for p in stage.parameters if p.requires_grad]
-    schedule = stage.schedule
-    optimiser = torch.optim.SGD(
-        parameters,
-        lr=schedule.lr,
-        momentum=schedule.momentum,
-        weight_decay=schedule.weight_decay,
-        nesterov=schedule.nesterov,
-        fused=True,
-    )
+    optimiser = make_sgd(stage)
+    parameters = [p for group in optimiser.param_groups for p in group["params"]]
     frozen = [(p.data[:n], p.data[:n].clone()) for p, n in stage.frozen_rows]
+    schedule, device = stage.schedule, stage.indices.device
     first = 0
     if resume is not None:
         first, state = resume
         load_momentum(optimiser, state)
-    device = stage.indices.device
+    total = torch.zeros((), device=device)
+
+    def step(batch: Tensor, labels: Tensor) -> None:
+        loss = stage.loss(batch, labels)
+        optimiser.zero_grad(set_to_none=True)
+        loss.backward()
+        optimiser.step()
+        for rows, kept in frozen:
+            rows.copy_(kept)
+        total.add_(loss.detach() * len(labels))
+
+    steps = make_steps(images, step)
     for epoch in range(first, schedule.epochs):
         started = time.perf_counter()
         stage.set_mode()
-        lr = schedule.lr_at(epoch)
-        for group in optimiser.param_groups:
-            group["lr"] = lr
-        total = torch.zeros((), device=device)
-        for batch, labels in images.epoch(stage.indices, schedule.batch, seeded(device, *seed, epoch)):
-            loss = stage.loss(batch, labels)
-            optimiser.zero_grad(set_to_none=True)
-            loss.backward()
-            optimiser.step()
-            for rows, kept in frozen:
-                rows.copy_(kept)
-            total += loss.detach() * len(labels)
-        mean = float(total) / len(stage.indices)  # the one read from the device
+        stage.on_epoch(epoch)
+        total.zero_()
+        generator = seeded(torch.device("cpu"), *seed, epoch)
+        order = stage.sampler(stage.indices, generator)
+        if schedule.drop_last and len(order) >= schedule.batch:
+            order = order[: len(order) // schedule.batch * schedule.batch]
+        count = math.ceil(len(order) / schedule.batch)
+        for number, take_step in enumerate(steps.epoch(order, schedule.batch, generator)):
+            set_lr(optimiser, schedule.lr_at(epoch, number / count))
+            take_step()
+        mean = float(total) / len(order)  # the one read from the device
+        lr = round(schedule.lr_at(epoch, (count - 1) / count), 12)
         if not math.isfinite(mean):
             raise RunFailed(f"loss not finite in stage {stage.name}, epoch {epoch + 1}, lr {lr:g}")
-        if not all(bool(p.isfinite().all()) for p in parameters):  # by its last step, after the loss was taken
+        if not torch.stack([p.detach().isfinite().all() for p in parameters]).all():  # by its last step, after the loss
             raise RunFailed(f"weights not finite in stage {stage.name}, epoch {epoch + 1}, lr {lr:g}")
         seconds = time.perf_counter() - started
-        after_epoch(Epoch(stage.name, epoch + 1, lr, round(mean, 6), len(stage.indices), round(seconds, 3)), optimiser)
+        after_epoch(Epoch(stage.name, epoch + 1, lr, round(mean, 6), len(order), round(seconds, 3)), optimiser)
+
+
+def make_sgd(stage: Stage) -> torch.optim.SGD:
+    """The optimiser over what a stage trains. On CUDA its rate is a tensor, which a captured step reads anew."""
+    parameters = [p for p in stage.parameters if p.requires_grad]
+    spared = {id(p) for p in stage.no_decay}
+    schedule = stage.schedule
+    lr: float | Tensor = schedule.lr
+    if parameters and parameters[0].is_cuda:
+        lr = torch.tensor(schedule.lr, device=parameters[0].device)
+    groups = [
+        {"params": [p for p in parameters if id(p) not in spared], "weight_decay": schedule.weight_decay},
+        {"params": [p for p in parameters if id(p) in spared], "weight_decay": 0.0},
+    ]
+    return torch.optim.SGD(
+        [group for group in groups if group["params"]],
+        lr=lr,
+        momentum=schedule.momentum,
+        nesterov=schedule.nesterov,
+        fused=True,
+    )
+
+
+def set_lr(optimiser: torch.optim.SGD, lr: float) -> None:
+    """Set the rate of every group; a tensor keeps its place in memory, where a CUDA graph reads it."""
+    for group in optimiser.param_groups:
+        if isinstance(group["lr"], Tensor):
+            group["lr"].fill_(lr)
+        else:
+            group["lr"] = lr
 
 
 def momentum(optimiser: torch.optim.SGD) -> dict[str, Tensor]:
@@ -152,7 +198,7 @@ def momentum(optimiser: torch.optim.SGD) -> dict[str, Tensor]:
 
 def load_momentum(optimiser: torch.optim.SGD, buffers: dict[str, Tensor]) -> None:
     """Undo `momentum`, in each parameter's own memory format (the fused step needs both alike)."""
-    parameters = optimiser.param_groups[0]["params"]
+    parameters = [p for group in optimiser.param_groups for p in group["params"]]
     for i, buffer in buffers.items():
         p = parameters[int(i)]
         optimiser.state[p]["momentum_buffer"] = torch.empty_like(p).copy_(buffer)

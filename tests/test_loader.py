@@ -15,6 +15,7 @@ from torchvision.transforms import v2
 from common.datasets import Dataset
 from common.loader import DeviceImages, ImageFiles, crop_flip, open_images
 from common.runs import CIFAR_MEAN, CIFAR_STD, IMAGENET_INPUTS, Inputs
+from common.training import shuffled
 
 CPU = torch.device("cpu")
 
@@ -105,19 +106,31 @@ def test_offsets_and_flips_are_distributed_as_torchvisions() -> None:
         assert chisquare(counts).pvalue > 1e-3
 
 
-def test_an_epoch_has_every_image_once_and_keeps_the_partial_batch() -> None:
-    images, indices = plain_images(50), torch.arange(5, 42)
-    batches = list(images.epoch(indices, 16, generator(0)))
+def test_an_epoch_keeps_the_order_given_and_the_partial_batch() -> None:
+    images, order = plain_images(50), torch.arange(41, 4, -1)
+    batches = list(images.epoch(order, 16, generator(0)))
     assert [len(b) for b, _ in batches] == [16, 16, 5] and [len(labels) for _, labels in batches] == [16, 16, 5]
-    order = torch.cat([labels for _, labels in batches]).tolist()
-    assert sorted(order) == indices.tolist() and order != indices.tolist()
+    assert torch.equal(torch.cat([labels for _, labels in batches]), order)
+
+
+def test_an_image_drawn_twice_is_augmented_twice() -> None:
+    (batch, labels), *_ = plain_images(3).epoch(torch.tensor([1] * 64), 64, generator(0))
+    assert (labels == 1).all() and len({image.numpy().tobytes() for image in batch}) > 40
+
+
+def test_shuffling_takes_every_index_once() -> None:
+    indices = torch.arange(5, 42)
+    order = shuffled(indices, generator(0))
+    assert sorted(order.tolist()) == indices.tolist() and order.tolist() != indices.tolist()
+    assert torch.equal(order, shuffled(indices, generator(0)))
+    assert not torch.equal(order, shuffled(indices, generator(1)))
 
 
 def test_the_generator_decides_an_epoch() -> None:
     images, indices = plain_images(30), torch.arange(30)
     first, again, other = (list(images.epoch(indices, 8, generator(s))) for s in (1, 1, 2))
     assert all(torch.equal(a, b) and torch.equal(la, lb) for (a, la), (b, lb) in zip(first, again, strict=True))
-    assert [la.tolist() for _, la in first] != [lb.tolist() for _, lb in other]
+    assert not all(torch.equal(a, b) for (a, _), (b, _) in zip(first, other, strict=True))
 
 
 @pytest.mark.parametrize(("flip", "expected"), [
@@ -199,10 +212,9 @@ def test_an_epoch_of_files(large: ImageFiles) -> None:
 
 def test_augmentation_of_files_is_torchvisions(large: ImageFiles, files: tuple[Path, ...]) -> None:
     """The same seeds through RandomResizedCrop and a flip written out with Pillow's resize."""
-    g, indices = generator(4), torch.arange(7)
-    order = torch.randperm(7, generator=g).tolist()
-    seeds = torch.randint(2**31, (7,), generator=g).tolist()
-    (batch, labels), *_ = large.epoch(indices, 7, generator(4))
+    order = [3, 0, 6, 2, 1, 5, 4]
+    seeds = torch.randint(2**31, (7,), generator=generator(4)).tolist()
+    (batch, labels), *_ = large.epoch(torch.tensor(order), 7, generator(4))
     assert labels.tolist() == order
     for image, row, seed in zip(batch, order, seeds, strict=True):
         torch.manual_seed(seed)

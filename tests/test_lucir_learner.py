@@ -23,7 +23,7 @@ from common.memory import ExemplarMemory, herd
 from common.runs import Inputs, Protocol, Run, Schedule
 from common.splits import class_order
 from common.store import Store
-from common.training import Device, Stage, fit, seeded
+from common.training import Device, Stage, fit, seeded, shuffled
 from lucir.learner import LEARNERS, ICaRLLearner, LUCIRLearner
 from lucir.losses import margin_ranking
 from lucir.methods import LUCIR, Base, ICaRL, Method
@@ -141,8 +141,9 @@ def test_a_phase_is_the_papers(name: str, tiny_run: MakeRun, tiny_data: Dataset,
         for epoch, lr in enumerate(rates):
             net.train(not frozen_extractor)
             optimiser.param_groups[0]["lr"] = lr
-            keys = (torch.device("cpu"), run.seed, "phase", phase.index, stage.name, epoch)
-            for images, labels in learner.context.train.epoch(stage.indices, schedule.batch, seeded(*keys)):
+            generator = seeded(torch.device("cpu"), run.seed, "phase", phase.index, stage.name, epoch)
+            order = shuffled(stage.indices, generator)
+            for images, labels in learner.context.train.epoch(order, schedule.batch, generator):
                 kept = net.head.weight.data[:lower].clone()
                 net.zero_grad()
                 official_loss(run, twin, teacher, images, labels, phase.num_old).backward()
@@ -215,7 +216,9 @@ def test_finetuning_trains_what_its_flag_says(flag: int, tiny_run: MakeRun, tiny
 
     def watch(learner: Any, phase: Phase, stage: Stage) -> None:
         if stage.name == "finetune":
-            images, labels = next(iter(learner.context.train.epoch(stage.indices, 12, seeded(CPU.torch, 0))))
+            generator = seeded(CPU.torch, 0)
+            order = shuffled(stage.indices, generator)
+            images, labels = next(iter(learner.context.train.epoch(order, 12, generator)))
             learner.net.eval()
             with torch.no_grad():
                 plain = learner.objective(learner.net.features(images), images, labels, None)
@@ -507,14 +510,18 @@ def test_which_head_and_last_relu(tiny_run: MakeRun, tiny_data: Dataset) -> None
 
 
 class Numbers:
-    """Images that are rows of a matrix, in an order that does not depend on the generator."""
+    """Images that are rows of a matrix."""
 
     def __init__(self, x: Tensor, y: Tensor) -> None:
         self.x, self.labels = x, y
 
-    def epoch(self, indices: Tensor, batch: int, generator: torch.Generator) -> Iterator[tuple[Tensor, Tensor]]:
-        for rows in indices.split(batch):
+    def epoch(self, order: Tensor, batch: int, generator: torch.Generator) -> Iterator[tuple[Tensor, Tensor]]:
+        for rows in order.split(batch):
             yield self.x[rows], self.labels[rows]
+
+
+def in_order(indices: Tensor, generator: torch.Generator) -> Tensor:
+    return indices
 
 
 @pytest.mark.parametrize("nesterov", [False, True])
@@ -531,7 +538,7 @@ def test_fit_is_sgd_with_momentum_by_hand(nesterov: bool) -> None:
     def loss(a: Tensor, b: Tensor) -> Tensor:
         return ((a @ parameter.T).sum(1) - b).square().mean()
 
-    stage = Stage("toy", schedule, torch.arange(7), loss, [parameter], lambda: None, [(parameter, 1)])
+    stage = Stage("toy", schedule, torch.arange(7), loss, [parameter], lambda: None, [(parameter, 1)], sampler=in_order)
     fit(stage, images, (0,), lambda epoch, optimiser: reported.append((epoch.epoch, epoch.lr, epoch.loss)))  # type: ignore[arg-type]
     velocity, expected = np.zeros_like(w), []
     for epoch, lr in enumerate([0.1, 0.1, 0.05, 0.05]):

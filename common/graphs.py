@@ -1,0 +1,110 @@
+"""One training step after another: called from Python, or on CUDA captured once and replayed as a graph.
+
+A small network's step is hundreds of kernels of a few microseconds, fewer than Python takes to launch them. A CUDA
+graph launches them all at once, from the cutting of the batch to the optimiser. Nothing falls back silently: a step
+that cannot be captured ends the run, and `Counts` say how many steps went which way.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections import Counter
+from collections.abc import Callable, Iterator
+from functools import partial
+from typing import Protocol
+
+import torch
+from torch import Tensor
+
+from common.errors import RunFailed
+from common.loader import DeviceImages, Images
+
+Step = Callable[[Tensor, Tensor], None]
+"""(images, labels) -> one update of the weights."""
+
+_capturing = threading.Lock()  # one capture at a time in a process; other threads go on replaying
+
+
+class Steps(Protocol):
+    """The steps of an epoch, each to be called once, in order."""
+
+    counts: Counter[str]
+    """Steps taken by path: "eager", "graph"; and "captured" graphs."""
+
+    def epoch(self, order: Tensor, batch: int, generator: torch.Generator) -> Iterator[Callable[[], None]]: ...
+
+
+def make_steps(images: Images, step: Step) -> Steps:
+    """Graphs for images that live on a CUDA device, else steps called from Python."""
+    if isinstance(images, DeviceImages) and images.images.is_cuda:
+        return GraphSteps(images, step, cuda_graph)
+    return EagerSteps(images, step)
+
+
+class EagerSteps:
+    """Every step is called from Python: on a CPU, and where images are read from files."""
+
+    def __init__(self, images: Images, step: Step) -> None:
+        self.images, self.step, self.counts = images, step, Counter[str]()
+
+    def epoch(self, order: Tensor, batch: int, generator: torch.Generator) -> Iterator[Callable[[], None]]:
+        for images, labels in self.images.epoch(order, batch, generator):
+            self.counts["eager"] += 1
+            yield partial(self.step, images, labels)
+
+
+class GraphSteps:
+    """Every step replays a graph; there is one for each batch size, which are two where the last batch is smaller.
+
+    A graph reads the same memory at every replay. So an epoch's plan lies in one buffer, and a counter on the device,
+    which the graph itself moves on, says which columns are the next batch. The first step of each size is called from
+    Python: it does its work, and what libraries set up on first use is then in place.
+    """
+
+    def __init__(self, images: DeviceImages, step: Step, capture: Callable[[Callable[[], None]], Callable[[], None]]):
+        self.images, self.step, self.capture, self.counts = images, step, capture, Counter[str]()
+        self.plan = torch.empty(4, 0, dtype=torch.long, device=images.images.device)
+        self.next = torch.zeros((), dtype=torch.long, device=self.plan.device)
+        self.graphs: dict[int, Callable[[], None]] = {}
+        self.warm: set[int] = set()
+
+    def epoch(self, order: Tensor, batch: int, generator: torch.Generator) -> Iterator[Callable[[], None]]:
+        plan = self.images.plan(order, generator)
+        if plan.shape != self.plan.shape:
+            self.plan = torch.empty_like(plan)
+            self.graphs.clear()  # they read the old buffer
+        self.plan.copy_(plan)
+        self.next.zero_()
+        for start in range(0, len(order), batch):
+            yield partial(self._step, min(batch, len(order) - start))
+
+    def _step(self, size: int) -> None:
+        if size not in self.graphs and size in self.warm:
+            try:
+                self.graphs[size] = self.capture(partial(self._body, size))
+            except RuntimeError as error:
+                reason = str(error).strip().splitlines()[0]
+                raise RunFailed(f"the training step cannot be captured as a CUDA graph: {reason}") from error
+            self.counts["captured"] += 1
+        if size in self.graphs:
+            self.counts["graph"] += 1
+            self.graphs[size]()
+        else:
+            self.counts["eager"] += 1
+            self.warm.add(size)
+            self._body(size)
+
+    def _body(self, size: int) -> None:
+        columns = self.next + torch.arange(size, device=self.next.device)
+        self.step(*self.images.take(self.plan[:, columns]))
+        self.next.add_(size)
+
+
+def cuda_graph(body: Callable[[], None]) -> Callable[[], None]:
+    """Record the kernels of `body`, which is not run, and return what launches them all."""
+    graph = torch.cuda.CUDAGraph()
+    with _capturing:
+        torch.cuda.current_stream().synchronize()
+        with torch.cuda.graph(graph, stream=torch.cuda.Stream(), capture_error_mode="thread_local"):
+            body()
+    return graph.replay
