@@ -87,7 +87,7 @@ class Stage:
     sampler: Callable[[Tensor, torch.Generator], Tensor] = shuffled
     """(indices, CPU generator) -> the indices of one epoch in the order they are trained on; repeats are allowed."""
     on_epoch: Callable[[int], object] = lambda epoch: None
-    """(epoch from 0) sets what changes with the epoch, such as class weights: tensors in place, as a graph reads them."""
+    """(epoch from 0) sets what changes with it, such as class weights: tensors in place, where a graph reads them."""
 
 
 @dataclass(frozen=True)
