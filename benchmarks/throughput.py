@@ -1,77 +1,395 @@
-"""Training throughput: the loop of fit() against the same step on one fixed batch, which is the compute limit.
+"""How fast training is, beside what the machine could do and beside the conventional loop; all in one run.
 
-    python benchmarks/throughput.py [--network resnet32] [--batch 128] [--batches 12] [--repeats 5]
+    python benchmarks/throughput.py [--parts training packed features startup memory profile] [--json FILE]
 
-Both sides are measured in turn in one process, so that the machine's drift hits both alike. Prints medians and spread.
+The sides of each comparison are measured in turn, repeat after repeat, so that the machine's drift hits all alike:
+quote the ratios. Prints tables of medians with the range of the repeats; README.md beside this file explains them.
 """
 
 from __future__ import annotations
 
 import argparse
+import json
+import os
+import platform
+import resource
 import statistics
+import subprocess
+import sys
+import tempfile
 import time
+from collections.abc import Callable
+from pathlib import Path
 
 import numpy as np
 import torch
 import torch.nn.functional as F
 
 from common.heads import LinearHead
-from common.incremental import Net
+from common.incremental import Net, extract, frozen_copy
 from common.loader import DeviceImages
+from common.memory import herd
+from common.metrics import nearest_mean
 from common.resnet import backbone
 from common.runs import Inputs, Schedule
-from common.training import Stage, choose_device, fit
+from common.training import Device, Stage, choose_device, fit
+
+CLASSES, BATCH = 50, 128
+Table = dict[str, list[float]]
+
+
+class Ours:
+    """A network, random images on the device, and training on them through fit()."""
+
+    def __init__(self, network: str, steps: int, device: Device) -> None:
+        self.count, self.device = steps * BATCH, device
+        self.pixels, self.labels = random_images(self.count)
+        labels = torch.from_numpy(self.labels).to(device.torch)
+        self.images = DeviceImages(self.pixels, labels, Inputs(), device.torch)
+        body = backbone(network, seed=0)
+        self.net = Net(body, LinearHead(body.out_features, CLASSES), device)  # type: ignore[arg-type]
+
+    def loss(self, images: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+        return F.cross_entropy(self.net(images), labels)
+
+    def epochs(self, number: int) -> list[float]:
+        """Seconds of each of `number` epochs of one stage, as fit() reports them."""
+        seconds: list[float] = []
+        indices = torch.arange(self.count, device=self.device.torch)
+        schedule = Schedule(epochs=number, lr=0.01, batch=BATCH)
+        stage = Stage("bench", schedule, indices, self.loss, self.net.parameters(), self.net.train)
+        fit(stage, self.images, (0,), lambda epoch, _: seconds.append(epoch.seconds))
+        return seconds
+
+    def fixed_batch(self) -> Callable[[], None]:
+        """The same step on one batch that is ready: what is left is what the hardware can do.
+
+        On CUDA it is a captured graph too, so that only cutting and augmenting batches is missing.
+        """
+        from common.graphs import cuda_graph
+        from common.training import make_sgd
+
+        rows = torch.arange(BATCH, device=self.device.torch)
+        images, labels = next(iter(self.images.plain(rows, BATCH))), self.images.labels[rows]
+        stage = Stage("bench", Schedule(1, lr=0.01), rows, self.loss, self.net.parameters(), self.net.train)
+        optimiser = make_sgd(stage, lr_in_tensor=self.device.type == "cuda")
+
+        def step() -> None:
+            optimiser.zero_grad(set_to_none=True)
+            self.loss(images, labels).backward()
+            optimiser.step()
+
+        self.net.train()
+        step()
+        return cuda_graph(step) if self.device.type == "cuda" else step
+
+
+def random_images(count: int) -> tuple[np.ndarray, np.ndarray]:
+    rng = np.random.default_rng(0)
+    return rng.integers(0, 256, (count, 32, 32, 3), dtype=np.uint8), rng.integers(0, CLASSES, count)
+
+
+def synchronise(device: Device) -> None:
+    if device.type == "cuda":
+        torch.cuda.synchronize()
+
+
+def timed(action: Callable[[], object], device: Device) -> float:
+    synchronise(device)
+    started = time.perf_counter()
+    action()
+    synchronise(device)
+    return time.perf_counter() - started
+
+
+def training(network: str, steps: int, repeats: int, device: Device, workers: int) -> Table:
+    """Images/s of fit(), of the same step on one fixed batch, and of the conventional loop."""
+    from conventional import Conventional  # its imports alone take 300 MiB, which are not ours
+
+    ours = Ours(network, steps, device)
+    fixed = ours.fixed_batch()
+    schedule = Schedule(epochs=1, lr=0.01, batch=BATCH)
+    theirs = Conventional(network, ours.pixels, ours.labels, CLASSES, schedule, device.torch, workers)
+    rates: Table = {"(a) fit()": [], "(b) fixed batch": [], "(c) conventional": []}
+    for repeat in range(repeats + 1):  # the first warms up
+        # A stage's first epoch on CUDA captures its graphs: two of 160 in a real stage, all of it in one epoch.
+        (*_, seconds) = ours.epochs(2 if device.type == "cuda" else 1)
+        row = [seconds, timed(lambda: [fixed() for _ in range(steps)], device), timed(theirs.epoch, device)]
+        for values, took in zip(rates.values(), row, strict=True):
+            values += [ours.count / took] if repeat else []
+    return rates
+
+
+def packed(network: str, steps: int, repeats: int, device: Device, jobs: int) -> Table:
+    """Images/s of one run with all threads, and of `jobs` runs side by side, together."""
+    cores = os.cpu_count() or 1
+    rates: Table = {f"1 process, {cores} threads": [], f"{jobs} processes, {max(1, cores // jobs)} threads each": []}
+    if device.type == "cuda":
+        rates[f"{jobs} streams of one process"] = []
+    for _ in range(repeats):
+        row = [_processes(network, steps, device, 1, cores), _processes(network, steps, device, jobs, cores // jobs)]
+        if device.type == "cuda":
+            row.append(_streams(network, steps, device, jobs))
+        for values, rate in zip(rates.values(), row, strict=True):
+            values.append(rate)
+    return rates
+
+
+def _processes(network: str, steps: int, device: Device, jobs: int, threads: int) -> float:
+    """Images/s of `jobs` worker processes together, over the seconds in which all of them train."""
+    words = [network, str(steps), device.type, device.precision, str(max(1, threads))]
+    workers = [
+        subprocess.Popen(
+            [sys.executable, __file__, "--worker", *words], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+        )
+        for _ in range(jobs)
+    ]
+    for worker in workers:
+        assert worker.stdout and worker.stdout.readline().strip() == "ready"
+    for worker in workers:
+        assert worker.stdin
+        worker.stdin.write("go\n")
+        worker.stdin.flush()
+    return sum(float(worker.communicate()[0]) for worker in workers)
+
+
+def _worker(network: str, steps: str, device: str, precision: str, threads: str) -> None:
+    """One process of `_processes`: warm up, wait for the others, train, print images/s."""
+    torch.set_num_threads(int(threads))
+    ours = Ours(network, int(steps), Device(device, precision))
+    ours.epochs(1)
+    print("ready", flush=True)
+    sys.stdin.readline()
+    seconds = ours.epochs(3)
+    print(len(seconds) * ours.count / sum(seconds), flush=True)
+
+
+def _streams(network: str, steps: int, device: Device, jobs: int) -> float:
+    """Images/s of `jobs` threads together, each with its own CUDA stream and graphs."""
+    import threading
+
+    barrier, rates = threading.Barrier(jobs), list[float]()
+
+    def work() -> None:
+        with torch.cuda.stream(torch.cuda.Stream()):
+            ours = Ours(network, steps, device)
+            ours.epochs(2)
+            barrier.wait()
+            _, *seconds = ours.epochs(4)  # the first captures
+            rates.append(len(seconds) * ours.count / sum(seconds))
+
+    threads = [threading.Thread(target=work) for _ in range(jobs)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    return sum(rates)
+
+
+def herd_in_loops(features: torch.Tensor, count: int) -> list[int]:
+    """Herding one class as a triple loop: candidates inside picks (inside classes)."""
+    x = F.normalize(features.double(), dim=1)
+    mean, total, picked = x.mean(0), torch.zeros_like(x[0]), list[int]()
+    for k in range(count):
+        best, smallest = -1, float("inf")
+        for i in range(len(x)):
+            if i not in picked:
+                distance = float((mean - (total + x[i]) / (k + 1)).norm())
+                if distance < smallest:
+                    best, smallest = i, distance
+        picked.append(best)
+        total = total + x[best]
+    return picked
+
+
+def features(repeats: int, device: Device) -> Table:
+    """Milliseconds of what follows a phase: features of 2,000 images, herding 20 of 500 in 10 classes, NME."""
+    ours = Ours("resnet32", 16, device)
+    rows = torch.arange(2000, device=device.torch)
+    x = torch.rand(10, 500, 64, device=device.torch)
+    means = torch.rand(100, 64, device=device.torch)
+    queries = torch.rand(10_000, 64, device=device.torch)
+    cases: dict[str, Callable[[], object]] = {
+        "features of 2,000 images": lambda: extract(ours.net, ours.images, rows),
+        "herding 10 classes": lambda: [herd(f, 20) for f in x],
+        "herding 10 classes, triple loop": lambda: [herd_in_loops(f, 20) for f in x[:1].cpu()],
+        "NME of 10,000 images, 100 classes": lambda: nearest_mean(queries, means),
+    }
+    times: Table = {name: [] for name in cases}
+    for _ in range(repeats):
+        for name, action in cases.items():
+            scale = 10 if "triple" in name else 1  # one class was timed
+            times[name].append(1000 * scale * timed(action, device))
+    return times
+
+
+def startup(repeats: int) -> Table:
+    """Seconds from the shell to the end of --help and --list."""
+    times: Table = {"--help": [], "--list": []}
+    for _ in range(repeats):
+        for word, values in times.items():
+            started = time.perf_counter()
+            command = [sys.executable, "-m", "lucir.reproduce", word]
+            subprocess.run(command, check=True, capture_output=True, cwd=Path(__file__).parents[1])
+            values.append(time.perf_counter() - started)
+    return times
+
+
+def memory(device: Device) -> Table:
+    """MiB of a process that trains on a data set of CIFAR's size with a teacher, evaluates and saves: its peak."""
+    with tempfile.TemporaryDirectory() as folder:
+        pixels, _ = random_images(50_000)
+        np.save(Path(folder, "images.npy"), pixels)
+        words = ["--memory", folder, device.type, device.precision]
+        found = subprocess.run([sys.executable, __file__, *words], check=True, capture_output=True, text=True).stdout
+    return {name: [float(value)] for name, value in json.loads(found).items()}
+
+
+def _memory_worker(folder: str, device: str, precision: str) -> None:
+    chosen = Device(device, precision)
+    pixels = np.load(Path(folder, "images.npy"), mmap_mode="c")
+    images = DeviceImages(pixels, torch.arange(50_000, device=chosen.torch) % CLASSES, Inputs(), chosen.torch)
+    before = _peak()
+    body = backbone("resnet32", seed=0)
+    net = Net(body, LinearHead(body.out_features, CLASSES), chosen)  # type: ignore[arg-type]
+    teacher = frozen_copy(net)
+
+    def loss(batch: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+        with torch.no_grad():
+            old = teacher.features(batch)
+        features = net.features(batch)
+        return F.cross_entropy(net.head(features), labels) + (features - old).square().mean()
+
+    rows = torch.arange(0, 50_000, 97, device=chosen.torch)
+    stage = Stage("bench", Schedule(1, lr=0.01), rows, loss, net.parameters(), net.train)
+    fit(stage, images, (0,), lambda epoch, optimiser: None)
+    extract(net, images, torch.arange(2000, device=chosen.torch))
+    pages = int(pixels.reshape(-1, 4096)[:, 0].sum() >= 0)  # every page of the data set touched, as a long run does
+    print(json.dumps({"before training": before, "peak": _peak() * pages}))
+
+
+def _peak() -> float:
+    """Peak resident memory of this process in MiB, pages shared with other processes included."""
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (1024 if sys.platform == "linux" else 2**20)
+
+
+def profile(network: str, device: Device, repeats: int) -> Table:
+    """Milliseconds of the parts of one step, each waited for: ours called from Python, and the conventional loop's."""
+    from conventional import Conventional
+
+    ours = Ours(network, 2, device)
+    schedule = Schedule(epochs=1, lr=0.01, batch=BATCH)
+    theirs = Conventional(network, ours.pixels, ours.labels, CLASSES, schedule, device.torch, workers=0)
+    optimiser = torch.optim.SGD(ours.net.parameters(), 0.01, momentum=0.9, weight_decay=5e-4, fused=True)
+    order, generator = torch.arange(BATCH), torch.Generator().manual_seed(0)
+    ours.net.train(), theirs.net.train()
+    table, last = dict[str, list[float]](), time.perf_counter()
+
+    def lap(name: str) -> None:
+        nonlocal last
+        synchronise(device)
+        table.setdefault(name, []).append(1000 * (time.perf_counter() - last))
+        last = time.perf_counter()
+
+    for _ in range(repeats + 1):
+        last = time.perf_counter()
+        images, labels = next(iter(ours.images.epoch(order, BATCH, generator)))
+        lap("ours: batch")
+        loss = ours.loss(images, labels)
+        lap("ours: forward and loss")
+        optimiser.zero_grad()
+        loss.backward()
+        lap("ours: backward")
+        optimiser.step()
+        lap("ours: optimiser")
+        images, labels = (x.to(device.torch) for x in next(iter(theirs.loader)))
+        lap("conventional: batch, on one core")
+        loss = F.cross_entropy(theirs.net(images), labels)
+        lap("conventional: forward and loss")
+        theirs.optimiser.zero_grad()
+        loss.backward()
+        lap("conventional: backward")
+        theirs.optimiser.step()
+        loss.item()
+        lap("conventional: optimiser and item()")
+    return {name: values[1:] for name, values in table.items()}
+
+
+def show(title: str, unit: str, table: Table) -> None:
+    print(f"\n{title}")
+    for name, values in table.items():
+        print(f"  {name:36} {statistics.median(values):11.1f} {unit}   {min(values):.1f} - {max(values):.1f}")
+
+
+def ratio(over: list[float], under: list[float]) -> str:
+    values = [a / b for a, b in zip(over, under, strict=True)]
+    return f"{statistics.median(values):.3f} ({min(values):.3f} - {max(values):.3f})"
+
+
+def machine(device: Device) -> dict[str, str | int]:
+    from common.launcher import _cpu_name
+
+    name = torch.cuda.get_device_name() if device.type == "cuda" else _cpu_name()
+    return {"device": name, "precision": device.precision, "threads": torch.get_num_threads(),
+            "torch": torch.__version__, "python": platform.python_version()}  # fmt: skip
+
+
+PARTS = ("training", "packed", "features", "startup", "memory", "profile")
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--network", default="resnet32")
-    parser.add_argument("--batch", type=int, default=128)
-    parser.add_argument("--batches", type=int, default=12, help="steps in one measurement")
+    parser.add_argument("--parts", nargs="+", choices=PARTS, default=PARTS)
+    parser.add_argument("--networks", nargs="+", default=["resnet32", "resnet18"])
     parser.add_argument("--repeats", type=int, default=5)
+    parser.add_argument("--device", default="auto")
     parser.add_argument("--precision", default="auto")
-    parser.add_argument("--threads", type=int, default=0, help="CPU threads; 0: torch's choice")
+    parser.add_argument("--jobs", type=int, default=0, help="runs packed on the device; 0: 4 on CUDA, else one a core")
+    parser.add_argument(
+        "--workers", type=int, default=-1, help="of the conventional loop; -1: 8 on CUDA, else a core's"
+    )
+    parser.add_argument("--json", type=Path, help="write every measurement there")
+    parser.add_argument("--worker", nargs=5, help=argparse.SUPPRESS)
+    parser.add_argument("--memory", nargs=3, help=argparse.SUPPRESS)
     args = parser.parse_args()
-    if args.threads:
-        torch.set_num_threads(args.threads)
+    if args.worker:
+        return _worker(*args.worker)
+    if args.memory:
+        return _memory_worker(*args.memory)
 
-    device = choose_device("auto", args.precision)
-    count = args.batch * args.batches
-    rng = np.random.default_rng(0)
-    labels = torch.from_numpy(rng.integers(0, 50, count)).to(device.torch)
-    pixels = rng.integers(0, 256, (count, 32, 32, 3), dtype=np.uint8)
-    images = DeviceImages(pixels, labels, Inputs(), device.torch)
-    body = backbone(args.network, seed=0)
-    net = Net(body, LinearHead(body.out_features, 50), device)
-
-    def loss(batch: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
-        return F.cross_entropy(net(batch), targets)
-
-    class FixedBatch:
-        """The same normalised batch again and again: nothing but the step is left."""
-
-        batch = next(images.plain(torch.arange(args.batch, device=device.torch), args.batch))
-
-        def epoch(self, indices: torch.Tensor, batch: int, generator: torch.Generator):
-            for _ in range(args.batches):
-                yield self.batch, labels[: args.batch]
-
-    schedule = Schedule(epochs=1, lr=0.01, batch=args.batch)
-    rates: dict[str, list[float]] = {"fit()": [], "fixed batch": []}
-    for repeat in range(args.repeats + 1):  # the first warms up
-        for name, source in (("fit()", images), ("fixed batch", FixedBatch())):
-            stage = Stage(
-                "bench", schedule, torch.arange(count, device=device.torch), loss, net.parameters(), net.train
+    device = choose_device(args.device, args.precision)
+    cuda = device.type == "cuda"
+    workers = args.workers if args.workers >= 0 else 8 if cuda else os.cpu_count() or 1
+    steps = {"resnet8-half": 48, "resnet32": 192 if cuda else 8, "resnet18": 96 if cuda else 1}
+    measured: dict[str, Table] = {}
+    print(json.dumps(machine(device)))
+    if "training" in args.parts:
+        for network in args.networks:
+            table = measured[f"training {network}"] = training(
+                network, steps.get(network, 8), args.repeats, device, workers
             )
-            started = time.perf_counter()
-            fit(stage, source, (repeat,), lambda epoch, optimiser: None)  # type: ignore[arg-type]
-            if repeat:
-                rates[name].append(count / (time.perf_counter() - started))
-    print(f"{args.network}, batch {args.batch}, {device.type} {device.precision}, {torch.get_num_threads()} threads")
-    for name, values in rates.items():
-        print(f"{name:12} {statistics.median(values):9.0f} images/s   {min(values):.0f} - {max(values):.0f}")
-    ratios = [a / b for a, b in zip(*rates.values(), strict=True)]
-    print(f"{'ratio':12} {statistics.median(ratios):9.3f}            {min(ratios):.3f} - {max(ratios):.3f}")
+            show(f"training {network}, batch {BATCH}; conventional with {workers} workers", "images/s", table)
+            ours, fixed, theirs = table.values()
+            print(f"  (a)/(b) {ratio(ours, fixed)}   (a)/(c) {ratio(ours, theirs)}")
+    if "packed" in args.parts:
+        for network in ("resnet8-half", "resnet32"):
+            jobs = args.jobs or (4 if cuda else os.cpu_count() or 1)
+            table = measured[f"packed {network}"] = packed(network, steps[network], args.repeats, device, jobs)
+            show(f"packed {network}, all runs together", "images/s", table)
+            (_, alone), *others = table.items()
+            for name, values in others:
+                print(f"  {name}, over one: {ratio(values, alone)}")
+    for name, unit, measure in (
+        ("features", "ms", lambda: features(args.repeats, device)),
+        ("startup", "s", lambda: startup(args.repeats)),
+        ("memory", "MiB", lambda: memory(device)),
+        ("profile", "ms", lambda: profile("resnet32", device, args.repeats)),
+    ):
+        if name in args.parts:
+            measured[name] = measure()
+            show(name, unit, measured[name])
+    if args.json:
+        args.json.write_text(json.dumps({"machine": machine(device), "batch": BATCH, "measured": measured}, indent=1))
 
 
 if __name__ == "__main__":

@@ -21,6 +21,8 @@ from common.loader import DeviceImages, Images
 
 Step = Callable[[Tensor, Tensor], None]
 """(images, labels) -> one update of the weights."""
+Capture = Callable[[Callable[[], None]], Callable[[], None]]
+"""Records what a function does on the device, without doing it, and returns what does it again."""
 
 _capturing = threading.Lock()  # one capture at a time in a process; other threads go on replaying
 
@@ -34,10 +36,16 @@ class Steps(Protocol):
     def epoch(self, order: Tensor, batch: int, generator: torch.Generator) -> Iterator[Callable[[], None]]: ...
 
 
-def make_steps(images: Images, step: Step) -> Steps:
-    """Graphs for images that live on a CUDA device, else steps called from Python."""
-    if isinstance(images, DeviceImages) and images.images.is_cuda:
-        return GraphSteps(images, step, cuda_graph)
+def capture_for(images: Images) -> Capture | None:
+    """How steps on these images are captured: as CUDA graphs where the images live on a CUDA device, else not."""
+    return cuda_graph if isinstance(images, DeviceImages) and images.images.is_cuda else None
+
+
+def make_steps(images: Images, step: Step, capture: Capture | None) -> Steps:
+    """Steps that are captured where `capture` says how, else called from Python."""
+    if capture:
+        assert isinstance(images, DeviceImages)
+        return GraphSteps(images, step, capture)
     return EagerSteps(images, step)
 
 
@@ -61,7 +69,7 @@ class GraphSteps:
     Python: it does its work, and what libraries set up on first use is then in place.
     """
 
-    def __init__(self, images: DeviceImages, step: Step, capture: Callable[[Callable[[], None]], Callable[[], None]]):
+    def __init__(self, images: DeviceImages, step: Step, capture: Capture) -> None:
         self.images, self.step, self.capture, self.counts = images, step, capture, Counter[str]()
         self.plan = torch.empty(4, 0, dtype=torch.long, device=images.images.device)
         self.next = torch.zeros((), dtype=torch.long, device=self.plan.device)

@@ -221,7 +221,8 @@ def _train(learner: Learner, phase: Phase, workspace: Workspace, inside: Saved |
             meta = {"phase": phase.index, "stage": number, "epoch": epoch.epoch}
             workspace.checkpoint(lambda: (_tensors(learner, optimiser), meta))
 
-        fit(stage, context.train, (context.run.seed, "phase", phase.index, stage.name), after_epoch, resume)
+        seed = (context.run.seed, "phase", phase.index, stage.name)
+        workspace.steps += fit(stage, context.train, seed, after_epoch, resume)
         if number == 0:
             _choose_exemplars(learner, phase)
         _evaluate(learner, phase, workspace, stage.name)

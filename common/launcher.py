@@ -12,19 +12,20 @@ import threading
 import time
 import traceback
 from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
+from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, ThreadPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
+from contextlib import nullcontext
 from dataclasses import dataclass
 from functools import lru_cache
 from multiprocessing import get_context
 from pathlib import Path
-from queue import Empty
+from queue import Empty, SimpleQueue
 from typing import Any
 
 from common.datasets import Dataset, load
 from common.errors import InputError, RunFailed
 from common.runs import Run
-from common.store import Busy, Store
+from common.store import Busy, Store, Workspace
 
 DISK_FULL = "disk full while writing {}; free some space and run the same command, it goes on"
 PACKAGES = ("common", "lucir", "der", "feature_adaptation", "bbn", "class_balanced", "fsa")
@@ -39,7 +40,7 @@ class Job:
     device: str
     jobs: int
     threads: int
-    """CPU threads of each run."""
+    """CPU threads a run may take; how many it does take is measured (see `common.tuning`)."""
 
 
 @dataclass(frozen=True)
@@ -71,6 +72,7 @@ def _train(run: Run, job: Job, progress: Callable[[int], None]) -> None:
 
     from common import incremental
     from common.training import Device
+    from common.tuning import choose_threads
 
     store = Store(job.out)
     dataset = _dataset(run, job.data, job.out / "cache")
@@ -79,17 +81,19 @@ def _train(run: Run, job: Job, progress: Callable[[int], None]) -> None:
         if store.load(run.hash):  # finished by another process since
             return
         workspace.progress = progress
-        workspace.threads = workspace.saved_threads() or job.threads
-        if job.device == "cpu":
-            torch.set_num_threads(workspace.threads)
         started, code = time.perf_counter(), commit()  # of the code now loaded, not of what is there when it ends
         workspace.commits = [code["commit"]]
-        device = Device(job.device, run.precision)
-        result = incremental.run(run, dataset, learner, workspace, device)
+        device, measured = Device(job.device, run.precision), dict[str, float]()
+        workspace.threads = workspace.saved_threads() or job.threads
+        if device.type == "cpu":
+            if job.threads > 1 and not workspace.saved_threads():
+                workspace.threads, measured = choose_threads(run, device, job.threads, job.out / "cache/threads.json")
+            torch.set_num_threads(workspace.threads)
+        with torch.cuda.stream(torch.cuda.Stream()) if device.type == "cuda" else nullcontext():
+            result = incremental.run(run, dataset, learner, workspace, device)
         earlier = [c for c in workspace.commits if c != code["commit"]]
         workspace.finish(
-            result,
-            {**code, "earlier_commits": earlier, **_environment(device, workspace.threads, workspace.lines, started)},
+            result, {**code, "earlier_commits": earlier, **_environment(device, workspace, measured, started)}
         )
 
 
@@ -105,15 +109,20 @@ def _dataset(run: Run, root: Path | None, cache: Path) -> Dataset:
     return dataset
 
 
-def _environment(device: Any, threads: int, lines: list[dict], started: float) -> dict:
+def _environment(device: Any, workspace: Workspace, measured: dict[str, float], started: float) -> dict:
     import numpy
     import torch
 
-    images, seconds = sum(line["images"] for line in lines), sum(line["seconds"] for line in lines)
+    from common.training import has_bf16
+
+    images, seconds = (sum(line[name] for line in workspace.lines) for name in ("images", "seconds"))
     return {
         "device": torch.cuda.get_device_name() if device.type == "cuda" else _cpu_name(),
         "precision": device.precision,
-        "threads": threads,
+        "native_bf16": has_bf16(device.type),
+        "threads": workspace.threads,
+        "images_per_second_by_threads": measured,
+        "steps": dict(workspace.steps),
         "python": sys.version.split()[0],
         "torch": torch.__version__,
         "numpy": numpy.__version__,
@@ -187,7 +196,8 @@ def _in_turn(waiting: list[Run], job: Job, progress: Callable[[int], None]) -> I
 
 
 def _side_by_side(waiting: list[Run], job: Job, progress: Callable[[int], None]) -> Iterator[Outcome]:
-    pool, running = _Pool(job), dict[Future, Run]()
+    pool: _Processes | _Threads = _Threads(job) if job.device == "cuda" else _Processes(job)
+    running = dict[Future, Run]()
     pending, failed = {run.hash: run for run in waiting}, dict[str, str]()
     open_runs = set(pending)  # waiting or running: whatever starts from these is not ready
     again = set[str]()  # runs whose worker died once; they go on from their last epoch
@@ -207,7 +217,7 @@ def _side_by_side(waiting: list[Run], job: Job, progress: Callable[[int], None])
                 else:
                     running[pool.submit(run)] = run
             done, _ = wait(running, timeout=0.3, return_when=FIRST_COMPLETED)
-            for images in pool.progress():
+            for images in drain(pool.queue):
                 progress(images)
             for future in done:
                 run = running.pop(future)
@@ -228,8 +238,8 @@ def _side_by_side(waiting: list[Run], job: Job, progress: Callable[[int], None])
 DIED = "its worker process died twice (out of memory?); with fewer --jobs the same command goes on from its last epoch"
 
 
-class _Pool:
-    """Worker processes that report progress. One that dies takes the pool with it, so a new one is made."""
+class _Processes:
+    """A worker process for each run at a time. One that dies takes the pool with it, so a new one is made."""
 
     def __init__(self, job: Job) -> None:
         self.job = job
@@ -248,18 +258,43 @@ class _Pool:
             self._start()
             return self.pool.submit(_work, run, self.job)
 
-    def progress(self) -> Iterator[int]:
-        """Numbers of images trained since the last call."""
-        while True:
-            try:
-                yield self.queue.get_nowait()
-            except Empty:
-                return
-
     def kill(self) -> None:
         for process in list((self.pool._processes or {}).values()):
             process.kill()
         self.pool.shutdown(wait=False, cancel_futures=True)
+
+
+class _Threads:
+    """A thread of this process for each run at a time, each on its own CUDA stream.
+
+    Processes only take turns on a GPU; streams of one process run side by side, and a captured step (see
+    `common.graphs`) needs Python for one launch, so that threads do not wait for each other.
+    """
+
+    def __init__(self, job: Job) -> None:
+        self.job, self.queue, self.stopped = job, SimpleQueue[int](), threading.Event()
+        self.pool = ThreadPoolExecutor(job.jobs)
+
+    def submit(self, run: Run) -> Future:
+        return self.pool.submit(train, run, self.job, self._report)
+
+    def _report(self, images: int) -> None:
+        self.queue.put(images)
+        if self.stopped.is_set():  # between two epochs; what was saved lets the run go on
+            raise RunFailed("interrupted; the same command goes on from its last saved epoch")
+
+    def kill(self) -> None:
+        self.stopped.set()
+        self.pool.shutdown(wait=True, cancel_futures=True)
+
+
+def drain(queue: Any) -> Iterator[int]:
+    """Numbers of images trained, as workers have reported them since the last call."""
+    while True:
+        try:
+            yield queue.get_nowait()
+        except Empty:
+            return
 
 
 _queue: Any = None  # of this worker process, set once by its initialiser

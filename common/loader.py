@@ -33,8 +33,11 @@ class Images(Protocol):
         The last batch may be smaller. An index that occurs twice is augmented anew each time.
         """
 
-    def plain(self, indices: Tensor, batch: int = 500, flip: Flip = "none") -> Iterator[Tensor]:
-        """Un-augmented batches in the order given; `flip` mirrors them or reverses their colour channels."""
+    def plain(self, indices: Tensor, batch: int = 0, flip: Flip = "none") -> Iterator[Tensor]:
+        """Un-augmented batches in the order given; `flip` mirrors them or reverses their colour channels.
+
+        batch 0: what suits the device. On a CPU more than about 100 images only take memory.
+        """
 
 
 def open_images(dataset: Dataset, split: str, position: np.ndarray, inputs: Inputs, device: torch.device) -> Images:
@@ -81,8 +84,8 @@ class DeviceImages:
         for part in self.plan(order, generator).split(batch, dim=1):
             yield self.take(part)
 
-    def plain(self, indices: Tensor, batch: int = 500, flip: Flip = "none") -> Iterator[Tensor]:
-        for rows in indices.split(batch):
+    def plain(self, indices: Tensor, batch: int = 0, flip: Flip = "none") -> Iterator[Tensor]:
+        for rows in indices.split(batch or (1000 if self.images.is_cuda else 100)):
             images = self.images[rows]
             if flip != "none":
                 images = images.flip(3 if flip == "horizontal" else 1)
@@ -146,8 +149,8 @@ class ImageFiles:
         for images, rows in zip(batches, order.split(batch), strict=True):
             yield images, self.labels[rows]
 
-    def plain(self, indices: Tensor, batch: int = 100, flip: Flip = "none") -> Iterator[Tensor]:
-        for images in self._batches([(i, 0) for i in indices.tolist()], batch, self.centre):
+    def plain(self, indices: Tensor, batch: int = 0, flip: Flip = "none") -> Iterator[Tensor]:
+        for images in self._batches([(i, 0) for i in indices.tolist()], batch or 100, self.centre):
             if flip == "channels":
                 # Reversed after normalisation, which for the ImageNet statistics differs only slightly from before.
                 images = images.flip(1)

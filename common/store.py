@@ -13,6 +13,7 @@ import os
 import re
 import time
 import zlib
+from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -169,6 +170,8 @@ class Workspace:
     """CPU threads of the run; kept across a resume, since sums depend on it in the last bits."""
     commits: list[str] = field(default_factory=list)
     """Commits of the code that trained it, more than one where it was interrupted and the code changed."""
+    steps: Counter[str] = field(default_factory=Counter)
+    """Training steps taken since the last start, by path (see `common.graphs`)."""
     saved_at: float = 0.0
 
     def log(self, line: dict) -> None:

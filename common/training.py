@@ -5,15 +5,17 @@ from __future__ import annotations
 import hashlib
 import math
 import time
+from collections import Counter
 from collections.abc import Callable, Iterable
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
+from functools import lru_cache
 
 import torch
 from torch import Tensor, nn
 
 from common.errors import InputError, RunFailed
-from common.graphs import make_steps
+from common.graphs import capture_for, make_steps
 from common.loader import Images
 from common.runs import Schedule
 
@@ -40,13 +42,15 @@ def choose_device(device: str = "auto", precision: str = "auto") -> Device:
     if device == "cuda" and not torch.cuda.is_available():
         raise InputError("--device cuda: torch sees no CUDA device; use --device cpu, or install a CUDA build of torch")
     if precision == "auto":
-        native = torch.cuda.is_bf16_supported(including_emulation=False) if device == "cuda" else cpu_has_bf16()
-        precision = "bf16" if native else "fp32"
+        precision = "bf16" if has_bf16(device) else "fp32"
     return Device(device, precision)
 
 
-def cpu_has_bf16() -> bool:
-    """Whether this CPU multiplies bf16 in hardware (AVX512-BF16, AMX or ARM's BF16); emulation is slower than fp32."""
+@lru_cache(maxsize=2)
+def has_bf16(device: str) -> bool:
+    """Whether the device multiplies bf16 in hardware (on a CPU AVX512-BF16, AMX or ARM's BF16); emulation is slow."""
+    if device == "cuda":
+        return torch.cuda.is_bf16_supported(including_emulation=False)
     if getattr(torch.cpu, "_is_avx512_bf16_supported", bool)() or getattr(torch.cpu, "_is_amx_tile_supported", bool)():
         return True
     try:
@@ -108,16 +112,17 @@ def fit(
     seed: tuple[object, ...],
     after_epoch: Callable[[Epoch, torch.optim.SGD], None],
     resume: tuple[int, dict] | None = None,
-) -> None:
-    """Train a stage to its last epoch with SGD.
+) -> Counter[str]:
+    """Train a stage to its last epoch with SGD. Returns how many steps went which way (see `common.graphs`).
 
     seed: keys of the batch order and augmentation, to which the epoch is added. resume: (epochs already done, optimiser
     state). after_epoch is called with the optimiser after every epoch, to log and save. On CUDA the whole step is one
-    CUDA graph (see `common.graphs`), replayed for every batch.
+    CUDA graph, replayed for every batch.
 
     Raises RunFailed as soon as an epoch's mean loss is not finite; what after_epoch saved before stays.
     """
-    optimiser = make_sgd(stage)
+    capture = capture_for(images)
+    optimiser = make_sgd(stage, lr_in_tensor=capture is not None)
     parameters = [p for group in optimiser.param_groups for p in group["params"]]
     frozen = [(p.data[:n], p.data[:n].clone()) for p, n in stage.frozen_rows]
     schedule, device = stage.schedule, stage.indices.device
@@ -136,7 +141,7 @@ def fit(
             rows.copy_(kept)
         total.add_(loss.detach() * len(labels))
 
-    steps = make_steps(images, step)
+    steps = make_steps(images, step, capture)
     for epoch in range(first, schedule.epochs):
         started = time.perf_counter()
         stage.set_mode()
@@ -158,16 +163,15 @@ def fit(
             raise RunFailed(f"weights not finite in stage {stage.name}, epoch {epoch + 1}, lr {lr:g}")
         seconds = time.perf_counter() - started
         after_epoch(Epoch(stage.name, epoch + 1, lr, round(mean, 6), len(order), round(seconds, 3)), optimiser)
+    return steps.counts
 
 
-def make_sgd(stage: Stage) -> torch.optim.SGD:
-    """The optimiser over what a stage trains. On CUDA its rate is a tensor, which a captured step reads anew."""
+def make_sgd(stage: Stage, lr_in_tensor: bool = False) -> torch.optim.SGD:
+    """The optimiser over what a stage trains; a captured step reads its rate anew from a tensor."""
     parameters = [p for p in stage.parameters if p.requires_grad]
     spared = {id(p) for p in stage.no_decay}
     schedule = stage.schedule
-    lr: float | Tensor = schedule.lr
-    if parameters and parameters[0].is_cuda:
-        lr = torch.tensor(schedule.lr, device=parameters[0].device)
+    lr = torch.tensor(schedule.lr, device=parameters[0].device) if lr_in_tensor else schedule.lr
     groups = [
         {"params": [p for p in parameters if id(p) not in spared], "weight_decay": schedule.weight_decay},
         {"params": [p for p in parameters if id(p) in spared], "weight_decay": 0.0},

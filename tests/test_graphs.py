@@ -1,0 +1,169 @@
+"""Captured steps against steps called from Python, with the recorder in place of CUDA; and the thread-based pool."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+from recorder import record
+from torch import Tensor, nn
+
+from common import launcher, training
+from common.datasets import Dataset
+from common.errors import RunFailed
+from common.launcher import Job
+from common.loader import DeviceImages
+from common.runs import Inputs, Run, Schedule
+from common.store import Store
+from common.training import Stage, fit
+from lucir.methods import LUCIR, Base, ICaRL
+
+CPU = torch.device("cpu")
+SCHEDULE = Schedule(4, lr=0.1, milestones=(2,), batch=16, weight_decay=0.01, warmup=2, warmup_by="step")
+
+
+def images(n: int = 40) -> DeviceImages:
+    pixels = np.random.default_rng(0).integers(0, 256, (n, 32, 32, 3), dtype=np.uint8)
+    return DeviceImages(pixels, torch.arange(n) % 3, Inputs(), CPU)
+
+
+def network() -> nn.Sequential:
+    torch.manual_seed(0)
+    return nn.Sequential(nn.Conv2d(3, 4, 3, 4), nn.BatchNorm2d(4), nn.ReLU(), nn.Flatten(), nn.Linear(256, 3))
+
+
+def trained(net: nn.Module, loss: Callable[[Tensor, Tensor], Tensor], schedule: Schedule = SCHEDULE) -> dict[str, int]:
+    """Fit `net` and return how many steps went which way."""
+    stage = Stage("toy", schedule, torch.arange(40), loss, net.parameters(), net.train, [(net[-1].weight, 1)])  # type: ignore[index]
+    return dict(fit(stage, images(), (0,), lambda epoch, optimiser: None))
+
+
+@pytest.fixture
+def captured(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Steps are captured with the recorder, as they are on CUDA with graphs."""
+    monkeypatch.setattr(training, "capture_for", lambda images: record)
+
+
+def test_replayed_steps_train_as_called_ones(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Same bits after every kind of step: two batch sizes, a rate that rises within an epoch, momentum, frozen rows."""
+    called, replayed = network(), network()
+    assert trained(called, lambda x, y: F.cross_entropy(called(x), y)) == {"eager": 12}
+    monkeypatch.setattr(training, "capture_for", lambda images: record)
+    counts = trained(replayed, lambda x, y: F.cross_entropy(replayed(x), y))
+    assert counts == {"eager": 2, "captured": 2, "graph": 10}
+    before = network().state_dict()
+    for name, value in replayed.state_dict().items():
+        torch.testing.assert_close(value, called.state_dict()[name], rtol=1e-5, atol=1e-6)
+        assert value.dtype == torch.long or not torch.equal(value, before[name])
+
+
+def test_the_recorder_freezes_what_python_decides(captured: None) -> None:
+    """The oracle itself: a rate of change that lives in Python is lost in a graph, one in a tensor is not."""
+    for inside, lost in ((False, True), (True, False)):
+        called, replayed = network(), network()
+        results = []
+        for net, capture in ((called, None), (replayed, record)):
+            count = torch.zeros(()) if inside else 0.0
+
+            def loss(x: Tensor, y: Tensor, net: nn.Module = net) -> Tensor:
+                nonlocal count
+                count += 1
+                return F.cross_entropy(net(x), y) / count
+
+            with pytest.MonkeyPatch.context() as patch:
+                patch.setattr(training, "capture_for", lambda images, capture=capture: capture)
+                trained(net, loss)
+            results.append(net[-1].weight)
+        assert torch.allclose(*results, atol=1e-6) != lost
+
+
+@pytest.mark.parametrize("read", [lambda loss: loss * float(loss.detach()), lambda loss: loss if loss > 0 else -loss])
+def test_a_step_that_cannot_be_captured_ends_the_run(read: Callable[[Tensor], Tensor], captured: None) -> None:
+    net = network()
+    with pytest.raises(RunFailed, match="cannot be captured as a CUDA graph: operation not permitted"):
+        trained(net, lambda x, y: read(F.cross_entropy(net(x), y)))
+
+
+def test_an_epoch_of_another_length_is_captured_anew(captured: None) -> None:
+    lengths = iter([40, 24, 24, 40])
+    net = network()
+    stage = Stage(
+        "toy", SCHEDULE, torch.arange(40), lambda x, y: F.cross_entropy(net(x), y), net.parameters(), net.train
+    )
+    stage.sampler = lambda indices, generator: indices[: next(lengths)]
+    counts = fit(stage, images(), (0,), lambda epoch, optimiser: None)
+    assert counts["eager"] + counts["graph"] == 3 + 2 + 2 + 3 and counts["eager"] == 2
+
+
+def test_drop_last_needs_one_graph(captured: None) -> None:
+    net = network()
+    counts = trained(net, lambda x, y: F.cross_entropy(net(x), y), replace(SCHEDULE, drop_last=True))
+    assert counts == {"eager": 1, "captured": 1, "graph": 7}
+
+
+@pytest.mark.parametrize(
+    "method", [LUCIR(), LUCIR(old="cosine", finetune=None), ICaRL(), Base()], ids=lambda m: type(m).__name__
+)
+def test_every_method_survives_capture_while_its_head_grows(
+    method: LUCIR | ICaRL | Base,
+    tiny_run: Callable[..., Run],
+    tiny_data: Dataset,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Every stage of every phase is captured once a batch size and replayed from then on, with the losses of Python."""
+    schedule = Schedule(5, lr=0.05, milestones=(3,), batch=16, weight_decay=0.01)
+    finetune = {"finetune": replace(schedule, epochs=3)} if getattr(method, "finetune", None) else {}
+    run = tiny_run(replace(method, **finetune), schedule=schedule)
+    results = {}
+    for path, capture in (("eager", None), ("graph", record)):
+        monkeypatch.setattr(training, "capture_for", lambda images, capture=capture: capture)
+        assert launcher.train(run, Job(tmp_path / path, None, "cpu", 1, 1)) == ""
+        found = results[path] = Store(tmp_path / path).load(run.hash)
+        assert found
+    eager, graph = results["eager"], results["graph"]
+    stages = 5 if finetune else 3
+    assert set(eager.environment["steps"]) == {"eager"}
+    taken = graph.environment["steps"]
+    assert taken["captured"] == taken["eager"] <= 2 * stages  # no stage falls back to Python after its first steps
+    assert taken["eager"] + taken["graph"] == eager.environment["steps"]["eager"]
+    np.testing.assert_allclose(graph.values["trace"]["loss"], eager.values["trace"]["loss"], rtol=1e-4, atol=1e-5)
+
+
+def test_threads_of_one_process_train_what_processes_do(
+    tiny_run: Callable[..., Run], tiny_data: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The pool for CUDA streams, on a CPU: same results as one after another, one failure alone, all reported."""
+    runs = [tiny_run(Base(), seed=seed) for seed in range(3)] + [tiny_run(Base(), schedule=replace(SCHEDULE, lr=1e30))]
+    for run in runs[:3]:
+        assert launcher.train(run, Job(tmp_path / "alone", None, "cpu", 1, 1)) == ""
+    monkeypatch.setattr(launcher, "_Processes", launcher._Threads)
+    seen: list[int] = []
+    ended = {o.run.hash: o.problem for o in launcher.launch(runs, Job(tmp_path, None, "cpu", 2, 1), set(), seen.append)}
+    assert [bool(ended[run.hash]) for run in runs] == [False, False, False, True] and sum(seen) > 0
+    for run in runs[:3]:
+        together, alone = (Store(out).load(run.hash) for out in (tmp_path, tmp_path / "alone"))
+        assert together and alone and together.values == alone.values
+
+
+def test_stopping_threads_leaves_runs_that_go_on(
+    tiny_run: Callable[..., Run], tiny_data: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = tiny_run(Base(), schedule=Schedule(40, lr=0.1, batch=16))
+    assert launcher.train(run, Job(tmp_path / "alone", None, "cpu", 1, 1)) == ""
+    pool = launcher._Threads(Job(tmp_path, None, "cpu", 2, 1))
+    monkeypatch.setattr("common.store.SAVE_EVERY", 0.0)
+    future = pool.submit(run)
+    assert pool.queue.get(timeout=60) > 0  # it trains
+    pool.kill()
+    assert "goes on from its last saved epoch" in future.result()
+    store = Store(tmp_path)
+    assert store.load(run.hash) is None and store.trained(run) > 0
+    assert launcher.train(run, pool.job) == ""
+    finished, alone = store.load(run.hash), Store(tmp_path / "alone").load(run.hash)
+    assert finished and alone and finished.values == alone.values
