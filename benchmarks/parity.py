@@ -3,16 +3,15 @@
     python benchmarks/parity.py [--seeds 5] [--epochs 8] [--data DIR [--network resnet32]]
 
 Cross-entropy on the first classes of LUCIR's protocol (its base phase): on the embedded glyphs, or on CIFAR-100 with
---data. Ours runs as `fit()` does in any run (batched augmentation, channels_last, bf16 where it is native, CUDA graphs);
-the conventional loop is that of `conventional.py` (Pillow, workers, fp32). Same images, network, schedule and initial
-weights. Prints both means, their difference and its 95 % t-interval, and fails (exit code 1) if that does not hold 0.
+--data. Ours runs as `fit()` does in any run (batched augmentation, channels_last, bf16 where it is native, on CUDA
+graphs); the conventional loop is that of `conventional.py` (Pillow, workers, fp32). Same images, network, schedule and
+initial weights. Prints both means, their difference and its 95 % t-interval, and fails (exit code 1) if that does not hold 0.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
-import os
 import sys
 from pathlib import Path
 
@@ -87,10 +86,12 @@ def main() -> None:
     parser.add_argument("--data", type=Path, help="a folder with CIFAR-100; the embedded glyphs without it")
     parser.add_argument("--device", default="auto")
     parser.add_argument("--precision", default="auto")
-    parser.add_argument("--workers", type=int, default=os.cpu_count() or 1)
+    parser.add_argument("--workers", type=int, default=0, help="of the conventional loop")
+    parser.add_argument("--threads", type=int, default=1, help="CPU threads: with others at work, more are slower")
     parser.add_argument("--json", type=Path)
     args = parser.parse_args()
 
+    torch.set_num_threads(args.threads)
     device = choose_device(args.device, args.precision)
     spec = DataSpec("cifar100") if args.data else DataSpec("glyphs", classes=20, per_class=150, test_per_class=100)
     data = first_classes(load(spec, args.data), 50)
