@@ -5,7 +5,7 @@
 Cross-entropy on the first classes of LUCIR's protocol (its base phase): on the embedded glyphs, or on CIFAR-100 with
 --data. Ours runs as `fit()` does in any run (batched augmentation, channels_last, bf16 where it is native, on CUDA
 graphs); the conventional loop is that of `conventional.py` (Pillow, workers, fp32). Same images, network, schedule and
-initial weights. Prints both means, their difference and its 95 % t-interval, and fails (exit code 1) if that does not hold 0.
+initial weights. Prints both means, their difference and its 95 % t-interval; exit code 1 if that does not hold 0.
 """
 
 from __future__ import annotations
