@@ -12,9 +12,9 @@ import time
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import tyro
 
@@ -148,7 +148,7 @@ def _reproduce(plan: Plan, args: Arguments) -> int:
     """One paper. Returns the number of runs that failed."""
     from common.drawing import Painter
 
-    for problem in plan.data.problems():
+    for problem in plan.problems():
         print(f"note: {problem}; drawing from committed records", file=sys.stderr)
     for figure, why in plan.asked_in_vain(args.only):
         print(f"skipped: {figure.id} {why}")
@@ -266,9 +266,23 @@ def describe(run: Run) -> str:
     budget = (
         f"R={protocol.exemplars_per_class}" if protocol.exemplars_total is None else f"total {protocol.exemplars_total}"
     )
-    words = [type(run.method).__name__, f"base {protocol.base}"]
+    words = [_method(run.method), f"base {protocol.base}"]
     words += [f"+ {phases} phases", budget] if phases else []
-    return f"{' '.join(words)}, order {run.order}, seed {run.seed} ({run.hash})"
+    if tail := run.longtail:
+        words = [_method(run.method), f"on {run.data.name}, imbalance {tail.imbalance:g}"]
+    order = f", order {run.order}" if run.order != "native" else ""
+    return f"{' '.join(words)}{order}, seed {run.seed} ({run.hash})"
+
+
+def _method(method: Any) -> str:
+    """A method's name with the settings that are not its defaults."""
+    changed = {
+        f.name: value
+        for f in fields(method)
+        if (value := getattr(method, f.name)) != f.default and isinstance(value, (str, int, float))
+    }
+    settings = ", ".join(f"{name} {value}" for name, value in changed.items())
+    return type(method).__name__ + (f" ({settings})" if settings else "")
 
 
 def _duration(seconds: float) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -80,6 +81,21 @@ class Context:
     train: Images
     test: Images
     memory: ExemplarMemory
+    subset: Tensor | None = None
+    """Which training images the Run sees, bool [n]; None: all."""
+
+    @cached_property
+    def counts(self) -> np.ndarray:
+        """Training images of every class that the Run sees, in class order. int64 [c]."""
+        labels = self.train.labels if self.subset is None else self.train.labels[self.subset]
+        return torch.bincount(labels, minlength=sum(self.run.protocol.sizes)).cpu().numpy()
+
+    @property
+    def long_tailed(self) -> bool:
+        """Whether all classes are learnt at once from unequal numbers of images, by which results are told apart."""
+        if len(self.run.protocol.sizes) > 1:
+            return False
+        return self.run.longtail is not None or len(set(self.counts.tolist())) > 1
 
     def generator(self, *keys: object) -> torch.Generator:
         """A CPU generator for initialisation, a function of the Run's seed and `keys` alone."""
@@ -88,7 +104,8 @@ class Context:
     def of_classes(self, first: int, last: int) -> Tensor:
         """Training indices of the classes first..last-1."""
         labels = self.train.labels
-        return ((labels >= first) & (labels < last)).nonzero().squeeze(1)
+        inside = (labels >= first) & (labels < last)
+        return (inside if self.subset is None else inside & self.subset).nonzero().squeeze(1)
 
 
 def by_class(net: Net, context: Context, phase: Phase) -> dict[int, tuple[Tensor, Tensor]]:
@@ -115,6 +132,10 @@ class Learner:
         head = self.head(body.out_features, classes, self.context.generator("head", 0))
         self.net = Net(body, head, self.context.device)
 
+    def start_from(self, state: dict[str, Tensor]) -> None:
+        """Take over the final weights of the Run that this one starts from."""
+        self.net.load_state_dict(state)
+
     def begin_phase(self, phase: Phase) -> None:
         """Grow and set up what the phase needs. On resume it runs again from the same state."""
         if phase.num_old:
@@ -138,13 +159,15 @@ class Learner:
         return {}
 
     def summary(self, phase: Phase) -> dict[str, Any]:
-        """What figures ask of the final head: the norm of each class's weight, biases or scale."""
+        """What figures ask of the final head: the norm of each class's weight, biases or scale; class sizes."""
         head = self.net.head
         summary: dict[str, Any] = {"norms": [round(x, 5) for x in head.weight.norm(dim=1).tolist()]}
         if isinstance(head, LinearHead):
             summary["biases"] = [round(x, 5) for x in head.bias.tolist()]
         else:
             summary["scale"] = round(head.scale.item(), 5)
+        if self.context.long_tailed:
+            summary["counts"] = self.context.counts.tolist()
         return summary
 
     def readouts(self, features: Tensor, phase: Phase) -> dict[str, Tensor]:
@@ -185,10 +208,10 @@ def run(spec: Run, dataset: Dataset, learner_class: type[Learner], workspace: Wo
     if boundary:
         _load(learner, boundary)
     elif spec.start:
-        learner.net.load_state_dict(workspace.state_of(spec.start))
+        learner.start_from(workspace.state_of(spec.start))
     for phase in phases[done:]:
         learner.begin_phase(phase)
-        if spec.start and phase.index == 0:  # trained by the Run this one starts from
+        if spec.start and phase.index == 0 and len(phases) > 1:  # trained by the Run this one starts from
             _choose_exemplars(learner, phase)
             _evaluate(learner, phase, workspace, "start")
         else:
@@ -202,7 +225,12 @@ def _context(spec: Run, dataset: Dataset, device: Device) -> Context:
     position = splits.positions(splits.named_order(spec.order, len(dataset.classes)))
     memory = ExemplarMemory(spec.protocol.exemplars_per_class, spec.protocol.exemplars_total)
     train, test = (open_images(dataset, split, position, spec.inputs, device.torch) for split in ("train", "test"))
-    return Context(spec, device, train, test, memory)
+    subset = None
+    if tail := spec.longtail:
+        subset = torch.zeros(len(train.labels), dtype=torch.bool)
+        subset[splits.longtail_indices(dataset.train_labels, tail.imbalance, tail.seed, tail.profile)] = True
+        subset = subset.to(device.torch)
+    return Context(spec, device, train, test, memory, subset)
 
 
 def _train(learner: Learner, phase: Phase, workspace: Workspace, inside: Saved | None) -> None:
@@ -217,7 +245,11 @@ def _train(learner: Learner, phase: Phase, workspace: Workspace, inside: Saved |
         inside = None
 
         def after_epoch(epoch: Epoch, optimiser: torch.optim.SGD, number: int = number) -> None:
-            workspace.log({"phase": phase.index, **asdict(epoch), **learner.trace(phase)})
+            line = {"phase": phase.index, **asdict(epoch), **learner.trace(phase)}
+            every = context.run.test_every
+            if every and epoch.epoch % every == 0:
+                line["test_accuracy"] = metrics.accuracy(_confusions(learner, phase)["cnn"])
+            workspace.log(line)
             meta = {"phase": phase.index, "stage": number, "epoch": epoch.epoch}
             workspace.checkpoint(lambda: (_tensors(learner, optimiser), meta))
 
@@ -238,23 +270,30 @@ def _choose_exemplars(learner: Learner, phase: Phase) -> None:
         context.memory.add(label, indices, features, phase.seen)
 
 
-def _evaluate(learner: Learner, phase: Phase, workspace: Workspace, stage: str) -> None:
-    """Test every read-out on all classes seen so far and add it to the workspace's results."""
+def _confusions(learner: Learner, phase: Phase) -> dict[str, np.ndarray]:
+    """Confusion matrices on the test images of all classes seen so far, by read-out."""
     test = learner.context.test
     indices = (test.labels < phase.seen).nonzero().squeeze(1)
     labels = test.labels[indices].cpu().numpy()
     with torch.no_grad():
         predictions = learner.readouts(extract(learner.net, test, indices), phase)
+    return {k: metrics.confusion_matrix(labels, p.cpu().numpy(), phase.seen) for k, p in predictions.items()}
+
+
+def _evaluate(learner: Learner, phase: Phase, workspace: Workspace, stage: str) -> None:
+    """Test every read-out and add what it scores to the workspace's results."""
     values = {}
-    sizes = learner.context.run.protocol.sizes[: phase.index + 1]
-    for name, predicted in predictions.items():
-        confusion = metrics.confusion_matrix(labels, predicted.cpu().numpy(), phase.seen)
+    context = learner.context
+    sizes = context.run.protocol.sizes[: phase.index + 1]
+    for name, confusion in _confusions(learner, phase).items():
         workspace.confusion[name] = confusion.astype(np.int32)
         values[name] = {
             "accuracy": metrics.accuracy(confusion),
             "groups": metrics.group_accuracies(confusion, sizes),
             **metrics.confusion_rates(confusion, phase.num_old),
         }
+        if context.long_tailed:
+            values[name] |= metrics.shot_accuracies(confusion, context.counts)
     if len(workspace.phases) == phase.index:
         workspace.phases.append({"classes": phase.seen, "num_old": phase.num_old, "stages": {}})
     workspace.phases[phase.index]["stages"][stage] = values

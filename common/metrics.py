@@ -41,6 +41,26 @@ def group_accuracies(confusion: np.ndarray, sizes: Sequence[int]) -> list[float]
     return [100.0 * float(np.trace(confusion[a:b, a:b])) / float(confusion[a:b].sum()) for a, b in pairwise(edges)]
 
 
+def class_accuracies(confusion: np.ndarray) -> np.ndarray:
+    """Accuracy of every class, percent, float64 [c]."""
+    return 100.0 * np.diag(confusion) / confusion.sum(axis=1)
+
+
+def shot_accuracies(confusion: np.ndarray, counts: Sequence[int] | np.ndarray) -> dict[str, float]:
+    """Accuracy, percent, on classes of many (> 100), medium (20 to 100) and few (< 20) training images.
+
+    counts [c]: training images of each class. Groups without classes are left out (Liu et al. 2019, Sec. 5.1).
+    """
+    counts = np.asarray(counts)
+    groups = {"many": counts > 100, "medium": (counts >= 20) & (counts <= 100), "few": counts < 20}
+    hits, total = np.diag(confusion), confusion.sum(axis=1)
+    return {
+        name: 100.0 * float(hits[inside].sum()) / float(total[inside].sum())
+        for name, inside in groups.items()
+        if inside.any()
+    }
+
+
 def confusion_rates(confusion: np.ndarray, num_old: int) -> dict[str, float]:
     """Share of old-class images predicted as a new class and the reverse, percent; empty without old classes."""
     old, new = confusion[:num_old], confusion[num_old:]

@@ -18,9 +18,18 @@ from common.figures import Figure, Published
 from common.runs import Run
 from common.store import Result, Store
 
-PAPERS = ("lucir",)
-IMAGES_PER_SECOND = {"resnet8-half": 3500.0, "resnet32": 300.0, "resnet18-imagenet": 6.0}
+PAPERS = ("lucir", "class_balanced")
+IMAGES_PER_SECOND = {
+    "resnet8-half": 3500.0,
+    "resnet32": 300.0,
+    "resnet32-pad": 300.0,
+    "resnet32-avgpool": 300.0,
+    "resnet18-imagenet": 6.0,
+}
 """A rough training rate of one CPU core, for estimates before anything has been measured here."""
+
+PER_CLASS = {"imagenet": 1300, "imagenet-subset": 1300, "cifar10": 5000, "cifar20": 2500}
+"""Training images a class, for estimates before the data are at hand."""
 
 
 @dataclass
@@ -50,14 +59,16 @@ class Data:
             self.opened[spec] = error
             return ""
 
-    def problems(self) -> list[str]:
-        """Why data sets that were looked for are not there."""
-        return [str(found) for found in self.opened.values() if isinstance(found, InputError)]
-
     def problem(self, run: Run) -> str:
         """Why `run` cannot be trained for want of data, or ""."""
         found = self.opened.get(run.data)
-        return str(found) if isinstance(found, InputError) else ""
+        if found is None or isinstance(found, InputError):
+            return str(found or "")
+        try:
+            class_counts(run, found)
+        except ValueError as error:
+            return f"{found.name}: {error}"
+        return ""
 
 
 @dataclass
@@ -100,6 +111,10 @@ class Plan:
     def unfinished(self) -> list[Run]:
         """The Runs to train: not finished here, and their data at hand. Committed records do not count as finished."""
         return [r for r in self.runs().values() if not self.find(r, records=False) and not self.data.problem(r)]
+
+    def problems(self) -> list[str]:
+        """Why some of the Runs cannot be trained for want of data, each reason once."""
+        return [problem for problem in dict.fromkeys(map(self.data.problem, self.runs().values())) if problem]
 
     def results(self, figure: Figure) -> tuple[dict[str, list[Result]], list[Run]]:
         """What is finished of a figure's required and optional Runs, and the required ones that are missing."""
@@ -150,7 +165,7 @@ def make_plan(
     runs = plan.runs().values()
     finished = all(plan.find(run, records=False) for run in runs)
     if not draw and not finished and all(data.problem(run) for run in runs):
-        raise InputError("; ".join(data.problems()))
+        raise InputError("; ".join(plan.problems()))
     for run in plan.unfinished():
         check(run, data.opened.get(run.data))
     return plan
@@ -183,6 +198,13 @@ def select(
     return chosen, skipped
 
 
+def class_counts(run: Run, dataset: Dataset) -> np.ndarray:
+    """Training images of every class that a Run sees, in the data set's order. ValueError where there are too few."""
+    available = np.bincount(dataset.train_labels, minlength=len(dataset.classes))
+    tail = run.longtail
+    return splits.longtail_sizes(available, tail.imbalance, tail.profile) if tail else available
+
+
 def check(run: Run, dataset: Dataset | InputError | None) -> None:
     """Find bad input before any training: phases that do not divide, K, exemplars. Raises InputError."""
     try:
@@ -202,7 +224,9 @@ def check(run: Run, dataset: Dataset | InputError | None) -> None:
     if small != (run.inputs.kind == "crop-flip"):
         size = "small images (up to 64 pixels)" if small else "large images"
         raise InputError(f"{dataset.name} has {size}, which {run.inputs.kind} inputs are not for; check --data")
-    counts = np.bincount(dataset.train_labels, minlength=len(dataset.classes))
+    if run.longtail and sum(sizes) < len(dataset.classes):
+        raise InputError(f"a long-tailed run is on all of the {len(dataset.classes)} classes, not on {sum(sizes)}")
+    counts = class_counts(run, dataset)
     asked, smallest = run.protocol.exemplars_per_class or 0, int(counts.argmin())
     if asked > counts[smallest]:
         raise InputError(
@@ -215,9 +239,12 @@ def cost(run: Run, dataset: Dataset | InputError | None) -> int:
     """Training images of a Run over all epochs, without those of the Run it starts from."""
     protocol, total = run.protocol, 0
     if isinstance(dataset, Dataset):
-        per_class = len(dataset.train_labels) / len(dataset.classes)
+        per_class = float(class_counts(run, dataset).mean())
     else:
-        per_class = run.data.per_class or (1300 if run.data.name.startswith("imagenet") else 500)
+        per_class = float(run.data.per_class or PER_CLASS.get(run.data.name, 500))
+        if tail := run.longtail:
+            classes = sum(protocol.sizes)
+            per_class = float(splits.longtail_counts(classes, int(per_class), tail.imbalance, tail.profile).mean())
     seen = 0
     finetune = getattr(run.method, "finetune", None)
     for index, size in enumerate(protocol.sizes):

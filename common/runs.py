@@ -11,6 +11,7 @@ from functools import cached_property
 from typing import Any, Literal
 
 from common.datasets import DataSpec
+from common.splits import Profile
 
 Flip = Literal["none", "horizontal", "channels"]
 """Of images when class means are taken: mirrored, or their colour channels reversed."""
@@ -99,6 +100,20 @@ class Inputs:
     kind: Literal["crop-flip", "resized-crop"] = "crop-flip"
 
 
+@dataclass(frozen=True)
+class LongTail:
+    """Which long-tailed subset of the training set a Run sees (`splits.longtail_indices`); test images stay whole."""
+
+    imbalance: float
+    """Largest class / smallest class; official code calls its inverse `imb_factor` or `RATIO`."""
+    profile: Profile = "exp"
+    seed: int = 0
+    """Of the draw; 0 as published. Not the Run's seed."""
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "imbalance", float(self.imbalance))  # 100 and 100.0 are one Run
+
+
 IMAGENET_INPUTS = Inputs(IMAGENET_MEAN, IMAGENET_STD, "resized-crop")
 
 
@@ -114,7 +129,7 @@ class Run:
     schedule: Schedule
     network: str
     order: str = "1993"
-    """Class order: the seed of the shuffle, or a published order's name."""
+    """Class order: the seed of the shuffle, or native, the data set's own."""
     seed: int = 1993
     """Initialisation, batch order and augmentation."""
     inputs: Inputs = Inputs()
@@ -124,6 +139,10 @@ class Run:
     """Content of the data set; filled in when the data are at hand."""
     precision: str = ""
     """bf16 or fp32; filled in when it is resolved."""
+    longtail: LongTail | None = field(default=None, metadata=ADDED)
+    """The long-tailed subset to train on; None: all training images."""
+    test_every: int = field(default=0, metadata=ADDED)
+    """Epochs between test accuracies in the trace, for curves and the best test epoch; 0: tested at the end only."""
 
     def resolved(self, fingerprint: str, precision: str) -> Run:
         """This Run, and the ones it starts from, on known data in a known precision."""

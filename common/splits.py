@@ -1,10 +1,13 @@
-"""Class orders and phases of class-incremental protocols. NumPy only, so that planning needs no torch."""
+"""Class orders, phases and long-tailed subsets. NumPy only, so that planning needs no torch."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Literal
 
 import numpy as np
+
+Profile = Literal["exp", "step"]
 
 
 def class_order(num_classes: int, seed: int = 1993) -> np.ndarray:
@@ -20,9 +23,14 @@ def class_order(num_classes: int, seed: int = 1993) -> np.ndarray:
 
 
 def named_order(name: str, num_classes: int) -> np.ndarray:
-    """The class order of a Run: a number is the seed of `class_order`. Raises ValueError on an unknown name."""
+    """The class order of a Run: a number is the seed of `class_order`, native the data set's own order.
+
+    Raises ValueError on an unknown name.
+    """
+    if name == "native":
+        return np.arange(num_classes)
     if not name.isdigit():
-        raise ValueError(f"unknown class order {name!r}; give the seed of a shuffle, such as 1993")
+        raise ValueError(f"unknown class order {name!r}; give the seed of a shuffle, such as 1993, or native")
     return class_order(num_classes, int(name))
 
 
@@ -44,3 +52,67 @@ def phases(order: Sequence[int] | np.ndarray, base: int, step: int) -> list[np.n
 def positions(order: Sequence[int] | np.ndarray) -> np.ndarray:
     """Inverse of a class order: `positions(order)[class_id]` is the training label of that class. int64 [C]."""
     return np.argsort(np.asarray(order))
+
+
+def longtail_counts(num_classes: int, max_count: int, imbalance: float, profile: Profile = "exp") -> np.ndarray:
+    """Images of every class, head to tail, int64 [C], truncated as published.
+
+    exp: max_count * imbalance^(-i / (C - 1)) (Cui et al. 2019, Sec. 5.1). step: the second half of the classes has
+    max_count / imbalance each (Cao et al. 2019). Raises ValueError on an imbalance below 1 or one that empties a class.
+    """
+    if num_classes < 1 or max_count < 1:
+        raise ValueError(f"need at least one class and one image, got {num_classes} classes of {max_count}")
+    if not imbalance >= 1:
+        raise ValueError(f"the imbalance factor is largest / smallest class, at least 1, got {imbalance:g}")
+    ratio = 1 / imbalance
+    if profile == "exp":
+        shares = [ratio ** (i / max(num_classes - 1, 1)) for i in range(num_classes)]
+    elif profile == "step":
+        shares = [1.0 if i < num_classes // 2 else ratio for i in range(num_classes)]
+    else:
+        raise ValueError(f"profile must be exp or step, got {profile!r}")
+    counts = np.array([int(max_count * share) for share in shares], dtype=np.int64)
+    if counts[-1] < 1:
+        raise ValueError(
+            f"an imbalance factor of {imbalance:g} leaves classes without images: the largest has {max_count}; "
+            f"choose at most {max_count}"
+        )
+    return counts
+
+
+def longtail_sizes(available: Sequence[int] | np.ndarray, imbalance: float, profile: Profile = "exp") -> np.ndarray:
+    """`longtail_counts` for classes of `available` images, the largest setting the scale. int64 [C].
+
+    Raises ValueError where a class is empty or has fewer images than asked.
+    """
+    available = np.asarray(available)
+    if not available.size or not available.all():
+        raise ValueError(f"class {int(available.argmin()) if available.size else 0} has no images")
+    wanted = longtail_counts(len(available), int(available.max()), imbalance, profile)
+    if (lacking := np.flatnonzero(available < wanted)).size:
+        c = int(lacking[0])
+        raise ValueError(
+            f"an imbalance factor of {imbalance:g} asks for {wanted[c]} images of class {c}, which has {available[c]}; "
+            "data that are long-tailed already can be cut by larger factors only"
+        )
+    return wanted
+
+
+def longtail_indices(
+    labels: Sequence[int] | np.ndarray, imbalance: float, seed: int = 0, profile: Profile = "exp"
+) -> np.ndarray:
+    """The published long-tailed subset: positions in `labels`, class by class, in the order they are drawn. int64 [n].
+
+    Each class, ascending, is shuffled whole by one legacy NumPy stream, and its first images are kept (LDAM's and BBN's
+    official code); so the subset of a larger factor lies within that of a smaller one. How many is `longtail_sizes`,
+    whose ValueErrors it raises.
+    """
+    labels = np.asarray(labels, dtype=np.int64)
+    wanted = longtail_sizes(np.bincount(labels), imbalance, profile)
+    stream = np.random.RandomState(seed)
+    kept = []
+    for c, count in enumerate(wanted):
+        members = np.flatnonzero(labels == c)
+        stream.shuffle(members)
+        kept.append(members[:count])
+    return np.concatenate(kept)

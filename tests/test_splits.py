@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from common.datasets import DataSpec
 from common.datasets import _choose_classes as choose_classes
-from common.runs import Inputs, Protocol, Run, Schedule, canonical
+from common.runs import Inputs, LongTail, Protocol, Run, Schedule, canonical
 from common.splits import class_order, named_order, phases, positions
 from lucir.experiments import CIFAR_SCHEDULE
 from lucir.methods import FINETUNE, LUCIR, Base, ICaRL
@@ -165,6 +165,8 @@ CHANGES = {
     "seed": 1994,
     "inputs": Inputs(kind="resized-crop"),
     "start": replace(RUN, method=Base("cosine")),
+    "longtail": LongTail(100),
+    "test_every": 1,
 }
 
 

@@ -1,0 +1,48 @@
+"""The class-balanced losses as a learner: its last layer, its weights, and what weight decay leaves alone."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import torch
+from torch import Tensor, nn
+
+from class_balanced.losses import class_weights, sample_losses, starting_bias
+from class_balanced.methods import ClassBalanced
+from common import rebalance
+from common.incremental import Context, Learner, Phase
+from common.rebalance import weigh
+from common.training import Stage
+
+
+class ClassBalancedLearner(Learner):
+    """Softmax, sigmoid and focal loss with class-balanced weights (Sec. 4); at beta = 0 the weights are 1."""
+
+    config: ClassBalanced
+
+    def __init__(self, config: ClassBalanced, context: Context) -> None:
+        super().__init__(config, context)
+        weights = class_weights(context.counts, config.beta)
+        self.weights = torch.tensor(weights, dtype=torch.float32, device=context.device.torch)
+
+    def build(self, classes: int) -> None:
+        """The last layer starts as in the official code: Glorot's uniform weights, bias of `starting_bias`."""
+        super().build(classes)
+        head = self.net.head
+        fresh = nn.init.xavier_uniform_(torch.empty(head.weight.shape), generator=self.context.generator("glorot"))
+        head.weight.data.copy_(fresh)
+        head.bias.data.fill_(starting_bias(self.config.loss, classes))
+
+    def stages(self, phase: Phase) -> Iterator[Stage]:
+        for main in super().stages(phase):
+            if self.config.loss != "softmax":  # Sec. 5.2: the bias of -log(C - 1) is not decayed
+                main.no_decay = [self.net.head.bias]
+            yield main
+
+    def loss(self, images: Tensor, labels: Tensor) -> Tensor:
+        c = self.config
+        losses = sample_losses(self.net(images), labels, c.loss, c.gamma)
+        return weigh(losses, self.weights[labels], c.reduction)
+
+
+LEARNERS: dict[type, type[Learner]] = {ClassBalanced: ClassBalancedLearner, **rebalance.LEARNERS}

@@ -1,0 +1,63 @@
+"""The losses of the paper as pure functions, in its order: effective number, class weights, class-balanced losses."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from class_balanced.methods import Kind, Reduction
+from common.imbalance import class_weights, effective_number
+from common.rebalance import weigh
+
+__all__ = ["class_balanced_loss", "class_weights", "effective_number", "sample_losses", "starting_bias"]
+
+
+def sample_losses(logits: Tensor, labels: Tensor, kind: Kind = "softmax", gamma: float = 0.0) -> Tensor:
+    """The base loss of every sample [n], before any class weight; logits [n, c], labels [n].
+
+    softmax: cross-entropy (Sec. 4.1). sigmoid: binary cross-entropy summed over the classes (Sec. 4.2). focal: the
+    same with every term times (1 - p_t)^gamma (Sec. 4.3); gamma is for focal alone. Raises ValueError on another kind.
+    """
+    if kind == "softmax":
+        return F.cross_entropy(logits, labels, reduction="none")
+    if kind not in ("sigmoid", "focal"):
+        raise ValueError(f"the loss must be softmax, sigmoid or focal, got {kind!r}")
+    own = torch.arange(logits.shape[1], device=logits.device) == labels.unsqueeze(1)
+    z = torch.where(own, logits, -logits)  # z_t of Sec. 4.2: p_t = sigmoid(z_t)
+    losses = -F.logsigmoid(z)
+    if kind == "focal":  # exp of a logarithm, as (1 - p)^gamma has no finite gradient at p = 1 where gamma < 1
+        losses = losses * torch.exp(gamma * F.logsigmoid(-z))
+    return losses.sum(dim=1)
+
+
+def class_balanced_loss(
+    logits: Tensor,
+    labels: Tensor,
+    counts: Sequence[int] | np.ndarray,
+    beta: float,
+    kind: Kind = "softmax",
+    gamma: float = 0.0,
+    reduction: Reduction = "batch",
+) -> Tensor:
+    """Eq. 6 and on: every sample's base loss times its class's weight, a scalar. logits [n, c], labels [n].
+
+    counts [c]: images of every class in the whole training set. batch: over the batch size, as the official code;
+    weighted_mean: over the sum of the weights, as ports that pass weights to PyTorch. Raises ValueError on a beta
+    outside [0, 1), an empty class, counts of another length, a negative gamma, an unknown kind or reduction.
+    """
+    weights = class_weights(counts, beta)
+    if weights.shape != logits.shape[1:]:
+        raise ValueError(f"{weights.size} counts given for logits of {logits.shape[1]} classes")
+    if gamma < 0:
+        raise ValueError(f"gamma must not be negative, got {gamma:g}")
+    of_class = torch.as_tensor(weights, dtype=logits.dtype, device=logits.device)
+    return weigh(sample_losses(logits, labels, kind, gamma), of_class[labels], reduction)
+
+
+def starting_bias(kind: Kind, classes: int) -> float:
+    """Bias of a fresh classifier: -log(C - 1), so that every class starts at p = 1/C; 0 for softmax (Sec. 5.2)."""
+    return 0.0 if kind == "softmax" else -float(np.log(max(classes - 1, 1)))

@@ -1,0 +1,125 @@
+"""The baselines of `imbalance` as learners, with their losses. Several long-tailed papers compare with them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from common.heads import CosineHead
+from common.imbalance import Rebalance, Retrain, class_weights
+from common.incremental import Context, Learner, Phase
+from common.samplers import class_sampler
+from common.training import Stage
+
+
+def weigh(losses: Tensor, weights: Tensor, reduction: str = "batch") -> Tensor:
+    """Losses [n] times weights [n], over the batch size (batch) or over the weights' sum (weighted_mean).
+
+    Raises ValueError on another reduction.
+    """
+    if reduction == "batch":
+        return (weights * losses).mean()
+    if reduction == "weighted_mean":
+        return (weights * losses).sum() / weights.sum()
+    raise ValueError(f"reduction must be batch or weighted_mean, got {reduction!r}")
+
+
+def softmax_focal(logits: Tensor, labels: Tensor, gamma: float) -> Tensor:
+    """(1 - p)^gamma * -log p of the true class's softmax probability, one loss a sample [n].
+
+    The focal loss of LDAM's official code without class weights. 1 - p is a sum over the other classes, so that its
+    power has a finite gradient also where p rounds to 1.
+    """
+    log_p = F.log_softmax(logits, dim=1)
+    others = torch.arange(logits.shape[1], device=logits.device) != labels.unsqueeze(1)
+    log_rest = log_p.masked_fill(~others, -torch.inf).logsumexp(dim=1)
+    return -torch.exp(gamma * log_rest) * log_p.gather(1, labels.unsqueeze(1)).squeeze(1)
+
+
+def ldam_margins(counts: Tensor, largest: float = 0.5) -> Tensor:
+    """Margins in proportion to n^(-1/4), the smallest class's being `largest` (Cao et al. 2019, Eq. 11). fp32 [C]."""
+    margins = counts.double().pow(-0.25)
+    return (margins * (largest / margins.max())).float()
+
+
+def ldam(cosines: Tensor, labels: Tensor, margins: Tensor, scale: float = 30.0) -> Tensor:
+    """Cross-entropy of scaled cosines [n, c] after the true class's has lost its margin, one loss a sample [n]."""
+    own = torch.arange(cosines.shape[1], device=cosines.device) == labels.unsqueeze(1)
+    return F.cross_entropy(scale * (cosines - own * margins), labels, reduction="none")
+
+
+class RebalanceLearner(Learner):
+    """Cross-entropy, focal and LDAM with weights and samplers that hold from `defer` on."""
+
+    config: Rebalance
+
+    def __init__(self, config: Rebalance, context: Context) -> None:
+        super().__init__(config, context)
+        if config.loss == "ldam":
+            self.head = CosineHead
+        device, counts = context.device.torch, context.counts
+        self.target = torch.tensor(class_weights(counts, config.beta), dtype=torch.float32, device=device)
+        self.weights = torch.ones_like(self.target)
+        self.margins = ldam_margins(torch.from_numpy(counts), config.margin).to(device)
+        self.deferred = True
+
+    def build(self, classes: int) -> None:
+        super().build(classes)
+        if self.config.loss == "ldam":
+            self.net.head.scale.data.fill_(self.config.scale)
+            self.net.head.scale.requires_grad_(False)
+
+    def stages(self, phase: Phase) -> Iterator[Stage]:
+        uniform, drawn = (class_sampler(self.context.train.labels, k) for k in ("uniform", self.config.sampler))
+        for main in super().stages(phase):
+            main.on_epoch = self.begin_epoch
+            main.sampler = lambda indices, generator: (uniform if self.deferred else drawn)(indices, generator)
+            yield main
+
+    def begin_epoch(self, epoch: int) -> None:
+        """Weights and sampler of an epoch (from 0); in place, where a captured step reads the weights."""
+        self.deferred = epoch < self.config.defer
+        self.weights.copy_(torch.ones_like(self.target) if self.deferred else self.target)
+
+    def loss(self, images: Tensor, labels: Tensor) -> Tensor:
+        c, features = self.config, self.net.features(images)
+        if c.loss == "ldam":
+            losses = ldam(self.net.head.cosines(features), labels, self.margins, c.scale)
+        elif c.loss == "focal":
+            losses = softmax_focal(self.net.head(features), labels, c.gamma)
+        else:
+            losses = F.cross_entropy(self.net.head(features), labels, reduction="none")
+        return weigh(losses, self.weights[labels], c.reduction)
+
+
+class RetrainLearner(Learner):
+    """cRT: backbone in eval mode without gradients, a classifier on top that alone is trained."""
+
+    config: Retrain
+
+    def __init__(self, config: Retrain, context: Context) -> None:
+        super().__init__(config, context)
+        weights = class_weights(context.counts, config.beta)
+        self.weights = torch.tensor(weights, dtype=torch.float32, device=context.device.torch)
+
+    def start_from(self, state: dict[str, Tensor]) -> None:
+        head = {f"head.{k}": v for k, v in self.net.head.state_dict().items()} if self.config.fresh else {}
+        self.net.load_state_dict({**state, **head})
+
+    def stages(self, phase: Phase) -> Iterator[Stage]:
+        for main in super().stages(phase):
+            main.parameters, main.set_mode = self.net.head.parameters(), self.net.eval
+            main.sampler = class_sampler(self.context.train.labels, self.config.sampler)
+            yield main
+
+    def loss(self, images: Tensor, labels: Tensor) -> Tensor:
+        with torch.no_grad():
+            features = self.net.features(images)
+        losses = F.cross_entropy(self.net.head(features), labels, reduction="none")
+        return weigh(losses, self.weights[labels], "weighted_mean")
+
+
+LEARNERS: dict[type, type[Learner]] = {Rebalance: RebalanceLearner, Retrain: RetrainLearner}
