@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from class_balanced.methods import ClassBalanced, Method
 from common.datasets import DataSpec
 from common.errors import InputError
-from common.runs import Inputs, LongTail, Protocol, Run, Schedule
+from common.imbalance import Rebalance, Retrain
+from common.runs import IMAGENET_INPUTS, Inputs, LongTail, Protocol, Run, Schedule
 
 CIFAR_SCHEDULE = Schedule(  # Sec. 5.2; weight decay and full batches as in the official code
     epochs=200,
@@ -22,12 +23,27 @@ CIFAR_SCHEDULE = Schedule(  # Sec. 5.2; weight decay and full batches as in the 
     warmup_by="step",
     drop_last=True,
 )
+IMAGENET_SCHEDULE = Schedule(  # Sec. 5.3: Goyal et al.'s recipe
+    epochs=90,
+    lr=0.4,
+    milestones=(30, 60, 80),
+    batch=1024,
+    weight_decay=1e-4,
+    nesterov=True,
+    warmup=5,
+    warmup_by="step",
+    drop_last=True,
+)
+RETRAIN_SCHEDULE = Schedule(epochs=20, lr=0.1, milestones=(10, 15), weight_decay=2e-4, drop_last=True)
+"""Of cRT's classifier: a tenth of the epochs, as on ImageNet-LT; Kang et al. give none for CIFAR."""
+QUICK_SCHEDULE = replace(CIFAR_SCHEDULE, epochs=15, milestones=(12, 14), batch=32, warmup=1)
 INPUTS = Inputs(mean=(128 / 255,) * 3, std=(128 / 255,) * 3)
 """x / 128 - 1 for x in 0..255, as the official code feeds images."""
+INAT_INPUTS = Inputs((0.466, 0.471, 0.380), (0.195, 0.194, 0.192), "resized-crop")
 BETAS = (0.9, 0.99, 0.999, 0.9999)  # Sec. 5.2
 GAMMAS = (0.5, 1.0, 2.0)
 FACTORS = (200.0, 100.0, 50.0, 20.0, 10.0)  # of Fig. 8 to 10
-PLAIN = ClassBalanced("softmax")
+DEPTHS = (50, 101, 152)  # of Table 3
 
 
 @dataclass(frozen=True)
@@ -35,34 +51,49 @@ class Setting:
     """One data set with the paper's schedule on it, the grid asked for and its repeats."""
 
     preset: str
+    role: str
+    """Which of the paper's data sets it is, or stands for in the quick preset."""
     data: DataSpec
     classes: int
-    network: str
     schedule: Schedule
     inputs: Inputs
-    factors: tuple[float, ...]
-    betas: tuple[float, ...]
-    gammas: tuple[float, ...]
-    test_every: int
+    network: str = "resnet32-avgpool"
+    factors: tuple[float, ...] = FACTORS
+    betas: tuple[float, ...] = BETAS
+    gammas: tuple[float, ...] = GAMMAS
+    fig5: float = 50.0
+    """The imbalance factor of Fig. 5."""
+    chosen: tuple[float, tuple[str, ...]] = (50.0, ())
+    """An imbalance factor and rows of the grid that stand for the rest where a figure looks closer."""
+    balanced: bool = True
+    """Whether Table 2 has a column for the whole training set."""
+    retrain: Schedule = RETRAIN_SCHEDULE
+    test_every: int = 2  # epochs, as in the official code
+    focal_lr: float = 1.0
+    """By what the rate of focal loss exceeds that of softmax on large images (official code)."""
     seeds: tuple[int, ...] = ()
 
     @property
     def full_schedule(self) -> bool:
         """Whether results can be held against the published ones: real data at the paper's schedule."""
-        return self.preset != "quick" and self.schedule == CIFAR_SCHEDULE
+        return self.preset != "quick" and self.schedule in (CIFAR_SCHEDULE, IMAGENET_SCHEDULE)
 
     def models(self) -> dict[str, ClassBalanced]:
         """The rows of Fig. 8 to 10 by the paper's names: SM, SM_0.9, ..., Focal_2.0_0.9999."""
         focal = {f"Focal_{g:.1f}": ClassBalanced("focal", gamma=g) for g in self.gammas}
-        bases = {"SM": PLAIN, "SGM": ClassBalanced("sigmoid"), **focal}
+        bases = {"SM": ClassBalanced("softmax"), "SGM": ClassBalanced("sigmoid"), **focal}
         return {
             f"{name}_{beta:g}" if beta else name: replace(base, beta=beta)
             for name, base in bases.items()
             for beta in (0.0, *self.betas)
         }
 
-    def runs(self, method: Method, factor: float) -> list[Run]:
-        """One Run per seed of `method` on the subset of that imbalance factor, drawn with seed 0."""
+    def base_models(self) -> dict[str, ClassBalanced]:
+        """The rows without class weights."""
+        return {name: model for name, model in self.models().items() if not model.beta}
+
+    def runs(self, method: Method, factor: float | None) -> list[Run]:
+        """One Run per seed of `method` on the subset of an imbalance factor, drawn with seed 0; None: all images."""
         protocol = Protocol(self.classes, self.classes, 0, exemplars_per_class=0)
         run = Run(
             "class_balanced",
@@ -73,28 +104,77 @@ class Setting:
             self.network,
             order="native",
             inputs=self.inputs,
-            longtail=LongTail(factor),
+            longtail=LongTail(factor) if factor else None,
             test_every=self.test_every,
         )
         return [replace(run, seed=seed) for seed in self.seeds]
 
 
-CIFAR = Setting(
+CIFAR10 = Setting(
     "cifar",
+    "cifar10",
     DataSpec("cifar10"),
     classes=10,
-    network="resnet32-avgpool",
     schedule=CIFAR_SCHEDULE,
     inputs=INPUTS,
-    factors=FACTORS,
-    betas=BETAS,
-    gammas=GAMMAS,
-    test_every=2,  # epochs, as in the official code
+    chosen=(50.0, ("SM", "SM_0.9999", "Focal_2.0_0.9999")),
 )
+CIFAR20 = replace(CIFAR10, role="cifar20", data=DataSpec("cifar20"), classes=20)
+CIFAR100 = replace(
+    CIFAR10,
+    role="cifar100",
+    data=DataSpec("cifar100"),
+    classes=100,
+    chosen=(100.0, ("SM", "SM_0.9999", "Focal_1.0_0.9")),
+)
+
+
+def _quick(setting: Setting, classes: int, per_class: int, factors: tuple[float, ...]) -> Setting:
+    """A setting on the embedded data that stands for one of the paper's: coarser, smaller, shorter."""
+    names = ("SM", "SM_0.999", "Focal_0.5_0.999")
+    return replace(
+        setting,
+        preset="quick",
+        data=DataSpec("glyphs", classes=classes, per_class=per_class, test_per_class=1000 // classes),
+        classes=classes,
+        network="resnet8-half",
+        schedule=QUICK_SCHEDULE,
+        factors=factors,
+        betas=(0.9, 0.99, 0.999),
+        gammas=(0.5,),
+        fig5=factors[0],
+        chosen=(factors[0], names),
+        balanced=False,
+        retrain=replace(RETRAIN_SCHEDULE, epochs=4, milestones=(2, 3), batch=32),
+    )
+
+
+def _imagenet(role: str, data: str, classes: int, inputs: Inputs, focal_lr: float) -> Setting:
+    return Setting(
+        "imagenet",
+        role,
+        DataSpec(data),
+        classes,
+        IMAGENET_SCHEDULE,
+        inputs,
+        network="resnet50-imagenet",
+        factors=(),
+        test_every=1,
+        focal_lr=focal_lr,
+    )
+
+
 SETTINGS: dict[str, tuple[Setting, ...]] = {
-    "cifar": tuple(
-        replace(CIFAR, data=DataSpec(name), classes=classes)
-        for name, classes in (("cifar10", 10), ("cifar20", 20), ("cifar100", 100))
+    "quick": (
+        _quick(CIFAR10, 10, 300, (100.0, 10.0)),
+        _quick(CIFAR20, 20, 150, (50.0,)),
+        _quick(CIFAR100, 40, 100, (50.0,)),
+    ),
+    "cifar": (CIFAR10, CIFAR20, CIFAR100),
+    "imagenet": (
+        _imagenet("inat2017", "inat2017", 5089, INAT_INPUTS, 4.0),
+        _imagenet("inat2018", "inat2018", 8142, INAT_INPUTS, 4.0),
+        _imagenet("ilsvrc2012", "imagenet", 1000, IMAGENET_INPUTS, 2.0),
     ),
 }
 DEFAULT_SEEDS = {"quick": (0,), "cifar": (0, 1, 2), "imagenet": (0,)}
@@ -114,13 +194,89 @@ def settings(
     if orders:
         warnings.warn("class_balanced learns all classes at once, so --orders is ignored", stacklevel=2)
     chosen = tuple(dict.fromkeys(seeds or DEFAULT_SEEDS[preset]))
-    return tuple(replace(s, seeds=chosen, schedule=s.schedule.scaled(epochs_scale)) for s in SETTINGS[preset])
+    return tuple(
+        replace(s, seeds=chosen, schedule=s.schedule.scaled(epochs_scale), retrain=s.retrain.scaled(epochs_scale))
+        for s in SETTINGS[preset]
+    )
 
 
 Runs = Mapping[str, list[Run]]
 
 
-def cells(s: Setting, names: Sequence[str], factor: float) -> Runs:
-    """Rows of the grid, by the paper's names, at one imbalance factor."""
+def cell(s: Setting, name: str, factor: float) -> str:
+    """The name of a row of the grid at one imbalance factor, among a figure's Runs."""
+    return f"{s.role} {name} {factor:g}"
+
+
+def cells(s: Setting, names: Iterable[str], factors: Sequence[float]) -> Runs:
+    """Rows of the grid at some imbalance factors."""
     models = s.models()
-    return {name: s.runs(models[name], factor) for name in names}
+    return {cell(s, name, f): s.runs(models[name], f) for name in names for f in factors}
+
+
+def grid(s: Setting) -> Runs:
+    """Fig. 8, 9 or 10: every loss and beta at every factor."""
+    return cells(s, s.models(), s.factors)
+
+
+def table2(s: Setting) -> Runs:
+    """Table 2: the losses without class weights; factor 1 is the whole training set."""
+    return cells(s, s.base_models(), (*s.factors, 1.0) if s.balanced else s.factors)
+
+
+def fig5(s: Setting) -> Runs:
+    """Fig. 5: softmax, sigmoid and focal loss of the smallest gamma, over beta."""
+    focal = f"Focal_{s.gammas[0]:.1f}"
+    return cells(s, [n for n in s.models() if n.startswith(("SM", "SGM", focal))], [s.fig5])
+
+
+def chosen(s: Setting) -> Runs:
+    """A few cells to look at closely."""
+    factor, names = s.chosen
+    return cells(s, names, [factor])
+
+
+def reductions(s: Setting) -> Runs:
+    """Softmax over beta with both reductions; without class weights they are one."""
+    factor, models = s.chosen[0], s.models()
+    names = [n for n in models if n.startswith("SM")]
+    means = {n: replace(models[n], reduction="weighted_mean") for n in names if models[n].beta > 0.9}
+    return {**cells(s, names, [factor]), **{f"{s.role} {n} mean": s.runs(m, factor) for n, m in means.items()}}
+
+
+def baselines(s: Setting) -> Runs:
+    """What long-tailed papers compare with, on this paper's network and schedule."""
+    later = s.schedule.milestones[0]
+    beta = s.betas[-1]
+    methods: dict[str, Method] = {
+        "CE": Rebalance(),
+        "RW": Rebalance(beta=beta),
+        "RS": Rebalance(sampler="balanced"),
+        "CE-DRW": Rebalance(beta=beta, defer=later),
+        "CE-DRS": Rebalance(sampler="balanced", defer=later),
+        "Focal": Rebalance("focal"),
+        "LDAM": Rebalance("ldam"),
+        "LDAM-DRW": Rebalance("ldam", beta=beta, defer=later),
+    }
+    runs = {name: s.runs(method, s.chosen[0]) for name, method in methods.items()}
+    retrained = [replace(run, method=Retrain(), schedule=s.retrain, start=run) for run in runs["CE"]]
+    return {f"{s.role} {name}": found for name, found in {**runs, "cRT": retrained}.items()}
+
+
+def table3(s: Setting) -> Runs:
+    """Table 3: softmax and class-balanced focal loss by depth and resolution; batch 1024, beta 0.999, gamma 0.5."""
+    softmax = ClassBalanced("softmax", recipe="imagenet")
+    focal = ClassBalanced("focal", beta=0.999, gamma=0.5, recipe="imagenet")
+    faster = replace(s, schedule=replace(s.schedule, lr=s.schedule.lr * s.focal_lr))
+    large = replace(faster, inputs=replace(s.inputs, size=320))
+    rows = {"Softmax (224 px)": (s, softmax), "CB focal (224 px)": (faster, focal), "CB focal (320 px)": (large, focal)}
+    return {
+        f"{s.role} {name} {depth}": replace(where, network=f"resnet{depth}-imagenet").runs(method, None)
+        for name, (where, method) in rows.items()
+        for depth in DEPTHS
+    }
+
+
+def fig7(s: Setting) -> Runs:
+    """Fig. 7: the ResNet-50 runs of Table 3 over training."""
+    return {name: runs for name, runs in table3(s).items() if name.endswith(" 50") and "320" not in name}

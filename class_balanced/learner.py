@@ -26,16 +26,22 @@ class ClassBalancedLearner(Learner):
         self.weights = torch.tensor(weights, dtype=torch.float32, device=context.device.torch)
 
     def build(self, classes: int) -> None:
-        """The last layer starts as in the official code: Glorot's uniform weights, bias of `starting_bias`."""
+        """The last layer starts as in the official code: Glorot's uniform or small weights, bias of `starting_bias`."""
         super().build(classes)
-        head = self.net.head
-        fresh = nn.init.xavier_uniform_(torch.empty(head.weight.shape), generator=self.context.generator("glorot"))
+        head, generator = self.net.head, self.context.generator("glorot")
+        fresh = torch.empty(head.weight.shape)
+        if self.config.recipe == "cifar":
+            nn.init.xavier_uniform_(fresh, generator=generator)
+        else:
+            nn.init.normal_(fresh, std=0.01, generator=generator)
         head.weight.data.copy_(fresh)
         head.bias.data.fill_(starting_bias(self.config.loss, classes))
 
     def stages(self, phase: Phase) -> Iterator[Stage]:
         for main in super().stages(phase):
-            if self.config.loss != "softmax":  # Sec. 5.2: the bias of -log(C - 1) is not decayed
+            if self.config.recipe == "imagenet":
+                main.no_decay = [p for p in self.net.parameters() if p.ndim == 1]
+            elif self.config.loss != "softmax":  # Sec. 5.2: the bias of -log(C - 1) is not decayed
                 main.no_decay = [self.net.head.bias]
             yield main
 
@@ -43,6 +49,13 @@ class ClassBalancedLearner(Learner):
         c = self.config
         losses = sample_losses(self.net(images), labels, c.loss, c.gamma)
         return weigh(losses, self.weights[labels], c.reduction)
+
+    def readouts(self, features: Tensor, phase: Phase) -> dict[str, Tensor]:
+        """The class of the largest logit; on large images its five largest too, as in Table 3."""
+        predictions = super().readouts(features, phase)
+        if self.config.recipe == "imagenet":
+            predictions["top5"] = self.net.head(features).topk(min(5, phase.seen), dim=1).indices
+        return predictions
 
 
 LEARNERS: dict[type, type[Learner]] = {ClassBalanced: ClassBalancedLearner, **rebalance.LEARNERS}

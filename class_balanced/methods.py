@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import ClassVar, Literal
 
 from common.imbalance import Baseline
-from common.runs import Protocol
+from common.runs import ADDED, Protocol
 
 Kind = Literal["softmax", "sigmoid", "focal"]
 Reduction = Literal["batch", "weighted_mean"]
@@ -21,6 +21,8 @@ class ClassBalanced:
     beta: float = 0.0  # Eq. 6: weights 1 / E_n, E_n = (1 - beta^n) / (1 - beta)
     gamma: float = 0.0  # Eq. 11, of the focal loss; at 0 it is the sigmoid loss
     reduction: Reduction = "batch"  # the official sum / batch size; weighted_mean is what ports use
+    recipe: Literal["cifar", "imagenet"] = field(default="cifar", metadata=ADDED)
+    """cifar: Glorot's classifier, all but a starting bias decayed. imagenet: N(0, 0.01), no bias or BatchNorm decayed."""
 
     def check(self, protocol: Protocol) -> None:
         """ValueError on a beta outside [0, 1), a negative gamma, or a gamma where it has no meaning."""

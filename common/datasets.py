@@ -12,7 +12,7 @@ import shutil
 import warnings
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from functools import partial
 from importlib.metadata import version
 from pathlib import Path
@@ -21,11 +21,14 @@ from typing import Any
 import numpy as np
 from filelock import FileLock
 
-from common import folders, glyphs
+from common import folders, glyphs, lists
+from common.coarse import CIFAR20
 from common.errors import InputError
 from common.folders import CIFAR, LAYOUT, Content, Images
 
 CLASSES = {"cifar10": 10, "cifar100": 100, "imagenet": 1000}
+COARSE = {"cifar20": "cifar100"}
+"""Data sets that are another's images under coarser labels."""
 FORMAT = 1  # of cache entries; raised when older ones must not be read
 _PARTS = ("train_images", "train_labels", "test_images", "test_labels")
 
@@ -35,7 +38,7 @@ class DataSpec:
     """Which data set. The numbers are for glyphs only; None means 100 classes, 500 and 100 images a class."""
 
     name: str
-    """glyphs, cifar10, cifar100, imagenet, imagenet-subset or the name of an image folder."""
+    """glyphs, cifar10, cifar20, cifar100, imagenet, imagenet-subset, inat2018 ... or the name of an image folder."""
     classes: int | None = None
     per_class: int | None = None
     test_per_class: int | None = None
@@ -83,6 +86,8 @@ def load(spec: DataSpec, root: Path | None = None, cache: Path | None = None) ->
     A cache that cannot be written is done without, with a warning; its folder may be deleted at any time.
     Raises InputError, one line that says what to do, where the data are missing, incomplete or damaged.
     """
+    if spec.name in COARSE:
+        return coarsen(load(replace(spec, name=COARSE[spec.name]), root, cache), spec.name)
     source = _source(spec, root, cache)
     if cache is None or source.fingerprint:
         return _read(spec.name, source)
@@ -105,6 +110,9 @@ def fingerprint(spec: DataSpec, root: Path | None = None, cache: Path | None = N
 
     Raises InputError where `root` lacks the data set or its layout is wrong.
     """
+    if spec.name in COARSE:
+        fine = fingerprint(replace(spec, name=COARSE[spec.name]), root, cache)
+        return coarse_fingerprint(fine) if fine else None
     source = _source(spec, root, cache)
     if source.fingerprint or cache is None:
         return source.fingerprint
@@ -112,12 +120,29 @@ def fingerprint(spec: DataSpec, root: Path | None = None, cache: Path | None = N
     return meta["fingerprint"] if meta else None
 
 
+def coarsen(fine: Dataset, name: str) -> Dataset:
+    """CIFAR-100 under its 20 coarse labels: the same images in the same order. InputError on other classes."""
+    names = tuple(CIFAR20)
+    coarse = {member: i for i, members in enumerate(CIFAR20.values()) for member in members}
+    if set(fine.classes) != set(coarse):
+        unknown = sorted(set(fine.classes) - set(coarse)) or sorted(set(coarse) - set(fine.classes))
+        raise InputError(f"{name} needs CIFAR-100's class names, but {unknown[0]!r} is not in both; check --data")
+    table = np.array([coarse[c] for c in fine.classes])
+    train, test = table[fine.train_labels], table[fine.test_labels]
+    return Dataset(name, fine.train_images, train, fine.test_images, test, names, coarse_fingerprint(fine.fingerprint))
+
+
+def coarse_fingerprint(fine: str) -> str:
+    """Of the same images under coarse labels, 16 hex digits."""
+    return hashlib.sha256(f"{fine} coarse".encode()).hexdigest()[:16]
+
+
 def locate(spec: DataSpec, root: Path | None) -> Path | None:
     """The data set's folder: `root` or one inside it; None for glyphs and for CIFAR without `root`.
 
     Raises InputError where `root` is missing or holds neither torchvision's files nor train/.
     """
-    name = spec.name
+    name = COARSE.get(spec.name, spec.name)
     if name == "glyphs" or (root is None and name in CIFAR):
         return None
     if name in ("", ".", "..") or Path(name).name != name:
@@ -134,9 +159,10 @@ def locate(spec: DataSpec, root: Path | None) -> Path | None:
         files = f"{extracted}/, {archive} or "
         candidates += [root.parent] if root.name == extracted else []
     for folder in candidates:
-        if folders.has_cifar(name, folder) or (folder / "train").is_dir():
+        if folders.has_cifar(name, folder) or (folder / "train").is_dir() or lists.find(folder, "train"):
             return folder
-    raise InputError(f"--data {root} does not hold {name}: neither it nor {root / name} has {files}{LAYOUT}")
+    listed = " or train.txt and test.txt" if name in lists.PUBLISHED else ""
+    raise InputError(f"--data {root} does not hold {name}: neither it nor {root / name} has {files}{LAYOUT}{listed}")
 
 
 def _source(spec: DataSpec, root: Path | None, cache: Path | None) -> _Source:
@@ -149,7 +175,11 @@ def _source(spec: DataSpec, root: Path | None, cache: Path | None) -> _Source:
     if folder is None or folders.has_cifar(spec.name, folder):
         # Checked by md5 when read, so that every copy has the same content: one cache entry serves them all.
         return _Source("torchvision's files", partial(folders.read_cifar, spec.name, folder, cache))
-    tree = folders.scan(folder, partial(_choose_classes, spec.name, folder))
+    if lists.find(folder, "train") and (spec.name in lists.PUBLISHED or not (folder / "train").is_dir()):
+        tree = lists.scan(folder)
+    else:
+        tree = folders.scan(folder, partial(_choose_classes, spec.name, folder))
+    lists.require_published(spec.name, folder, tree)
     return _Source(tree.key, tree.read, tree.fingerprint if tree.large() else None)
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -37,14 +37,11 @@ class Painter:
     def full_schedule(self) -> bool:
         return all(s.full_schedule for s in self.plan.settings)
 
-    def labels(self) -> list[str]:
+    def labels(self, results: Sequence[Result]) -> list[str]:
         """What keeps the numbers from being held against the published ones, if anything."""
-        specs = {s.data for s in self.plan.settings}
-        labels = [
-            f"embedded data (glyphs, {s.classes} classes of {s.per_class} images), not comparable with the paper's"
-            for s in specs
-            if s.name == "glyphs"
-        ]
+        data = [r.config["data"] for r in results if r.config["data"]["name"] == "glyphs"]
+        sets = dict.fromkeys(f"{d['classes']} classes of {d['per_class']} images" for d in data)
+        labels = [f"embedded data (glyphs, {', '.join(sets)}), not comparable with the paper's"] if sets else []
         if self.epochs_scale != 1:
             word = "reduced" if self.epochs_scale < 1 else "longer"
             labels.append(f"{word} schedule (epochs x {self.epochs_scale:g})")
@@ -64,7 +61,7 @@ class Painter:
         if reason and not partial:
             return ""
         results = {r.hash: r for group in groups.values() for r in group}
-        if not results:
+        if not results and missing:
             self.rows[figure.id] = ReportRow(figure, None, reason)
             return ""
         shown = {(r.hash, r.recorded) for r in results.values()}
@@ -89,11 +86,14 @@ class Painter:
 
     def _caption(self, groups: Mapping[str, list[Result]], reason: str) -> str:
         results = [r for group in groups.values() for r in group]
+        if not results:
+            return "computed from the formulas and the published class sizes; no training"
         counts = sorted({len(group) for group in groups.values()})
-        orders = ", ".join(sorted({r.repeat[0] for r in results}))
+        orders, seeds = sorted({r.repeat[0] for r in results}), sorted({r.repeat[1] for r in results})
+        varied = f"seed {', '.join(map(str, seeds))}" if orders == ["native"] else f"class order {', '.join(orders)}"
         commits = sorted({r.environment["commit"][:7] + ("+" if r.environment["dirty"] else "") for r in results})
-        words = [f"{self.preset} preset", *self.labels()]
-        words += [f"n = {' to '.join(map(str, dict.fromkeys((counts[0], counts[-1]))))} (class order {orders})"]
+        words = [f"{self.preset} preset", *self.labels(results)]
+        words += [f"n = {' to '.join(map(str, dict.fromkeys((counts[0], counts[-1]))))} ({varied})"]
         return "; ".join([*words, f"commit {', '.join(commits)}", *([reason] if reason else [])])
 
     def report(self, failures: list[str]) -> Path:
@@ -103,14 +103,14 @@ class Painter:
                 self._draw(figure)
             self.rows.setdefault(figure.id, ReportRow(figure, None, why))
         rows = [self.rows[f.id] for f in (*self.plan.figures, *(f for f, _ in self.plan.skipped))]
-        results, entries = list(self.used.values()), self.plan.published.entries
+        results, entries = list(self.used.values()), self.plan.published.of
         context = ReportContext(
-            labels=[*self.labels(), *(f"failed: {f}" for f in failures)],
+            labels=[*self.labels(results), *(f"failed: {f}" for f in failures)],
             full_schedule=self.full_schedule,
             results=results,
             from_records=sum(r.recorded for r in results),
             command=self.command,
-            published_on=" / ".join(dict.fromkeys(e["dataset"] for f in self.plan.figures if (e := entries.get(f.id)))),
+            published_on=" / ".join(dict.fromkeys(e["dataset"] for f in self.plan.figures for e in entries(f.id))),
         )
         write_report(self.folder, self.plan.published.paper, self.preset, rows, context)
         return self.folder / "report.html"

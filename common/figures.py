@@ -52,21 +52,31 @@ class Curve:
     published: bool = False
     legend: str = ""
     """Text beside the name in the legend, such as the average."""
+    reference: bool = False
+    """A limit or baseline to hold others against: a thin dashed line; not in the legend unless it has a text there."""
 
 
 @dataclass(frozen=True)
 class Panel:
-    """One pair of axes. matrix: counts [true, predicted], drawn as log(1 + x), with a line at `boundary`."""
+    """One pair of axes.
+
+    matrix: counts [true, predicted], drawn as log(1 + x), with a line at `boundary`; in a "heat" map numbers [row,
+    column] printed in cells, coloured from each column's least to its greatest, the least of a column in bold.
+    """
 
     title: str
     x_label: str
     y_label: str
     curves: Sequence[Curve] = ()
-    kind: Literal["lines", "bars", "sorted-bars", "matrix"] = "lines"
+    kind: Literal["lines", "bars", "sorted-bars", "matrix", "heat"] = "lines"
     matrix: np.ndarray | None = None
     boundary: int | None = None
     y_range: tuple[float, float] | None = None
     x_log: bool = False
+    y_log: bool = False
+    rows: Sequence[str] = ()
+    columns: Sequence[str] = ()
+    """Names of a heat map's rows and columns."""
 
 
 @dataclass(frozen=True)
@@ -130,6 +140,10 @@ class Published:
         content = json.loads(path.read_text())
         self.paper = content["paper"]
         self.entries = {entry["id"]: entry for entry in content["entries"]}
+
+    def of(self, figure: str) -> list[dict]:
+        """The entries of a figure: that of its id, and its parts, whose ids go on with a hyphen."""
+        return [e for i, e in self.entries.items() if i == figure or i.startswith(f"{figure}-")]
 
     def series(self, figure: str, method: str) -> dict | None:
         """One method's published series in a figure: x, y, std, average, provenance, note."""

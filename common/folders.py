@@ -66,6 +66,8 @@ class Tree:
     classes: tuple[str, ...]
     train: Split
     test: Split
+    listed: bool = False
+    """Whether labels come from list files and not from the folders' names."""
 
     @property
     def key(self) -> str:
@@ -77,9 +79,12 @@ class Tree:
 
     @property
     def fingerprint(self) -> str:
-        """Of large images: sha256 over names below the split and file sizes, 16 hex digits."""
+        """Of large images: sha256 over names below the split, file sizes and listed labels, 16 hex digits."""
         names = [[file[:2] for file in split.files] for split in (self.train, self.test)]
-        return hashlib.sha256(repr(names).encode()).hexdigest()[:16]
+        state = hashlib.sha256(repr(names).encode())
+        for split in (self.train, self.test) if self.listed else ():
+            state.update(split.labels.tobytes())
+        return state.hexdigest()[:16]
 
     def large(self) -> bool:
         """Whether the first training image is too large for all to be decoded. InputError if it is unreadable."""

@@ -171,7 +171,7 @@ class Learner:
         return summary
 
     def readouts(self, features: Tensor, phase: Phase) -> dict[str, Tensor]:
-        """Predictions [n] by name from test features [n, d]."""
+        """Predictions by name from test features [n, d]: classes [n], or guesses [n, k] of which one must be right."""
         predictions = {"cnn": self.net.head(features).argmax(dim=1)}
         if self.context.memory.indices:
             predictions["nme"] = metrics.nearest_mean(features, self.exemplar_means())

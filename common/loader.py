@@ -127,8 +127,8 @@ class ImageFiles:
 
         self.files, self.labels, self.device = files, labels, device
         finish = [v2.ToImage(), v2.ToDtype(torch.float32, scale=True), v2.Normalize(inputs.mean, inputs.std)]
-        self.augment = v2.Compose([v2.RandomResizedCrop(224), v2.RandomHorizontalFlip(), *finish])
-        self.centre = v2.Compose([v2.Resize(256), v2.CenterCrop(224), *finish])
+        self.augment = v2.Compose([v2.RandomResizedCrop(inputs.size), v2.RandomHorizontalFlip(), *finish])
+        self.centre = v2.Compose([v2.Resize(round(inputs.size * 8 / 7)), v2.CenterCrop(inputs.size), *finish])
 
     def _batches(self, items: list[tuple[int, int]], batch: int, transform: object) -> Iterator[Tensor]:
         batches = [items[i : i + batch] for i in range(0, len(items), batch)]

@@ -26,7 +26,10 @@ def nearest_mean(features: Tensor, means: Tensor) -> Tensor:
 
 
 def confusion_matrix(labels: np.ndarray, predictions: np.ndarray, num_classes: int) -> np.ndarray:
-    """Counts [true, predicted], int64 [c, c]."""
+    """Counts [true, predicted], int64 [c, c]. predictions [n], or [n, k]: where none of k is right the first counts."""
+    if predictions.ndim == 2:
+        hit = (predictions == labels[:, None]).any(axis=1)
+        predictions = np.where(hit, labels, predictions[:, 0])
     return np.bincount(labels * num_classes + predictions, minlength=num_classes**2).reshape(num_classes, num_classes)
 
 

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from common import datasets, splits
+from common import datasets, lists, splits
 from common.datasets import Dataset, DataSpec
 from common.errors import InputError
 from common.figures import Figure, Published
@@ -25,10 +25,19 @@ IMAGES_PER_SECOND = {
     "resnet32-pad": 300.0,
     "resnet32-avgpool": 300.0,
     "resnet18-imagenet": 6.0,
+    "resnet50-imagenet": 2.0,
+    "resnet101-imagenet": 1.2,
+    "resnet152-imagenet": 0.8,
 }
 """A rough training rate of one CPU core, for estimates before anything has been measured here."""
 
-PER_CLASS = {"imagenet": 1300, "imagenet-subset": 1300, "cifar10": 5000, "cifar20": 2500}
+PER_CLASS = {
+    "imagenet": 1300,
+    "imagenet-subset": 1300,
+    "cifar10": 5000,
+    "cifar20": 2500,
+    **{name: images / classes for name, (classes, images) in lists.PUBLISHED.items()},
+}
 """Training images a class, for estimates before the data are at hand."""
 
 

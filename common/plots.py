@@ -27,6 +27,7 @@ from matplotlib.ticker import FuncFormatter
 from matplotlib.transforms import Bbox
 
 from common.figures import Curve, Drawing, Panel
+from common.heat import heat, heat_size
 
 DPI, MARGIN, GAP, PER_ROW, COLOUR_MAP = 140, 0.15, 0.3, 4, "viridis"
 FRAME, INK = "0.35", "0.15"
@@ -126,13 +127,18 @@ def _axes(figure: Figure, panel: Panel, style: Looks, height: float) -> Axes:
     curves = [c for c in paired if np.isfinite(np.asarray(c.y, dtype=float)).any()]
     bars = sum(0.16 * len(c.x) for c in curves) + 0.1 * max((len(c.x) for c in curves), default=0)
     width = {"matrix": height, "bars": min(max(1.3 * height, bars), 9.0)}.get(panel.kind, 1.45 * height)
+    if panel.kind == "heat":
+        width, height = heat_size(panel)
     axes = figure.add_axes((0, 0, width, height))
     axes.set(title=textwrap.fill(panel.title, int(width / 0.085)), xlabel=panel.x_label, ylabel=panel.y_label)
-    if panel.matrix is not None:
+    if panel.kind == "heat":
+        heat(axes, panel)
+    elif panel.matrix is not None:
         _matrix(axes, np.asarray(panel.matrix, dtype=float), panel.boundary)
     elif curves:
         axes.grid(axis="y")
         {"lines": _lines, "bars": _bars, "sorted-bars": _sorted_bars}[panel.kind](axes, panel, curves, style, width)
+        axes.set_yscale("log" if panel.y_log else "linear")
         axes.set_ylim(*panel.y_range or axes.get_ylim())
         if panel.kind != "lines":
             axes.axhline(0, color=FRAME, linewidth=0.8)
@@ -143,6 +149,8 @@ def _axes(figure: Figure, panel: Panel, style: Looks, height: float) -> Axes:
 
 
 def _label(curve: Curve) -> str:
+    if curve.reference and not curve.legend:
+        return "_nolegend_"
     words = f"{curve.name} (published)" if curve.published else curve.name
     return textwrap.fill(f"{words}  {curve.legend}".rstrip(), 44)
 
@@ -157,6 +165,9 @@ def _lines(axes: Axes, panel: Panel, curves: Sequence[Curve], style: Looks, widt
         shape: dict[str, Any] = {"linestyle": "-", "linewidth": 1.7, "markersize": 4.5, "zorder": 4}
         if curve.published:  # larger and behind ours: a ring where both coincide
             shape = {"linestyle": "--", "linewidth": 1.2, "markersize": 6.5, "zorder": 3, "markerfacecolor": "white"}
+        if curve.reference:
+            shape |= {"linestyle": (0, (4, 2)), "linewidth": 1.0, "zorder": 2}
+            marker = ""
         every = max(1, len(x) // 15)
         axes.plot(x, y, color=colour, marker=marker, markevery=every, label=_label(curve), **shape)
         half = np.asarray([np.nan] * len(x) if curve.interval is None else curve.interval, dtype=float)

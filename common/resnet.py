@@ -117,19 +117,19 @@ def resnet18(final_relu: bool = True) -> CifarResNet:
     return CifarResNet((2, 2, 2, 2), width=64, final_relu=final_relu)
 
 
-class ImageNetResNet18(nn.Module):
-    """timm's ResNet-18 from scratch: [n, 3, 224, 224] -> [n, 512]; final_relu=False as in `resnet32`."""
+class ImageNetResNet(nn.Module):
+    """timm's ResNet-18, -50, -101 or -152 from scratch: [n, 3, h, w] -> [n, 512 or 2048]; final_relu as `resnet32`."""
 
-    def __init__(self, final_relu: bool = True) -> None:
+    def __init__(self, depth: int = 18, final_relu: bool = True) -> None:
         super().__init__()
         import timm  # slow to import, and only ImageNet needs it
 
-        # torchvision's initialisation, as in the official code, keeps the last BatchNorm's weight of a block at 1.
-        body: Any = timm.create_model("resnet18", pretrained=False, num_classes=0, zero_init_last=False)
+        # torchvision's initialisation, as in LUCIR's official code, keeps the last BatchNorm's weight of a block at 1.
+        body: Any = timm.create_model(f"resnet{depth}", pretrained=False, num_classes=0, zero_init_last=False)
         if not final_relu:
-            body.layer4[-1].act2 = nn.Identity()
+            setattr(body.layer4[-1], "act2" if depth < 50 else "act3", nn.Identity())
         self.body = body
-        self.out_features = 512
+        self.out_features = body.num_features
 
     def forward(self, x: Tensor) -> Tensor:
         return self.body(x)
@@ -141,7 +141,10 @@ BACKBONES: dict[str, Callable[[bool], nn.Module]] = {
     "resnet32-pad": lambda final_relu: resnet32("pad", final_relu, "kaiming-in"),  # BBN, LDAM
     "resnet32-avgpool": lambda final_relu: resnet32("avgpool", final_relu, "glorot"),  # Class-Balanced Loss
     "resnet18": resnet18,
-    "resnet18-imagenet": lambda final_relu: ImageNetResNet18(final_relu),
+    "resnet18-imagenet": lambda final_relu: ImageNetResNet(18, final_relu),
+    "resnet50-imagenet": lambda final_relu: ImageNetResNet(50, final_relu),
+    "resnet101-imagenet": lambda final_relu: ImageNetResNet(101, final_relu),
+    "resnet152-imagenet": lambda final_relu: ImageNetResNet(152, final_relu),
 }
 
 

@@ -91,13 +91,15 @@ class Protocol:
 class Inputs:
     """How images enter the network: normalisation, and the training augmentation of `kind`.
 
-    crop-flip: zero-pad the raw image by 4, crop, flip with p=.5 (CIFAR). resized-crop: RandomResizedCrop(224) and flip
-    in training, Resize(256) and CenterCrop(224) in testing (ImageNet).
+    crop-flip: zero-pad the raw image by 4, crop, flip with p=.5 (CIFAR). resized-crop: RandomResizedCrop(size) and flip
+    in training, Resize(size * 8/7) and CenterCrop(size) in testing (ImageNet).
     """
 
     mean: tuple[float, ...] = CIFAR_MEAN
     std: tuple[float, ...] = CIFAR_STD
     kind: Literal["crop-flip", "resized-crop"] = "crop-flip"
+    size: int = field(default=224, metadata=ADDED)
+    """Pixels of the square that resized-crop feeds."""
 
 
 @dataclass(frozen=True)

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from common.heads import CosineHead, LinearHead
-from common.resnet import BasicBlock, ImageNetResNet18, backbone, resnet32
+from common.resnet import BasicBlock, ImageNetResNet, backbone, resnet32
 
 
 def generator(seed: int) -> torch.Generator:
@@ -236,14 +236,14 @@ def test_errors() -> None:
 def test_imagenet_resnet18_is_torchvisions() -> None:
     from torchvision.models import resnet18
 
-    net, reference = ImageNetResNet18().eval(), resnet18(num_classes=3).eval()
+    net, reference = ImageNetResNet().eval(), resnet18(num_classes=3).eval()
     reference.fc = torch.nn.Identity()  # type: ignore[assignment]
     reference.load_state_dict(net.body.state_dict())
     images = torch.randn(2, 3, 64, 64, generator=generator(0))
     with torch.no_grad():
         torch.testing.assert_close(net(images), reference(images), rtol=1e-4, atol=1e-4)
         assert net(images).min() >= 0
-        cosine = ImageNetResNet18(final_relu=False).eval()
+        cosine = ImageNetResNet(final_relu=False).eval()
         cosine.load_state_dict(net.state_dict())
         features = cosine(images)
     assert features.shape == (2, 512) and features.min() < 0
