@@ -183,6 +183,7 @@ def test_a_torn_line_and_a_torn_checkpoint_are_left_behind(tiny_run: MakeRun, tm
 def test_a_run_keeps_its_threads(tiny_run: MakeRun, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     used: list[int] = []
     monkeypatch.setattr(torch, "set_num_threads", used.append)
+    monkeypatch.setattr(tuning, "_measure", lambda *arguments: {"1": 1.0, "2": 2.0, "3": 3.0})
     run = tiny_run(ICaRL())
     with pytest.raises(Interrupted):
         launcher.train(run, replace(job(tmp_path), threads=3), kill_after(3))
@@ -193,7 +194,7 @@ def test_a_run_keeps_its_threads(tiny_run: MakeRun, tmp_path: Path, monkeypatch:
 SCRIPT = """
 import sys, time
 from pathlib import Path
-from common import launcher, store
+from common import launcher, tuning, store
 from common.datasets import DataSpec
 from common.runs import Protocol, Run, Schedule
 from lucir.methods import LUCIR
