@@ -19,7 +19,7 @@ import pytest
 import torch
 from safetensors import SafetensorError
 
-from common import incremental, launcher, store
+from common import incremental, launcher, store, tuning
 from common.errors import InputError
 from common.launcher import Job, launch, unfinished
 from common.runs import Protocol, Run, Schedule
@@ -194,7 +194,7 @@ def test_a_run_keeps_its_threads(tiny_run: MakeRun, tmp_path: Path, monkeypatch:
 SCRIPT = """
 import sys, time
 from pathlib import Path
-from common import launcher, tuning, store
+from common import launcher, store
 from common.datasets import DataSpec
 from common.runs import Protocol, Run, Schedule
 from lucir.methods import LUCIR
