@@ -19,7 +19,7 @@ import pytest
 import torch
 from safetensors import SafetensorError
 
-from common import incremental, launcher, store
+from common import incremental, launcher, store, tuning
 from common.errors import InputError
 from common.launcher import Job, launch, unfinished
 from common.runs import Protocol, Run, Schedule
@@ -183,6 +183,7 @@ def test_a_torn_line_and_a_torn_checkpoint_are_left_behind(tiny_run: MakeRun, tm
 def test_a_run_keeps_its_threads(tiny_run: MakeRun, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     used: list[int] = []
     monkeypatch.setattr(torch, "set_num_threads", used.append)
+    monkeypatch.setattr(tuning, "_measure", lambda *arguments: {"1": 1.0, "2": 2.0, "3": 3.0})
     run = tiny_run(ICaRL())
     with pytest.raises(Interrupted):
         launcher.train(run, replace(job(tmp_path), threads=3), kill_after(3))
