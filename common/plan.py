@@ -133,7 +133,7 @@ class Plan:
             missing += [run for run, result in found if result is None]
             if results := [result for _, result in found if result]:
                 groups[name] = results
-        if not groups:
+        if missing and not groups:
             return {}, missing
         for name, runs in self._on_data(figure.optional(self.settings)).items():
             if results := [r for r in map(self.find, runs) if r]:
