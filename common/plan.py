@@ -48,6 +48,8 @@ class Data:
     root: Path | None
     cache: Path
     opened: dict[DataSpec, Dataset | InputError] = field(default_factory=dict)
+    known: dict[DataSpec, str] = field(default_factory=dict)
+    """Fingerprints found without decoding; a folder of large images is listed once."""
 
     def open(self, spec: DataSpec) -> Dataset | InputError:
         if spec not in self.opened:
@@ -62,11 +64,13 @@ class Data:
         if decode or spec in self.opened:
             found = self.open(spec)
             return "" if isinstance(found, InputError) else found.fingerprint
-        try:
-            return datasets.fingerprint(spec, self.root, self.cache) or ""
-        except InputError as error:
-            self.opened[spec] = error
-            return ""
+        if spec not in self.known:
+            try:
+                self.known[spec] = datasets.fingerprint(spec, self.root, self.cache) or ""
+            except InputError as error:
+                self.opened[spec] = error
+                return ""
+        return self.known[spec]
 
     def problem(self, run: Run) -> str:
         """Why `run` cannot be trained for want of data, or ""."""

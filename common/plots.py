@@ -50,15 +50,15 @@ MARKERS = "osD^vP<X>ph"
 METHODS: dict[str, tuple[str, str]] = {
     name: (colour, marker)
     for colour, marker, *names in (
-        (RED, "D", "Ours-CNN", "adaptive weight (Ours-CNN)", "LUCIR", "UCIR", "BBN", "FSA (ours)"),
+        (RED, "D", "Ours-CNN", "adaptive weight (Ours-CNN)", "LUCIR", "UCIR", "BBN", "FSA (ours)", "CB softmax"),
         (BLACK, "*", "Joint-CNN", "joint", "Bound", "LDAM"),
-        (SKY, "o", "iCaRL-CNN", "iCaRL", "Focal", "Sigmoid"),
-        (BLUE, "s", "iCaRL-NME", "fixed lambda (5)", "CB-Focal", "old classes", "old embeddings"),
+        (SKY, "o", "iCaRL-CNN", "iCaRL", "Focal"),
+        (BLUE, "s", "iCaRL-NME", "fixed lambda (5)", "CB-Focal", "CB focal", "old classes", "old embeddings"),
         (ORANGE, "^", "Ours-NME", "WA", "Mixup", "new classes", "new embeddings"),
-        (GREEN, "s", "CN", "DER", "LDAM-DRW"),
+        (GREEN, "s", "CN", "DER", "LDAM-DRW", "CB sigmoid"),
         (PINK, "^", "CN+LC", "BiC", "CE-DRW"),
         (WINE, ">", "CN+LC+IS", "CE-DRS"),
-        (OLIVE, "P", "iCaRL-CBF", "DER w/o P", "Manifold Mixup"),
+        (OLIVE, "P", "iCaRL-CBF", "DER w/o P", "Manifold Mixup", "Sigmoid"),
         (INDIGO, "X", "iCaRL-TM", "PODNet", "cRT"),
         (GREY, "v", "A-GEM", "LwF.MC", "RPSNet", "CE", "Softmax", "Plain model"),
     )

@@ -39,17 +39,6 @@ COUNTS = longtail_counts(8, 12, FACTOR)
 MakeRun = Callable[..., Run]
 
 
-@pytest.fixture
-def tail_run(tiny_run: MakeRun) -> MakeRun:
-    """(method, **changes) -> a Run on the tiny data's long-tailed subset, all classes at once."""
-
-    def make(method: Any, **changes: Any) -> Run:
-        fields = {"protocol": ALL, "order": "native", "longtail": LongTail(FACTOR), "schedule": Schedule(4, batch=8)}
-        return replace(tiny_run(method), paper="class_balanced", **(fields | changes))
-
-    return make
-
-
 def train(run: Run, data: Dataset, out: Path, watch: Callable[[Any, Stage], None] = lambda *a: None) -> Any:
     """Train a run; its learner, with `before`, `result` and `seen`: the training indices of every batch order."""
 
