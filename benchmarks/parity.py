@@ -51,7 +51,7 @@ def ours(data: Dataset, network: str, schedule: Schedule, seed: int, device: Dev
     body = backbone(network, seed=seed)
     net = Net(body, LinearHead(body.out_features, len(data.classes)), device)  # type: ignore[arg-type]
     train, test = (
-        DeviceImages(images, torch.from_numpy(labels).to(device.torch), Inputs(), device.torch)
+        DeviceImages(images, torch.from_numpy(labels).to(device.torch), Inputs(), device.torch)  # type: ignore[arg-type]
         for images, labels in ((data.train_images, data.train_labels), (data.test_images, data.test_labels))
     )
     rows = torch.arange(len(train.labels), device=device.torch)
