@@ -204,7 +204,7 @@ def run(spec: Run, dataset: Dataset, learner_class: type[Learner], workspace: Wo
     boundary, inside = workspace.restore()
     done = boundary.meta["phase"] if boundary else 0
     for phase in phases[1:done]:
-        learner.net.head.grow(phase.num_new)
+        learner.net.head.grow(phase.num_new, torch.Generator())  # overwritten by what was saved
     if boundary:
         _load(learner, boundary)
     elif spec.start:
