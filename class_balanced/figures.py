@@ -70,16 +70,16 @@ def over_epochs(found: Sequence[Result], key: str, method: str, legend: str = ""
 
 def training(setting: Setting, results: Results, names: Sequence[str], factor: float) -> list[Panel]:
     """Test error and training loss over epochs."""
-    columns = {"test_accuracy": ERROR, "loss": "training loss"}
+    head = f"{data_name(setting)}, factor {factor:g}"
     return [
         Panel(
-            "over training",
+            title,
             "epoch",
             label,
             [over_epochs(r, key, *shown(setting, n)) for n in names if (r := results.get(cell(n, factor)))],
             y_log=key == "loss",
         )
-        for key, label in columns.items()
+        for title, key, label in ((head, "test_accuracy", ERROR), ("training", "loss", "training loss"))
     ]
 
 
@@ -95,7 +95,7 @@ def curves(setting: Setting, results: Results) -> Drawing:
         )
         for name in ex.curves_names(setting)
     ]
-    note = f"{data_name(setting)}, factor {factor:g}; training losses of sigmoid and focal are sums over the classes"
+    note = "training losses of sigmoid and focal are sums over the classes"
     return Drawing(training(setting, results, ex.curves_names(setting), factor), rows, note)
 
 

@@ -226,6 +226,17 @@ def test_references_are_thin_dashes_without_an_entry_of_their_own() -> None:
     assert (ours.get_linestyle(), across.get_linestyle()) == ("-", "--") and across.get_marker() in ("", "None")
 
 
+@pytest.mark.parametrize(("values", "shown"), [([1, 5000], ["1", "10", "100", "1000"]), ([0.3, 3], ["0.5", "1", "2"])])
+def test_logarithmic_ticks_are_plain_numbers(values: list[float], shown: list[str]) -> None:
+    panel = Panel("", "", "", [Curve("CN", [1, 2], values)], y_log=True)
+    figure = build(Drawing([panel]), "", "")
+    axes = figure.axes[0]
+    low, high = axes.get_ylim()
+    ticks = zip(axes.get_yticks(), axes.get_yticklabels(), strict=True)
+    assert [label.get_text() for place, label in ticks if low <= place <= high] == shown
+    assert not any(label.get_text() for label in axes.get_yticklabels(minor=True))
+
+
 def test_ticks_stand_at_the_values() -> None:
     panel = Panel("", "exemplars", "", [Curve("CN", [1, 5, 10, 20, 50], [1, 2, 3, 4, 5])], x_log=True)
     axes = build(Drawing([panel]), "", "").axes[0]
