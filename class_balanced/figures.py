@@ -167,9 +167,9 @@ def reductions(setting: Setting, results: Results) -> Drawing:
     plain = {n: found for n, found in batch.items() if not models[n].beta}  # without weights both are one
     lines, rows = [], []
     for label, groups in (("over the batch size", batch), ("over the sum of weights", plain | mean)):
-        found = {n: estimate([error(r) for r in group]) for n, group in groups.items()}
-        lines.append(means(label, [f"{models[n].beta:g}" for n in found], list(found.values())))
-        for n, e in found.items():
+        ends = {n: estimate([error(r) for r in group]) for n, group in groups.items()}
+        lines.append(means(label, [f"{models[n].beta:g}" for n in ends], list(ends.values())))
+        for n, e in ends.items():
             value = published_error(setting, n, factor) if groups is batch else (None, "")
             rows.append(Comparison(ERROR, f"{n}, {label}", *value, e))
     for n in mean:

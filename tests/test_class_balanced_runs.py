@@ -20,7 +20,7 @@ BY_ID = {figure.id: figure for figure in FIGURES}
 def test_the_quick_preset_stays_small() -> None:
     chosen = settings("quick", None, None, 1.0)
     runs = {r.key: r for f in select(FIGURES, (), "quick")[0] for g in f.runs(chosen).values() for r in g}
-    assert len(runs) == 50
+    assert len(runs) == 44
     assert {run.data.name for run in runs.values()} == {"glyphs"}
 
 
@@ -113,7 +113,7 @@ def test_formulas_are_drawn_without_runs_or_data(tmp_path: Path, capsys: pytest.
     assert "437513.00 (printed)" in report
 
 
-@pytest.mark.parametrize(("preset", "runs"), [("quick", 50), ("cifar", 1227)])
+@pytest.mark.parametrize(("preset", "runs"), [("quick", 44), ("cifar", 1227)])
 def test_list_names_figures_and_runs(
     preset: str, runs: int, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
