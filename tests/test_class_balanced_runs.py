@@ -12,7 +12,8 @@ from class_balanced.catalogue import FIGURES
 from class_balanced.experiments import SETTINGS, settings
 from common import cli, lists
 from common.errors import InputError
-from common.plan import select
+from common.plan import Data, Plan, select
+from common.store import Store
 
 BY_ID = {figure.id: figure for figure in FIGURES}
 
@@ -61,6 +62,17 @@ def test_settings_refuse_what_they_cannot_mean() -> None:
             settings("quick", None, None, scale)
     with pytest.warns(UserWarning, match="--orders is ignored"):
         assert settings("cifar", [3, 3], ["O1"], 1)[0].seeds == (3,)
+
+
+def test_optional_runs_alone_are_drawn_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Table 1 requires no run, and counts the classes of those of Table 3 that exist."""
+    plan = Plan(
+        "class_balanced", settings("imagenet", None, None, 1.0), [BY_ID["table1"]], Store(tmp_path),
+        Data(None, tmp_path), "auto", [], decode=False,
+    )  # fmt: skip
+    monkeypatch.setattr(Plan, "find", lambda self, run, records=True: run if run.data.name == "inat2018" else None)
+    groups, missing = plan.results(BY_ID["table1"])
+    assert list(groups) == ["iNaturalist 2018"] and len(groups["iNaturalist 2018"]) == 9 and missing == []
 
 
 # The command
