@@ -19,7 +19,7 @@ from common.store import Result
 __all__ = ["PUBLISHED"]  # where the report looks for the paper
 
 INDEX = "class, head to tail"
-SHOTS = {"many": "many: > 100", "medium": "medium: 20-100", "few": "few: < 20"}
+SHOTS = {"many": "many (> 100 images)", "medium": "medium (20-100)", "few": "few (< 20)"}
 """Groups of classes by their training images."""
 
 
@@ -130,7 +130,7 @@ def classes(setting: Setting, results: Results) -> Drawing:
 def shots(found: Sequence[Result]) -> dict[str, Estimate]:
     """Accuracy on classes of many, medium and few training images, where there are such."""
     values = {label: [r.readout("cnn")[k] for r in found if k in r.readout("cnn")] for k, label in SHOTS.items()}
-    return {f"classes of {label} images": estimate(v) for label, v in values.items() if v}
+    return {label: estimate(v) for label, v in values.items() if v}
 
 
 def selection(setting: Setting, results: Results) -> Drawing:
@@ -187,7 +187,8 @@ def baselines(setting: Setting, results: Results) -> Drawing:
     """What long-tailed papers compare with, and the chosen class-balanced cells, on one network and schedule."""
     factor, names = setting.chosen
     groups = {name: found for name in ex.baselines(setting) if (found := results.get(name))}
-    groups |= {n: found for n in names if (found := results.get(cell(n, factor)))}
+    weighted = [n for n in names if setting.models()[n].beta]
+    groups |= {n: found for n in weighted if (found := results.get(cell(n, factor)))}
     end = {name: estimate([error(r) for r in found]) for name, found in groups.items()}
     parts = {name: shots(found) for name, found in groups.items()}
     rows = [Comparison(ERROR, name, None, "", e) for name, e in end.items()]
@@ -203,7 +204,10 @@ def baselines(setting: Setting, results: Results) -> Drawing:
         Panel(head, "", ERROR, [means("all classes", list(end), list(end.values()))], kind="bars"),
         Panel("by training images of the class", "", "accuracy (%)", split, kind="bars"),
     ]
-    note = f"RW and DRW weigh by effective number, beta {setting.betas[-1]:g}; all on this paper's network and schedule"
+    note = (
+        f"RW and DRW weigh by effective number, beta {setting.betas[-1]:g}, over the sum of weights; all on this "
+        "paper's network and schedule"
+    )
     return Drawing(panels, rows, note)
 
 
