@@ -104,9 +104,9 @@ def cells(setting: Setting, results: Results) -> Drawing:
     factor, names = setting.chosen
     here = {n: found for n in names if (found := errors(results.get(cell(n, factor))))}
     rows = [Comparison(ERROR, n, *published_error(setting, n, factor), found) for n, found in here.items()]
-    columns = [means("ours", list(here), list(here.values()))]
+    columns = [means("at the end", list(here), list(here.values()))]
     if comparable(setting):
-        columns.append(Curve("the paper", list(here), [row.published or np.nan for row in rows], published=True))
+        columns.append(Curve("at the end", list(here), [row.published or np.nan for row in rows], published=True))
     end = Panel(f"{data_name(setting)}, factor {factor:g}", "", ERROR, columns, kind="bars")
     return Drawing([end, *training(setting, results, names, factor)], rows)
 

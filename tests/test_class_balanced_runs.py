@@ -99,7 +99,10 @@ def image_folder(root: Path, counts: list[int]) -> Path:
 @pytest.mark.parametrize(
     ("counts", "message"),
     [
-        ([9] * 10, "an imbalance factor of 50 leaves classes without images: the largest has 9; choose a smaller factor"),
+        (
+            [9] * 10,
+            "an imbalance factor of 50 leaves classes without images: the largest has 9; choose a smaller factor",
+        ),
         ([9] * 9 + [0], "class9 holds no images"),
         ([9] * 9, "has 9 class folders but cifar10 has 10"),
         ([60] + [1] * 9, "asks for 38 images of class 1, which has 1"),
