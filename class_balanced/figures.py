@@ -143,10 +143,11 @@ def selection(setting: Setting, results: Results) -> Drawing:
             gain[name] = estimate([a - b for a, b in zip(at_end, at_best, strict=True)])
     names = list(last)
     both = [means("last epoch", names, list(last.values())), means("best test epoch", names, list(least.values()))]
+    bias = means("last - best", names, list(gain.values()))
     rows = [Comparison("selection bias: last - best (points)", n, None, "", e) for n, e in gain.items()]
     panels = [
         Panel(f"{data_name(setting)}, factor {setting.fig5:g}", "", ERROR, both, kind="bars"),
-        Panel("selection bias", "", "last - best (points)", [means("last - best", names, list(gain.values()))], "bars"),
+        Panel("selection bias", "", "last - best (points)", [bias], "bars", y_range=(0, 1.1 * max([*bias.y, 0.9]))),
     ]
     note = f"tested every {setting.test_every} epochs; every other figure shows the last epoch"
     return Drawing(panels, rows, note)
