@@ -90,7 +90,7 @@ class Setting:
         return self.preset != "quick" and self.schedule in SCHEDULES
 
     def runs(self, method: Method, factor: float | None = None, schedule: Schedule | None = None) -> list[Run]:
-        """One Run per seed at an imbalance factor, by default the setting's; BBN at its own schedule, others at theirs."""
+        """One Run per seed at an imbalance factor, by default the setting's; BBN has a schedule of its own."""
         factor = factor or self.factor
         run = Run(
             "bbn",

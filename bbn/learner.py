@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from bbn.adaptor import alpha
 from bbn.losses import bilateral_loss
 from bbn.methods import BBN, Ensemble, Mixup, Probe, Sampler, UnitFeatures
-from bbn.model import BilateralNet, Branch, Unit, mix
+from bbn.model import SECOND, BilateralNet, Branch, Unit, mix
 from class_balanced.learner import ClassBalancedLearner
 from class_balanced.methods import ClassBalanced
 from common import metrics, rebalance
@@ -38,7 +38,7 @@ def steps(schedule: Schedule, images: int) -> int:
 
 
 def bilateral(labels: Tensor, kind: Sampler, schedule: Schedule) -> Callable[[Tensor, torch.Generator], Tensor]:
-    """A `Stage.sampler` for two branches: `schedule.batch` uniform images, then as many of the other sampler, and so on.
+    """A `Stage.sampler` for two branches: `schedule.batch` uniform images, then as many of another sampler, and so on.
 
     Every index comes at most once among the uniform ones; the others are drawn with replacement (Eq. 4 for reversed).
     Both are as long as `schedule` makes an epoch. labels [n] are of the whole training set.
@@ -62,7 +62,7 @@ def in_pairs(stage: Stage, labels: Tensor, kind: Sampler) -> Stage:
 
 
 class Draws:
-    """A number for each step, set before an epoch. The place moves on by itself, so that a captured step finds its own."""
+    """A number for each step, set before an epoch; the place moves on the device, so that a captured step finds it."""
 
     def __init__(self, count: int, device: torch.device) -> None:
         self.values = torch.zeros(count, device=device)
@@ -208,7 +208,7 @@ class EnsembleLearner(Learner):
         run, device = self.context.run, self.context.device
         members = []
         for number in range(2):
-            body: Any = backbone(run.network, seed=run.seed + 2**40 * number)
+            body: Any = backbone(run.network, seed=run.seed + SECOND * number)
             head = LinearHead(body.out_features, classes, self.context.generator("head", number))
             members.append(Net(body, head, device))
         self.net = Pair(*members)

@@ -78,7 +78,7 @@ class UnitFeatures:
     """A baseline whose features are scaled to unit length before its classifier (supplement, Fig. 6)."""
 
     version: ClassVar[int] = 1
-    baseline: Rebalance = Rebalance()
+    baseline: Rebalance
 
 
 Method = BBN | Probe | Mixup | Ensemble | UnitFeatures | ClassBalanced | Baseline

@@ -1,4 +1,4 @@
-"""The bilateral network: a shared trunk, a residual block for each branch, one classifier on both (Sec. 4.1 and 4.2)."""
+"""The bilateral network: a shared trunk, a residual block a branch, one classifier on both (Sec. 4.1 and 4.2)."""
 
 from __future__ import annotations
 
@@ -11,6 +11,9 @@ from torch import Tensor, nn
 from common.heads import LinearHead
 from common.resnet import CifarResNet, ImageNetResNet, backbone
 from common.training import Device
+
+SECOND = 2**31
+"""Added to a Run's seed for a second network of the same kind; torch keeps 32 bits of a seed."""
 
 
 def cut(body: nn.Module) -> tuple[nn.Sequential, nn.Module, int]:
@@ -35,7 +38,7 @@ def two_branches(network: str, seed: int | None = None) -> tuple[nn.Sequential, 
     The blocks are initialised apart; `seed` as in `backbone`, which raises ValueError on an unknown name.
     """
     trunk, cb_block, width = cut(backbone(network, seed=seed))
-    _, rb_block, _ = cut(backbone(network, seed=None if seed is None else seed + 2**40))
+    _, rb_block, _ = cut(backbone(network, seed=None if seed is None else seed + SECOND))
     return trunk, cb_block, rb_block, width
 
 
@@ -101,7 +104,7 @@ class BilateralNet(nn.Module):
 
 
 def mix(conventional: Tensor, rebalancing: Tensor, alpha: Tensor | float) -> Tensor:
-    """2 [alpha f_c, (1 - alpha) f_r]: [n, d] each -> [n, 2d], so that W [...] = 2 alpha W_c f_c + 2 (1 - alpha) W_r f_r.
+    """2 [alpha f_c, (1 - alpha) f_r]: [n, d] each -> [n, 2d], for z = 2 alpha W_c f_c + 2 (1 - alpha) W_r f_r + b.
 
     Eq. 1 has no 2; the official code's makes alpha = 0.5 the plain concatenation that testing uses.
     """

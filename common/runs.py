@@ -40,12 +40,12 @@ class Schedule:
     warmup: int = 0
     """Epochs over which the rate rises linearly to `lr`."""
     warmup_by: Literal["epoch", "step", "third"] = field(default="epoch", metadata=ADDED)
-    """epoch: lr/warmup in the first epoch, `lr` in the last; step: from 0, a little higher at every step; third: lr/3 in
-    the first epoch, `lr` in the one after the last (BBN's official code)."""
+    """epoch: lr/warmup in the first epoch, `lr` in the last; step: from 0, a little higher at every step; third: lr/3
+    in the first epoch, `lr` in the one after the last (BBN's official code)."""
     drop_last: bool = field(default=False, metadata=ADDED)
     """Whether the last batch of an epoch is left out where it is smaller than `batch`."""
     ahead: int = field(default=0, metadata=ADDED)
-    """Epochs by which the rate is early: 1 where official code steps its scheduler before the first epoch (torch >= 1.1)."""
+    """Epochs by which the rate is early: 1 where code steps its scheduler before the first epoch (torch >= 1.1)."""
 
     def lr_at(self, epoch: int, done: float = 0.0) -> float:
         """Learning rate in `epoch` (from 0) when the share `done` of its steps has been taken."""
