@@ -110,13 +110,13 @@ class BBNLearner(Learner):
     def loss(self, images: Tensor, labels: Tensor) -> Tensor:
         """Eq. 1 to 3."""
         weight = self.alphas.next()
-        logits = self.net(*images.chunk(2), weight)
-        return bilateral_loss(logits, *labels.chunk(2), weight)
+        (uniform, rebalanced), (y_c, y_r) = images.chunk(2), labels.chunk(2)
+        return bilateral_loss(self.net(uniform, rebalanced, weight), y_c, y_r, weight)
 
     def readouts(self, features: Tensor, phase: Phase) -> dict[str, Tensor]:
         """The paper's at alpha = 0.5, each branch alone, and in between."""
-        halves = features.chunk(2, dim=1)
-        return {name: self.net.classifier(mix(*halves, weight)).argmax(dim=1) for name, weight in WEIGHTS.items()}
+        f_c, f_r = features.chunk(2, dim=1)
+        return {name: self.net.classifier(mix(f_c, f_r, weight)).argmax(dim=1) for name, weight in WEIGHTS.items()}
 
     def trace(self, phase: Phase) -> dict[str, float]:
         return {"alpha": round(self.mean_alpha, 6)}
