@@ -239,7 +239,7 @@ def table2(s: Setting) -> Runs:
 def table3(s: Setting) -> Runs:
     """Table 3: the sampler of the re-balancing branch."""
     kinds: tuple[Sampler, ...] = ("uniform", "balanced", "reversed")
-    return {f"{kind.capitalize()} sampler": s.runs(BBN(sampler=kind)) for kind in kinds}
+    return {f"rb sampler: {kind.capitalize()}": s.runs(BBN(sampler=kind)) for kind in kinds}
 
 
 def table4(s: Setting) -> Runs:
