@@ -28,6 +28,12 @@ NAMES = {
     "inat2018": "iNaturalist 2018",
 }
 GROUPS = ("many", "medium", "few")
+SHORT = {  # under bars
+    "Manifold Mixup (two samplers)": "Manifold, two samplers",
+    "Ensemble Uniform + Balanced": "Uniform + Balanced",
+    "Ensemble Uniform + Reversed": "Uniform + Reversed",
+    "Mixup, classifier fine-tuned": "Mixup, fine-tuned",
+}
 
 
 def comparable(setting: Setting) -> bool:
@@ -75,19 +81,19 @@ def errors(
     rows: the Results' names by the method's; by default they are the same.
     """
     rows = {name: key for name, key in (rows or {n: n for n in results}).items() if results.get(key)}
-    names, comparisons = list(rows), []
-    curves = []
+    names, labels = list(rows), [SHORT.get(name, name) for name in rows]
+    curves, comparisons = [], []
     for label, measure in ((LAST, last), (BEST, best)):
         stats = [estimate([measure(r) for r in results[key]]) for key in rows.values()]
         n = max((s.n for s in stats), default=1)
         interval = [s.interval for s in stats] if n > 1 else None
-        curves.append(Curve(label, names, [s.mean for s in stats], interval, n))
+        curves.append(Curve(label, labels, [s.mean for s in stats], interval, n))
         quantity = f"{ERROR}, {label}" + (f", imbalance factor {factor:g}" if factor else "")
         for name, stat in zip(names, stats, strict=True):
             comparisons.append(Comparison(quantity, name, *published(entry, name, factor), stat))
     known = [published(entry, name, factor)[0] for name in names]
     if comparable(setting) and any(value is not None for value in known):
-        curves.append(Curve(BEST, names, [float("nan") if v is None else v for v in known], published=True))
+        curves.append(Curve(BEST, labels, [float("nan") if v is None else v for v in known], published=True))
     return Panel(title(setting, factor), "", ERROR, curves, kind="bars"), comparisons
 
 

@@ -265,7 +265,7 @@ def cost(run: Run, dataset: Dataset | InputError | None) -> int:
     for index, size in enumerate(protocol.sizes):
         quota = protocol.exemplars_per_class
         kept = quota if quota is not None else (protocol.exemplars_total or 0) / max(seen, 1)
-        if not (run.start and index == 0):
+        if not (run.start and index == 0 and len(protocol.sizes) > 1):  # the start has trained the base phase
             total += run.schedule.epochs * int(size * per_class + (kept * seen if seen else 0))
         seen += size
         if finetune and index:
