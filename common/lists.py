@@ -27,9 +27,7 @@ def find(folder: Path, split: str) -> Path | None:
         return plain
     found = sorted(folder.glob(f"*_{split}.txt"))
     if len(found) > 1:
-        raise InputError(
-            f"{folder} has several lists of the {split} split, {found[0].name} and {found[1].name}; keep one"
-        )
+        raise InputError(f"{folder} has several lists of the {split} split, {found[0].name} and {found[1].name}; keep one")
     return found[0] if found else None
 
 
@@ -43,9 +41,7 @@ def scan(folder: Path) -> Tree:
     test = find(folder, "test") or find(folder, "val")
     if train is None or test is None:
         lacking = "train.txt" if train is None else "test.txt or val.txt"
-        raise InputError(
-            f"{folder} has no {lacking}; lists of both splits are needed, a line `path label` for each image"
-        )
+        raise InputError(f"{folder} has no {lacking}; lists of both splits are needed, a line `path label` for each image")
     splits = _read(train), _read(test)
     counts = np.bincount(splits[0].labels)
     if not counts.all():
