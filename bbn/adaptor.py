@@ -18,18 +18,21 @@ BETA = 0.2
 """Both parameters of the beta distribution (Table 4)."""
 
 
-def progress(epoch: int, total_epochs: int, offset: Offset = "official") -> float:
+def progress(epoch: int, total_epochs: int, offset: Offset = "official", stretch: float | None = None) -> float:
     """How far training is in `epoch`, counted from 1: T / Tmax in the paper, (T - 1) / Tmax in the official code.
 
-    The official code takes 100 and 200 for the Tmax of 90 and 180 epochs (iNaturalist). Raises ValueError on an epoch
-    outside 1..total_epochs or an unknown offset.
+    stretch: the official code's Tmax over the number of epochs; None is its rule, which takes 100 and 200 for 90 and
+    180 epochs (iNaturalist) and Tmax itself for all else. Raises ValueError on an epoch outside 1..total_epochs or an
+    unknown offset.
     """
     if not 1 <= epoch <= total_epochs:
         raise ValueError(f"epochs count from 1 to {total_epochs}, got {epoch}")
     if offset == "paper":
         return epoch / total_epochs
     if offset == "official":
-        return (epoch - 1) / {90: 100, 180: 200}.get(total_epochs, total_epochs)
+        if stretch is None:
+            stretch = 10 / 9 if total_epochs in (90, 180) else 1.0
+        return (epoch - 1) / (total_epochs * stretch)
     raise ValueError(f"offset must be one of {', '.join(get_args(Offset))}, got {offset!r}")
 
 
@@ -39,13 +42,14 @@ def alpha(
     kind: Kind = "parabolic_decay",
     offset: Offset = "official",
     generator: np.random.Generator | torch.Generator | None = None,
+    stretch: float | None = None,
 ) -> float:
     """Weight of the conventional branch in [0, 1] (Algorithm 1 and Table 4); 1 - alpha is the re-balancing branch's.
 
-    `generator`, of NumPy or of torch, is for kind beta, a fresh draw at every call; None draws from a new one. Raises
-    ValueError as `progress`, and on an unknown kind.
+    `generator`, of NumPy or of torch, is for kind beta, a fresh draw at every call; None draws from a new one.
+    `stretch` as in `progress`. Raises ValueError as `progress`, and on an unknown kind.
     """
-    t = progress(epoch, total_epochs, offset)
+    t = progress(epoch, total_epochs, offset, stretch)
     if kind == "parabolic_decay":
         return 1 - t**2
     if kind == "linear_decay":
@@ -57,12 +61,12 @@ def alpha(
     if kind == "equal":
         return 0.5
     if kind == "beta":
-        return float(_numpy(generator).beta(BETA, BETA))
+        return float(in_numpy(generator).beta(BETA, BETA))
     raise ValueError(f"the adaptor must be one of {', '.join(get_args(Kind))}, got {kind!r}")
 
 
-def _numpy(generator: np.random.Generator | torch.Generator | None) -> np.random.Generator:
-    """torch draws no beta distribution from a generator of one's own, so its generator seeds NumPy's."""
+def in_numpy(generator: np.random.Generator | torch.Generator | None) -> np.random.Generator:
+    """A NumPy generator seeded by one of torch, which draws no beta distribution from a generator of one's own."""
     if generator is None or isinstance(generator, np.random.Generator):
         return generator or np.random.default_rng()
     import torch

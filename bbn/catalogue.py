@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 
 from bbn import experiments as ex
 from bbn import figures
-from bbn.experiments import Runs, Setting
+from bbn.experiments import Runs
+from bbn.figures import NAMES
+from bbn.matrix import matrix
+from bbn.settings import Setting
 from common.curves import Results
 from common.figures import Drawing, Figure
 
@@ -40,7 +43,7 @@ def matrix_entry(id: str, title: str, roles: Sequence[str], presets: tuple[str, 
         source = targets(settings)[0]
         return {name: found for target in targets(settings) for name, found in ex.matrix(source, target).items()}
 
-    return Figure(id, title, presets, runs, lambda settings, results: figures.matrix(targets(settings), results))
+    return Figure(id, title, presets, runs, lambda settings, results: matrix(targets(settings), results))
 
 
 def of(function: Callable[..., Drawing], published: str) -> Callable[[Setting, Results], Drawing]:
@@ -48,28 +51,28 @@ def of(function: Callable[..., Drawing], published: str) -> Callable[[Setting, R
     return partial(function, entry=published)
 
 
-def per_data(id: str, title: str, runs: Callable, draw: Callable, table: str, roles: Sequence[str]) -> list[Figure]:
-    """One figure for each data set, ID-ROLE, beside the published TABLE-ROLE of its name."""
-    inat = roles[0].startswith("inat")
-    presets = ("imagenet",) if inat else BOTH
+def per_data(
+    id: str,
+    title: str,
+    runs: Callable,
+    draw: Callable,
+    roles: Mapping[str, tuple[str, ...]],
+    table: str = "",
+) -> list[Figure]:
+    """One figure for each data set with its presets, ID-ROLE, beside the published table of it: by default ID's."""
     return [
-        entry(
-            f"{id}-{role}",
-            f"{title}, {figures.NAMES[role]}",
-            role,
-            runs,
-            of(draw, f"{table}-{role}" + ("" if inat else "-lt")),
-            presets,
-        )
-        for role in roles
+        entry(f"{id}-{role}", f"{title}, {NAMES[role]}", role, runs, of(draw, f"{table or id}-{TABLES[role]}"), presets)
+        for role, presets in roles.items()
     ]
 
 
 CIFAR, INAT = ("cifar10", "cifar100"), ("inat2017", "inat2018")
+TABLES = {"cifar10": "cifar10-lt", "cifar100": "cifar100-lt", "inat2017": "inat2017", "inat2018": "inat2018"}
+"""How published.json names the data sets."""
 FIGURES: list[Figure] = [
     matrix_entry("fig2", "Fig. 2: how features and classifiers are learnt", ("cifar100", "cifar10"), BOTH),
-    *per_data("table1", "Table 1", ex.table1, figures.table1, "table1", CIFAR),
-    *per_data("table2", "Table 2", ex.table2, figures.table2, "table2", INAT),
+    *per_data("table1", "Table 1", ex.table1, figures.table1, dict.fromkeys(CIFAR, BOTH)),
+    *per_data("table2", "Table 2", ex.table2, figures.table2, dict.fromkeys(INAT, ("imagenet",))),
     entry(
         "table3",
         "Table 3: samplers of the re-balancing branch",
@@ -82,33 +85,38 @@ FIGURES: list[Figure] = [
     entry("fig4", "Fig. 4: norms of classifier weights", "cifar10", ex.fig4, figures.fig4),
     matrix_entry("fig5", "Suppl. Fig. 5: features and classifiers, iNaturalist", INAT, ("imagenet",)),
     entry("fig6", "Suppl. Fig. 6: compactness of features", "cifar10", ex.fig6, figures.fig6),
-    *per_data("table6", "Suppl. Table 6: ensembles", ex.table6, figures.error_table, "table6", CIFAR),
-    *per_data("table6", "Suppl. Table 6: ensembles", ex.table6, figures.error_table, "table6", INAT),
+    *per_data(
+        "table6",
+        "Suppl. Table 6: ensembles",
+        ex.table6,
+        figures.error_table,
+        {"cifar10": BOTH, "cifar100": ("cifar",), **dict.fromkeys(INAT, ("imagenet",))},
+    ),
     Figure("fig7", "Suppl. Fig. 7: adaptors over training", (*BOTH, "imagenet"), lambda settings: {}, figures.fig7),
     entry(
         "branches",
         "Readers: each branch's accuracy as alpha moves",
         "cifar100",
-        lambda s: {"BBN": s.runs(ex.BBN())},
+        lambda s: {"BBN": s.runs(s.bbn())},
         figures.branches,
     ),
-    *per_data("epochs", "Readers: last against best epoch", ex.bbn, figures.epochs, "table1", CIFAR),
+    *per_data(
+        "epochs", "Readers: last against best epoch", ex.bbn, figures.epochs, dict.fromkeys(CIFAR, BOTH), "table1"
+    ),
     entry(
         "options",
         "Readers: details of BBN",
         "cifar10",
         ex.options,
         of(figures.options, "table1-cifar10-lt"),
+        ("cifar",),
     ),
-    *[
-        entry(
-            f"control-{role}",
-            f"Readers: two stages with BBN's budget, {figures.NAMES[role]}",
-            role,
-            ex.control,
-            of(figures.control, f"table1-{role}-lt"),
-            presets,
-        )
-        for role, presets in (("cifar10", BOTH), ("cifar100", ("cifar",)))
-    ],
+    *per_data(
+        "control",
+        "Readers: two stages with BBN's budget",
+        ex.control,
+        figures.control,
+        {"cifar10": BOTH, "cifar100": ("cifar",)},
+        "table1",
+    ),
 ]

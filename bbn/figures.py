@@ -6,14 +6,15 @@ The paper's errors are those of the best test epoch. Ours are of the last; our b
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from itertools import product
 from pathlib import Path
 
 import numpy as np
 
 from bbn import experiments as ex
 from bbn.adaptor import alpha
-from bbn.experiments import Setting, cell
+from bbn.experiments import cell
+from bbn.methods import TESTING
+from bbn.settings import MANNERS, Setting
 from common.curves import Results, mean_curve
 from common.figures import Comparison, Curve, Drawing, Panel, Published, estimate
 from common.store import Result
@@ -66,9 +67,9 @@ def best(result: Result) -> float:
 
 
 def published(entry: str, method: str, x: float | None) -> tuple[float | None, str]:
-    """A published error and its provenance; (None, "") where the paper has none."""
+    """A published number and its provenance; (None, "") where the paper has none, or none that was read there."""
     series = PUBLISHED.series(entry, method)
-    if series is None or (x is not None and x not in series["x"]):
+    if series is None or series["provenance"] == "memory-unverified" or (x is not None and x not in series["x"]):
         return None, ""
     return series["y"][series["x"].index(x) if x is not None else 0], series["provenance"]
 
@@ -124,48 +125,9 @@ def table2(setting: Setting, results: Results, entry: str) -> Drawing:
     return Drawing([panel], rows)
 
 
-def matrix(targets: Sequence[Setting], results: Results) -> Drawing:
-    """Fig. 2 and 5: error by manner of representation learning (columns) and of classifier learning (rows)."""
-    panels, rows = [], []
-    source = targets[0]
-    for target in targets:
-        means, quantity = np.full((3, 3), np.nan), f"{ERROR}, classifier on {NAMES[target.role]}"
-        for (i, classifier), (j, features) in product(enumerate(ex.MANNERS), repeat=2):
-            if found := results.get(f"{target.role} {features} {classifier}"):
-                stat = estimate([last(r) for r in found])
-                means[i, j] = stat.mean
-                rows.append(Comparison(quantity, f"{features} features, {classifier} classifier", None, "", stat))
-        panels.append(_heat(source, target, means))
-        rows += _orderings(target, means) if np.isfinite(means).all() else []
-    return Drawing(panels, rows, "test error (%) at the last epoch; the least of each column in bold")
-
-
-def _heat(source: Setting, target: Setting, errors: np.ndarray) -> Panel:
-    return Panel(
-        f"Classifier on {title(target, target.factor)}",
-        f"representation learning, {NAMES[source.role]}",
-        "classifier learning",
-        kind="heat",
-        matrix=errors,
-        rows=ex.MANNERS,
-        columns=ex.MANNERS,
-    )
-
-
-def _orderings(target: Setting, errors: np.ndarray) -> list[Comparison]:
-    """What the paper states about the matrix, whose numbers are printed in a picture only."""
-    columns = int((errors[1:] < errors[0]).all(axis=0).sum())
-    rows = int((errors[:, :1] < errors[:, 1:]).all(axis=1).sum())
-    where = f"on {NAMES[target.role]}, of 3"
-    return [
-        Comparison(f"columns {where}", "RW and RS classifiers better than CE", 3, "stated", estimate([columns]), 0.0),
-        Comparison(f"rows {where}", "CE features better than RW and RS", 3, "stated", estimate([rows]), 0.0),
-    ]
-
-
 def fig4(setting: Setting, results: Results) -> Drawing:
     """Fig. 4: the norm of each class's classifier weights; sigma is their population standard deviation."""
-    parts = {name: (name, "norms") for name in ex.MANNERS}
+    parts = {name: (name, "norms") for name in MANNERS}
     parts |= {"BBN-CB": ("BBN", "norms_cb"), "BBN-RB": ("BBN", "norms_rb"), "BBN-ALL": ("BBN", "norms")}
     curves, rows = [], []
     for name, (key, column) in parts.items():
@@ -228,22 +190,25 @@ def branches(setting: Setting, results: Results) -> Drawing:
             curves.append(mean_curve(f"{group}-shot classes", list(lines[0]), [list(t.values()) for t in lines]))
             end = estimate([r.readout(name)[group] for r in found])
             rows.append(Comparison(f"accuracy of {words}, last epoch (%)", f"{group}-shot classes", None, "", end))
-        weight = tested(found[0], "alpha")
-        shown = Curve("alpha, in %", list(weight), [100 * v for v in weight.values()], reference=True, legend=" ")
-        panels.append(Panel(words, "epoch", "test accuracy (%)", [*curves, shown]))
-    return Drawing([*panels, _sweep(found, known)], rows, title(setting, setting.factor))
+        panels.append(Panel(words, "epoch", "test accuracy (%)", curves))
+    weight = tested(found[0], "alpha")
+    adaptor = Panel(
+        "alpha in training", "epoch", "alpha", [Curve("parabolic decay", list(weight), list(weight.values()))]
+    )
+    return Drawing([*panels, _sweep(found, known), adaptor], rows, title(setting, setting.factor))
 
 
 def _sweep(found: list[Result], known: Sequence[str]) -> Panel:
     """Accuracy of the final networks as the alpha of testing moves."""
-    weights = {"rb": 0.0, "alpha 0.25": 0.25, "cnn": 0.5, "alpha 0.75": 0.75, "cb": 1.0}
     curves = [
         mean_curve(
-            f"{group}-shot classes", list(weights.values()), [[r.readout(w)[group] for w in weights] for r in found]
+            f"{group}-shot classes",
+            list(TESTING.values()),
+            [[r.readout(name)[group] for name in TESTING] for r in found],
         )
         for group in known
     ]
-    return Panel("after training", "alpha in testing", "test accuracy (%)", curves)
+    return Panel("both, after training", "alpha in testing", "test accuracy (%)", curves)
 
 
 def epochs(setting: Setting, results: Results, entry: str) -> Drawing:

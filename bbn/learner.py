@@ -12,9 +12,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from bbn.adaptor import alpha
+from bbn.adaptor import alpha, in_numpy
 from bbn.losses import bilateral_loss
-from bbn.methods import BBN, Ensemble, Mixup, Probe, Sampler, UnitFeatures
+from bbn.methods import BBN, TESTING, Ensemble, Mixup, Probe, Sampler, UnitFeatures
 from bbn.model import SECOND, BilateralNet, Branch, Unit, mix
 from class_balanced.learner import ClassBalancedLearner
 from class_balanced.methods import ClassBalanced
@@ -26,9 +26,6 @@ from common.resnet import backbone
 from common.runs import Schedule
 from common.samplers import draw
 from common.training import Stage, shuffled
-
-WEIGHTS = {"rb": 0.0, "alpha 0.25": 0.25, "cnn": 0.5, "alpha 0.75": 0.75, "cb": 1.0}
-"""Read-outs of BBN: alpha in testing. The paper's is 0.5; at 0 and 1 one branch answers alone."""
 
 
 def steps(schedule: Schedule, images: int) -> int:
@@ -100,10 +97,10 @@ class BBNLearner(Learner):
 
     def begin_epoch(self, epoch: int) -> None:
         """Alpha of every step of an epoch (from 0): one value, but a draw a step from the beta distribution."""
-        run, c, count = self.context.run, self.config, len(self.alphas.values)
-        generator = np.random.default_rng((run.seed, epoch))
+        epochs, c, count = self.context.run.schedule.epochs, self.config, len(self.alphas.values)
+        generator = self.context.generator("alpha", epoch)
         draws = count if c.adaptor == "beta" else 1
-        values = [alpha(epoch + 1, run.schedule.epochs, c.adaptor, c.offset, generator) for _ in range(draws)]
+        values = [alpha(epoch + 1, epochs, c.adaptor, c.offset, generator, c.stretch) for _ in range(draws)]
         self.alphas.set(np.resize(values, count))
         self.mean_alpha = float(np.mean(values))
 
@@ -116,7 +113,7 @@ class BBNLearner(Learner):
     def readouts(self, features: Tensor, phase: Phase) -> dict[str, Tensor]:
         """The paper's at alpha = 0.5, each branch alone, and in between."""
         f_c, f_r = features.chunk(2, dim=1)
-        return {name: self.net.classifier(mix(f_c, f_r, weight)).argmax(dim=1) for name, weight in WEIGHTS.items()}
+        return {name: self.net.classifier(mix(f_c, f_r, weight)).argmax(dim=1) for name, weight in TESTING.items()}
 
     def trace(self, phase: Phase) -> dict[str, float]:
         return {"alpha": round(self.mean_alpha, 6)}
@@ -167,7 +164,7 @@ class MixupLearner(Learner):
             yield main if self.config.partners == "batch" else in_pairs(main, self.context.train.labels, "reversed")
 
     def begin_epoch(self, epoch: int) -> None:
-        generator, strength = np.random.default_rng((self.context.run.seed, epoch)), self.config.strength
+        generator, strength = in_numpy(self.context.generator("shares", epoch)), self.config.strength
         self.shares.set(generator.beta(strength, strength, len(self.shares.values)))
 
     def loss(self, images: Tensor, labels: Tensor) -> Tensor:

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import ClassVar, Literal, get_args
 
 from bbn.adaptor import Kind as Adaptor
 from bbn.adaptor import Offset
 from class_balanced.methods import ClassBalanced
 from common.imbalance import Baseline, Rebalance
-from common.runs import Protocol
+from common.runs import ADDED, Protocol
 
 Sampler = Literal["reversed", "balanced", "uniform"]
+TESTING = {"rb": 0.0, "alpha 0.25": 0.25, "cnn": 0.5, "alpha 0.75": 0.75, "cb": 1.0}
+"""Alpha in testing by BBN's read-outs. The paper's is 0.5 (Sec. 4.3); at 0 and 1 one branch answers alone."""
 
 
 @dataclass(frozen=True)
@@ -25,9 +27,13 @@ class BBN:
     sampler: Sampler = "reversed"  # of the re-balancing branch, Eq. 4 and Table 3; each draws with replacement
     passes: Literal["separate", "concatenated"] = "separate"
     """Through the trunk: a batch of each branch, with BatchNorm statistics of its own (code), or both as one batch."""
+    stretch: float = field(default=1.0, metadata=ADDED)
+    """Tmax over the number of epochs, where the offset is official: the code takes 100 for iNaturalist's 90."""
 
     def check(self, protocol: Protocol) -> None:
-        """ValueError on a word that is not among the choices."""
+        """ValueError on a word that is not among the choices, or a stretch that makes alpha negative."""
+        if not self.stretch >= 1:
+            raise ValueError(f"stretch must be at least 1, got {self.stretch:g}")
         choices = (self.adaptor, Adaptor), (self.offset, Offset), (self.sampler, Sampler)
         for value, kind in (*choices, (self.passes, Literal["separate", "concatenated"])):
             if value not in get_args(kind):

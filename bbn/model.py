@@ -44,13 +44,14 @@ def two_branches(network: str, seed: int | None = None) -> tuple[nn.Sequential, 
 
 def pool(maps: Tensor) -> Tensor:
     """Global average pooling, fp32: [n, d, h, w] -> [n, d]."""
-    return maps.mean(dim=(2, 3)).float()
+    return maps.float().mean(dim=(2, 3))
 
 
 class BilateralNet(nn.Module):
     """Images to logits [n, c]; the trunk and the blocks run under the autocast of `device`, the classifier in fp32.
 
-    In training two batches [b, 3, h, w] each and alpha (Eq. 1); in testing one batch, which both branches see.
+    In training two batches [b, 3, h, w] each and alpha (Eq. 1); in testing one batch, which both branches see. Raises
+    ValueError on one batch in training mode, or on two without an alpha.
     """
 
     def __init__(
@@ -81,26 +82,28 @@ class BilateralNet(nn.Module):
             maps = self.trunk(images)
             return torch.cat([pool(self.cb_block(maps)), pool(self.rb_block(maps))], dim=1)
 
-    def branch_features(self, images: Tensor, reversed_images: Tensor) -> tuple[Tensor, Tensor]:
+    def branch_features(self, x_uniform: Tensor, x_reversed: Tensor) -> tuple[Tensor, Tensor]:
         """f_c of the first batch and f_r of the second, fp32 [b, d] each.
 
         By default the trunk sees each batch by itself, so that its BatchNorm takes two steps, the reversed one last.
         """
         with self._autocast():
             if self.concatenated:
-                maps, reversed_maps = self.trunk(torch.cat([images, reversed_images])).split(len(images))
+                maps, reversed_maps = self.trunk(torch.cat([x_uniform, x_reversed])).split(len(x_uniform))
             else:
-                maps, reversed_maps = self.trunk(images), self.trunk(reversed_images)
+                maps, reversed_maps = self.trunk(x_uniform), self.trunk(x_reversed)
             return pool(self.cb_block(maps)), pool(self.rb_block(reversed_maps))
 
     def forward(
-        self, images: Tensor, reversed_images: Tensor | None = None, alpha: Tensor | float | None = None
+        self, x_uniform: Tensor, x_reversed: Tensor | None = None, alpha: Tensor | float | None = None
     ) -> Tensor:
-        if reversed_images is None:
-            return self.classifier(self.features(images))  # training's form at alpha = 0.5 (Sec. 4.3)
+        if x_reversed is None:
+            if self.training:
+                raise ValueError("training takes two batches and an alpha; call eval() first to test one batch")
+            return self.classifier(self.features(x_uniform))  # training's form at alpha = 0.5 (Sec. 4.3)
         if alpha is None:
             raise ValueError("two batches need an alpha to mix them with")
-        return self.classifier(mix(*self.branch_features(images, reversed_images), alpha))
+        return self.classifier(mix(*self.branch_features(x_uniform, x_reversed), alpha))
 
 
 def mix(conventional: Tensor, rebalancing: Tensor, alpha: Tensor | float) -> Tensor:

@@ -79,11 +79,11 @@ class Data:
             found = self.opened.get(each.data)
             if isinstance(found, InputError):
                 return str(found)
-            try:
-                if found is not None:
+            if found is not None:
+                try:
                     class_counts(each, found)
-            except ValueError as error:
-                return f"{found.name}: {error}" if found else ""
+                except ValueError as error:
+                    return f"{found.name}: {error}"
         return ""
 
 

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 
 from common import launcher, resnet
 from common.datasets import Dataset, DataSpec
+from common.resnet import CifarResNet
 from common.runs import LongTail, Protocol, Run, Schedule
 
 settings.register_profile("repository", deadline=None, derandomize=True, max_examples=60)
@@ -106,5 +107,19 @@ def tail_run(tiny_run: Callable[..., Run]) -> Callable[..., Run]:
         everything = Protocol(CLASSES, CLASSES, 0, exemplars_per_class=0)
         fields = {"protocol": everything, "order": "native", "longtail": LongTail(6), "schedule": Schedule(4, batch=8)}
         return replace(tiny_run(method), paper="class_balanced", **(fields | changes))
+
+    return make
+
+
+@pytest.fixture
+def bbn_run(tiny_run: Callable[..., Run], monkeypatch: pytest.MonkeyPatch) -> Callable[..., Run]:
+    """(method, **changes) -> a Run of `bbn` on a long-tailed subset, factor 4, with a ResNet of two tiny stages."""
+    monkeypatch.setitem(resnet.BACKBONES, "tiny-resnet", lambda relu: CifarResNet((1, 2), 4, "pad", stem_stride=2))
+    schedule = Schedule(4, lr=0.05, milestones=(3,), batch=8, nesterov=True, drop_last=True)
+
+    def make(method: Any, **changes: Any) -> Run:
+        everything = Protocol(CLASSES, CLASSES, 0, exemplars_per_class=0)
+        fields = {"protocol": everything, "order": "native", "longtail": LongTail(4.0), "schedule": schedule}
+        return replace(tiny_run(method), paper="bbn", network="tiny-resnet", **(fields | changes))
 
     return make

@@ -13,7 +13,6 @@ import torch
 import torch.nn.functional as F
 from hypothesis import given
 from hypothesis import strategies as st
-from recorder import record
 from scipy.stats import chisquare
 from torch import Tensor
 
@@ -22,51 +21,21 @@ from bbn.adaptor import alpha
 from bbn.learner import Draws, bilateral, spreads, steps
 from bbn.methods import BBN, Ensemble, Mixup, Probe, UnitFeatures
 from bbn.model import BilateralNet
-from class_balanced.methods import ClassBalanced
-from common import incremental, launcher, resnet, store, training
-from common.datasets import Dataset, DataSpec
-from common.errors import InputError
-from common.imbalance import Rebalance, Retrain
+from common import incremental
+from common.datasets import Dataset
+from common.imbalance import Rebalance
 from common.incremental import Phase
-from common.launcher import Job, launch
-from common.plan import Data, Plan, check, cost
-from common.resnet import CifarResNet
-from common.runs import LongTail, Protocol, Run, Schedule
+from common.plan import cost
+from common.runs import Run, Schedule
 from common.samplers import class_probabilities
 from common.splits import longtail_counts
 from common.store import Store
 from common.training import Device, Stage
 
 CPU = Device("cpu", "fp32")
-FACTOR = 4.0
-COUNTS = longtail_counts(8, 12, FACTOR)
+COUNTS = longtail_counts(8, 12, 4.0)
 TOTAL = int(COUNTS.sum())
-SCHEDULE = Schedule(4, lr=0.05, milestones=(3,), batch=8, nesterov=True, drop_last=True)
 MakeRun = Callable[..., Run]
-METHODS: dict[str, Any] = {
-    "bbn": BBN(),
-    "bbn, beta and one pass": BBN(adaptor="beta", passes="concatenated", sampler="balanced"),
-    "mixup": Mixup(),
-    "manifold mixup": Mixup("features"),
-    "two samplers": Mixup("features", partners="reversed"),
-    "input, two samplers": Mixup(partners="reversed"),
-    "ensemble": Ensemble(),
-    "unit features": UnitFeatures(Rebalance(sampler="balanced")),
-    "cb-focal": ClassBalanced("focal", 0.99, 1.0),
-}
-
-
-@pytest.fixture
-def tail_run(tiny_run: MakeRun, monkeypatch: pytest.MonkeyPatch) -> MakeRun:
-    """(method, **changes) -> a Run on the tiny data's long-tailed subset, with a ResNet of two tiny stages."""
-    monkeypatch.setitem(resnet.BACKBONES, "tiny-resnet", lambda relu: CifarResNet((1, 2), 4, "pad", stem_stride=2))
-
-    def make(method: Any, **changes: Any) -> Run:
-        fields: dict[str, Any] = {"protocol": Protocol(8, 8, 0, exemplars_per_class=0), "order": "native"}
-        fields |= {"longtail": LongTail(FACTOR), "schedule": SCHEDULE, "network": "tiny-resnet"}
-        return replace(tiny_run(method), paper="bbn", **(fields | changes))
-
-    return make
 
 
 def train(run: Run, data: Dataset, out: Path) -> Any:
@@ -133,9 +102,9 @@ def test_the_other_half_is_drawn_as_it_should_be(kind: Any) -> None:
 
 
 def test_an_epoch_of_bbn_is_as_long_as_its_uniform_sampler(
-    tail_run: MakeRun, tiny_data: Dataset, tmp_path: Path
+    bbn_run: MakeRun, tiny_data: Dataset, tmp_path: Path
 ) -> None:
-    learner = train(tail_run(BBN()), tiny_data, tmp_path)
+    learner = train(bbn_run(BBN()), tiny_data, tmp_path)
     assert len(learner.batches) == 4 * (TOTAL // 8) and {len(b) for b in learner.batches} == {16}
     assert learner.result["trace"]["images"] == [2 * (TOTAL // 8 * 8)] * 4
     uniform, other = (torch.cat([b.chunk(2)[i] for b in learner.batches]) for i in (0, 1))
@@ -147,23 +116,23 @@ def test_an_epoch_of_bbn_is_as_long_as_its_uniform_sampler(
 # BBN
 
 
-def test_alpha_follows_the_adaptor(tail_run: MakeRun, tiny_data: Dataset, tmp_path: Path) -> None:
+def test_alpha_follows_the_adaptor(bbn_run: MakeRun, tiny_data: Dataset, tmp_path: Path) -> None:
     for name, method in {
         "official": BBN(),
         "paper": BBN(offset="paper"),
         "linear": BBN(adaptor="linear_decay"),
     }.items():
-        trace = train(tail_run(method), tiny_data, tmp_path / name).result["trace"]["alpha"]
+        trace = train(bbn_run(method), tiny_data, tmp_path / name).result["trace"]["alpha"]
         assert trace == pytest.approx([alpha(e, 4, method.adaptor, method.offset) for e in range(1, 5)])
-    learner = train(tail_run(BBN(adaptor="beta")), tiny_data, tmp_path / "beta")
+    learner = train(bbn_run(BBN(adaptor="beta")), tiny_data, tmp_path / "beta")
     values = learner.alphas.values
     assert len(values) == TOTAL // 8 == len(set(values.tolist())) and values.min() >= 0 and values.max() <= 1
     assert learner.alphas.place.item() == len(values)  # every step took its own
     assert learner.result["trace"]["alpha"][-1] == pytest.approx(values.mean().item(), abs=1e-5)
 
 
-def test_a_step_is_equations_1_to_3(tail_run: MakeRun, tiny_data: Dataset, tmp_path: Path) -> None:
-    learner = train(tail_run(BBN()), tiny_data, tmp_path)
+def test_a_step_is_equations_1_to_3(bbn_run: MakeRun, tiny_data: Dataset, tmp_path: Path) -> None:
+    learner = train(bbn_run(BBN()), tiny_data, tmp_path)
     learner.net.eval()
     images, labels = torch.randn(6, 3, 32, 32), torch.tensor([0, 1, 2, 5, 6, 7])
     learner.alphas.set([0.3] * len(learner.alphas.values))
@@ -175,11 +144,11 @@ def test_a_step_is_equations_1_to_3(tail_run: MakeRun, tiny_data: Dataset, tmp_p
 
 
 def test_nothing_reaches_the_rebalancing_branch_in_the_first_epoch(
-    tail_run: MakeRun, tiny_data: Dataset, tmp_path: Path
+    bbn_run: MakeRun, tiny_data: Dataset, tmp_path: Path
 ) -> None:
     """But weight decay and BatchNorm's statistics; here there is no decay."""
-    first = replace(SCHEDULE, epochs=1, milestones=(), weight_decay=0.0)
-    learner = train(tail_run(BBN(), schedule=first), tiny_data, tmp_path)
+    first = replace(bbn_run(BBN()).schedule, epochs=1, milestones=(), weight_decay=0.0)
+    learner = train(bbn_run(BBN(), schedule=first), tiny_data, tmp_path)
     after, width = learner.net.state_dict(), learner.net.width
     for name, value in learner.before.items():
         if name == "classifier.weight":
@@ -195,8 +164,48 @@ def test_nothing_reaches_the_rebalancing_branch_in_the_first_epoch(
     ]  # fmt: skip
 
 
-def test_readouts_are_the_paper_s_and_each_branch_alone(tail_run: MakeRun, tiny_data: Dataset, tmp_path: Path) -> None:
-    learner = train(tail_run(BBN(), test_every=2), tiny_data, tmp_path)
+def test_weight_decay_alone_moves_the_silent_branch(bbn_run: MakeRun, tiny_data: Dataset, tmp_path: Path) -> None:
+    """At alpha = 1 its gradients are zero, not absent: the optimiser still shrinks its weights, W_r among them."""
+    decayed = replace(bbn_run(BBN()).schedule, epochs=1, milestones=(), weight_decay=0.1, momentum=0.0, nesterov=False)
+    learner = train(bbn_run(BBN(), schedule=decayed), tiny_data, tmp_path)
+    after, kept = learner.net.state_dict(), (1 - 0.05 * 0.1) ** (TOTAL // 8)
+    torch.testing.assert_close(after["rb_block.conv1.weight"], kept * learner.before["rb_block.conv1.weight"])
+    w_r = [state["classifier.weight"].chunk(2, dim=1)[1] for state in (learner.before, after)]
+    torch.testing.assert_close(w_r[1], kept * w_r[0])
+
+
+@pytest.mark.parametrize("method", [BBN(adaptor="beta"), Mixup()])
+@pytest.mark.parametrize("seed", [0, -1])
+def test_draws_belong_to_their_epoch(
+    method: Any, seed: int, bbn_run: MakeRun, tiny_data: Dataset, tmp_path: Path
+) -> None:
+    """New ones each epoch, the same for the same epoch (so that resuming needs no state), others for other seeds."""
+    learner = train(bbn_run(method, seed=seed), tiny_data, tmp_path)
+    draws = learner.alphas if isinstance(method, BBN) else learner.shares
+    found = []
+    for epoch in (0, 1, 0):
+        learner.begin_epoch(epoch)
+        found.append(draws.values.tolist())
+    assert found[0] == found[2] != found[1]
+    learner.context.run = replace(learner.context.run, seed=seed + 5)
+    learner.begin_epoch(0)
+    assert draws.values.tolist() != found[0]
+
+
+def test_a_stretched_tmax_is_a_matter_of_the_method_not_of_the_epochs(
+    bbn_run: MakeRun, tiny_data: Dataset, tmp_path: Path
+) -> None:
+    """A scaled schedule of 90 epochs has nothing to do with iNaturalist's."""
+    learner = train(bbn_run(BBN()), tiny_data, tmp_path / "plain")
+    learner.context.run = replace(learner.context.run, schedule=replace(learner.context.run.schedule, epochs=90))
+    learner.begin_epoch(89)
+    assert learner.mean_alpha == pytest.approx(1 - (89 / 90) ** 2)
+    trace = train(bbn_run(BBN(stretch=10 / 9)), tiny_data, tmp_path / "stretched").result["trace"]["alpha"]
+    assert trace == pytest.approx([1 - (0.9 * e / 4) ** 2 for e in range(4)], abs=1e-6)
+
+
+def test_readouts_are_the_paper_s_and_each_branch_alone(bbn_run: MakeRun, tiny_data: Dataset, tmp_path: Path) -> None:
+    learner = train(bbn_run(BBN(), test_every=2), tiny_data, tmp_path)
     net, features = learner.net, torch.randn(50, 2 * learner.net.width)
     found = learner.readouts(features, Phase(0, 0, 8))
     half, weight, bias = net.width, net.classifier.weight, net.classifier.bias
@@ -230,9 +239,9 @@ def test_draws_hand_out_each_number_once() -> None:
 @pytest.mark.parametrize("partners", ["batch", "reversed"])
 @pytest.mark.parametrize("layer", ["input", "features"])
 def test_mixup_mixes_images_or_features_and_both_labels(
-    layer: Any, partners: Any, tail_run: MakeRun, tiny_data: Dataset, tmp_path: Path
+    layer: Any, partners: Any, bbn_run: MakeRun, tiny_data: Dataset, tmp_path: Path
 ) -> None:
-    learner = train(tail_run(Mixup(layer, partners=partners)), tiny_data, tmp_path)
+    learner = train(bbn_run(Mixup(layer, partners=partners)), tiny_data, tmp_path)
     shares = learner.shares.values
     assert len(set(shares.tolist())) == len(shares) and shares.min() >= 0 and shares.max() <= 1
     assert {len(b) for b in learner.batches} == {16 if partners == "reversed" else 8}
@@ -248,9 +257,9 @@ def test_mixup_mixes_images_or_features_and_both_labels(
     torch.testing.assert_close(learner.loss(images, labels), expected)
 
 
-def test_an_ensemble_is_two_networks_trained_apart(tail_run: MakeRun, tiny_data: Dataset, tmp_path: Path) -> None:
+def test_an_ensemble_is_two_networks_trained_apart(bbn_run: MakeRun, tiny_data: Dataset, tmp_path: Path) -> None:
     """Its first member is a cross-entropy run on the same batches: no gradient of the second reaches it."""
-    learner = train(tail_run(Ensemble("balanced")), tiny_data, tmp_path)
+    learner = train(bbn_run(Ensemble("balanced")), tiny_data, tmp_path)
     images, labels = torch.randn(8, 3, 32, 32), torch.arange(8)
     learner.net.train().zero_grad()
     half = F.cross_entropy(learner.net.first(images[:4]), labels[:4])
@@ -271,8 +280,8 @@ def test_an_ensemble_is_two_networks_trained_apart(tail_run: MakeRun, tiny_data:
     assert not torch.equal(learner.before["first.head.weight"], learner.before["second.head.weight"])
 
 
-def test_unit_features_have_length_one_and_their_spread(tail_run: MakeRun, tiny_data: Dataset, tmp_path: Path) -> None:
-    learner = train(tail_run(UnitFeatures(Rebalance(beta=0.99))), tiny_data, tmp_path)
+def test_unit_features_have_length_one_and_their_spread(bbn_run: MakeRun, tiny_data: Dataset, tmp_path: Path) -> None:
+    learner = train(bbn_run(UnitFeatures(Rebalance(beta=0.99))), tiny_data, tmp_path)
     features = learner.net.features(torch.randn(5, 3, 32, 32))
     torch.testing.assert_close(features.norm(dim=1), torch.ones(5))
     summary = learner.result["summary"]
@@ -286,120 +295,13 @@ def test_unit_features_have_length_one_and_their_spread(tail_run: MakeRun, tiny_
 
 @pytest.mark.parametrize("branch", ["cb", "rb"])
 def test_a_probe_trains_a_classifier_on_one_branch_alone(
-    branch: Any, tail_run: MakeRun, tiny_data: Dataset, tmp_path: Path
+    branch: Any, bbn_run: MakeRun, tiny_data: Dataset, tmp_path: Path
 ) -> None:
-    base = train(tail_run(BBN()), tiny_data, tmp_path)
-    learner = train(tail_run(Probe(branch), start=base.context.run), tiny_data, tmp_path)
+    base = train(bbn_run(BBN()), tiny_data, tmp_path)
+    learner = train(bbn_run(Probe(branch), start=base.context.run), tiny_data, tmp_path)
     assert isinstance(base.net, BilateralNet)
     images = torch.randn(4, 3, 32, 32)
     expected = base.net.eval().features(images).chunk(2, dim=1)[branch == "rb"]
     torch.testing.assert_close(learner.net.eval().features(images), expected)
     assert not torch.equal(learner.before["head.weight"], learner.net.head.weight)
     assert learner.net.head.weight.shape == (8, base.net.width)
-
-
-# Runs that start on other data
-
-
-def test_a_classifier_is_trained_on_other_data_than_its_features(
-    tail_run: MakeRun, tiny_data: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Fig. 2 (right): another data set with fewer classes, each with its own fingerprint, through the launcher."""
-    keep, test = tiny_data.train_labels < 4, tiny_data.test_labels < 4
-    small = Dataset(
-        "small",
-        tiny_data.train_images[keep],  # type: ignore[index]
-        tiny_data.train_labels[keep],
-        tiny_data.test_images[test],  # type: ignore[index]
-        tiny_data.test_labels[test],
-        tuple("abcd"),
-        "fedcba9876543210",
-    )
-    sets = {"noise": tiny_data, "small": small}
-    monkeypatch.setattr(launcher, "_load", lambda spec, root, cache: sets[spec.name])
-    start = tail_run(Rebalance(), fingerprint="", precision="")
-    few = Protocol(4, 4, 0, exemplars_per_class=0)
-    run = replace(start, method=Retrain(), data=DataSpec("small"), protocol=few, start=start)
-    contents = {DataSpec(name): found.fingerprint for name, found in sets.items()}
-    ready = run.resolved(contents.__getitem__, "fp32")
-    assert ready.start and (ready.fingerprint, ready.start.fingerprint) == (small.fingerprint, tiny_data.fingerprint)
-    assert ready.key == run.key and ready.resolved("", "").key == run.key
-    ended = list(launch([ready], Job(tmp_path, None, "cpu", 1, 1), set()))
-    assert [o.problem for o in ended] == ["", ""]
-    result = Store(tmp_path).load(ready.hash)
-    assert result and result.confusion("cnn").shape == (4, 4) and len(result.values["summary"]["norms"]) == 4
-    states = [store.read_state(tmp_path / "runs" / r.hash / "checkpoint.safetensors") for r in ready.chain]
-    first, second = (s.part("net/") for s in states if s)
-    assert all(torch.equal(first[k], v) for k, v in second.items() if not k.startswith("head."))
-
-
-def test_a_start_whose_data_are_missing_is_a_problem_of_its_children(tail_run: MakeRun, tmp_path: Path) -> None:
-    start = tail_run(Rebalance(), data=DataSpec("absent"))
-    run = replace(start, method=Retrain(), data=DataSpec("here"), start=start)
-    data = Data(None, tmp_path, {DataSpec("absent"): InputError("absent is not here")})
-    assert data.problem(run) == data.problem(start) == "absent is not here"
-    assert data.problem(replace(run, start=None)) == ""
-    assert Plan("bbn", (), [], Store(tmp_path), data, "auto", []).unfinished() == []
-
-
-# Capture and resuming
-
-
-@pytest.mark.parametrize("name", METHODS)
-def test_every_method_survives_capture(
-    name: str, tail_run: MakeRun, tiny_data: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Alphas and shares are read anew by every replay: the losses are those of steps called from Python."""
-    run, results = tail_run(METHODS[name]), {}
-    for path, capture in (("eager", None), ("graph", record)):
-        monkeypatch.setattr(training, "capture_for", lambda images, capture=capture: capture)
-        assert launcher.train(run, Job(tmp_path / path, None, "cpu", 1, 1)) == ""
-        found = results[path] = Store(tmp_path / path).load(run.hash)
-        assert found
-    taken = results["graph"].environment["steps"]
-    assert taken["captured"] == taken["eager"] == 1 and taken["graph"] == 4 * (TOTAL // 8) - 1
-    eager, graph = (results[p].values["trace"]["loss"] for p in ("eager", "graph"))
-    np.testing.assert_allclose(graph, eager, rtol=1e-3, atol=1e-4)
-
-
-class Interrupted(BaseException):
-    """Stands for a kill: nothing in the program catches it."""
-
-
-@pytest.mark.parametrize("name", ["bbn", "bbn, beta and one pass", "two samplers", "ensemble"])
-@pytest.mark.parametrize("epochs", [1, 3])
-def test_a_killed_run_ends_with_the_same_bits(
-    name: str, epochs: int, tail_run: MakeRun, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(store, "SAVE_EVERY", 0)
-    run = tail_run(METHODS[name], test_every=2)
-    assert launcher.train(run, Job(tmp_path / "whole", None, "cpu", 1, 1)) == ""
-    left = iter(range(epochs))
-
-    def kill(images: int) -> None:
-        if next(left, None) is None:
-            raise Interrupted
-
-    job = Job(tmp_path / "killed", None, "cpu", 1, 1)
-    with pytest.raises(Interrupted):
-        launcher.train(run, job, kill)
-    assert launcher.train(run, job) == ""
-    whole, killed = (Store(tmp_path / p) for p in ("whole", "killed"))
-    a, b = whole.load(run.hash), killed.load(run.hash)
-    assert a and b and a.values == b.values
-    states = [store.read_state(s.folder(run) / "checkpoint.safetensors") for s in (whole, killed)]
-    assert states[0] and states[1] and states[0].tensors.keys() == states[1].tensors.keys()
-    assert all(torch.equal(v, states[1].tensors[k]) for k, v in states[0].tensors.items())
-
-
-@pytest.mark.parametrize(
-    ("method", "message"),
-    [
-        (BBN(adaptor="cubic"), "one of parabolic_decay"),  # type: ignore[arg-type]
-        (BBN(sampler="reverse"), "one of reversed, balanced, uniform, got 'reverse'"),  # type: ignore[arg-type]
-        (Mixup(strength=0.0), "must be positive"),
-    ],
-)
-def test_impossible_methods_are_found_before_training(method: Any, message: str, tail_run: MakeRun) -> None:
-    with pytest.raises(InputError, match=message):
-        check(tail_run(method), None)

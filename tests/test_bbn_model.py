@@ -13,9 +13,9 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from bbn.adaptor import Kind, alpha, progress
-from bbn.experiments import CIFAR_SCHEDULE, INVERSE
 from bbn.losses import bilateral_loss
 from bbn.model import BBNResNet32, BilateralNet, mix
+from bbn.settings import CIFAR_SCHEDULE, INVERSE
 from common.imbalance import class_weights
 from common.rebalance import ldam_margins
 from common.resnet import backbone
@@ -42,6 +42,8 @@ def test_the_official_parabolic_decay_over_200_epochs() -> None:
 
 def test_the_official_code_stretches_two_lengths() -> None:
     assert alpha(90, 90) == pytest.approx(1 - 0.89**2) and alpha(180, 180) == pytest.approx(0.198975)
+    assert alpha(90, 90, stretch=1.0) == pytest.approx(1 - (89 / 90) ** 2)
+    assert alpha(9, 9, stretch=10 / 9) == pytest.approx(1 - 0.8**2)
     assert progress(100, 100) == 0.99 and progress(89, 89) == 88 / 89 and progress(90, 90, "paper") == 1
 
 
@@ -124,6 +126,8 @@ def test_blocks_are_initialised_apart_and_by_their_seed() -> None:
     net, same, other = (BilateralNet("resnet32-pad", 10, seed=seed) for seed in (1, 1, 2))
     for block in (net.cb_block, net.rb_block):
         assert block.conv1.weight.std().item() == pytest.approx(math.sqrt(2 / (9 * 64)), rel=0.03)
+    widening = net.trunk[5][0].conv1.weight  # 32 -> 64: there fan-in and fan-out differ
+    assert widening.shape == (64, 32, 3, 3) and widening.std().item() == pytest.approx(math.sqrt(2 / 288), rel=0.03)
     assert not torch.equal(net.cb_block.conv1.weight, net.rb_block.conv1.weight)
     pairs = zip(net.cb_block.parameters(), net.rb_block.parameters(), strict=True)
     assert all(a.data_ptr() != b.data_ptr() for a, b in pairs)
@@ -167,8 +171,12 @@ def test_inference_is_training_at_one_half() -> None:
     before = {k: v.clone() for k, v in net.state_dict().items()}
     torch.testing.assert_close(net(batch(), batch(), 0.5), net(batch()), rtol=0, atol=1e-6)
     assert all(torch.equal(before[k], v) for k, v in net.state_dict().items())  # BatchNorm's buffers included
-    with pytest.raises(ValueError, match="alpha"):
+    named = net(x_uniform=batch(), x_reversed=batch(seed=1), alpha=0.5)
+    torch.testing.assert_close(named, net(batch(), batch(seed=1), 0.5))
+    with pytest.raises(ValueError, match="two batches need an alpha"):
         net(batch(), batch())
+    with pytest.raises(ValueError, match="training takes two batches"):
+        net.train()(batch())
 
 
 @pytest.mark.parametrize(("weight", "silent"), [(1.0, "rb"), (0.0, "cb"), (0.4, "")])

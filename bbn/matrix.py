@@ -1,0 +1,62 @@
+"""Fig. 2 and the supplement's Fig. 5: how features are learnt against how classifiers are. No torch."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from bbn.figures import ERROR, NAMES, last, title
+from bbn.settings import MANNERS, Setting
+from common.curves import Results, paired
+from common.figures import Comparison, Drawing, Panel, estimate
+
+
+def matrix(targets: Sequence[Setting], results: Results) -> Drawing:
+    """Fig. 2 and 5: error by manner of representation learning (columns) and of classifier learning (rows)."""
+    panels, rows = [], []
+    for target in targets:
+        means, quantity = np.full((3, 3), np.nan), f"{ERROR}, classifier on {NAMES[target.role]}"
+        cells = {(c, f): results.get(f"{target.role} {f} {c}", []) for c in MANNERS for f in MANNERS}  # row by row
+        for (classifier, features), found in cells.items():
+            if found:
+                stat = estimate([last(r) for r in found])
+                means[MANNERS.index(classifier), MANNERS.index(features)] = stat.mean
+                rows.append(Comparison(quantity, f"{features} features, {classifier} classifier", None, "", stat))
+        panels.append(_heat(targets[0], target, means))
+        repeats = zip(*paired(list(cells.values())), strict=True)
+        whole = [np.reshape([last(r) for r in repeat], (3, 3)) for repeat in repeats]
+        rows += _orderings(target, whole, target is targets[0]) if whole else []
+    return Drawing(panels, rows, "test error (%) at the last epoch; the least of each column in bold")
+
+
+def _heat(source: Setting, target: Setting, errors: np.ndarray) -> Panel:
+    return Panel(
+        f"Classifier on {title(target, target.factor)}",
+        f"representation learning, {NAMES[source.role]}",
+        "classifier learning",
+        kind="heat",
+        matrix=errors,
+        rows=MANNERS,
+        columns=MANNERS,
+    )
+
+
+def _orderings(target: Setting, matrices: Sequence[np.ndarray], own: bool) -> list[Comparison]:
+    """What the paper states of the matrix, whose numbers are printed in a picture only; each seed is judged by itself.
+
+    own: the features were learnt on the same data; the place of the least error is stated for that case alone.
+    """
+    where, corner = NAMES[target.role], (MANNERS.index("RS"), MANNERS.index("CE"))
+    columns = [float((m[1:] < m[0]).all(axis=0).sum()) for m in matrices]
+    rows = [float((m[:, :1] < m[:, 1:]).all(axis=1).sum()) for m in matrices]
+    least = [float(m[corner] == m.min()) for m in matrices]
+    stated = [
+        (f"columns of 3, on {where}", "RW and RS classifiers better than CE", 3, columns),
+        (f"rows of 3, on {where}", "CE features better than RW and RS", 3, rows),
+        (f"1 if the least error on {where}", "CE features, RS classifier", 1, least),
+    ]
+    return [
+        Comparison(quantity, claim, value, "stated", estimate(counts), tolerance=0.0)
+        for quantity, claim, value, counts in stated[: 3 if own else 2]
+    ]
