@@ -133,8 +133,8 @@ class Setting:
 
 CIFAR10 = Setting("cifar", "cifar10", DataSpec("cifar10"), 10)
 CIFAR100 = Setting("cifar", "cifar100", DataSpec("cifar100"), 100)
-QUICK_SCHEDULE = replace(CIFAR_SCHEDULE, epochs=20, milestones=(12, 16), gamma=0.1, batch=16, warmup=1)
-"""A tenth of the epochs; with so few, small batches, and no rate of a thousandth of the first."""
+QUICK_SCHEDULE = replace(CIFAR_SCHEDULE, epochs=12, milestones=(7, 10), gamma=0.1, batch=16, warmup=1)
+"""A few epochs; with so few, small batches, and no rate of a thousandth of the first."""
 
 
 def _quick(setting: Setting, classes: int, per_class: int, seed: int, rows: tuple[str, ...] = ()) -> Setting:
@@ -146,7 +146,7 @@ def _quick(setting: Setting, classes: int, per_class: int, seed: int, rows: tupl
         classes=classes,
         network="resnet8-half",
         schedule=QUICK_SCHEDULE,
-        baseline=replace(QUICK_SCHEDULE, milestones=(16, 18)),
+        baseline=replace(QUICK_SCHEDULE, milestones=(9, 11)),
         retrain=replace(RETRAIN_SCHEDULE, epochs=4, milestones=(2, 3), batch=32),
         factors=(50.0,),
         rows=rows,
