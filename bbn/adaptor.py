@@ -22,14 +22,16 @@ def progress(epoch: int, total_epochs: int, offset: Offset = "official", stretch
     """How far training is in `epoch`, counted from 1: T / Tmax in the paper, (T - 1) / Tmax in the official code.
 
     stretch: the official code's Tmax over the number of epochs; None is its rule, which takes 100 and 200 for 90 and
-    180 epochs (iNaturalist) and Tmax itself for all else. Raises ValueError on an epoch outside 1..total_epochs or an
-    unknown offset.
+    180 epochs (iNaturalist) and Tmax itself for all else. Raises ValueError on an epoch outside 1..total_epochs, an
+    unknown offset or a stretch below 1.
     """
     if not 1 <= epoch <= total_epochs:
         raise ValueError(f"epochs count from 1 to {total_epochs}, got {epoch}")
     if offset == "paper":
         return epoch / total_epochs
     if offset == "official":
+        if stretch is not None and stretch < 1:
+            raise ValueError(f"stretch must be at least 1, got {stretch:g}")
         if stretch is None:
             stretch = 10 / 9 if total_epochs in (90, 180) else 1.0
         return (epoch - 1) / (total_epochs * stretch)

@@ -8,9 +8,9 @@ from functools import partial
 from bbn import experiments as ex
 from bbn import figures
 from bbn.experiments import Runs
-from bbn.figures import NAMES
 from bbn.matrix import matrix
 from bbn.settings import Setting
+from bbn.tables import NAMES, error_table
 from common.curves import Results
 from common.figures import Drawing, Figure
 
@@ -46,9 +46,9 @@ def matrix_entry(id: str, title: str, roles: Sequence[str], presets: tuple[str, 
     return Figure(id, title, presets, runs, lambda settings, results: matrix(targets(settings), results))
 
 
-def of(function: Callable[..., Drawing], published: str) -> Callable[[Setting, Results], Drawing]:
+def of(function: Callable[..., Drawing], published: str, **words: str) -> Callable[[Setting, Results], Drawing]:
     """A drawing function beside an entry of published.json."""
-    return partial(function, entry=published)
+    return partial(function, entry=published, **words)
 
 
 def per_data(
@@ -69,6 +69,7 @@ def per_data(
 CIFAR, INAT = ("cifar10", "cifar100"), ("inat2017", "inat2018")
 TABLES = {"cifar10": "cifar10-lt", "cifar100": "cifar100-lt", "inat2017": "inat2017", "inat2018": "inat2018"}
 """How published.json names the data sets."""
+BUDGET = "cRT with BBN's budget sees as many images in all as BBN: its first stage is nearly twice as long"
 FIGURES: list[Figure] = [
     matrix_entry("fig2", "Fig. 2: how features and classifiers are learnt", ("cifar100", "cifar10"), BOTH),
     *per_data("table1", "Table 1", ex.table1, figures.table1, dict.fromkeys(CIFAR, BOTH)),
@@ -78,10 +79,10 @@ FIGURES: list[Figure] = [
         "Table 3: samplers of the re-balancing branch",
         "cifar10",
         ex.table3,
-        of(figures.error_table, "table3"),
+        of(error_table, "table3", against="rb sampler: Reversed"),
     ),
-    entry("table4", "Table 4: adaptors", "cifar10", ex.table4, of(figures.error_table, "table4")),
-    entry("table5", "Table 5: quality of features", "cifar100", ex.table5, of(figures.error_table, "table5")),
+    entry("table4", "Table 4: adaptors", "cifar10", ex.table4, of(error_table, "table4", against="Parabolic decay")),
+    entry("table5", "Table 5: quality of features", "cifar100", ex.table5, of(error_table, "table5", against="CE")),
     entry("fig4", "Fig. 4: norms of classifier weights", "cifar10", ex.fig4, figures.fig4),
     matrix_entry("fig5", "Suppl. Fig. 5: features and classifiers, iNaturalist", INAT, ("imagenet",)),
     entry("fig6", "Suppl. Fig. 6: compactness of features", "cifar10", ex.fig6, figures.fig6),
@@ -89,7 +90,7 @@ FIGURES: list[Figure] = [
         "table6",
         "Suppl. Table 6: ensembles",
         ex.table6,
-        figures.error_table,
+        error_table,
         {"cifar10": BOTH, "cifar100": ("cifar",), **dict.fromkeys(INAT, ("imagenet",))},
     ),
     Figure("fig7", "Suppl. Fig. 7: adaptors over training", (*BOTH, "imagenet"), lambda settings: {}, figures.fig7),
@@ -97,7 +98,7 @@ FIGURES: list[Figure] = [
         "branches",
         "Readers: each branch's accuracy as alpha moves",
         "cifar100",
-        lambda s: {"BBN": s.runs(s.bbn())},
+        ex.bbn,
         figures.branches,
     ),
     *per_data(
@@ -108,14 +109,14 @@ FIGURES: list[Figure] = [
         "Readers: details of BBN",
         "cifar10",
         ex.options,
-        of(figures.options, "table1-cifar10-lt"),
+        of(error_table, "table1-cifar10-lt", note="each but the first changes one detail of BBN; see README.md"),
         ("cifar",),
     ),
     *per_data(
         "control",
         "Readers: two stages with BBN's budget",
         ex.control,
-        figures.control,
+        partial(error_table, note=BUDGET),
         {"cifar10": BOTH, "cifar100": ("cifar",)},
         "table1",
     ),

@@ -1,12 +1,8 @@
-"""One function per figure or table of the paper: Results to a Drawing. No torch, no training.
-
-The paper's errors are those of the best test epoch. Ours are of the last; our best stands between the two.
-"""
+"""One function per figure or table of the paper: Results to a Drawing. No torch, no training."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from pathlib import Path
+from collections.abc import Sequence
 
 import numpy as np
 
@@ -15,93 +11,27 @@ from bbn.adaptor import alpha
 from bbn.experiments import cell
 from bbn.methods import TESTING
 from bbn.settings import MANNERS, Setting
+from bbn.tables import (
+    BEST,
+    ERROR,
+    LAST,
+    PUBLISHED,
+    best,
+    claim,
+    comparable,
+    differences,
+    errors,
+    last,
+    published,
+    tested,
+    title,
+)
 from common.curves import Results, mean_curve
-from common.figures import Comparison, Curve, Drawing, Panel, Published, estimate
+from common.figures import Comparison, Curve, Drawing, Panel, estimate
 from common.store import Result
 
-PUBLISHED = Published(Path(__file__).with_name("published.json"))
-ERROR = "test error (%)"
-LAST, BEST = "last epoch", "best test epoch"
-NAMES = {
-    "cifar10": "CIFAR-10-LT",
-    "cifar100": "CIFAR-100-LT",
-    "inat2017": "iNaturalist 2017",
-    "inat2018": "iNaturalist 2018",
-}
+__all__ = ["PUBLISHED"]  # where the report looks for the paper
 GROUPS = ("many", "medium", "few")
-SHORT = {  # under bars
-    "Manifold Mixup (two samplers)": "Manifold, two samplers",
-    "Ensemble Uniform + Balanced": "Uniform + Balanced",
-    "Ensemble Uniform + Reversed": "Uniform + Reversed",
-    "Mixup, classifier fine-tuned": "Mixup, fine-tuned",
-}
-
-
-def comparable(setting: Setting) -> bool:
-    """Whether published values may be drawn over ours: the paper's data set, whatever the schedule."""
-    return setting.preset != "quick"
-
-
-def title(setting: Setting, factor: float | None) -> str:
-    """Which data set it is about, and what stands for it."""
-    name = NAMES[setting.role]
-    words = name if comparable(setting) else f"glyphs, in place of {name}"
-    return f"{words}, imbalance factor {factor:g}" if factor else words
-
-
-def last(result: Result) -> float:
-    """Test error at the last epoch, percent."""
-    return 100 - result.readout("cnn")["accuracy"]
-
-
-def tested(result: Result, name: str = "test_accuracy") -> dict[int, float]:
-    """A column of the log by epoch, where it was measured."""
-    trace = result.values["trace"]
-    column = trace.get(name) or [None] * len(trace["epoch"])
-    return {epoch: value for epoch, value in zip(trace["epoch"], column, strict=True) if value is not None}
-
-
-def best(result: Result) -> float:
-    """Test error at the best of the tested epochs, the last included: what the official code reports."""
-    return min([last(result), *(100 - value for value in tested(result).values())])
-
-
-def published(entry: str, method: str, x: float | None) -> tuple[float | None, str]:
-    """A published number and its provenance; (None, "") where the paper has none, or none that was read there."""
-    series = PUBLISHED.series(entry, method)
-    if series is None or series["provenance"] == "memory-unverified" or (x is not None and x not in series["x"]):
-        return None, ""
-    return series["y"][series["x"].index(x) if x is not None else 0], series["provenance"]
-
-
-def errors(
-    setting: Setting, results: Results, entry: str, factor: float | None, rows: Mapping[str, str] | None = None
-) -> tuple[Panel, list[Comparison]]:
-    """Bars of the last and the best epoch beside the paper's, and both as comparisons.
-
-    rows: the Results' names by the method's; by default they are the same.
-    """
-    rows = {name: key for name, key in (rows or {n: n for n in results}).items() if results.get(key)}
-    names, labels = list(rows), [SHORT.get(name, name) for name in rows]
-    curves, comparisons = [], []
-    for label, measure in ((LAST, last), (BEST, best)):
-        stats = [estimate([measure(r) for r in results[key]]) for key in rows.values()]
-        n = max((s.n for s in stats), default=1)
-        interval = [s.interval for s in stats] if n > 1 else None
-        curves.append(Curve(label, labels, [s.mean for s in stats], interval, n))
-        quantity = f"{ERROR}, {label}" + (f", imbalance factor {factor:g}" if factor else "")
-        for name, stat in zip(names, stats, strict=True):
-            comparisons.append(Comparison(quantity, name, *published(entry, name, factor), stat))
-    known = [published(entry, name, factor)[0] for name in names]
-    if comparable(setting) and any(value is not None for value in known):
-        curves.append(Curve(BEST, labels, [float("nan") if v is None else v for v in known], published=True))
-    return Panel(title(setting, factor), "", ERROR, curves, kind="bars"), comparisons
-
-
-def error_table(setting: Setting, results: Results, entry: str, note: str = "") -> Drawing:
-    """A table of errors at the setting's own imbalance."""
-    panel, rows = errors(setting, results, entry, setting.factor)
-    return Drawing([panel], rows, note)
 
 
 def table1(setting: Setting, results: Results, entry: str) -> Drawing:
@@ -111,7 +41,7 @@ def table1(setting: Setting, results: Results, entry: str) -> Drawing:
         names = {name: cell(name, factor) for name in setting.methods(factor)}
         panel, comparisons = errors(setting, results, entry, factor, names)
         panels.append(panel)
-        rows += comparisons
+        rows += [*comparisons, *differences(results, entry, factor, "BBN", names)]
     return Drawing(panels, rows)
 
 
@@ -129,15 +59,19 @@ def fig4(setting: Setting, results: Results) -> Drawing:
     """Fig. 4: the norm of each class's classifier weights; sigma is their population standard deviation."""
     parts = {name: (name, "norms") for name in MANNERS}
     parts |= {"BBN-CB": ("BBN", "norms_cb"), "BBN-RB": ("BBN", "norms_rb"), "BBN-ALL": ("BBN", "norms")}
-    curves, rows = [], []
+    curves, rows, sigmas = [], [], {}
     for name, (key, column) in parts.items():
         if found := results.get(key):
             norms = [r.values["summary"][column] for r in found]
-            sigma = estimate([float(np.std(line)) for line in norms])
+            sigmas[name] = {r.repeat: float(np.std(line)) for r, line in zip(found, norms, strict=True)}
+            sigma = estimate(list(sigmas[name].values()))
             classes = list(range(len(norms[0])))
             curves.append(mean_curve(name, classes, norms, f"σ = {sigma.mean:.3f}"))
             value = published("fig4", name, None)
             rows.append(Comparison("σ of the norms over classes", name, *value, sigma, tolerance=0.0))
+    if seeds := set.intersection(*map(set, sigmas.values())) if len(sigmas) == len(parts) else set():
+        least = [float(min(sigmas, key=lambda name: sigmas[name][seed]) == "BBN-ALL") for seed in sorted(seeds)]
+        rows.append(claim("1 if the least σ of all", "BBN-ALL", 1, least))
     panel = Panel(title(setting, setting.factor), "class, from head to tail", "L2 norm of a class's weights", curves)
     return Drawing([panel], rows)
 
@@ -155,7 +89,19 @@ def fig6(setting: Setting, results: Results) -> Drawing:
             rows.append(Comparison(f"mean distance, {words}", name, None, "", overall))
             rows.append(Comparison(f"mean distance of the larger half of the classes, {words}", name, None, "", head))
         panels.append(Panel(words, "class, from head to tail", "mean L2 distance to the centre", curves, kind="bars"))
+        rows += [claim(f"1 if above CE's, {words}", name, 1, above) for name, above in _looser(results, split).items()]
     return Drawing(panels, rows, f"{title(setting, setting.factor)}; features of unit length")
+
+
+def _looser(results: Results, split: str) -> dict[str, list[float]]:
+    """Whether the mean distance of RW and of RS is above that of CE, 1 or 0 for each seed."""
+    means = {
+        name: {r.repeat: np.mean(r.values["summary"][f"spread_{split}"]) for r in found}
+        for name, found in results.items()
+    }
+    plain = means.pop("CE", {})
+    pairs = {name: sorted(plain.keys() & found) for name, found in means.items()}
+    return {name: [float(means[name][s] > plain[s]) for s in seeds] for name, seeds in pairs.items() if seeds}
 
 
 def fig7(settings: Sequence[Setting], results: Results) -> Drawing:
@@ -181,21 +127,20 @@ def fig7(settings: Sequence[Setting], results: Results) -> Drawing:
 def branches(setting: Setting, results: Results) -> Drawing:
     """Both branches, together and alone, on many-, medium- and few-shot classes as alpha moves over training."""
     found = results["BBN"]
-    known = [g for g in GROUPS if tested(found[0], f"cnn {g}")]
+    known = [group for group in GROUPS if group in found[0].readout("cnn")]
     panels, rows = [], []
     for name, words in (("cb", "conventional branch alone"), ("rb", "re-balancing branch alone"), ("cnn", "both")):
         curves = []
         for group in known:
-            lines = [tested(r, f"{name} {group}") for r in found]
+            lines = [tested(r, name, group) for r in found]
             curves.append(mean_curve(f"{group}-shot classes", list(lines[0]), [list(t.values()) for t in lines]))
+        for group, classes in {"accuracy": "all classes", **{g: f"{g}-shot classes" for g in known}}.items():
             end = estimate([r.readout(name)[group] for r in found])
-            rows.append(Comparison(f"accuracy of {words}, last epoch (%)", f"{group}-shot classes", None, "", end))
+            rows.append(Comparison(f"accuracy of {words}, last epoch (%)", classes, None, "", end))
         panels.append(Panel(words, "epoch", "test accuracy (%)", curves))
-    weight = tested(found[0], "alpha")
-    adaptor = Panel(
-        "alpha in training", "epoch", "alpha", [Curve("parabolic decay", list(weight), list(weight.values()))]
-    )
-    return Drawing([*panels, _sweep(found, known), adaptor], rows, title(setting, setting.factor))
+    trace = found[0].values["trace"]
+    adaptor = Panel("alpha in training", "epoch", "alpha", [Curve("parabolic decay", trace["epoch"], trace["alpha"])])
+    return Drawing([*panels, _sweep(found, known), adaptor], rows, title(setting, setting.factors[0]))
 
 
 def _sweep(found: list[Result], known: Sequence[str]) -> Panel:
@@ -226,16 +171,3 @@ def epochs(setting: Setting, results: Results, entry: str) -> Drawing:
     rows.append(Comparison("last minus best test epoch (points)", "BBN", None, "", gain))
     rows.append(Comparison("best test epoch", "BBN", None, "", when))
     return Drawing([Panel(title(setting, factor), "epoch", ERROR, curves)], rows)
-
-
-def options(setting: Setting, results: Results, entry: str) -> Drawing:
-    """Details that the paper leaves open or prints otherwise."""
-    panel, rows = errors(setting, results, entry, setting.factor)
-    return Drawing([panel], rows, "each but the first changes one detail of BBN; see README.md")
-
-
-def control(setting: Setting, results: Results, entry: str) -> Drawing:
-    """BBN against two-stage training with as many images seen."""
-    panel, rows = errors(setting, results, entry, setting.factor)
-    note = "cRT with BBN's budget sees as many images in all as BBN: its first stage is nearly twice as long"
-    return Drawing([panel], rows, note)

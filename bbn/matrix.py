@@ -6,8 +6,8 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from bbn.figures import ERROR, NAMES, last, title
 from bbn.settings import MANNERS, Setting
+from bbn.tables import ERROR, NAMES, claim, last, title
 from common.curves import Results, paired
 from common.figures import Comparison, Drawing, Panel, estimate
 
@@ -33,7 +33,7 @@ def matrix(targets: Sequence[Setting], results: Results) -> Drawing:
 def _heat(source: Setting, target: Setting, errors: np.ndarray) -> Panel:
     return Panel(
         f"Classifier on {title(target, target.factor)}",
-        f"representation learning, {NAMES[source.role]}",
+        f"features from {title(source, None)}",
         "classifier learning",
         kind="heat",
         matrix=errors,
@@ -56,7 +56,4 @@ def _orderings(target: Setting, matrices: Sequence[np.ndarray], own: bool) -> li
         (f"rows of 3, on {where}", "CE features better than RW and RS", 3, rows),
         (f"1 if the least error on {where}", "CE features, RS classifier", 1, least),
     ]
-    return [
-        Comparison(quantity, claim, value, "stated", estimate(counts), tolerance=0.0)
-        for quantity, claim, value, counts in stated[: 3 if own else 2]
-    ]
+    return [claim(*parts) for parts in stated[: 3 if own else 2]]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import ClassVar, Literal, get_args
 
@@ -14,6 +15,12 @@ from common.runs import ADDED, Protocol
 Sampler = Literal["reversed", "balanced", "uniform"]
 TESTING = {"rb": 0.0, "alpha 0.25": 0.25, "cnn": 0.5, "alpha 0.75": 0.75, "cb": 1.0}
 """Alpha in testing by BBN's read-outs. The paper's is 0.5 (Sec. 4.3); at 0 and 1 one branch answers alone."""
+
+
+def among(word: str, choices: Sequence[str]) -> None:
+    """Raise ValueError on a word that is none of the choices."""
+    if word not in choices:
+        raise ValueError(f"must be one of {', '.join(choices)}, got {word!r}")
 
 
 @dataclass(frozen=True)
@@ -34,10 +41,10 @@ class BBN:
         """ValueError on a word that is not among the choices, or a stretch that makes alpha negative."""
         if not self.stretch >= 1:
             raise ValueError(f"stretch must be at least 1, got {self.stretch:g}")
-        choices = (self.adaptor, Adaptor), (self.offset, Offset), (self.sampler, Sampler)
-        for value, kind in (*choices, (self.passes, Literal["separate", "concatenated"])):
-            if value not in get_args(kind):
-                raise ValueError(f"must be one of {', '.join(get_args(kind))}, got {value!r}")
+        among(self.adaptor, get_args(Adaptor))
+        among(self.offset, get_args(Offset))
+        among(self.sampler, get_args(Sampler))
+        among(self.passes, ("separate", "concatenated"))
 
 
 @dataclass(frozen=True)
@@ -48,6 +55,10 @@ class Probe:
     branch: Literal["cb", "rb"] = "cb"
     sampler: Literal["uniform", "balanced"] = "uniform"  # not stated; cross-entropy as in Fig. 2's first row
     beta: float = 0.0
+
+    def check(self, protocol: Protocol) -> None:
+        """ValueError on a branch there is not."""
+        among(self.branch, ("cb", "rb"))
 
 
 @dataclass(frozen=True)
@@ -78,6 +89,10 @@ class Ensemble:
     branches: ClassVar[int] = 2
     sampler: Sampler = "reversed"
 
+    def check(self, protocol: Protocol) -> None:
+        """ValueError on a sampler there is not."""
+        among(self.sampler, get_args(Sampler))
+
 
 @dataclass(frozen=True)
 class UnitFeatures:
@@ -85,6 +100,10 @@ class UnitFeatures:
 
     version: ClassVar[int] = 1
     baseline: Rebalance
+
+    def check(self, protocol: Protocol) -> None:
+        """ValueError as its baseline's."""
+        self.baseline.check(protocol)
 
 
 Method = BBN | Probe | Mixup | Ensemble | UnitFeatures | ClassBalanced | Baseline

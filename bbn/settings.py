@@ -115,7 +115,8 @@ class Setting:
     def methods(self, factor: float | None = None) -> dict[str, Method]:
         """The rows of Table 1, in its order and words."""
         later = self.baseline.milestones[0]
-        gamma, beta = CB_FOCAL.get((self.role, factor or 0.0), (0.5, 0.999))  # iNaturalist: Cui et al., Table 3
+        factor = factor or self.factor
+        gamma, beta = CB_FOCAL[self.role, factor] if factor else (0.5, 0.999)  # iNaturalist: Cui et al., Table 3
         recipe: Literal["cifar", "imagenet"] = "cifar" if self.factors else "imagenet"
         return {
             "CE": Rebalance(),

@@ -19,8 +19,8 @@ from common.store import Result, write_atomic
 VERDICTS: tuple[Verdict, ...] = get_args(Verdict)
 RULE = (
     "Ours is the mean over n repeats ± the half-width of its 95 % t-interval (std: standard deviation, n - 1), at the "
-    "last epoch, never the best on test data; difference: ours minus published. reproduced: the published mean lies "
-    "within max(1.0 point, that half-width) of ours. not reproduced: it does not. indicative: a reduced schedule, "
+    "last epoch unless a row says best test epoch; difference: ours minus published. reproduced: the published mean "
+    "lies within max(1.0 point, that half-width) of ours. not reproduced: it does not. indicative: a reduced schedule, "
     "embedded data, one repeat (n = 1) or nothing measured. no published number: the paper gives none."
 )
 STYLE = """

@@ -4,21 +4,23 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
 
 from bbn import experiments as ex
-from bbn import figures
+from bbn import tables
 from bbn.catalogue import FIGURES
-from bbn.figures import BEST, LAST, PUBLISHED
 from bbn.methods import BBN, Ensemble, Mixup, Probe, UnitFeatures
 from bbn.settings import CB_FOCAL, CIFAR_SCHEDULE, MANNERS, SETTINGS, settings
+from bbn.tables import BEST, LAST, PUBLISHED, claim, published
 from class_balanced.methods import ClassBalanced
 from common.errors import InputError
 from common.figures import Drawing, Figure, verdict
 from common.imbalance import Rebalance, Retrain
 from common.plan import select
+from common.plots import render
 from common.runs import LongTail, Run, Schedule, canonical
 from common.store import Result
 
@@ -68,9 +70,26 @@ def test_every_figure_draws_in_every_preset(figure: Figure, preset: str) -> None
 
 @pytest.mark.parametrize("figure", [f for f in FIGURES if f.id != "fig7"], ids=lambda f: f.id)
 def test_a_figure_draws_from_part_of_its_runs(figure: Figure) -> None:
-    groups = figure.runs(settings(figure.presets[-1], None, None, 1.0))
+    """Each group of Runs alone gives a row of its own, with as many repeats as were found."""
+    preset = figure.presets[-1]
+    groups = figure.runs(settings(preset, [0, 1], None, 1.0))
     for name, runs in groups.items():
-        assert draw(figure, figure.presets[-1], {name: runs[:1]}).panels
+        for found in (runs, runs[:1]):
+            rows = [r for r in draw(figure, preset, {name: found}).comparisons if r.ours]
+            assert rows and {r.ours.n for r in rows if r.ours} == {len(found)}, name
+
+
+@pytest.mark.parametrize("figure", [f for f in FIGURES if "quick" in f.presets], ids=lambda f: f.id)
+def test_a_figure_of_uneven_repeats_and_few_tests_is_rendered(figure: Figure, tmp_path: Path) -> None:
+    """One seed in one group and two in the others, in runs so short that only their end was tested."""
+    chosen = settings("quick", [0, 1], None, 0.05)
+    results = {}
+    for number, (name, runs) in enumerate(figure.runs(chosen).items()):
+        results[name] = [fake(run) for run in runs[: 1 if number == 0 else 2]]
+        for found in results[name]:
+            found.values["trace"] = {"epoch": [1], "alpha": [1.0]}
+    render(figure.draw(chosen, results), figure.title, "caption", tmp_path / figure.id)
+    assert (tmp_path / f"{figure.id}.png").stat().st_size > 10_000
 
 
 @pytest.mark.parametrize("id", ["table1-cifar10", "table1-cifar100", "table3", "table4", "table5", "table6-cifar10"])
@@ -89,6 +108,9 @@ def test_measuring_the_published_errors_is_a_reproduction(id: str) -> None:
             results[name] = [fake(run, right, right + 0.5) for run in runs]
     assert len(results) == len(printed)
     rows = [row for row in figure.draw(chosen, results).comparisons if row.published is not None]
+    gaps = [row for row in rows if "minus" in row.quantity]
+    rows = [row for row in rows if row not in gaps]
+    assert gaps and all(row.ours and row.ours.mean == pytest.approx(row.published) for row in gaps)
     assert len(rows) == 2 * len(printed) and {verdict(row, True) for row in rows} == {"reproduced"}
     for row in rows:
         assert row.ours and row.published is not None
@@ -101,8 +123,16 @@ def test_best_and_last_epoch_stand_side_by_side() -> None:
     assert (last.name, best.name, paper.name, paper.published) == (LAST, BEST, BEST, True)
     assert list(last.y) == [40.0] * 3 and list(best.y) == [38.0] * 3 and list(paper.y) == [21.31, 21.06, 17.82]
     never = fake(settings("cifar", [0], None, 1.0)[0].runs(BBN())[0])
+    assert tables.tested(never) == {1: 50.0, 3: 62.0, 4: 60.0} and tables.tested(never, "rb", "few") == {
+        1: 20.0,
+        3: 20.0,
+        4: 20.0,
+    }
+    never.values["trace"]["test_accuracy"][-1] = None  # tested at the end, whatever the interval
+    assert tables.tested(never) == {1: 50.0, 3: 62.0, 4: 60.0}
     del never.values["trace"]["test_accuracy"]
-    assert figures.best(never) == figures.last(never) == 40.0
+    assert tables.tested(never) == {4: 60.0}
+    assert tables.best(never) == tables.last(never) == 40.0
 
 
 def test_the_best_epoch_is_the_first_of_the_best() -> None:
@@ -147,6 +177,12 @@ def test_each_seed_of_the_matrix_is_judged_by_itself() -> None:
     counts = {(r.quantity, r.method): r.ours for r in means.comparisons if r.published is not None}
     columns = next(stat for (quantity, _), stat in counts.items() if quantity.startswith("columns"))
     assert columns and (columns.mean, columns.n) == (1.5, 2)
+    judged = {
+        verdict(r, True) for r in means.comparisons if r.published is not None and r.quantity.startswith("columns")
+    }
+    assert judged == {"not reproduced"}
+    lone = claim("a", "b", 3, [0, 0, 3])  # whose interval would reach 3
+    assert verdict(lone, True) == "not reproduced" and verdict(claim("a", "b", 3, [3, 3]), True) == "reproduced"
 
 
 def test_sigma_is_the_population_s() -> None:
@@ -154,7 +190,30 @@ def test_sigma_is_the_population_s() -> None:
     ours = {row.method: row.ours.mean for row in rows if row.ours}
     assert set(ours) == {"CE", "RW", "RS", "BBN-CB", "BBN-RB", "BBN-ALL"}
     assert ours["CE"] == pytest.approx(np.std(np.linspace(1, 2, 10)))
-    assert {r.method: r.published for r in rows if r.published is not None} == {"BBN-ALL": 0.148}  # the text's alone
+    sigmas = {r.method: r.published for r in rows if r.quantity.startswith("σ")}
+    assert {k: v for k, v in sigmas.items() if v is not None} == {"BBN-ALL": 0.148}  # the text's alone
+
+
+def test_what_the_paper_says_of_figures_4_and_6() -> None:
+    """The least sigma is BBN-ALL's; RW's and RS's features lie further from their centres than CE's."""
+    for good in (True, False):
+        results = {
+            name: [fake(r) for r in runs] for name, runs in named("fig4").runs(settings("cifar", [0], None, 1)).items()
+        }
+        for found in results.values():
+            summary = found[0].values["summary"]
+            summary |= {k: list(np.linspace(1, 2, 10)) for k in ("norms", "norms_cb", "norms_rb")}
+        results["BBN"][0].values["summary"]["norms"] = list(np.linspace(1, 1.1 if good else 3, 10))
+        row = named("fig4").draw(settings("cifar", [0], None, 1), results).comparisons[-1]
+        assert row.published == 1 and row.ours and row.ours.mean == good
+        results = {
+            name: [fake(r) for r in runs] for name, runs in named("fig6").runs(settings("cifar", [0], None, 1)).items()
+        }
+        for split in ("train", "test"):
+            results["CE"][0].values["summary"][f"spread_{split}"] = [1.4 if good else 1.6] * 10
+        rows = [r for r in named("fig6").draw(settings("cifar", [0], None, 1), results).comparisons if r.published]
+        assert len(rows) == 4 and {r.method for r in rows} == {"RW", "RS"}
+        assert {r.ours.mean for r in rows if r.ours} == {float(good)}
 
 
 def test_fig7_needs_no_run_and_is_the_closed_form() -> None:
@@ -226,7 +285,7 @@ def test_cb_focal_is_the_cell_that_table_1_quotes() -> None:
     for (role, factor), (gamma, beta) in CB_FOCAL.items():
         theirs = CUI.series({"cifar10": "fig8", "cifar100": "fig10"}[role], f"Focal_{gamma:.1f}_{beta:g}")
         assert theirs
-        quoted = figures.published(f"table1-{role}-lt", "CB-Focal", factor)[0]
+        quoted = published(f"table1-{role}-lt", "CB-Focal", factor)[0]
         nearest = dict(zip(theirs["x"], theirs["y"], strict=True))[factor]
         assert quoted == nearest, (role, factor)
 

@@ -18,9 +18,10 @@ from torch import Tensor
 
 from bbn import learner as bbn
 from bbn.adaptor import alpha
-from bbn.learner import Draws, bilateral, spreads, steps
+from bbn.baselines import spreads
 from bbn.methods import BBN, Ensemble, Mixup, Probe, UnitFeatures
 from bbn.model import BilateralNet
+from bbn.streams import Draws, bilateral, steps
 from common import incremental
 from common.datasets import Dataset
 from common.imbalance import Rebalance

@@ -73,10 +73,17 @@ def test_beta_draws_follow_their_generator(make) -> None:  # type: ignore[no-unt
 
 
 @pytest.mark.parametrize(
-    "call", [lambda: alpha(0, 10), lambda: alpha(11, 10), lambda: alpha(1, 2, "cubic"), lambda: alpha(1, 2, offset="?")]
+    "call",
+    [
+        lambda: alpha(0, 10),
+        lambda: alpha(11, 10),
+        lambda: alpha(1, 2, "cubic"),
+        lambda: alpha(1, 2, offset="?"),
+        lambda: alpha(1, 2, stretch=0.5),
+    ],
 )  # type: ignore[arg-type]
 def test_bad_epochs_and_words_are_refused(call) -> None:  # type: ignore[no-untyped-def]
-    with pytest.raises(ValueError, match=r"epochs count from 1|must be one of"):
+    with pytest.raises(ValueError, match=r"epochs count from 1|must be one of|at least 1"):
         call()
 
 

@@ -12,7 +12,7 @@ import pytest
 import torch
 from recorder import record
 
-from bbn.methods import BBN, Ensemble, Mixup, UnitFeatures
+from bbn.methods import BBN, Ensemble, Mixup, Probe, UnitFeatures
 from class_balanced.methods import ClassBalanced
 from common import launcher, store, training
 from common.datasets import Dataset, DataSpec
@@ -103,6 +103,19 @@ def test_every_method_survives_capture(
     np.testing.assert_allclose(graph, eager, rtol=1e-3, atol=1e-4)
 
 
+def test_testing_in_between_changes_nothing(bbn_run: MakeRun, tmp_path: Path) -> None:
+    """Neither BatchNorm's statistics nor any draw."""
+    states = []
+    for every in (0, 1):
+        run = bbn_run(BBN(), test_every=every)
+        assert launcher.train(run, Job(tmp_path, None, "cpu", 1, 1)) == ""
+        state = store.read_state(Store(tmp_path).folder(run) / "checkpoint.safetensors")
+        assert state
+        states.append(state.tensors)
+    assert states[0].keys() == states[1].keys()
+    assert all(torch.equal(v, states[1][k]) for k, v in states[0].items())
+
+
 class Interrupted(BaseException):
     """Stands for a kill: nothing in the program catches it."""
 
@@ -139,6 +152,10 @@ def test_a_killed_run_ends_with_the_same_bits(
         (BBN(adaptor="cubic"), "one of parabolic_decay"),  # type: ignore[arg-type]
         (BBN(sampler="reverse"), "one of reversed, balanced, uniform, got 'reverse'"),  # type: ignore[arg-type]
         (Mixup(strength=0.0), "must be positive"),
+        (BBN(stretch=0.5), "at least 1"),
+        (Ensemble("reverse"), "one of reversed, balanced, uniform"),  # type: ignore[arg-type]
+        (Probe("both"), "one of cb, rb"),  # type: ignore[arg-type]
+        (UnitFeatures(Rebalance(beta=1.0)), "beta"),
     ],
 )
 def test_impossible_methods_are_found_before_training(method: Any, message: str, bbn_run: MakeRun) -> None:

@@ -1,0 +1,64 @@
+"""What a step takes: images of two samplers side by side (Sec. 4.2), and a number of its own."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from bbn.methods import Sampler
+from common.runs import Schedule
+from common.samplers import draw
+from common.training import Stage, shuffled
+
+
+def steps(schedule: Schedule, images: int) -> int:
+    """Steps of an epoch over so many images, counted as `fit` counts them."""
+    whole = images // schedule.batch
+    return max(whole, 1) if schedule.drop_last else math.ceil(images / schedule.batch)
+
+
+def bilateral(labels: Tensor, kind: Sampler, schedule: Schedule) -> Callable[[Tensor, torch.Generator], Tensor]:
+    """A `Stage.sampler` for two branches: `schedule.batch` uniform images, then as many of another sampler, and so on.
+
+    Every index comes at most once among the uniform ones; the others are drawn with replacement (Eq. 4 for reversed).
+    Both are as long as `schedule` makes an epoch. labels [n] are of the whole training set.
+    """
+
+    def order(indices: Tensor, generator: torch.Generator) -> Tensor:
+        used = min(len(indices), steps(schedule, len(indices)) * schedule.batch)
+        uniform = shuffled(indices, generator)[:used].split(schedule.batch)
+        other = draw(labels[indices], indices, kind, generator)[:used].split(schedule.batch)
+        return torch.cat([part for pair in zip(uniform, other, strict=True) for part in pair])
+
+    return order
+
+
+def in_pairs(stage: Stage, labels: Tensor, kind: Sampler) -> Stage:
+    """The stage with twice the batch: its loss gets a uniform half and, after it, one of another sampler."""
+    schedule = stage.schedule
+    stage.sampler = bilateral(labels, kind, schedule)
+    stage.schedule = replace(schedule, batch=2 * schedule.batch)
+    return stage
+
+
+class Draws:
+    """A number for each step, set before an epoch; the place moves on the device, so that a captured step finds it."""
+
+    def __init__(self, count: int, device: torch.device) -> None:
+        self.values = torch.zeros(count, device=device)
+        self.place = torch.zeros(1, dtype=torch.long, device=device)
+
+    def set(self, values: Sequence[float] | np.ndarray) -> None:
+        self.values.copy_(torch.as_tensor(np.asarray(values), dtype=torch.float32))
+        self.place.zero_()
+
+    def next(self) -> Tensor:
+        """This step's number, a scalar."""
+        value = self.values.index_select(0, self.place)[0]
+        self.place.add_(1)
+        return value
