@@ -246,6 +246,9 @@ def test_mixup_mixes_images_or_features_and_both_labels(
     shares = learner.shares.values
     assert len(set(shares.tolist())) == len(shares) and shares.min() >= 0 and shares.max() <= 1
     assert {len(b) for b in learner.batches} == {16 if partners == "reversed" else 8}
+    if partners == "reversed":  # the smaller half of the classes: in most of the partners, in few of the others
+        uniform, other = (torch.cat([b.chunk(2)[i] for b in learner.batches]) for i in (0, 1))
+        assert (uniform >= 4).float().mean() < 0.4 < 0.6 < (other >= 4).float().mean()
     net = learner.net.eval()
     learner.shares.set([0.3] * len(shares))
     images, labels = torch.randn(6, 3, 32, 32), torch.tensor([0, 1, 2, 5, 6, 7])
@@ -278,7 +281,8 @@ def test_an_ensemble_is_two_networks_trained_apart(bbn_run: MakeRun, tiny_data: 
     assert torch.equal(found["cnn"], both.argmax(1))
     assert torch.equal(found["second"], learner.net.second(images).argmax(1))
     assert learner.result["summary"] == {"counts": COUNTS.tolist()}
-    assert not torch.equal(learner.before["first.head.weight"], learner.before["second.head.weight"])
+    for name in ("head.weight", "backbone.conv.weight"):
+        assert not torch.equal(learner.before[f"first.{name}"], learner.before[f"second.{name}"])
 
 
 def test_unit_features_have_length_one_and_their_spread(bbn_run: MakeRun, tiny_data: Dataset, tmp_path: Path) -> None:
