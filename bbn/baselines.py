@@ -13,7 +13,8 @@ from bbn.adaptor import in_numpy
 from bbn.losses import bilateral_loss
 from bbn.methods import Ensemble, Mixup, UnitFeatures
 from bbn.model import SECOND, Unit
-from bbn.streams import Draws, in_pairs, steps
+from bbn.streams import in_pairs, steps
+from common.draws import Draws
 from common.heads import LinearHead
 from common.incremental import Context, Learner, Net, Phase, extract
 from common.rebalance import RebalanceLearner

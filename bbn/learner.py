@@ -14,10 +14,11 @@ from bbn.baselines import EnsembleLearner, MixupLearner, UnitLearner
 from bbn.losses import bilateral_loss
 from bbn.methods import BBN, TESTING, Ensemble, Mixup, Probe, UnitFeatures
 from bbn.model import BilateralNet, Branch, mix
-from bbn.streams import Draws, in_pairs, steps
+from bbn.streams import in_pairs, steps
 from class_balanced.learner import ClassBalancedLearner
 from class_balanced.methods import ClassBalanced
 from common import metrics, rebalance
+from common.draws import Draws
 from common.heads import LinearHead
 from common.incremental import Learner, Net, Phase
 from common.rebalance import RetrainLearner

@@ -1,12 +1,11 @@
-"""What a step takes: images of two samplers side by side (Sec. 4.2), and a number of its own."""
+"""What a step of two branches takes: images of two samplers side by side (Sec. 4.2)."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import replace
 
-import numpy as np
 import torch
 from torch import Tensor
 
@@ -44,21 +43,3 @@ def in_pairs(stage: Stage, labels: Tensor, kind: Sampler) -> Stage:
     stage.sampler = bilateral(labels, kind, schedule)
     stage.schedule = replace(schedule, batch=2 * schedule.batch)
     return stage
-
-
-class Draws:
-    """A number for each step, set before an epoch; the place moves on the device, so that a captured step finds it."""
-
-    def __init__(self, count: int, device: torch.device) -> None:
-        self.values = torch.zeros(count, device=device)
-        self.place = torch.zeros(1, dtype=torch.long, device=device)
-
-    def set(self, values: Sequence[float] | np.ndarray) -> None:
-        self.values.copy_(torch.as_tensor(np.asarray(values), dtype=torch.float32))
-        self.place.zero_()
-
-    def next(self) -> Tensor:
-        """This step's number, a scalar."""
-        value = self.values.index_select(0, self.place)[0]
-        self.place.add_(1)
-        return value

@@ -21,9 +21,10 @@ from bbn.adaptor import alpha
 from bbn.baselines import spreads
 from bbn.methods import BBN, Ensemble, Mixup, Probe, UnitFeatures
 from bbn.model import BilateralNet
-from bbn.streams import Draws, bilateral, steps
+from bbn.streams import bilateral, steps
 from common import incremental
 from common.datasets import Dataset
+from common.draws import Draws
 from common.imbalance import Rebalance
 from common.incremental import Phase
 from common.plan import cost
