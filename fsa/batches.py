@@ -58,10 +58,11 @@ class Shelf:
 
 
 def head_tail_sampler(config: FSA, labels: Tensor, counts: np.ndarray, scores: Tensor) -> Sampler:
-    """A `Stage.sampler` of `config.steps` batches: N_t tail images, N_a donors of each in turn, N_t (1 + N_a) of the head.
+    """A `Stage.sampler` of `config.steps` batches: N_t tail images, N_a donors of each in turn, N_t (1 + N_a) of the
+    head.
 
     labels [n] of the whole training set, counts [c] of the images in use, scores [c, c] as `mean_scores`. With as many
-    donors as confusing classes each class gives one, else each donor's class is drawn. Raises ValueError without a tail.
+    donors as confusing classes each class gives one, else each donor's class is drawn. ValueError without a tail.
     """
     labels, scores = labels.cpu(), scores.cpu()
     head, tail = (torch.from_numpy(ids) for ids in head_and_tail(counts, config.share))

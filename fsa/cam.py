@@ -33,13 +33,13 @@ def class_activation_map(feature_map: Tensor, weight: Tensor, labels: Tensor) ->
 
 
 def split(cam: Tensor, tau_specific: float | None, tau_generic: float | None) -> tuple[Tensor, Tensor]:
-    """Binary masks of class-specific (cam > tau_specific) and class-generic (cam < tau_generic) locations, as in Alg. 1.
+    """Binary masks of class-specific (cam > tau_specific) and class-generic (cam < tau_generic) locations (Alg. 1).
 
-    Either threshold may be None: every location counts. Raises ValueError on one outside (0, 1).
+    Either threshold may be None: every location counts. Raises ValueError on one outside [0, 1].
     """
     for tau in (tau_specific, tau_generic):
-        if tau is not None and not 0 < tau < 1:
-            raise ValueError(f"a threshold on maps in [0, 1] must lie in (0, 1), got {tau:g}")
+        if tau is not None and not 0 <= tau <= 1:
+            raise ValueError(f"a threshold on maps in [0, 1] must lie in [0, 1], got {tau:g}")
     everywhere = torch.ones_like(cam, dtype=torch.bool)
     specific = everywhere if tau_specific is None else cam > tau_specific
     generic = everywhere if tau_generic is None else cam < tau_generic

@@ -9,19 +9,18 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from class_balanced.learner import ClassBalancedLearner
-from class_balanced.methods import ClassBalanced
 from common.errors import RunFailed
 from common.heads import LinearHead
 from common.imbalance import Rebalance
-from common.incremental import Context, Learner, Net, Phase, extract
+from common.incremental import Context, Learner, Net, Phase, extract, frozen_copy
 from common.rebalance import RebalanceLearner
 from common.resnet import backbone
 from common.training import Stage
-from fsa.augment import augmented
+from fsa.augment import augmented, replaced
 from fsa.batches import head_tail_sampler, mean_scores, plain_sampler
-from fsa.maps import Maps, Pool
-from fsa.methods import FSA, Survey, Views
+from fsa.cam import class_activation_map, normalise, split
+from fsa.maps import Maps, Pool, halves
+from fsa.methods import FSA, Earlier, Survey, Views
 from fsa.survey import SurveyLearner
 
 
@@ -53,7 +52,11 @@ def class_scores(net: Net, context: Context, indices: Tensor) -> Tensor:
 class FSALearner(Learner):
     """Phase II: every layer before pooling stays as Phase I left it, in eval mode; the classifier is tuned."""
 
-    config: FSA
+    config: Any  # an FSA
+
+    @property
+    def fsa(self) -> FSA:
+        return self.config
 
     @property
     def cached(self) -> bool:
@@ -87,8 +90,8 @@ class FSALearner(Learner):
         self.net.eval()
         with torch.no_grad():
             one = self.maps(next(iter(self.context.train.plain(indices[:1]))))
-        samples, locations = self.config.tail * self.config.donors, one.shape[2] * one.shape[3]
-        self.draws = Draws(self.config.steps, samples, 1 + locations, self.context.device.torch)
+        samples, locations = self.fsa.tail * self.fsa.donors, one.shape[2] * one.shape[3]
+        self.draws = Draws(self.fsa.steps, samples, 1 + locations, self.context.device.torch)
 
     def stages(self, phase: Phase) -> Iterator[Stage]:
         for main in super().stages(phase):
@@ -98,7 +101,7 @@ class FSALearner(Learner):
 
     def sample(self, stage: Stage) -> None:
         """Give a stage Phase II's batches. Raises RunFailed where the schedule's are of another size."""
-        c, labels, size = self.config, self.context.train.labels, stage.schedule.batch
+        c, labels, size = self.fsa, self.context.train.labels, stage.schedule.batch
         if c.batch != "head-tail":
             stage.sampler = plain_sampler(c, labels, size)
             return
@@ -124,7 +127,7 @@ class FSALearner(Learner):
 
     def features(self, maps: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
         """A batch as the classifier gets it: donors' maps become augmented features with their tail images' labels."""
-        c = self.config
+        c = self.fsa
         if c.batch != "head-tail" or not c.donors:
             return maps.mean(dim=(2, 3)), labels
         (real, donors, _), (own, theirs, other) = (part.split(sizes(c)) for part in (maps, labels))
@@ -143,6 +146,49 @@ def sizes(config: FSA) -> list[int]:
 def donor_rows(config: FSA, device: torch.device) -> Tensor:
     """Where in a batch the donors are."""
     return torch.arange(config.tail, config.tail * (1 + config.donors), device=device)
+
+
+class EarlierLearner(FSALearner):
+    """Fig. 9: augmentation after an earlier block. Later blocks are tuned too, their BatchNorm in eval mode."""
+
+    config: Any  # an Earlier
+
+    @property
+    def fsa(self) -> FSA:
+        return self.config.fsa
+
+    def begin_phase(self, phase: Phase) -> None:
+        """The activation maps stay those of Phase I's last map, enlarged to the block's."""
+        self.front, self.back = halves(self.net.backbone, self.config.behind)
+        self.last = frozen_copy(self.back)
+        super().begin_phase(phase)
+        device, images = self.context.device, self.context.train
+        with torch.no_grad(), device.autocast():
+            size = self.front(next(iter(images.plain(self.context.of_classes(0, 1)[:1])))).shape[2:]
+        numbers = 1 + 2 * size.numel()
+        self.draws = Draws(self.fsa.steps, self.fsa.tail * self.fsa.donors, numbers, device.torch)
+
+    def stages(self, phase: Phase) -> Iterator[Stage]:
+        for main in super().stages(phase):
+            main.parameters = [*self.back.parameters(), *self.net.head.parameters()]
+            yield main
+
+    def loss(self, images: Tensor, labels: Tensor) -> Tensor:
+        c, autocast = self.fsa, self.context.device.autocast
+        with torch.no_grad(), autocast():
+            maps = self.front(images)
+            last = self.last(maps)
+        with torch.no_grad():
+            cams = class_activation_map(last, self.weight, labels)
+            cams = normalise(F.interpolate(cams.unsqueeze(1), maps.shape[2:], mode="bilinear").squeeze(1))
+            specific, generic = split(cams, c.tau_specific, c.tau_generic)
+            (tail, donors, head), (own, _, other) = (part.split(sizes(c)) for part in (maps, labels))
+            mine, theirs = specific[: c.tail], generic.split(sizes(c))[1]
+            mixed = replaced(tail, mine, donors, theirs, self.draws.next(), c.ratio)
+            labels = torch.cat([own, own.repeat_interleave(c.donors), other])
+        with autocast():
+            features = self.back(torch.cat([tail, mixed, head])).mean(dim=(2, 3))
+        return F.cross_entropy(self.net.head(features.float()), labels)
 
 
 class ViewsLearner(Learner):
@@ -189,8 +235,8 @@ class ViewsLearner(Learner):
 
 LEARNERS: dict[type, type[Learner]] = {
     FSA: FSALearner,
+    Earlier: EarlierLearner,
     Views: ViewsLearner,
     Survey: SurveyLearner,
     Rebalance: RebalanceLearner,
-    ClassBalanced: ClassBalancedLearner,
 }

@@ -8,7 +8,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar, Literal
 
-from class_balanced.methods import ClassBalanced
 from common.imbalance import Rebalance
 from common.runs import Protocol
 
@@ -119,4 +118,4 @@ class Survey:
             raise ValueError(f"classes {self.classes} are not all among the {protocol.classes}")
 
 
-Method = FSA | Earlier | Views | Survey | Rebalance | ClassBalanced
+Method = FSA | Earlier | Views | Survey | Rebalance

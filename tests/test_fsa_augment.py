@@ -87,7 +87,7 @@ def test_comparisons_are_strict_and_none_takes_all() -> None:
     specific, generic = split(cam, 0.5, 0.5)
     assert specific.tolist() == [[[False, False, True]]] and generic.tolist() == [[[True, False, False]]]
     assert split(cam, None, None)[0].all() and split(cam, None, None)[1].all()
-    for tau in (0.0, 1.0, -0.2):
+    for tau in (-0.2, 1.2):
         with pytest.raises(ValueError, match="threshold"):
             split(cam, tau, 0.5)
         with pytest.raises(ValueError, match="threshold"):
@@ -169,7 +169,7 @@ def test_shares_with_an_empty_side() -> None:
 
 
 def test_the_mean_of_a_fusion_is_as_expected() -> None:
-    """E[pooled | n_s] = n_s/L mean of F_c over its mask + (1 - n_s/L) mean of F_u over its; for both ways of drawing."""
+    """E[pooled | n_s] = n_s/L mean of F_c over its mask + (1 - n_s/L) mean of F_u over its; drawn either way."""
     maps, weight, labels = toy(3, n=2)
     cams = class_activation_map(maps, weight, labels)
     specific, generic = (m.flatten(1) for m in split(cams, 0.5, 0.5))

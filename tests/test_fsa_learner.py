@@ -1,0 +1,351 @@
+"""Phase II's batches and learner: who is in a batch, what stays frozen, captured steps, cached maps, resume."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from conftest import TinyNet
+from recorder import record
+from torch import Tensor
+
+from common import launcher, resnet, training
+from common.imbalance import Rebalance
+from common.launcher import Job
+from common.runs import Run, Schedule
+from common.store import Result, Store, read_state
+from fsa import learner as fsa_learner
+from fsa import methods
+from fsa.batches import confusing_classes, head_tail_sampler, mean_scores, plain_sampler
+from fsa.learner import FSALearner
+from fsa.methods import FSA, Earlier, Survey, Views
+
+MakeRun = Callable[..., Run]
+COUNTS = np.array([12, 9, 7, 5, 4, 3, 2, 2])
+LABELS = torch.repeat_interleave(torch.arange(8), 12)
+
+
+class TinyMaps(TinyNet):
+    """The tiny network with its last map apart, [n, 8, 4, 4]."""
+
+    def maps(self, x: Tensor) -> Tensor:
+        return torch.relu(self.bn2(self.conv2(torch.relu(self.bn1(self.conv1(x))))))
+
+
+@pytest.fixture(autouse=True)
+def short_epochs(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Epochs of 5 iterations."""
+    for method in (FSA, Earlier):
+        monkeypatch.setattr(method, "steps", 5)
+
+
+@pytest.fixture
+def phase1(tail_run: MakeRun, monkeypatch: pytest.MonkeyPatch) -> Run:
+    monkeypatch.setitem(resnet.BACKBONES, "tiny", TinyMaps)
+    return replace(tail_run(Rebalance(), schedule=Schedule(6, lr=0.05, batch=8)), paper="fsa")
+
+
+def tuned(start: Run, method: Any, epochs: int = 3, lr: float = 0.05, **changes: Any) -> Run:
+    fsa = getattr(method, "fsa", method)
+    schedule = Schedule(epochs, lr=lr, batch=fsa.images, weight_decay=0.0)
+    return replace(start, method=method, start=start, schedule=schedule, **changes)
+
+
+def views(start: Run, count: int = 4) -> Run:
+    return replace(start, method=Views(count), start=start, schedule=Schedule(0))
+
+
+def trained(run: Run, out: Path) -> Result:
+    for link in run.chain:
+        assert launcher.train(link, Job(out, None, "cpu", 1, 1)) == ""
+    result = Store(out).load(run.hash)
+    assert result
+    return result
+
+
+def state(run: Run, out: Path) -> dict[str, Tensor]:
+    saved = read_state(out / "runs" / run.hash / "checkpoint.safetensors")
+    assert saved
+    return saved.part("net/")
+
+
+SMALL = FSA(tail=2, donors=3)
+
+
+# Batches
+
+
+def random_scores(seed: int = 0) -> Tensor:
+    return torch.rand(8, 8, generator=torch.Generator().manual_seed(seed)).softmax(dim=1)
+
+
+def test_mean_scores_are_rows_of_true_classes() -> None:
+    probabilities = torch.tensor([[0.9, 0.1], [0.5, 0.5], [0.2, 0.8]])
+    found = mean_scores(probabilities, torch.tensor([0, 0, 1]), 2)
+    torch.testing.assert_close(found, torch.tensor([[0.7, 0.3], [0.2, 0.8]]))
+
+
+def test_confusion_is_read_from_a_class_own_row() -> None:
+    """An asymmetric matrix: class 3 is taken for 1, though it is images of 0 that are taken for 3."""
+    scores = torch.tensor([[0.1, 0.0, 0.0, 0.9], [0.3, 0.6, 0.0, 0.1], [0.2, 0.1, 0.7, 0.0], [0.1, 0.5, 0.2, 0.2]])
+    assert confusing_classes(scores, torch.tensor([3]), torch.tensor([0, 1, 2]), 2).tolist() == [[1, 2]]
+    assert confusing_classes(scores, torch.tensor([3, 2]), torch.tensor([0, 1]), 3).tolist() == [[1, 0], [0, 1]]
+    everyone = confusing_classes(scores, torch.arange(4), torch.arange(4), 3)
+    assert not (everyone == torch.arange(4)[:, None]).any() and everyone.shape == (4, 3)
+    with pytest.raises(ValueError, match="no other class"):
+        confusing_classes(scores, torch.tensor([0]), torch.tensor([0]), 1)
+
+
+@pytest.mark.parametrize("config", [FSA(), FSA(tail=8, donors=7), FSA(confusing=2), FSA(donor_classes="random")])
+def test_a_batch_holds_tail_donors_and_head(config: FSA) -> None:
+    """128 images: N_t of the tail, N_a donors of each from its confusing classes, N_t (1 + N_a) of the head."""
+    indices = torch.cat([torch.arange(12 * c, 12 * c + int(n)) for c, n in enumerate(COUNTS)])
+    scores = random_scores()
+    order = head_tail_sampler(config, LABELS, COUNTS, scores)(indices, torch.Generator().manual_seed(1))
+    assert len(order) == 5 * 128 and config.images == 128 and set(order.tolist()) <= set(indices.tolist())
+    head, tail = [0, 1, 2, 3, 4], [5, 6, 7]  # 37 of 44 images are 84 %, with the next 91 %
+    head.append(tail.pop(0))
+    for batch in order.split(128):
+        labels = LABELS[batch]
+        own, donors, other = labels.split([config.tail, config.tail * config.donors, 64])
+        assert np.isin(own, tail).all() and np.isin(other, head).all() and np.isin(donors, head).all()
+        for label, theirs in zip(own.tolist(), donors.view(config.tail, -1).tolist(), strict=True):
+            ranked = scores[label, head].argsort(descending=True)[: config.confusing]
+            allowed = set(torch.tensor(head)[ranked].tolist())
+            if config.donor_classes == "confusing":
+                assert set(theirs) <= allowed
+            if config == FSA():
+                assert set(theirs) == allowed  # one image of each
+
+
+def test_tail_and_head_draws() -> None:
+    """Every image alike favours larger classes; every class alike does not. Donors are not always one image."""
+    indices = torch.cat([torch.arange(12 * c, 12 * c + int(n)) for c, n in enumerate(COUNTS)])
+    shares = {}
+    for by in ("images", "classes"):
+        config = FSA(tail=64, donors=0, share=0.6, tail_draw=by, head_draw=by)  # type: ignore[arg-type]
+        sampler = head_tail_sampler(config, LABELS, COUNTS, random_scores())
+        drawn = torch.cat([sampler(indices, torch.Generator().manual_seed(i)) for i in range(40)]).view(-1, 128)
+        found = LABELS[drawn]
+        shares[by] = [np.bincount(part.flatten(), minlength=8) / part.numel() for part in found.split(64, dim=1)]
+    tail, head = shares["images"]
+    np.testing.assert_allclose(tail[3:], COUNTS[3:] / COUNTS[3:].sum(), atol=0.02)
+    np.testing.assert_allclose(head[:3], COUNTS[:3] / COUNTS[:3].sum(), atol=0.02)
+    np.testing.assert_allclose(shares["classes"][0][3:], 1 / 5, atol=0.02)
+    np.testing.assert_allclose(shares["classes"][1][:3], 1 / 3, atol=0.02)
+
+
+def test_control_batches() -> None:
+    indices = torch.cat([torch.arange(12 * c, 12 * c + int(n)) for c, n in enumerate(COUNTS)])
+    for kind, shares in (("natural", COUNTS / COUNTS.sum()), ("balanced", np.full(8, 1 / 8))):
+        sampler = plain_sampler(FSA(batch=kind), LABELS, 128)  # type: ignore[arg-type]
+        drawn = torch.cat([sampler(indices, torch.Generator().manual_seed(i)) for i in range(40)])
+        assert len(drawn) == 40 * 5 * 128 and set(drawn.tolist()) <= set(indices.tolist())
+        np.testing.assert_allclose(np.bincount(LABELS[drawn], minlength=8) / len(drawn), shares, atol=0.01)
+
+
+def test_no_tail_is_an_error() -> None:
+    with pytest.raises(ValueError, match="no tail"):
+        head_tail_sampler(FSA(share=0.99), LABELS, COUNTS, random_scores())
+
+
+# Phase II
+
+
+@pytest.mark.parametrize("cached", [False, True])
+def test_only_the_classifier_changes(cached: bool, phase1: Run, tmp_path: Path) -> None:
+    """Backbone and BatchNorm statistics keep their bits; the rate stays constant; the iterations are counted."""
+    run = tuned(views(phase1) if cached else phase1, SMALL)
+    result = trained(run, tmp_path)
+    before, after = state(phase1, tmp_path), state(run, tmp_path)
+    assert set(after) == ({"head.weight", "head.bias"} if cached else set(before))
+    for name, tensor in after.items():
+        assert torch.equal(tensor, before[name]) == (not name.startswith("head.")), name
+    trace = result.values["trace"]
+    assert trace["lr"] == [0.05] * 3 and trace["images"] == [5 * 16] * 3
+    assert result.environment["steps"] == {"eager": 15}
+
+
+@pytest.mark.parametrize("cached", [False, True])
+def test_without_a_step_nothing_is_predicted_otherwise(cached: bool, phase1: Run, tmp_path: Path) -> None:
+    run = tuned(views(phase1) if cached else phase1, SMALL, epochs=0)
+    found, before = trained(run, tmp_path), Store(tmp_path).load(phase1.hash)
+    assert before
+    np.testing.assert_array_equal(found.confusion("cnn"), before.confusion("cnn"))
+
+
+def test_augmented_features_carry_their_tail_images_labels(
+    phase1: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Not the donors', not the first of the batch; real features are the pooled maps; Phase I's weights pick places."""
+    seen: list[tuple[Tensor, ...]] = []
+    original = FSALearner.features
+
+    def watched(self: FSALearner, maps: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+        features, targets = original(self, maps, labels)
+        seen.append((maps, labels, features, targets, self.weight.clone()))
+        return features, targets
+
+    monkeypatch.setattr(FSALearner, "features", watched)
+    run = tuned(phase1, SMALL)
+    trained(run, tmp_path)
+    weight = state(phase1, tmp_path)["head.weight"]
+    assert len(seen) == 15
+    for maps, labels, features, targets, used in seen:
+        assert targets.tolist() == [*labels[:2], *labels[:1].repeat(3), *labels[1:2].repeat(3), *labels[8:]]
+        real = [0, 1, *range(8, 16)]
+        torch.testing.assert_close(features[real], maps.mean(dim=(2, 3))[real])
+        assert not torch.allclose(features[2:8], maps.mean(dim=(2, 3))[2:8])
+        assert torch.equal(used, weight)
+
+
+def test_the_control_is_fsa_without_donors(phase1: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Half of a batch are real tail images, and nothing else than pooling happens."""
+    batches: list[tuple[Tensor, Tensor]] = []
+    original = FSALearner.features
+
+    def watched(self: FSALearner, maps: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+        features, targets = original(self, maps, labels)
+        assert torch.equal(features, maps.mean(dim=(2, 3))) and torch.equal(targets, labels)
+        batches.append((features, targets))
+        return features, targets
+
+    monkeypatch.setattr(FSALearner, "features", watched)
+    trained(tuned(phase1, FSA(tail=8, donors=0)), tmp_path)
+    assert len(batches) == 15 and all(len(labels) == 16 for _, labels in batches)
+    assert all(labels[:8].min() > labels[8:].max() for _, labels in batches)
+
+
+METHODS: dict[str, Any] = {
+    "fsa": SMALL,
+    "mixup": replace(SMALL, fusion="mixup"),
+    "fixed ratio": replace(SMALL, ratio=0.5, donor_classes="random"),
+    "no aug": FSA(tail=8, donors=0),
+    "natural": FSA(batch="natural", tail=2),
+}
+
+
+@pytest.mark.parametrize("cached", [False, True])
+@pytest.mark.parametrize("name", METHODS)
+def test_every_variant_survives_capture(
+    name: str, cached: bool, phase1: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Numbers drawn for each step reach a captured one; nothing is read back."""
+    run = tuned(views(phase1) if cached else phase1, METHODS[name], test_every=2)
+    found = {}
+    for path, capture in (("eager", None), ("graph", record)):
+        out = tmp_path / path
+        for link in run.chain[:-1]:
+            assert launcher.train(link, Job(out, None, "cpu", 1, 1)) == ""
+        monkeypatch.setattr(training, "capture_for", lambda images, capture=capture: capture)
+        assert launcher.train(run, Job(out, None, "cpu", 1, 1)) == ""
+        monkeypatch.setattr(training, "capture_for", lambda images: None)
+        found[path] = Store(out).load(run.hash)
+    eager, graph = found["eager"], found["graph"]
+    assert eager and graph and graph.environment["steps"]["graph"] == 14
+    np.testing.assert_allclose(graph.values["trace"]["loss"], eager.values["trace"]["loss"], rtol=1e-4, atol=1e-5)
+
+
+def test_phase_two_repeats_from_one_phase_one(phase1: Run, tmp_path: Path) -> None:
+    """Its seed changes what it draws; the start is shared and trained once; the same seed gives the same bits."""
+    start = views(phase1)
+    runs = [tuned(start, SMALL, seed=seed) for seed in (0, 1)]
+    heads = []
+    for run in runs:
+        trained(run, tmp_path)
+        heads.append(state(run, tmp_path)["head.weight"])
+    assert not torch.equal(*heads) and len({run.hash for run in runs}) == 2
+    assert len(list((tmp_path / "runs").glob("*/result.json"))) == 4
+    trained(runs[0], tmp_path / "again")
+    assert torch.equal(state(runs[0], tmp_path / "again")["head.weight"], heads[0])
+
+
+def test_views_hold_what_the_network_computes(phase1: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Maps of augmented images, several of each; their scores and test features are of plain images."""
+    start = views(phase1)
+    trained(start, tmp_path)
+    kept = state(start, tmp_path)
+    count = kept["maps"].shape[0]
+    assert kept["maps"].shape[1:] == (4, 8, 4, 4) and kept["maps"].dtype == torch.half
+    assert kept["test"].shape == (40, 8) and kept["scores"].shape == (8, 8)
+    torch.testing.assert_close(kept["scores"].sum(dim=1), torch.ones(8))
+    assert not torch.equal(kept["maps"][:, 0], kept["maps"][:, 1])
+    run = tuned(start, SMALL)
+    batches: list[Tensor] = []
+    original = FSALearner.maps
+    monkeypatch.setattr(
+        FSALearner, "maps", lambda self, images: batches.append(found := original(self, images)) or found
+    )
+    trained(run, tmp_path)
+    known = kept["maps"].float().flatten(2).flatten(0, 1)
+    rows = torch.cat(batches[1:4]).flatten(1)
+    assert {tuple(row) for row in rows.tolist()} <= {tuple(row) for row in known.tolist()} and count == 44
+
+
+def test_a_batch_of_another_size_is_refused(phase1: Run, tmp_path: Path) -> None:
+    trained(phase1, tmp_path)
+    run = replace(tuned(phase1, SMALL), schedule=Schedule(1, batch=32))
+    assert "is 16, not 32" in launcher.train(run, Job(tmp_path, None, "cpu", 1, 1))
+    run = tuned(phase1, replace(SMALL, share=0.99))
+    assert "there is no tail" in launcher.train(run, Job(tmp_path, None, "cpu", 1, 1))
+
+
+@pytest.mark.parametrize("behind", [1, 2])
+def test_augmentation_after_an_earlier_block(
+    behind: int, phase1: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Stages up to the block keep their bits, with all BatchNorm statistics; later ones are tuned; a step captures."""
+    start = replace(phase1, network="resnet8-half", schedule=Schedule(1, lr=0.05, batch=8))
+    run = tuned(start, Earlier(behind, SMALL), epochs=2, lr=0.01)
+    result = trained(run, tmp_path)
+    before, after = state(start, tmp_path), state(run, tmp_path)
+    for name, tensor in after.items():
+        later = name.startswith(("head.", *(f"backbone.stages.{i}." for i in range(3 - behind, 3))))
+        moved = later and not name.endswith(("running_mean", "running_var", "num_batches_tracked"))
+        assert torch.equal(tensor, before[name]) == (not moved), name
+    monkeypatch.setattr(training, "capture_for", lambda images: record)
+    Store(tmp_path / "graph")
+    (tmp_path / "graph/runs" / start.hash).symlink_to(tmp_path / "runs" / start.hash)
+    assert launcher.train(run, Job(tmp_path / "graph", None, "cpu", 1, 1)) == ""
+    captured = Store(tmp_path / "graph").load(run.hash)
+    assert captured and captured.environment["steps"]["graph"] == 9
+    np.testing.assert_allclose(captured.values["trace"]["loss"], result.values["trace"]["loss"], rtol=1e-3, atol=1e-4)
+
+
+def test_a_survey_of_phase_one(phase1: Run, tmp_path: Path) -> None:
+    method = Survey((0, 1, 7), points=4, pictures=3, fsa=SMALL)
+    result = trained(replace(phase1, method=method, start=phase1, schedule=Schedule(0)), tmp_path)
+    found = result.values["summary"]
+    assert found["labels"] == [0] * 4 + [1] * 4 + [7] * 4
+    assert set(found["scatter"]) == {"whole", "specific", "generic"}
+    assert all(np.shape(points) == (12, 2) for points in found["scatter"].values())
+    assert all(0 <= v <= 100 for v in found["neighbours"].values())
+    assert all(-1 <= v <= 1.001 for v in found["similarity"].values())
+    assert len(found["tail"]["points"]) == len(found["tail"]["kinds"]) and found["tail"]["class"] == 7
+    assert found["tail"]["kinds"].count("augmented") == 4 and found["tail"]["kinds"].count("training images") == 2
+    labels = [p["label"] for p in found["pictures"]]
+    assert labels[0] == 0 and labels[-1] == 7 and len(labels) == 3
+    for picture in found["pictures"]:
+        assert np.shape(picture["image"]) == (32, 32, 3)
+        assert np.min(picture["cam"]) == 0 and np.max(picture["cam"]) == 1
+
+
+def test_methods_refuse_what_makes_no_sense(phase1: Run) -> None:
+    bad: list[tuple[Any, str]] = [
+        (FSA(donors=-1), "no batch"),
+        (FSA(share=1.0), "share of the images"),
+        (FSA(ratio=1.5), "class-specific"),
+        (FSA(tau_generic=0.0), "threshold"),
+        (Earlier(0), "behind"),
+        (Views(0), "at least one view"),
+        (Survey((9,)), "not all among"),
+    ]
+    for method, message in bad:
+        with pytest.raises(ValueError, match=message):
+            method.check(phase1.protocol)
+    assert methods.FSA().images == fsa_learner.FSA().images == 128
