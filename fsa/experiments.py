@@ -302,12 +302,13 @@ def controls(s: Setting) -> Runs:
 def sources(s: Setting) -> Runs:
     """The pair from images drawn afresh, and from cached maps of ten views and of one."""
     runs: dict[str, list[Run]] = {"Phase I": s.train()}
-    for label, views in SOURCES(s).items():
+    for label, views in sources_of(s).items():
         runs |= {f"{name}, {label}": found for name, found in pair(s, draws=s.draws, views=views).items()}
     return {name: found for name, found in runs.items() if not name.startswith("Phase I,")}
 
 
-def SOURCES(s: Setting) -> dict[str, int]:
+def sources_of(s: Setting) -> dict[str, int]:
+    """Where Phase II's maps come from: views of each image that are cached, 0 for none."""
     return {"drawn afresh": 0, f"{s.views} views": s.views, "1 view": 1}
 
 
