@@ -91,11 +91,8 @@ def overlays(setting: Setting, results: Results) -> Drawing:
     pictures = next(iter(results.values()))[0].values["summary"]["pictures"]
     config = next(iter(results.values()))[0].config["method"]["fsa"]
     columns = [_column(p, config["tau_specific"], config["tau_generic"]) for p in pictures]
-    names = [
-        class_name(setting, p["label"])
-        + ("" if p["guess"] == p["label"] else f"\n(as {class_name(setting, p['guess'])})")
-        for p in pictures
-    ]
+    names = [class_name(setting, p["label"]) for p in pictures]
+    wrong = [f"\n(as {class_name(setting, p['guess'])})" if p["guess"] != p["label"] else "" for p in pictures]
     panel = Panel(
         title(setting, setting.factor),
         "class, from head to tail",
