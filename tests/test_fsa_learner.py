@@ -14,7 +14,7 @@ from conftest import TinyNet
 from recorder import record
 from torch import Tensor
 
-from common import launcher, resnet, training
+from common import launcher, resnet, store, training
 from common.imbalance import Rebalance
 from common.launcher import Job
 from common.runs import Run, Schedule
@@ -349,3 +349,27 @@ def test_methods_refuse_what_makes_no_sense(phase1: Run) -> None:
         with pytest.raises(ValueError, match=message):
             method.check(phase1.protocol)
     assert methods.FSA().images == fsa_learner.FSA().images == 128
+
+
+@pytest.mark.parametrize("cached", [False, True])
+def test_an_interrupted_phase_two_ends_with_the_same_bits(
+    cached: bool, phase1: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The activation maps' weights stay Phase I's after a resume, and draws go on where they were."""
+    monkeypatch.setattr(store, "SAVE_EVERY", 0.0)
+    run = tuned(views(phase1) if cached else phase1, SMALL)
+    trained(run, tmp_path / "whole")
+    for link in run.chain[:-1]:
+        assert launcher.train(link, Job(tmp_path / "cut", None, "cpu", 1, 1)) == ""
+    epochs = [0]
+
+    def interrupt(images: int) -> None:
+        epochs[0] += 1
+        if epochs[0] == 2:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        launcher.train(run, Job(tmp_path / "cut", None, "cpu", 1, 1), interrupt)
+    trained(run, tmp_path / "cut")
+    whole, cut = (state(run, tmp_path / name) for name in ("whole", "cut"))
+    assert all(torch.equal(whole[name], cut[name]) for name in whole)
