@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -19,7 +20,9 @@ def scatter(axes: Axes, curves: Sequence[tuple[Curve, str, tuple[str, str]]]) ->
     Axes without numbers: of an embedding only distances mean something, and those only nearby.
     """
     for curve, label, (colour, marker) in curves:
-        shape = {"s": 6, "alpha": 0.35, "zorder": 2} if curve.reference else {"s": 14, "alpha": 0.8, "zorder": 3}
+        shape: dict[str, Any] = (
+            {"s": 6, "alpha": 0.35, "zorder": 2} if curve.reference else {"s": 14, "alpha": 0.8, "zorder": 3}
+        )
         axes.scatter(
             np.asarray(curve.x, dtype=float), curve.y, color=colour, marker=marker, linewidth=0, label=label, **shape
         )

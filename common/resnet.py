@@ -137,7 +137,7 @@ class ImageNetResNet(nn.Module):
         import timm  # slow to import, and only ImageNet needs it
 
         # torchvision's initialisation, as in LUCIR's official code, keeps the last BatchNorm's weight of a block at 1.
-        blocks = {"layers": (1, 1, 1, 1)} if depth == 10 else {}
+        blocks: dict[str, Any] = {"layers": (1, 1, 1, 1)} if depth == 10 else {}
         name = f"resnet{max(depth, 18)}"
         body: Any = timm.create_model(name, pretrained=pretrained, num_classes=0, zero_init_last=False, **blocks)
         if not final_relu:

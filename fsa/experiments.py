@@ -312,24 +312,25 @@ def sources_of(s: Setting) -> dict[str, int]:
     return {"drawn afresh": 0, f"{s.views} views": s.views, "1 view": 1}
 
 
+def strong(s: Setting) -> list[float]:
+    """Imbalance factors of Fig. 8 and 9: 100 and 200."""
+    return [f for f in s.factors if f >= 100]
+
+
 def shares(s: Setting) -> Runs:
     """Fig. 8: the head's share of the images."""
-    factors = [f for f in s.factors if f >= 100] or [s.strongest]
-    return {
-        cell(f"{share:g}", f or 0): s.tune(FSA(share=share), f, views=s.views) for f in factors for share in s.shares
-    }
+    return {cell(f"{share:g}", f): s.tune(FSA(share=share), f, views=s.views) for f in strong(s) for share in s.shares}
 
 
 def blocks(s: Setting) -> Runs:
     """Fig. 9: the block after which features are augmented; images are drawn afresh."""
-    factors = [f for f in s.factors if f >= 100] or [s.strongest]
     methods: dict[str, FSA | Earlier] = {
         "No Aug": NO_AUG,
         "Block2": Earlier(2),
         "Block3": Earlier(1),
         "Block4": FSA(),
     }
-    return {cell(name, f or 0): s.tune(method, f, views=0) for f in factors for name, method in methods.items()}
+    return {cell(name, f): s.tune(method, f, views=0) for f in strong(s) for name, method in methods.items()}
 
 
 def thresholds(s: Setting) -> Runs:

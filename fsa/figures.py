@@ -160,7 +160,12 @@ def fig2(settings: Sequence[Setting], results: Results) -> Drawing:
     for name, found in results.items():
         sizes = np.sort(counts(found[0]))[::-1]
         panels.append(
-            Panel(name, "class, from head to tail", "training images", [Curve(name, list(range(len(sizes))), sizes)])
+            Panel(
+                name,
+                "class, from head to tail",
+                "training images",
+                [Curve(name, list(range(len(sizes))), sizes.tolist())],
+            )
         )
     return Drawing(panels, rows, "the head is the fewest largest classes with 90 % of the images")
 

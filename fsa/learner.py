@@ -53,6 +53,7 @@ class FSALearner(Learner):
     """Phase II: every layer before pooling stays as Phase I left it, in eval mode; the classifier is tuned."""
 
     config: Any  # an FSA
+    net: Any
 
     @property
     def fsa(self) -> FSA:
@@ -195,6 +196,8 @@ class ViewsLearner(Learner):
     """Nothing is trained: maps of augmented views of every image, class scores and test features become the state."""
 
     config: Views
+    net: Any
+    source: Any
 
     def build(self, classes: int) -> None:
         context, run = self.context, self.context.run

@@ -42,7 +42,8 @@ class Maps(DeviceImages):
 
     def take(self, plan: Tensor) -> tuple[Tensor, Tensor]:
         order, views = plan
-        return self.images[self.rows[order], views], self.labels[order]
+        rows = self.rows[order] * self.images.shape[1] + views
+        return self.images.flatten(0, 1).index_select(0, rows), self.labels[order]
 
     def plain(self, indices: Tensor, batch: int = 0, flip: Flip = "none") -> Iterator[Tensor]:
         """The first view of each; `flip` cannot be had."""

@@ -29,6 +29,7 @@ class SurveyLearner(Learner):
     """Reads Phase I's network; its schedule has no epochs."""
 
     config: Survey
+    net: Any
 
     def summary(self, phase: Phase) -> dict[str, Any]:
         self.net.eval()
