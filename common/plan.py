@@ -40,7 +40,7 @@ PER_CLASS = {
     "imagenet-subset": 1300,
     "cifar10": 5000,
     "cifar20": 2500,
-    **{name: images / classes for name, (classes, images) in lists.PUBLISHED.items()},
+    **{name: images / classes for name, (classes, images, _) in lists.PUBLISHED.items()},
 }
 """Training images a class, for estimates before the data are at hand."""
 
