@@ -130,9 +130,12 @@ class ImageNetResNet(nn.Module):
     """timm's ResNet-10, -18, -50, -101 or -152: [n, 3, h, w] -> [n, 512 or 2048]; final_relu as `resnet32`.
 
     From scratch, or with timm's ImageNet weights, which are downloaded. ResNet-10 is ResNet-18 with one block a stage.
+    default_init: convolutions as PyTorch makes them (BBN's official code), not He's normal.
     """
 
-    def __init__(self, depth: int = 18, final_relu: bool = True, pretrained: bool = False) -> None:
+    def __init__(
+        self, depth: int = 18, final_relu: bool = True, default_init: bool = False, pretrained: bool = False
+    ) -> None:
         super().__init__()
         import timm  # slow to import, and only ImageNet needs it
 
@@ -142,6 +145,10 @@ class ImageNetResNet(nn.Module):
         body: Any = timm.create_model(name, pretrained=pretrained, num_classes=0, zero_init_last=False, **blocks)
         if not final_relu:
             setattr(body.layer4[-1], "act2" if depth < 50 else "act3", nn.Identity())
+        if default_init:
+            for module in body.modules():
+                if isinstance(module, nn.Conv2d):
+                    module.reset_parameters()
         self.body = body
         self.out_features = body.num_features
 
@@ -163,6 +170,7 @@ BACKBONES: dict[str, Callable[[bool], nn.Module]] = {
     "resnet10-imagenet": lambda final_relu: ImageNetResNet(10, final_relu),
     "resnet18-imagenet": lambda final_relu: ImageNetResNet(18, final_relu),
     "resnet50-imagenet": lambda final_relu: ImageNetResNet(50, final_relu),
+    "resnet50-default": lambda final_relu: ImageNetResNet(50, final_relu, default_init=True),  # BBN
     "resnet101-imagenet": lambda final_relu: ImageNetResNet(101, final_relu),
     "resnet152-imagenet": lambda final_relu: ImageNetResNet(152, final_relu),
     "resnet152-pretrained": lambda final_relu: ImageNetResNet(152, final_relu, pretrained=True),
