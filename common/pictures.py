@@ -12,6 +12,7 @@ from common.figures import Curve, Panel
 
 CELL = 0.85
 """Inches of an image's side in a picture."""
+LINE = "0.35"
 
 
 def scatter(axes: Axes, curves: Sequence[tuple[Curve, str, tuple[str, str]]]) -> None:
@@ -49,12 +50,18 @@ def picture(axes: Axes, panel: Panel) -> None:
 
 
 def change(axes: Axes, panel: Panel) -> None:
-    """Draw `panel.matrix` of signed numbers: blue below zero, red above, white at zero, with its own scale."""
+    """Draw `panel.matrix` of signed numbers: blue below zero, red above, white at zero, with its own scale.
+
+    Lines lie at `panel.boundary`.
+    """
     values = np.asarray(panel.matrix, dtype=float)
     limit = float(np.nanmax(np.abs(values), initial=0.0)) or 1.0
     edges = (np.arange(size + 1) - 0.5 for size in values.shape[::-1])
     mesh = axes.pcolormesh(*edges, values, cmap="RdBu_r", vmin=-limit, vmax=limit)
     axes.set(ylim=(len(values) - 0.5, -0.5))
+    if panel.boundary is not None:
+        axes.axhline(panel.boundary - 0.5, color=LINE, linewidth=0.8)
+        axes.axvline(panel.boundary - 0.5, color=LINE, linewidth=0.8)
     axes.spines[:].set_visible(False)
     axes.locator_params(nbins=5, integer=True)
     beside = axes.inset_axes((1.045, 0, 0.045, 1))

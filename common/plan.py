@@ -15,7 +15,7 @@ from common import datasets, lists, splits
 from common.datasets import Dataset, DataSpec
 from common.errors import InputError
 from common.figures import Figure, Published
-from common.runs import Run
+from common.runs import Run, canonical
 from common.store import Result, Store
 
 PAPERS = ("lucir", "bbn", "class_balanced", "fsa")
@@ -285,12 +285,20 @@ def cost(run: Run, dataset: Dataset | InputError | None) -> int:
 
 
 def seconds_left(runs: Sequence[Run], costs: Sequence[int], results: Sequence[Result], jobs: int) -> float:
-    """Estimate for training `runs`: from finished runs of a method on the same network, else a rough default."""
+    """Estimate for training `runs`: from finished runs of a method on the same network, else a rough default.
+
+    A method whose runs others draw from a cache says in `feeds` how many images a second they take of it.
+    """
+
+    def kind(config: dict) -> tuple[str, str, str]:
+        return config["network"], config["method"]["type"], (config.get("start") or config)["method"]["type"]
+
     total = 0.0
     for run, images in zip(runs, costs, strict=True):
-        like = run.network, type(run.method).__name__
-        found = [r for r in results if (r.config["network"], r.config["method"]["type"]) == like]
-        rates = [r.environment.get("images_per_second") for r in found]
-        measured = [rate for rate in rates if rate]
-        total += images / (median(measured) if measured else IMAGES_PER_SECOND.get(run.network, 100.0))
+        found = [r for r in results if kind(r.config) == kind(canonical(run))]
+        measured = [rate for r in found if (rate := r.environment.get("images_per_second"))]
+        rough = IMAGES_PER_SECOND.get(run.network, 100.0)
+        if run.start:
+            rough = getattr(run.start.method, "feeds", rough)
+        total += images / (median(measured) if measured else rough)
     return total / jobs

@@ -20,10 +20,11 @@ def quota(ratio: float, length: int) -> int:
     """
     if not 0 <= ratio <= 1:
         raise ValueError(f"the share of class-specific vectors must lie in [0, 1], got {ratio:g}")
-    if length < 2:
-        raise ValueError(f"a fused sample needs at least two vectors, got {length}")
+    mixed = 0 < ratio < 1
+    if length < 1 + mixed:
+        raise ValueError(f"a fused sample of length {length} has no room for a ratio of {ratio:g}")
     count = round(ratio * length)
-    return min(max(count, 1), length - 1) if 0 < ratio < 1 else count
+    return min(max(count, 1), length - 1) if mixed else count
 
 
 def fuse(specific: Tensor, generic: Tensor, length: int, ratio: float, generator: torch.Generator) -> Tensor:

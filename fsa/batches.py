@@ -57,12 +57,19 @@ class Shelf:
         return self.of(pool[torch.multinomial(weights, count, replacement=True, generator=generator)], generator)
 
 
-def head_tail_sampler(config: FSA, labels: Tensor, counts: np.ndarray, scores: Tensor) -> Sampler:
+def head_tail_sampler(
+    config: FSA,
+    labels: Tensor,
+    counts: np.ndarray,
+    scores: Tensor,
+    fixed: Callable[[], torch.Generator] | None = None,
+) -> Sampler:
     """A `Stage.sampler` of `config.steps` batches: N_t tail images, N_a donors of each in turn, N_t (1 + N_a) of the
     head.
 
     labels [n] of the whole training set, counts [c] of the images in use, scores [c, c] as `mean_scores`. With as many
-    donors as confusing classes each class gives one, else each donor's class is drawn. ValueError without a tail.
+    donors as confusing classes each class gives one, else each donor's class is drawn. fixed: makes the generator that
+    tail images and donors are drawn with, the same every epoch. ValueError without a tail.
     """
     labels, scores = labels.cpu(), scores.cpu()
     head, tail = (torch.from_numpy(ids) for ids in head_and_tail(counts, config.share))
@@ -74,16 +81,17 @@ def head_tail_sampler(config: FSA, labels: Tensor, counts: np.ndarray, scores: T
 
     def order(indices: Tensor, generator: torch.Generator) -> Tensor:
         shelf, rows = Shelf(labels[indices.cpu()], indices.cpu()), config.steps * config.tail
-        real = shelf.draw(tail, rows, config.tail_draw, generator)
+        own = fixed() if fixed else generator
+        real = shelf.draw(tail, rows, config.tail_draw, own)
         other = shelf.draw(head, rows * (1 + config.donors), config.head_draw, generator)
         if config.donor_classes == "random":
-            classes = head[torch.randint(len(head), (rows, config.donors), generator=generator)]
+            classes = head[torch.randint(len(head), (rows, config.donors), generator=own)]
         elif config.donors == donors_from.shape[1]:
             classes = donors_from[labels[real]]
         else:
-            chosen = torch.randint(donors_from.shape[1], (rows, config.donors), generator=generator)
+            chosen = torch.randint(donors_from.shape[1], (rows, config.donors), generator=own)
             classes = donors_from[labels[real]].gather(1, chosen)
-        parts = real, shelf.of(classes, generator), other
+        parts = real, shelf.of(classes, own), other
         return torch.cat([part.view(config.steps, -1) for part in parts], dim=1).flatten().to(indices.device)
 
     return order

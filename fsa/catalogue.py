@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from functools import partial
 
 from common.curves import Results
 from common.figures import Drawing, Figure
 from fsa import experiments as ex
-from fsa import figures, pictures
-from fsa.experiments import Runs, Setting
+from fsa import figures, pictures, readers
+from fsa.experiments import Runs
+from fsa.presets import Setting
 
 Draw = Callable[[Setting, Results], Drawing]
 BOTH, CIFAR, LARGE = ("quick", "cifar"), ("cifar",), ("imagenet",)
@@ -65,7 +67,7 @@ def learning_curves() -> list[Figure]:
     """Supplement, Fig. 10: four more of Fig. 6."""
 
     def at(factor: float) -> Callable[[Setting], Setting]:
-        return lambda s: ex.replace(s, strongest=factor)
+        return lambda s: replace(s, strongest=factor)
 
     cases = (("a", "cifar100", 100.0, 18), ("b", "cifar100-resnet34", 100.0, 34), ("c", "cifar100", 200.0, 18))
     found = []
@@ -112,9 +114,9 @@ FIGURES: list[Figure] = [
     entry("fig12", "Suppl. Fig. 12: features of other classes", "cifar100", ex.parts, pictures.parts),
     entry("cam", "Readers: activation maps on images", "cifar10", ex.parts, pictures.overlays),
     entry("tsne", "Readers: augmented features of the tail", "cifar10", ex.parts, pictures.augmented),
-    *pair("gain", "Readers: what augmentation adds", ex.gain, figures.gains, BOTH),
-    *pair("control", "Readers: what the gain comes from", ex.controls, figures.variants, CIFAR),
-    *pair("source", "Readers: images afresh or cached", ex.sources, figures.sources, CIFAR),
-    *pair("tau", "Readers: both thresholds", ex.thresholds, figures.thresholds, CIFAR),
-    *pair("numbers", "Readers: ratio, donors, confusing classes", ex.numbers, figures.numbers, CIFAR),
+    *pair("gain", "Readers: what augmentation adds", ex.gain, readers.gains, CIFAR),
+    *pair("control", "Readers: what the gain comes from", ex.controls, readers.variants, CIFAR),
+    *pair("source", "Readers: images afresh or cached", ex.sources, readers.sources, CIFAR),
+    *pair("tau", "Readers: both thresholds", ex.thresholds, readers.thresholds, CIFAR),
+    *pair("numbers", "Readers: ratio, donors, confusing classes", ex.numbers, readers.numbers, CIFAR),
 ]

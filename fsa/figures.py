@@ -1,8 +1,9 @@
-"""The paper's tables and curves, and what readers asked for: Results to a Drawing. No torch, no training."""
+"""The paper's tables and curves: Results to a Drawing. No torch, no training."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -11,10 +12,10 @@ from common.curves import Results, mean_curve
 from common.figures import Comparison, Curve, Drawing, Estimate, Panel, Published
 from common.splits import longtail_counts
 from common.store import Result
-from fsa import experiments as ex
-from fsa.experiments import OURS, Setting, cell
-from fsa.measures import GROUPS, Measure, accuracy, counts, gain, mean, on_class, over_what
+from fsa.experiments import OURS, cell
+from fsa.measures import GROUPS, Measure, accuracy, counts, gain, mean, over_what, repeat
 from fsa.methods import FSA, STEPS
+from fsa.presets import Setting
 from fsa.splits import head_and_tail
 
 PUBLISHED = Published(Path(__file__).with_name("published.json"))
@@ -63,6 +64,15 @@ def across(name: str, x: Sequence[float | str], found: Estimate | None) -> list[
     return [Curve(name, x, [found.mean] * len(x), reference=True, legend=" ")] if found and x else []
 
 
+def notes(results: Results, *words: str) -> str:
+    """A figure's note: `words`, what Phase II's features come from, and what intervals are over."""
+    tuned = [r.config["start"]["method"] for found in results.values() for r in found if r.config.get("start")]
+    views = sorted({start.get("views", 0) for start in tuned if "views" in start or start["type"] == "Rebalance"})
+    places = [f"{n} cached augmented view{'s' * (n > 1)} of each image" if n else "images drawn afresh" for n in views]
+    source = f"Phase II from {' or '.join(places)}" if places else ""
+    return "; ".join(filter(None, [*words, source, over_what(results.values())]))
+
+
 def gain_row(
     quantity: str, name: str, ours: Sequence[Result], theirs: Sequence[Result], measure: Measure = accuracy
 ) -> list[Comparison]:
@@ -97,7 +107,7 @@ def table(setting: Setting, results: Results, entry: str) -> Drawing:
     if comparable(setting):
         panels.append(Panel("the paper", FACTOR, ACCURACY, paper))
     note = f"{NO_AUG}: Phase II on the same batches, half tail images, without augmentation; the paper has no such row"
-    return Drawing(panels, rows, "; ".join(filter(None, [note, over_what(results.values())])))
+    return Drawing(panels, rows, notes(results, note))
 
 
 def shots(setting: Setting, results: Results, entry: str) -> Drawing:
@@ -119,7 +129,7 @@ def shots(setting: Setting, results: Results, entry: str) -> Drawing:
         Panel(f"{title(setting, None)}, ours", "training images of the class", "top-1 accuracy (%)", ours, kind="bars"),
         Panel("the paper", "training images of the class", "top-1 accuracy (%)", paper, kind="bars"),
     ]
-    return Drawing(panels, rows, "many: > 100, medium: 20 to 100, few: < 20 training images")
+    return Drawing(panels, rows, notes(results, "many: > 100, medium: 20 to 100, few: < 20 training images"))
 
 
 def depths(setting: Setting, results: Results, entry: str) -> Drawing:
@@ -139,7 +149,8 @@ def depths(setting: Setting, results: Results, entry: str) -> Drawing:
     for d in x:
         pair = results.get(cell(OURS, d), []), results.get(cell(NO_AUG, d), [])
         rows += gain_row(f"FSA - No Aug (points, paired), ResNet-{d}", OURS, *pair)
-    return Drawing([Panel(title(setting, None), "depth of the ResNet", "top-1 accuracy (%)", curves)], rows)
+    panel = Panel(title(setting, None), "depth of the ResNet", "top-1 accuracy (%)", curves)
+    return Drawing([panel], rows, notes(results))
 
 
 def fig2(settings: Sequence[Setting], results: Results) -> Drawing:
@@ -170,28 +181,44 @@ def fig2(settings: Sequence[Setting], results: Results) -> Drawing:
     return Drawing(panels, rows, "the head is the fewest largest classes with 90 % of the images")
 
 
-def tested(results: Sequence[Result], name: str, to_x: float, shift: float = 0.0) -> Curve:
-    """Test accuracy over a run's log; an epoch is `to_x` of the axis, after `shift`."""
+def tested(
+    results: Sequence[Result], name: str, to_x: float, shift: float = 0.0, start: Results | None = None
+) -> Curve:
+    """Test accuracy over a run's log; an epoch is `to_x` of the axis, after `shift`.
+
+    start: what the runs start from, by Phase-I seed in its "Phase I"; its accuracy becomes the first point.
+    """
     traces = [r.values["trace"] for r in results]
     pairs = [(i, e) for i, e in enumerate(traces[0]["epoch"]) if traces[0]["test_accuracy"][i] is not None]
-    lines = [[t["test_accuracy"][i] for i, _ in pairs] for t in traces]
-    return mean_curve(name, [shift + e * to_x for _, e in pairs], lines)
+    x, lines = [shift + e * to_x for _, e in pairs], [[t["test_accuracy"][i] for i, _ in pairs] for t in traces]
+    before = {repeat(r)[0]: accuracy(r) for r in (start or {}).get("Phase I", [])}
+    if all(repeat(r)[0] in before for r in results):
+        x, lines = [shift, *x], [[before[repeat(r)[0]], *line] for r, line in zip(results, lines, strict=True)]
+    return mean_curve(name, x, lines)
+
+
+def trained(results: Sequence[Result], name: str) -> Curve:
+    """The loss of Phase II's batches by iteration, a mean over each epoch of its log."""
+    traces = [r.values["trace"] for r in results]
+    return mean_curve(name, [e * STEPS for e in traces[0]["epoch"]], [t["loss"] for t in traces])
 
 
 def curves(setting: Setting, results: Results, entry: str | None = None) -> Drawing:
-    """Fig. 6 and 10: test accuracy through both phases. In Phase II an epoch is a pass over the tail's images."""
+    """Fig. 6 and 10: both phases. In Phase II an epoch is a pass over the tail's images, as in the paper."""
     first = results.get("Phase I", [])
     tuned = {name: found for name, found in results.items() if name != "Phase I"}
     sample = next(iter(results.values()))[0]
     tail_images = counts(sample)[head_and_tail(counts(sample))[1]].sum()
     passes, epochs = STEPS * FSA().tail / tail_images, setting.phase1.epochs
     both = [tested(first, "Phase I", 1)] if first else []
-    both += [tested(found, name, passes, epochs) for name, found in tuned.items()]
-    start = across("Phase I", [0, setting.phase2.epochs * STEPS], mean(first))
-    zoom = [tested(found, name, STEPS) for name, found in tuned.items()]
+    both += [tested(found, name, passes, epochs, results) for name, found in tuned.items()]
+    zoom = [tested(found, name, STEPS, 0, results) for name, found in tuned.items()]
     panels = [
         Panel(title(setting, setting.strongest), "epoch; in Phase II, pass over the tail", ACCURACY, both),
-        Panel("Phase II", "iteration", ACCURACY, [*start, *zoom]),
+        Panel("Phase II", "iteration", ACCURACY, zoom),
+        Panel(
+            "Phase II, training", "iteration", "cross-entropy of its batches", [trained(f, n) for n, f in tuned.items()]
+        ),
     ]
     rows = []
     for name, found in results.items():
@@ -200,36 +227,28 @@ def curves(setting: Setting, results: Results, entry: str | None = None) -> Draw
         rows.append(Comparison(f"{ACCURACY}, end", name, *value, mean(found)))
     for name, found in tuned.items():
         rows += gain_row("Phase II - Phase I (points, paired)", name, found, first)
-    return Drawing(panels, rows, over_what(results.values()))
+    return Drawing([p for p in panels if p.curves], rows, notes(results))
 
 
 def confusion(setting: Setting, results: Results) -> Drawing:
     """Fig. 7: confusion after Phase I, and how Phase II changes it, with and without augmentation."""
     first = results["Phase I"][0]
     head, tail = head_and_tail(counts(first))
-    before, boundary = first.confusion("cnn"), len(head)
-    panel = Panel(f"Phase I: {accuracy(first):.2f} %", "predicted class", "true class", kind="matrix")
-    panels, rows = [Panel(**{**vars(panel), "matrix": before, "boundary": boundary})], list[Comparison]()
+    before, rows = first.confusion("cnn"), list[Comparison]()
+    base = Panel(f"Phase I: {accuracy(first):.2f} %", "predicted class", "true class", boundary=len(head))
+    panels = [replace(base, kind="matrix", matrix=before)]
     for name in (NO_AUG, OURS):
-        if not (found := results.get(name)):
-            continue
-        panels.append(
-            Panel(
-                f"{name} - Phase I (test images): {accuracy(found[0]) - accuracy(first):+.2f} points",
-                "predicted class",
-                "true class",
-                kind="change",
-                matrix=found[0].confusion("cnn") - before,
-            )
-        )
+        if found := results.get(name):
+            words = f"{name} - Phase I (test images): {accuracy(found[0]) - accuracy(first):+.2f} points"
+            panels.append(replace(base, title=words, kind="change", matrix=found[0].confusion("cnn") - before))
     for name, found in results.items():
         for quantity, true, predicted in (("tail taken for head", tail, head), ("head taken for tail", head, tail)):
             share = mean(found, lambda r, t=true, p=predicted: flow(r, t, p))  # type: ignore[misc]
             rows.append(Comparison(f"{quantity} (% of its test images)", name, None, "", share))
         for group, measure in GROUPS.items():
             rows.append(Comparison(f"{ACCURACY}, {group} classes", name, None, "", mean(found, measure)))
-    note = f"{title(setting, setting.strongest)}; classes from head to tail, lines between them; first repeat shown"
-    return Drawing(panels, rows, note)
+    note = f"{title(setting, setting.strongest)}; lines between head and tail classes; first repeat shown"
+    return Drawing(panels, rows, notes(results, note))
 
 
 def flow(result: Result, true: np.ndarray, predicted: np.ndarray) -> float:
@@ -250,7 +269,8 @@ def fig8(setting: Setting, results: Results) -> Drawing:
             if e
         ]
     note = "the paper's values are in a picture only: its peak is at about 0.95"
-    return Drawing([Panel(title(setting, None), "h_r: the head's share of the images", ACCURACY, lines)], rows, note)
+    panel = Panel(title(setting, None), "h_r: the head's share of the images", ACCURACY, lines)
+    return Drawing([panel], rows, notes(results, note))
 
 
 def fig9(setting: Setting, results: Results) -> Drawing:
@@ -269,114 +289,5 @@ def fig9(setting: Setting, results: Results) -> Drawing:
                 results.get(cell(name, factor), []),
                 results.get(cell(NO_AUG, factor), []) if name != NO_AUG else [],
             )
-    return Drawing([Panel(title(setting, None), "", ACCURACY, bars, kind="bars")], rows)
-
-
-def gains(setting: Setting, results: Results) -> Drawing:
-    """What augmentation itself adds to balanced classifier retraining, on groups of classes and by class size."""
-    groups, rows = list(GROUPS), list[Comparison]()
-    bars = [line(name, groups, [mean(found, m) for m in GROUPS.values()]) for name, found in results.items()]
-    ours, control, first = (results.get(name, []) for name in (OURS, NO_AUG, "Phase I"))
-    for name, found in results.items():
-        rows += [Comparison(f"{ACCURACY}, {g}", name, None, "", mean(found, m)) for g, m in GROUPS.items()]
-    pairs = {"FSA - No Aug": (ours, control), "No Aug - Phase I": (control, first), "FSA - Phase I": (ours, first)}
-    bars_of_gain = []
-    for name, (a, b) in pairs.items():
-        found_gains = [gain(a, b, m) for m in GROUPS.values()]
-        bars_of_gain += [line(name, groups, found_gains)] if any(found_gains) else []
-        for group, measure in GROUPS.items():
-            rows += gain_row(f"gain (points, paired), {group}", name, a, b, measure)
-    panels = [
-        Panel(title(setting, setting.factor), "classes", ACCURACY, bars, kind="bars"),
-        Panel("paired gains", "classes", "gain (points)", bars_of_gain, kind="bars"),
-        by_size({name: pair for name, pair in pairs.items() if name != "FSA - Phase I"}),
-    ]
-    return Drawing(panels, rows, over_what(results.values()))
-
-
-def by_size(pairs: Mapping[str, tuple[Sequence[Result], Sequence[Result]]]) -> Panel:
-    """Paired gain on each class against its training images; classes of one size together."""
-    lines = []
-    for name, (a, b) in pairs.items():
-        if not a or not b:
-            continue
-        sizes = counts(a[0])
-        groups = {int(size): np.flatnonzero(sizes == size) for size in sorted(set(sizes.tolist()))}
-        found = [gain(a, b, _over([on_class(int(c)) for c in ids])) for ids in groups.values()]
-        lines.append(line(name, list(groups), found))
-    return Panel("by size of the class", "training images of the class", "gain (points)", lines, x_log=True)
-
-
-def _over(measures: Sequence[Measure]) -> Measure:
-    return lambda result: float(np.mean([m(result) for m in measures]))
-
-
-def variants(setting: Setting, results: Results) -> Drawing:
-    """Every variant of Phase II from the same Phase I: accuracy, and the difference to the control."""
-    groups = {g: line(f"{g} classes", list(results), [mean(f, m) for f in results.values()]) for g, m in GROUPS.items()}
-    control, others = results.get(NO_AUG, []), [n for n in results if n not in (NO_AUG, "Phase I")]
-    found = [gain(results[n], control) for n in others]
-    differences = [line("gain", others, found)] if any(found) else []
-    rows = [
-        Comparison(f"{ACCURACY}, {g}", n, None, "", mean(f, m)) for n, f in results.items() for g, m in GROUPS.items()
-    ]
-    for name in others:
-        for group, measure in GROUPS.items():
-            rows += gain_row(f"- {NO_AUG} (points, paired), {group}", name, results[name], control, measure)
-    panels = [
-        Panel(title(setting, setting.factor), "", ACCURACY, list(groups.values()), kind="bars"),
-        Panel(f"difference to {NO_AUG}", "", "points, paired", differences, kind="bars"),
-    ]
-    return Drawing(panels, rows, over_what(results.values()))
-
-
-def sources(setting: Setting, results: Results) -> Drawing:
-    """Images drawn afresh for every batch against cached maps of a few views of each."""
-    labels, rows = list(ex.sources_of(setting)), list[Comparison]()
-    bars = []
-    for name in (NO_AUG, OURS):
-        found = [mean(results.get(f"{name}, {label}", [])) for label in labels]
-        bars.append(line(name, labels, found))
-        rows += [
-            Comparison(ACCURACY, f"{name}, {label}", None, "", e) for label, e in zip(labels, found, strict=True) if e
-        ]
-    for label in labels:
-        pair = results.get(f"{OURS}, {label}", []), results.get(f"{NO_AUG}, {label}", [])
-        rows += gain_row("FSA - No Aug (points, paired)", label, *pair)
-    start = across("Phase I", labels, mean(results.get("Phase I", [])))
-    panel = Panel(title(setting, setting.factor), "", ACCURACY, [*bars, *start], kind="lines")
-    return Drawing([panel], rows, over_what(results.values()))
-
-
-def thresholds(setting: Setting, results: Results) -> Drawing:
-    """Accuracy and tail accuracy over both thresholds, which the paper does not give."""
-    panels, rows = [], []
-    control = results.get(NO_AUG, [])
-    for group in ("all", "tail"):
-        measure, lines = GROUPS[group], list[Curve]()
-        for b in setting.taus[1]:
-            found = [mean(results.get(f"{a:g} {b:g}", []), measure) for a in setting.taus[0]]
-            lines.append(line(f"tau_g = {b:g}", setting.taus[0], found))
-        lines += across(NO_AUG, setting.taus[0], mean(control, measure))
-        panels.append(Panel(f"{group} classes", "tau_s", ACCURACY, lines))
-        for name, found_runs in results.items():
-            words = name if name == NO_AUG else "tau_s {}, tau_g {}".format(*name.split())
-            rows.append(Comparison(f"{ACCURACY}, {group}", words, None, "", mean(found_runs, measure)))
-    return Drawing(panels, rows, f"{title(setting, setting.factor)}; {over_what(results.values())}".rstrip("; "))
-
-
-def numbers(setting: Setting, results: Results) -> Drawing:
-    """Accuracy against the ratio, the donors of each tail image and the confusing classes."""
-    control, panels = mean(results.get(NO_AUG, [])), []
-    labels = {"ratio": "ratio of class-specific vectors", "donors": "donors of each tail image, N_a"}
-    labels["confusing"] = "confusing classes, N_f"
-    for word, label in labels.items():
-        x = [name.split(" ", 1)[1] for name in results if name.startswith(word)]
-        found = [mean(results[f"{word} {value}"]) for value in x]
-        panels.append(Panel("", label, ACCURACY, [line(OURS, x, found), *across(NO_AUG, x, control)]))
-    rows = [Comparison(ACCURACY, name, None, "", mean(found)) for name, found in results.items()]
-    for name, runs in results.items():
-        if name != NO_AUG:
-            rows += gain_row(f"- {NO_AUG} (points, paired)", name, runs, results.get(NO_AUG, []))
-    note = f"{title(setting, setting.factor)}; N_t = 64 / (1 + N_a), so that a batch stays 128 images"
-    return Drawing(panels, rows, "; ".join(filter(None, [note, over_what(results.values())])))
+    note = "Block2 and Block3 are always from images drawn afresh, and tune every later layer"
+    return Drawing([Panel(title(setting, None), "", ACCURACY, bars, kind="bars")], rows, notes(results, note))

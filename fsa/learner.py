@@ -92,6 +92,8 @@ class FSALearner(Learner):
         with torch.no_grad():
             one = self.maps(next(iter(self.context.train.plain(indices[:1]))))
         samples, locations = self.fsa.tail * self.fsa.donors, one.shape[2] * one.shape[3]
+        if locations < 2:
+            raise RunFailed(f"{self.context.run.network} pools a single location here, which has no parts to augment")
         self.draws = Draws(self.fsa.steps, samples, 1 + locations, self.context.device.torch)
 
     def stages(self, phase: Phase) -> Iterator[Stage]:
@@ -101,19 +103,23 @@ class FSALearner(Learner):
             yield main
 
     def sample(self, stage: Stage) -> None:
-        """Give a stage Phase II's batches. Raises RunFailed where the schedule's are of another size."""
+        """Give a stage Phase II's batches. Raises RunFailed where they do not fit the schedule or the cache."""
         c, labels, size = self.fsa, self.context.train.labels, stage.schedule.batch
         if c.batch != "head-tail":
             stage.sampler = plain_sampler(c, labels, size)
             return
         if size != c.images:
             raise RunFailed(f"a batch of {c.tail} tail images with {c.donors} donors each is {c.images}, not {size}")
+        train = self.context.train
+        if c.offline and not (isinstance(train, Maps) and train.images.shape[1] == 1):
+            raise RunFailed("features fused once need maps of one cached view of each image")
+        fixed = (lambda: self.context.generator("tail and donors")) if c.offline else None
         try:
-            stage.sampler = head_tail_sampler(c, labels, self.context.counts, self.scores)
+            stage.sampler = head_tail_sampler(c, labels, self.context.counts, self.scores, fixed)
         except ValueError as error:
             raise RunFailed(str(error)) from None
         if c.donors:
-            stage.on_epoch = lambda epoch: self.draws.begin(self.context.generator("fusion", epoch))
+            stage.on_epoch = lambda epoch: self.draws.begin(self.context.generator("fusion", 0 if c.offline else epoch))
 
     def maps(self, images: Tensor) -> Tensor:
         """The maps that pooling averages, fp32 [n, c, h, w]."""

@@ -5,11 +5,11 @@ Phase I is plain training (`common.imbalance.Rebalance`, or a class-balanced los
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import ClassVar, Literal
 
 from common.imbalance import Rebalance
-from common.runs import Protocol
+from common.runs import ADDED, Protocol
 
 STEPS = 100
 """Iterations of Phase II that its log calls an epoch: 64 epochs are the paper's 6,400 iterations."""
@@ -40,6 +40,8 @@ class FSA:
     ratio: float | None = None  # gamma, the share of class-specific vectors; None: uniform in (0, 1) for each sample
     fusion: Literal["draw", "mixup"] = "draw"
     """mixup: pooled features of tail image and donor mixed in the ratio, a control."""
+    offline: bool = field(default=False, metadata=ADDED)
+    """Tail images and what is fused from them stay those of the first epoch, as if computed in advance."""
     tail_draw: Literal["images", "classes"] = "images"
     """Of the tail's images in a batch: every image alike (Algorithm 1), or every class alike."""
     head_draw: Literal["images", "classes"] = "images"
@@ -90,6 +92,8 @@ class Views:
     """Nothing is trained: feature maps of `views` augmented views of every image, kept for Phase II to draw from."""
 
     version: ClassVar[int] = 1
+    feeds: ClassVar[float] = 15_000.0
+    """Maps a second that a CPU core draws and trains on, for estimates before anything has been measured."""
     views: int = 10
 
     def check(self, protocol: Protocol) -> None:

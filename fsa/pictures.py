@@ -8,8 +8,8 @@ import numpy as np
 from common.curves import Results
 from common.figures import Comparison, Curve, Drawing, Panel, estimate
 from common.store import Result
-from fsa.experiments import Setting
 from fsa.figures import title
+from fsa.presets import Setting
 
 CIFAR10 = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
 EMBEDDED = "t-SNE of cosine distances; only nearness within a panel means something"

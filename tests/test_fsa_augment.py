@@ -12,6 +12,7 @@ from torch import Tensor
 from common.splits import longtail_counts
 from fsa.augment import augmented, fuse, pick, pooled, quota, quotas, shares
 from fsa.cam import activation, class_activation_map, split
+from fsa.maps import Pool
 from fsa.methods import FSA
 from fsa.splits import head_and_tail, head_classes
 
@@ -78,6 +79,8 @@ def test_masks(seed: int, tau_s: float, tau_g: float) -> None:
         assert not (specific & generic).any()
     else:
         assert (specific | generic).all()
+    same = split(cam, tau_s, tau_s)
+    assert torch.equal(same[0] | same[1], cam != torch.tensor(tau_s)), "complements but for equality"
     higher = split(cam, (tau_s + 1) / 2, (tau_g + 1) / 2)
     assert not (higher[0] & ~specific).any() and not (generic & ~higher[1]).any()
 
@@ -111,8 +114,11 @@ def test_quota_refuses() -> None:
     for ratio in (-0.1, 1.1):
         with pytest.raises(ValueError, match="share of class-specific"):
             quota(ratio, 16)
-    with pytest.raises(ValueError, match="at least two vectors"):
+    with pytest.raises(ValueError, match="length 1 has no room"):
         quota(0.5, 1)
+    with pytest.raises(ValueError, match="length 0 has no room"):
+        quota(1.0, 0)
+    assert quota(0.0, 1) == 0 and quota(1.0, 1) == 1
 
 
 @given(seeds, st.integers(1, 9), st.integers(1, 9), st.integers(2, 20), st.floats(0, 1))
@@ -125,6 +131,15 @@ def test_every_vector_is_one_of_the_two_sides(seed: int, m: int, q: int, length:
     assert {tuple(v) for v in fused.T.tolist()} <= sources
     assert (fused[0] > 0).sum() == quota(ratio, length)
     torch.testing.assert_close(fused, fuse(specific, generic, length, ratio, seeded(seed)))
+
+
+@given(seeds)
+def test_where_a_vector_lies_does_not_matter(seed: int) -> None:
+    """A fused map, its vectors in any order, gives the logits of its pooled feature."""
+    fused = fuse(torch.rand(6, 5), torch.rand(6, 11), 16, 0.4, seeded(seed))
+    head, order = torch.nn.Linear(6, 5), torch.randperm(16, generator=seeded(seed))
+    logits = head(Pool()(fused[:, order].view(1, 6, 4, 4)))[0]
+    torch.testing.assert_close(logits, head(fused.mean(dim=1)))
 
 
 def test_an_empty_side_gives_all_to_the_other() -> None:

@@ -1,4 +1,4 @@
-"""Phase II's batches and learner: who is in a batch, what stays frozen, captured steps, cached maps, resume."""
+"""Phase II's learner: what stays frozen, whose label a fusion has, captured steps, cached maps, resume."""
 
 from __future__ import annotations
 
@@ -21,13 +21,10 @@ from common.runs import Run, Schedule
 from common.store import Result, Store, read_state
 from fsa import learner as fsa_learner
 from fsa import methods
-from fsa.batches import confusing_classes, head_tail_sampler, mean_scores, plain_sampler
 from fsa.learner import FSALearner
 from fsa.methods import FSA, Earlier, Survey, Views
 
 MakeRun = Callable[..., Run]
-COUNTS = np.array([12, 9, 7, 5, 4, 3, 2, 2])
-LABELS = torch.repeat_interleave(torch.arange(8), 12)
 
 
 class TinyMaps(TinyNet):
@@ -75,83 +72,6 @@ def state(run: Run, out: Path) -> dict[str, Tensor]:
 
 
 SMALL = FSA(tail=2, donors=3)
-
-
-# Batches
-
-
-def random_scores(seed: int = 0) -> Tensor:
-    return torch.rand(8, 8, generator=torch.Generator().manual_seed(seed)).softmax(dim=1)
-
-
-def test_mean_scores_are_rows_of_true_classes() -> None:
-    probabilities = torch.tensor([[0.9, 0.1], [0.5, 0.5], [0.2, 0.8]])
-    found = mean_scores(probabilities, torch.tensor([0, 0, 1]), 2)
-    torch.testing.assert_close(found, torch.tensor([[0.7, 0.3], [0.2, 0.8]]))
-
-
-def test_confusion_is_read_from_a_class_own_row() -> None:
-    """An asymmetric matrix: class 3 is taken for 1, though it is images of 0 that are taken for 3."""
-    scores = torch.tensor([[0.1, 0.0, 0.0, 0.9], [0.3, 0.6, 0.0, 0.1], [0.2, 0.1, 0.7, 0.0], [0.1, 0.5, 0.2, 0.2]])
-    assert confusing_classes(scores, torch.tensor([3]), torch.tensor([0, 1, 2]), 2).tolist() == [[1, 2]]
-    assert confusing_classes(scores, torch.tensor([3, 2]), torch.tensor([0, 1]), 3).tolist() == [[1, 0], [0, 1]]
-    everyone = confusing_classes(scores, torch.arange(4), torch.arange(4), 3)
-    assert not (everyone == torch.arange(4)[:, None]).any() and everyone.shape == (4, 3)
-    with pytest.raises(ValueError, match="no other class"):
-        confusing_classes(scores, torch.tensor([0]), torch.tensor([0]), 1)
-
-
-@pytest.mark.parametrize("config", [FSA(), FSA(tail=8, donors=7), FSA(confusing=2), FSA(donor_classes="random")])
-def test_a_batch_holds_tail_donors_and_head(config: FSA) -> None:
-    """128 images: N_t of the tail, N_a donors of each from its confusing classes, N_t (1 + N_a) of the head."""
-    indices = torch.cat([torch.arange(12 * c, 12 * c + int(n)) for c, n in enumerate(COUNTS)])
-    scores = random_scores()
-    order = head_tail_sampler(config, LABELS, COUNTS, scores)(indices, torch.Generator().manual_seed(1))
-    assert len(order) == 5 * 128 and config.images == 128 and set(order.tolist()) <= set(indices.tolist())
-    head, tail = [0, 1, 2, 3, 4], [5, 6, 7]  # 37 of 44 images are 84 %, with the next 91 %
-    head.append(tail.pop(0))
-    for batch in order.split(128):
-        labels = LABELS[batch]
-        own, donors, other = labels.split([config.tail, config.tail * config.donors, 64])
-        assert np.isin(own, tail).all() and np.isin(other, head).all() and np.isin(donors, head).all()
-        for label, theirs in zip(own.tolist(), donors.view(config.tail, -1).tolist(), strict=True):
-            ranked = scores[label, head].argsort(descending=True)[: config.confusing]
-            allowed = set(torch.tensor(head)[ranked].tolist())
-            if config.donor_classes == "confusing":
-                assert set(theirs) <= allowed
-            if config == FSA():
-                assert set(theirs) == allowed  # one image of each
-
-
-def test_tail_and_head_draws() -> None:
-    """Every image alike favours larger classes; every class alike does not. Donors are not always one image."""
-    indices = torch.cat([torch.arange(12 * c, 12 * c + int(n)) for c, n in enumerate(COUNTS)])
-    shares = {}
-    for by in ("images", "classes"):
-        config = FSA(tail=64, donors=0, share=0.6, tail_draw=by, head_draw=by)  # type: ignore[arg-type]
-        sampler = head_tail_sampler(config, LABELS, COUNTS, random_scores())
-        drawn = torch.cat([sampler(indices, torch.Generator().manual_seed(i)) for i in range(40)]).view(-1, 128)
-        found = LABELS[drawn]
-        shares[by] = [np.bincount(part.flatten(), minlength=8) / part.numel() for part in found.split(64, dim=1)]
-    tail, head = shares["images"]
-    np.testing.assert_allclose(tail[3:], COUNTS[3:] / COUNTS[3:].sum(), atol=0.02)
-    np.testing.assert_allclose(head[:3], COUNTS[:3] / COUNTS[:3].sum(), atol=0.02)
-    np.testing.assert_allclose(shares["classes"][0][3:], 1 / 5, atol=0.02)
-    np.testing.assert_allclose(shares["classes"][1][:3], 1 / 3, atol=0.02)
-
-
-def test_control_batches() -> None:
-    indices = torch.cat([torch.arange(12 * c, 12 * c + int(n)) for c, n in enumerate(COUNTS)])
-    for kind, shares in (("natural", COUNTS / COUNTS.sum()), ("balanced", np.full(8, 1 / 8))):
-        sampler = plain_sampler(FSA(batch=kind), LABELS, 128)  # type: ignore[arg-type]
-        drawn = torch.cat([sampler(indices, torch.Generator().manual_seed(i)) for i in range(40)])
-        assert len(drawn) == 40 * 5 * 128 and set(drawn.tolist()) <= set(indices.tolist())
-        np.testing.assert_allclose(np.bincount(LABELS[drawn], minlength=8) / len(drawn), shares, atol=0.01)
-
-
-def test_no_tail_is_an_error() -> None:
-    with pytest.raises(ValueError, match="no tail"):
-        head_tail_sampler(FSA(share=0.99), LABELS, COUNTS, random_scores())
 
 
 # Phase II
@@ -219,6 +139,39 @@ def test_the_control_is_fsa_without_donors(phase1: Run, tmp_path: Path, monkeypa
     trained(tuned(phase1, FSA(tail=8, donors=0)), tmp_path)
     assert len(batches) == 15 and all(len(labels) == 16 for _, labels in batches)
     assert all(labels[:8].min() > labels[8:].max() for _, labels in batches)
+
+
+def test_fused_once_the_tail_s_half_stays_and_the_head_s_does_not(
+    phase1: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As if computed in advance; images drawn afresh, or from several views, cannot stay."""
+    seen: list[Tensor] = []
+    original = FSALearner.features
+
+    def watched(self: FSALearner, maps: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+        features, targets = original(self, maps, labels)
+        seen.append(features)
+        return features, targets
+
+    monkeypatch.setattr(FSALearner, "features", watched)
+    run = tuned(views(phase1, 1), replace(SMALL, offline=True))
+    trained(run, tmp_path)
+    first, second, third = torch.stack(seen).split(5)
+    assert torch.equal(first[:, :8], second[:, :8]) and torch.equal(first[:, :8], third[:, :8])
+    assert not torch.equal(first[:, 8:], second[:, 8:]) and not torch.equal(first[0, :8], first[1, :8])
+    for start in (phase1, views(phase1, 2)):
+        trained(start, tmp_path)
+        refused = tuned(start, replace(SMALL, offline=True))
+        assert "one cached view" in launcher.train(refused, Job(tmp_path, None, "cpu", 1, 1))
+
+
+def test_a_network_that_pools_a_single_location_is_refused(
+    phase1: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As ResNet-18 with ImageNet's stem on images of 32 pixels."""
+    trained(phase1, tmp_path)
+    monkeypatch.setattr(TinyMaps, "maps", lambda self, x: TinyNet.forward(self, x)[:, :, None, None])
+    assert "single location" in launcher.train(tuned(phase1, SMALL), Job(tmp_path, None, "cpu", 1, 1))
 
 
 METHODS: dict[str, Any] = {
