@@ -92,15 +92,16 @@ def augmented(
     """Algorithm 1: pooled features of `donors` augmented samples of every tail image. fp32 [t * donors, c].
 
     tail [t, c, h, w] and its labels repeated, own [t * donors]; donors [t * donors, c, h, w] and their labels; weight
-    [k, c] of Phase I's classifier; numbers [t * donors, 1 + h * w] uniform in [0, 1): the ratio, then the locations.
+    [k, c] of the classifier; numbers [t * donors, 1 + h * w] uniform in [0, 1): the ratio, then the locations.
     """
     ratio = numbers[:, 0] if config.ratio is None else torch.full_like(numbers[:, 0], config.ratio)
     if config.fusion == "mixup":
         first = tail.mean(dim=(2, 3)).repeat_interleave(config.donors, dim=0)
         return ratio.unsqueeze(1) * first + (1 - ratio.unsqueeze(1)) * donors.mean(dim=(2, 3))
-    cams = class_activation_map(tail, weight, own[:: config.donors])
+    cams = class_activation_map(tail, weight, own[:: config.donors], config.scaling)
     specific = split(cams, config.tau_specific, None)[0].flatten(1).repeat_interleave(config.donors, dim=0)
-    generic = split(class_activation_map(donors, weight, theirs), None, config.tau_generic)[1].flatten(1)
+    others = class_activation_map(donors, weight, theirs, config.scaling)
+    generic = split(others, None, config.tau_generic)[1].flatten(1)
     from_tail, from_donor = shares(specific, generic, ratio, numbers[:, 1:])
     drawn = torch.einsum("tcl,tdl->tdc", tail.flatten(2), from_tail.view(len(tail), config.donors, -1))
     return drawn.flatten(0, 1) + pooled(donors, from_donor)

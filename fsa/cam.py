@@ -5,6 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from fsa.methods import Scaling
+
 
 def activation(feature_map: Tensor, weight: Tensor, labels: Tensor) -> Tensor:
     """Eq. 1: sum over channels of the class's weight times the map, [n, c, h, w] -> fp32 [n, h, w].
@@ -14,22 +16,27 @@ def activation(feature_map: Tensor, weight: Tensor, labels: Tensor) -> Tensor:
     return torch.einsum("nchw,nc->nhw", feature_map.float(), weight[labels].float())
 
 
-def normalise(maps: Tensor) -> Tensor:
-    """Every map [n, h, w] from its least to its greatest value onto [0, 1]; a constant map becomes zeros."""
+def normalise(maps: Tensor, scaling: Scaling = "min-max") -> Tensor:
+    """Every map [n, h, w] from its least to its greatest value onto [0, 1]; a constant map becomes zeros.
+
+    relu-max: from zero to its greatest value, and zeros where that is not positive.
+    """
+    maps = maps if scaling == "min-max" else maps.relu()
     low, high = maps.amin(dim=(1, 2), keepdim=True), maps.amax(dim=(1, 2), keepdim=True)
+    low = low if scaling == "min-max" else torch.zeros_like(low)
     spread = high - low
     return (maps - low) / torch.where(spread > 0, spread, 1.0)
 
 
-def class_activation_map(feature_map: Tensor, weight: Tensor, labels: Tensor) -> Tensor:
-    """Where in its map each sample's class shows: Eq. 1, min-max to [0, 1] per sample. fp32 [n, h, w].
+def class_activation_map(feature_map: Tensor, weight: Tensor, labels: Tensor, scaling: Scaling = "min-max") -> Tensor:
+    """Where in its map each sample's class shows: Eq. 1, scaled to [0, 1] per sample. fp32 [n, h, w].
 
     feature_map [n, c, h, w] enters global average pooling, weight [k, c] is the classifier's, labels [n] the classes.
     Raises ValueError on maps of a single location, which have nothing to compare.
     """
     if feature_map.ndim != 4 or feature_map.shape[2] * feature_map.shape[3] < 2:
         raise ValueError(f"a map needs at least two locations, got {tuple(feature_map.shape)} for [n, c, h, w]")
-    return normalise(activation(feature_map, weight, labels))
+    return normalise(activation(feature_map, weight, labels), scaling)
 
 
 def split(cam: Tensor, tau_specific: float | None, tau_generic: float | None) -> tuple[Tensor, Tensor]:

@@ -121,6 +121,11 @@ class FSALearner(Learner):
         if c.donors:
             stage.on_epoch = lambda epoch: self.draws.begin(self.context.generator("fusion", 0 if c.offline else epoch))
 
+    @property
+    def cam_weight(self) -> Tensor:
+        """The classifier that makes the activation maps, [c, d]."""
+        return self.weight if self.fsa.cam_weights == "phase1" else self.net.head.weight.detach()
+
     def maps(self, images: Tensor) -> Tensor:
         """The maps that pooling averages, fp32 [n, c, h, w]."""
         with self.context.device.autocast():
@@ -140,7 +145,7 @@ class FSALearner(Learner):
         (real, donors, _), (own, theirs, other) = (part.split(sizes(c)) for part in (maps, labels))
         own = own.repeat_interleave(c.donors)
         numbers = self.draws.next()
-        fused = augmented(c, self.weight, real, own, donors, theirs, numbers)
+        fused = augmented(c, self.cam_weight, real, own, donors, theirs, numbers)
         means = maps.mean(dim=(2, 3))
         return means.index_copy(0, donor_rows(c, maps.device), fused), torch.cat([labels[: c.tail], own, other])
 
@@ -186,8 +191,8 @@ class EarlierLearner(FSALearner):
             maps = self.front(images)
             last = self.last(maps)
         with torch.no_grad():
-            cams = class_activation_map(last, self.weight, labels)
-            cams = normalise(F.interpolate(cams.unsqueeze(1), maps.shape[2:], mode="bilinear").squeeze(1))
+            cams = class_activation_map(last, self.cam_weight, labels, c.scaling)
+            cams = normalise(F.interpolate(cams.unsqueeze(1), maps.shape[2:], mode="bilinear").squeeze(1), c.scaling)
             specific, generic = split(cams, c.tau_specific, c.tau_generic)
             (tail, donors, head), (own, _, other) = (part.split(sizes(c)) for part in (maps, labels))
             mine, theirs = specific[: c.tail], generic.split(sizes(c))[1]

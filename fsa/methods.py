@@ -14,6 +14,8 @@ from common.runs import ADDED, Protocol
 STEPS = 100
 """Iterations of Phase II that its log calls an epoch: 64 epochs are the paper's 6,400 iterations."""
 
+Scaling = Literal["min-max", "relu-max"]
+
 
 @dataclass(frozen=True)
 class FSA:
@@ -37,6 +39,10 @@ class FSA:
     tau_specific: float | None = 0.5
     """Not given in the paper; with 0.5 for both the two parts are complements. None: every location counts."""
     tau_generic: float | None = 0.5
+    scaling: Scaling = field(default="min-max", metadata=ADDED)
+    """Of activation maps to [0, 1]; relu-max leaves out what is below zero and divides by the greatest."""
+    cam_weights: Literal["phase1", "current"] = field(default="phase1", metadata=ADDED)
+    """Whose classifier makes the maps in Phase II."""
     ratio: float | None = None  # gamma, the share of class-specific vectors; None: uniform in (0, 1) for each sample
     fusion: Literal["draw", "mixup"] = "draw"
     """mixup: pooled features of tail image and donor mixed in the ratio, a control."""

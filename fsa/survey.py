@@ -50,7 +50,7 @@ class SurveyLearner(Learner):
     def halves(self, maps: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
         """Pooled class-specific and class-generic features of maps, [n, c] each."""
         c = self.config.fsa
-        cams = class_activation_map(maps, self.net.head.weight, labels)
+        cams = class_activation_map(maps, self.net.head.weight, labels, c.scaling)
         masks = (m.flatten(1).float() for m in split(cams, c.tau_specific, c.tau_generic))
         specific, generic = (pooled(maps, m / m.sum(dim=1, keepdim=True).clamp(min=1)) for m in masks)
         return specific, generic
@@ -123,7 +123,7 @@ class SurveyLearner(Learner):
         picked = order[np.linspace(0, phase.seen - 1, self.config.pictures).round().astype(int)]
         indices = torch.stack([(images.labels == int(c)).nonzero()[0, 0] for c in picked])
         maps, labels = self.maps(images, indices), images.labels[indices]
-        cams = class_activation_map(maps, self.net.head.weight, labels)
+        cams = class_activation_map(maps, self.net.head.weight, labels, self.config.fsa.scaling)
         guesses = self.net.head(maps.mean(dim=(2, 3))).argmax(dim=1)
         return [
             {

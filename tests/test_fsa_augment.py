@@ -58,6 +58,12 @@ def test_each_sample_is_scaled_by_itself_with_its_own_class() -> None:
     assert cam.tolist() == [[[0.0, 1.0]], [[1.0, 0.0]]]
 
 
+def test_scaled_by_relu_and_the_greatest() -> None:
+    maps = torch.tensor([[[[-1.0, 2.0, 4.0]]], [[[-1.0, -2.0, -3.0]]]])
+    cam = class_activation_map(maps, torch.ones(1, 1), torch.tensor([0, 0]), "relu-max")
+    assert cam.tolist() == [[[0.0, 0.5, 1.0]], [[0.0, 0.0, 0.0]]]
+
+
 def test_constant_maps_become_zeros_and_single_locations_are_refused() -> None:
     weight, labels = torch.ones(2, 3), torch.tensor([0, 1])
     assert not class_activation_map(torch.full((2, 3, 4, 4), 0.7), weight, labels).any()

@@ -178,6 +178,7 @@ METHODS: dict[str, Any] = {
     "fsa": SMALL,
     "mixup": replace(SMALL, fusion="mixup"),
     "fixed ratio": replace(SMALL, ratio=0.5, donor_classes="random"),
+    "other maps": replace(SMALL, scaling="relu-max", cam_weights="current"),
     "no aug": FSA(tail=8, donors=0),
     "natural": FSA(batch="natural", tail=2),
 }
