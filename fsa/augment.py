@@ -113,14 +113,15 @@ def replaced(
     """Donors' maps [t * d, c, h, w] in which locations take class-specific vectors of their tail image [t, c, h, w].
 
     First those that are not class-generic, then others at random up to the ratio (Sec. 5.4: the layout of the donor
-    stays). specific [t, h, w], generic [t * d, h, w]; numbers [t * d, 1 + 2 h w] uniform in [0, 1): the ratio where
-    `ratio` is None, an order of the locations, and what is drawn.
+    stays). A tail image without a class-specific location leaves its donors as they are. specific [t, h, w], generic
+    [t * d, h, w]; numbers [t * d, 1 + 2 h w] uniform in [0, 1): the ratio where `ratio` is None, an order of the
+    locations, and what is drawn.
     """
     (n, channels), each = donors.shape[:2], len(donors) // len(tail)
     share, keys, drawn = numbers.split([1, generic[0].numel(), generic[0].numel()], dim=1)
     share = share[:, 0] if ratio is None else torch.full_like(share[:, 0], ratio)
     own, theirs = specific.flatten(1).repeat_interleave(each, dim=0), generic.flatten(1)
-    count = torch.maximum(quotas(share, own, theirs), (~theirs).sum(dim=1))
+    count = torch.maximum(quotas(share, own, theirs), (~theirs).sum(dim=1)) * own.any(dim=1)
     rank = torch.where(theirs, keys + 1, keys).argsort(dim=1).argsort(dim=1)
     places = pick(own, drawn).unsqueeze(1).expand(n, channels, -1)
     vectors = tail.flatten(2).repeat_interleave(each, dim=0).gather(2, places)

@@ -186,21 +186,25 @@ class EarlierLearner(FSALearner):
             yield main
 
     def loss(self, images: Tensor, labels: Tensor) -> Tensor:
-        c, autocast = self.fsa, self.context.device.autocast
-        with torch.no_grad(), autocast():
-            maps = self.front(images)
-            last = self.last(maps)
+        maps, labels = self.mixed(images, labels)
+        with self.context.device.autocast():
+            features = self.back(maps).mean(dim=(2, 3))
+        return F.cross_entropy(self.net.head(features.float()), labels)
+
+    def mixed(self, images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+        """The batch's maps after the block, donors' mixed with their tail images', and the labels of both."""
+        c = self.fsa
         with torch.no_grad():
+            with self.context.device.autocast():
+                maps = self.front(images)
+                last = self.last(maps)
             cams = class_activation_map(last, self.cam_weight, labels, c.scaling)
             cams = normalise(F.interpolate(cams.unsqueeze(1), maps.shape[2:], mode="bilinear").squeeze(1), c.scaling)
             specific, generic = split(cams, c.tau_specific, c.tau_generic)
             (tail, donors, head), (own, _, other) = (part.split(sizes(c)) for part in (maps, labels))
             mine, theirs = specific[: c.tail], generic.split(sizes(c))[1]
             mixed = replaced(tail, mine, donors, theirs, self.draws.next(), c.ratio)
-            labels = torch.cat([own, own.repeat_interleave(c.donors), other])
-        with autocast():
-            features = self.back(torch.cat([tail, mixed, head])).mean(dim=(2, 3))
-        return F.cross_entropy(self.net.head(features.float()), labels)
+            return torch.cat([tail, mixed, head]), torch.cat([own, own.repeat_interleave(c.donors), other])
 
 
 class ViewsLearner(Learner):

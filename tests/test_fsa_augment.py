@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from common.splits import longtail_counts
-from fsa.augment import augmented, fuse, pick, pooled, quota, quotas, shares
+from fsa.augment import augmented, fuse, pick, pooled, quota, quotas, replaced, shares
 from fsa.cam import activation, class_activation_map, split
 from fsa.maps import Pool
 from fsa.methods import FSA
@@ -225,6 +225,36 @@ def test_augmented_features_of_each_tail_image_in_turn() -> None:
     donors, theirs = torch.full((6, 2, 2, 2), 77.0), torch.zeros(6, dtype=torch.long)
     fused = augmented(config, torch.eye(2), tail, own, donors, theirs, torch.rand(6, 5, generator=seeded(0)))
     assert fused.tolist() == [[4.0, 0.0]] * 3 + [[0.0, 16.0]] * 3
+
+
+def test_each_threshold_cuts_its_own_side() -> None:
+    """Maps of 0, .4, .6 and 1: above .8 only the tail image's greatest, below .3 only the donors' least."""
+    tail = torch.tensor([[[[0.0, 4.0], [6.0, 10.0]]]])
+    donors = 100 + tail.expand(8, -1, -1, -1)
+    config = FSA(tail=1, donors=8, ratio=0.5, tau_specific=0.8, tau_generic=0.3)
+    labels = torch.zeros(8, dtype=torch.long)
+    fused = augmented(config, torch.ones(1, 1), tail, labels, donors, labels, torch.rand(8, 5, generator=seeded(0)))
+    assert fused.tolist() == [[(2 * 10 + 2 * 100) / 4]] * 8
+
+
+def test_a_donor_s_map_takes_specific_vectors_where_it_is_not_generic() -> None:
+    """Sec. 5.4: and at other locations up to the ratio; the rest of the donor stays where it is."""
+    tail = torch.arange(8.0).view(1, 2, 2, 2)
+    donors = 100 + torch.arange(16.0).view(2, 2, 2, 2)
+    specific = torch.tensor([[[False, False], [True, False]]])
+    generic = torch.tensor([[[True, True], [True, False]], [[True, True], [True, True]]])
+    vector = tail[0, :, 1, 0]
+    for seed in range(5):
+        numbers = torch.rand(2, 9, generator=seeded(seed))
+        found = replaced(tail, specific, donors, generic, numbers, 0.25)
+        assert torch.equal(found[0, :, 1, 1], vector), "the one location that is not generic"
+        assert torch.equal(found[0].flatten(1)[:, :3], donors[0].flatten(1)[:, :3])
+        more = replaced(tail, specific, donors, generic, numbers, 0.75)
+        taken = (more == vector.view(2, 1, 1)).all(dim=1)
+        assert taken.flatten(1).sum(dim=1).tolist() == [3, 3] and taken[0, 1, 1]
+        assert torch.equal(more.transpose(1, 3)[~taken.transpose(1, 2)], donors.transpose(1, 3)[~taken.transpose(1, 2)])
+        none = replaced(tail, torch.zeros_like(specific), donors, generic, numbers, 0.75)
+        assert torch.equal(none, donors), "nothing specific to take"
 
 
 def test_mixup_in_feature_space() -> None:

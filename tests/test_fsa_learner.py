@@ -21,7 +21,7 @@ from common.runs import Run, Schedule
 from common.store import Result, Store, read_state
 from fsa import learner as fsa_learner
 from fsa import methods
-from fsa.learner import FSALearner
+from fsa.learner import EarlierLearner, FSALearner
 from fsa.methods import FSA, Earlier, Survey, Views
 
 MakeRun = Callable[..., Run]
@@ -108,7 +108,7 @@ def test_augmented_features_carry_their_tail_images_labels(
 
     def watched(self: FSALearner, maps: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
         features, targets = original(self, maps, labels)
-        seen.append((maps, labels, features, targets, self.weight.clone()))
+        seen.append((maps, labels, features, targets, self.cam_weight.clone()))
         return features, targets
 
     monkeypatch.setattr(FSALearner, "features", watched)
@@ -256,7 +256,23 @@ def test_augmentation_after_an_earlier_block(
     """Stages up to the block keep their bits, with all BatchNorm statistics; later ones are tuned; a step captures."""
     start = replace(phase1, network="resnet8-half", schedule=Schedule(1, lr=0.05, batch=8))
     run = tuned(start, Earlier(behind, SMALL), epochs=2, lr=0.01)
+    seen: list[tuple[Tensor, Tensor]] = []
+    original = EarlierLearner.mixed
+
+    def watched(self: EarlierLearner, images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+        maps, targets = original(self, images, labels)
+        assert targets.tolist() == [*labels[:2], *labels[:1].repeat(3), *labels[1:2].repeat(3), *labels[8:]]
+        with torch.no_grad():
+            plain = self.front(images)
+        torch.testing.assert_close(maps[[0, 1, *range(8, 16)]], plain[[0, 1, *range(8, 16)]])
+        assert (maps[2:8] != plain[2:8]).flatten(1).any(dim=1).all()
+        seen.append((maps, targets))
+        return maps, targets
+
+    monkeypatch.setattr(EarlierLearner, "mixed", watched)
     result = trained(run, tmp_path)
+    assert len(seen) == 10
+    monkeypatch.setattr(EarlierLearner, "mixed", original)
     before, after = state(start, tmp_path), state(run, tmp_path)
     for name, tensor in after.items():
         later = name.startswith(("head.", *(f"backbone.stages.{i}." for i in range(3 - behind, 3))))
