@@ -80,7 +80,7 @@ def learning_curves() -> list[Figure]:
                 f"fig10{letter}",
                 f"Suppl. Fig. 10: learning curves, {words}",
                 role,
-                lambda s, change=change: ex.strongest(change(s)),  # type: ignore[misc]
+                lambda s, change=change: ex.curves(change(s)),  # type: ignore[misc]
                 lambda s, r, change=change, table=table: figures.curves(change(s), r, table),  # type: ignore[misc]
                 CIFAR,
             )
@@ -101,7 +101,7 @@ FIGURES: list[Figure] = [
         "fig6",
         "Fig. 6: both phases",
         "cifar10",
-        ex.strongest,
+        ex.curves,
         partial(figures.curves, entry="table1-resnet18"),
     ),
     *pair("fig7", "Fig. 7: confusion", ex.strongest, figures.confusion, BOTH),

@@ -21,6 +21,8 @@ CONTROLS: dict[str, FSA] = {
     "natural batches": FSA(batch="natural"),
     "class-balanced batches": FSA(batch="balanced"),
     "No Aug": NO_AUG,
+    "No Aug, tail classes alike": replace(NO_AUG, tail_draw="classes"),
+    "FSA, tail classes alike": FSA(tail_draw="classes"),
     "random donors": FSA(donor_classes="random"),
     "all features of donors": FSA(tau_generic=None),
     "all features of both": WHOLE,
@@ -98,8 +100,13 @@ def pair(s: Setting, factor: float | None = None, draws: Sequence[int] = (), vie
 
 
 def strongest(s: Setting) -> Runs:
-    """Fig. 6 and 7: the pair at the strongest imbalance, and what Fig. 6 calls no augmentation."""
-    return {**pair(s, s.strongest), "natural batches": s.tune(CONTROLS["natural batches"], s.strongest)}
+    """Fig. 7: the pair at the strongest imbalance."""
+    return pair(s, s.strongest)
+
+
+def curves(s: Setting) -> Runs:
+    """Fig. 6 and 10: the same, and what the paper calls no augmentation there."""
+    return {**strongest(s), "natural batches": s.tune(CONTROLS["natural batches"], s.strongest)}
 
 
 def gain(s: Setting) -> Runs:

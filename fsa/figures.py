@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 
@@ -103,7 +104,8 @@ def table(setting: Setting, results: Results, entry: str) -> Drawing:
             if rows and rows[-1].quantity == quantity and None not in theirs:
                 value = round(theirs[0] - theirs[1], 2)  # type: ignore[operator]
                 rows[-1] = Comparison(quantity, OURS, value, "difference of two printed numbers", rows[-1].ours)
-    panels = [Panel(f"{title(setting, None)}, ours", FACTOR, ACCURACY, ours)]
+    kind: Literal["lines", "bars"] = "lines" if len(factors) > 1 else "bars"
+    panels = [Panel(f"{title(setting, None)}, ours", FACTOR, ACCURACY, ours, kind=kind)]
     if comparable(setting):
         panels.append(Panel("the paper", FACTOR, ACCURACY, paper))
     note = f"{NO_AUG}: Phase II on the same batches, half tail images, without augmentation; the paper has no such row"
@@ -262,7 +264,7 @@ def fig8(setting: Setting, results: Results) -> Drawing:
     lines, rows = list[Curve](), list[Comparison]()
     for factor in dict.fromkeys(float(name.rsplit(" at ")[1]) for name in results):
         found = [mean(results.get(cell(f"{s:g}", factor), [])) for s in setting.shares]
-        lines.append(line(f"factor {factor:g}", setting.shares, found))
+        lines.append(line(f"factor {factor:g}", [f"{s:g}" for s in setting.shares], found))
         rows += [
             Comparison(f"{ACCURACY}, factor {factor:g}", f"h_r = {s:g}", None, "", e)
             for s, e in zip(setting.shares, found, strict=True)
