@@ -58,8 +58,8 @@ def variants(setting: Setting, results: Results) -> Drawing:
     """Every variant of Phase II from the same Phase I: accuracy, and the difference to the control."""
     groups = {g: line(f"{g} classes", list(results), [mean(f, m) for f in results.values()]) for g, m in GROUPS.items()}
     control, others = results.get(NO_AUG, []), [n for n in results if n not in (NO_AUG, "Phase I")]
-    found = [gain(results[n], control) for n in others]
-    differences = [line("gain", others, found)] if any(found) else []
+    found = {g: [gain(results[n], control, m) for n in others] for g, m in GROUPS.items()}
+    differences = [line(f"{g} classes", others, each) for g, each in found.items() if any(each)]
     rows = [
         Comparison(f"{ACCURACY}, {g}", n, None, "", mean(f, m)) for n, f in results.items() for g, m in GROUPS.items()
     ]
