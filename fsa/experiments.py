@@ -171,12 +171,15 @@ def thresholds(s: Setting) -> Runs:
     return {"No Aug": s.tune(NO_AUG, views=s.views), **tuned}
 
 
+UNIFORM = "ratio U(0, 1)"
+
+
 def numbers(s: Setting) -> Runs:
     """Ratio, donors of each tail image and confusing classes, one at a time; the batch stays 128."""
     ratios = {f"ratio {r:g}": FSA(ratio=r) for r in s.ratios}
     donors = {f"donors {n}": FSA(tail=64 // (1 + n), donors=n) for n in s.donors}
     confusing = {f"confusing {n}": FSA(confusing=n) for n in s.confusing}
-    methods = {"ratio U(0, 1)": FSA(), **ratios, **donors, **confusing}
+    methods = {UNIFORM: FSA(), **ratios, **donors, **confusing}
     return {"No Aug": s.tune(NO_AUG, views=s.views), **{n: s.tune(m, views=s.views) for n, m in methods.items()}}
 
 

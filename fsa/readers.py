@@ -9,7 +9,7 @@ import numpy as np
 from common.curves import Results
 from common.figures import Comparison, Curve, Drawing, Panel
 from common.store import Result
-from fsa.experiments import FIXED, OURS, sources_of
+from fsa.experiments import FIXED, OURS, UNIFORM, sources_of
 from fsa.figures import ACCURACY, NO_AUG, across, gain_row, line, notes, title
 from fsa.measures import GROUPS, Measure, counts, gain, mean, on_class
 from fsa.presets import Setting
@@ -100,7 +100,7 @@ def thresholds(setting: Setting, results: Results) -> Drawing:
             found = [mean(results.get(f"{a:g} {b:g}", []), measure) for a in setting.taus[0]]
             lines.append(line(f"tau_g = {b:g}", setting.taus[0], found))
         lines += across(NO_AUG, setting.taus[0], mean(control, measure))
-        panels.append(Panel(f"{group} classes", "tau_s", ACCURACY, lines))
+        panels.append(Panel(f"{group} classes", "tau_s, above which a location is class-specific", ACCURACY, lines))
         for name, found_runs in results.items():
             words = name if name == NO_AUG else "tau_s {}, tau_g {}".format(*name.split())
             rows.append(Comparison(f"{ACCURACY}, {group}", words, None, "", mean(found_runs, measure)))
@@ -113,9 +113,11 @@ def numbers(setting: Setting, results: Results) -> Drawing:
     labels = {"ratio": "ratio of class-specific vectors", "donors": "donors of each tail image, N_a"}
     labels["confusing"] = "confusing classes, N_f"
     for word, label in labels.items():
-        x = [name.split(" ", 1)[1] for name in results if name.startswith(word)]
+        x = [name.split(" ", 1)[1] for name in results if name.startswith(word) and name != UNIFORM]
         found = [mean(results[f"{word} {value}"]) for value in x]
-        panels.append(Panel("", label, ACCURACY, [line(OURS, x, found), *across(NO_AUG, x, control)]))
+        lines = [line(OURS, x, found), *across(NO_AUG, x, control)]
+        lines += across(UNIFORM, x, mean(results.get(UNIFORM, []))) if word == "ratio" else []
+        panels.append(Panel("", label, ACCURACY, lines))
     rows = [Comparison(ACCURACY, name, None, "", mean(found)) for name, found in results.items()]
     for name, runs in results.items():
         if name != NO_AUG:
