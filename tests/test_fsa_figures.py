@@ -206,6 +206,12 @@ def test_the_change_of_confusion() -> None:
 # Pictures and the command
 
 
+def test_the_uniform_ratio_is_a_line_across() -> None:
+    ratio = draw("numbers-cifar10", "cifar", [0]).panels[0]
+    assert [(c.name, c.reference) for c in ratio.curves] == [(OURS, False), ("No Aug", True), ("ratio U(0, 1)", True)]
+    assert list(ratio.curves[0].x) == ["0", "0.25", "0.5", "0.75", "1"]
+
+
 def test_pictures_are_drawn(tmp_path: Path) -> None:
     """Points, images and signed matrices, with their numbers beside them."""
     image = np.zeros((4, 6, 3))
@@ -213,7 +219,7 @@ def test_pictures_are_drawn(tmp_path: Path) -> None:
     panels = [
         Panel("points", "", "", [Curve("a", [0, 1], [1, 0]), Curve("b", [2], [2], reference=True)], kind="scatter"),
         Panel("images", "", "", kind="picture", matrix=image, rows=("one", "two"), columns=("x", "y")),
-        Panel("change", "predicted", "true", kind="change", matrix=np.array([[3, -3], [0, 0]])),
+        Panel("change", "predicted", "true", kind="change", matrix=np.array([[3, -3], [0, 0]]), boundary=1),
     ]
     figure = plots.build(Drawing(panels), "title", "caption")
     points, images, change = figure.axes[:3]
@@ -221,7 +227,7 @@ def test_pictures_are_drawn(tmp_path: Path) -> None:
     assert [t.get_text() for t in images.get_xticklabels()] == ["x", "y"]
     drawn = images.images[0].get_array()
     assert drawn is not None and drawn.shape == (4, 6, 3) and drawn.max() == 1
-    assert change.collections[0].get_clim() == (-3, 3)
+    assert change.collections[0].get_clim() == (-3, 3) and len(change.lines) == 2
     plots.render(Drawing(panels), "title", "caption", tmp_path / "f")
     assert json.loads((tmp_path / "f.json").read_text())["panels"][2]["matrix"] == [[3, -3], [0, 0]]
 
