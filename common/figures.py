@@ -61,14 +61,15 @@ class Panel:
     """One pair of axes.
 
     matrix: counts [true, predicted], drawn as log(1 + x), with a line at `boundary`; in a "heat" map numbers [row,
-    column] printed in cells, coloured from each column's least to its greatest, the least of a column in bold.
+    column] printed in cells, coloured from each column's least to its greatest, the least of a column in bold; in
+    "change" signed numbers [row, column] in two colours; in "picture" an RGB image [h, w, 3], rows and columns named.
     """
 
     title: str
     x_label: str
     y_label: str
     curves: Sequence[Curve] = ()
-    kind: Literal["lines", "bars", "sorted-bars", "matrix", "heat"] = "lines"
+    kind: Literal["lines", "bars", "sorted-bars", "scatter", "matrix", "heat", "change", "picture"] = "lines"
     matrix: np.ndarray | None = None
     boundary: int | None = None
     y_range: tuple[float, float] | None = None
@@ -76,7 +77,7 @@ class Panel:
     y_log: bool = False
     rows: Sequence[str] = ()
     columns: Sequence[str] = ()
-    """Names of a heat map's rows and columns."""
+    """Names of a heat map's or a picture's rows and columns."""
 
 
 @dataclass(frozen=True)

@@ -15,20 +15,24 @@ from common import datasets, lists, splits
 from common.datasets import Dataset, DataSpec
 from common.errors import InputError
 from common.figures import Figure, Published
-from common.runs import Run
+from common.runs import Run, canonical
 from common.store import Result, Store
 
-PAPERS = ("lucir", "bbn", "class_balanced")
+PAPERS = ("lucir", "bbn", "class_balanced", "fsa")
 IMAGES_PER_SECOND = {
     "resnet8-half": 3500.0,
     "resnet32": 300.0,
     "resnet32-pad": 300.0,
     "resnet32-avgpool": 300.0,
+    "resnet18": 40.0,
+    "resnet34": 20.0,
+    "resnet10-imagenet": 10.0,
     "resnet18-imagenet": 6.0,
     "resnet50-imagenet": 2.0,
     "resnet50-default": 2.0,
     "resnet101-imagenet": 1.2,
     "resnet152-imagenet": 0.8,
+    "resnet152-pretrained": 0.8,
 }
 """A rough training rate of one CPU core, for estimates before anything has been measured here."""
 
@@ -254,8 +258,11 @@ def check(run: Run, dataset: Dataset | InputError | None) -> None:
 def cost(run: Run, dataset: Dataset | InputError | None) -> int:
     """Training images of a Run over all epochs, without those of the Run it starts from.
 
-    A method's `branches` says how many images it takes for each one of an epoch (BBN's two samplers).
+    A method's `steps` says how many steps it calls an epoch, where it counts iterations; its `branches` how many images
+    it takes for each one of an epoch (BBN's two samplers).
     """
+    if steps := getattr(run.method, "steps", 0):
+        return run.schedule.epochs * steps * run.schedule.batch
     protocol, total = run.protocol, 0
     if isinstance(dataset, Dataset):
         per_class = float(class_counts(run, dataset).mean())
@@ -278,10 +285,20 @@ def cost(run: Run, dataset: Dataset | InputError | None) -> int:
 
 
 def seconds_left(runs: Sequence[Run], costs: Sequence[int], results: Sequence[Result], jobs: int) -> float:
-    """Estimate for training `runs`: from the rates of finished runs of the same network, else a rough default."""
+    """Estimate for training `runs`: from finished runs of a method on the same network, else a rough default.
+
+    A method whose runs others draw from a cache says in `feeds` how many images a second they take of it.
+    """
+
+    def kind(config: dict) -> tuple[str, str, str]:
+        return config["network"], config["method"]["type"], (config.get("start") or config)["method"]["type"]
+
     total = 0.0
     for run, images in zip(runs, costs, strict=True):
-        rates = [r.environment.get("images_per_second") for r in results if r.config["network"] == run.network]
-        measured = [rate for rate in rates if rate]
-        total += images / (median(measured) if measured else IMAGES_PER_SECOND.get(run.network, 100.0))
+        found = [r for r in results if kind(r.config) == kind(canonical(run))]
+        measured = [rate for r in found if (rate := r.environment.get("images_per_second"))]
+        rough = IMAGES_PER_SECOND.get(run.network, 100.0)
+        if run.start:
+            rough = getattr(run.start.method, "feeds", rough)
+        total += images / (median(measured) if measured else rough)
     return total / jobs

@@ -28,6 +28,7 @@ from matplotlib.transforms import Bbox
 
 from common.figures import Curve, Drawing, Panel
 from common.heat import heat, heat_size
+from common.pictures import change, picture, picture_size, scatter
 
 DPI, MARGIN, GAP, PER_ROW, COLOUR_MAP = 140, 0.15, 0.3, 4, "viridis"
 FRAME, INK = "0.35", "0.15"
@@ -107,7 +108,7 @@ def build(drawing: Drawing, title: str, caption: str) -> Figure:
         panels = drawing.panels or [Panel("", "", "")]
         style, height = looks(drawing), {1: 3.4, 2: 3.0}.get(len(panels), 2.6)
         cells = [_axes(figure, panel, style, height) for panel in panels]
-        if images := [axes.images[0] for axes in cells if axes.images]:
+        if images := [axes.images[0] for axes, panel in zip(cells, panels, strict=True) if panel.kind == "matrix"]:
             _colour_bar(images)
         columns = math.ceil(len(cells) / math.ceil(len(cells) / PER_ROW))
         grid = [cells[i : i + columns] for i in range(0, len(cells), columns)]
@@ -126,13 +127,16 @@ def _axes(figure: Figure, panel: Panel, style: Looks, height: float) -> Axes:
     paired = sorted(panel.curves, key=lambda c: (names.index(c.name), c.published))
     curves = [c for c in paired if np.isfinite(np.asarray(c.y, dtype=float)).any()]
     bars = sum(0.16 * len(c.x) for c in curves) + 0.1 * max((len(c.x) for c in curves), default=0)
-    width = {"matrix": height, "bars": min(max(1.3 * height, bars), 9.0)}.get(panel.kind, 1.45 * height)
-    if panel.kind == "heat":
-        width, height = heat_size(panel)
+    square, wide = dict.fromkeys(("matrix", "change", "scatter"), height), min(max(1.3 * height, bars), 9.0)
+    width = {**square, "bars": wide}.get(panel.kind, 1.45 * height)
+    if panel.kind in ("heat", "picture"):
+        width, height = {"heat": heat_size, "picture": picture_size}[panel.kind](panel)
     axes = figure.add_axes((0, 0, width, height))
     axes.set(title=textwrap.fill(panel.title, max(24, int(width / 0.085))), xlabel=panel.x_label, ylabel=panel.y_label)
-    if panel.kind == "heat":
-        heat(axes, panel)
+    if panel.kind in ("heat", "change", "picture"):
+        {"heat": heat, "change": change, "picture": picture}[panel.kind](axes, panel)
+    elif panel.kind == "scatter":
+        scatter(axes, [(c, _label(c), style[c.name]) for c in curves])
     elif panel.matrix is not None:
         _matrix(axes, np.asarray(panel.matrix, dtype=float), panel.boundary)
     elif curves:

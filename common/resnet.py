@@ -90,8 +90,12 @@ class CifarResNet(nn.Module):
             if isinstance(module, nn.Conv2d):
                 _initialise(module.weight, init)
 
+    def maps(self, x: Tensor) -> Tensor:
+        """The map that pooling averages: [n, 3, 32, 32] -> [n, out_features, h, w]."""
+        return self.stages(F.relu(self.bn(self.conv(x)), inplace=True))
+
     def forward(self, x: Tensor) -> Tensor:
-        return self.stages(F.relu(self.bn(self.conv(x)), inplace=True)).mean(dim=(2, 3))
+        return self.maps(x).mean(dim=(2, 3))
 
 
 def _initialise(weight: Tensor, init: Init) -> None:
@@ -117,18 +121,28 @@ def resnet18(final_relu: bool = True) -> CifarResNet:
     return CifarResNet((2, 2, 2, 2), width=64, final_relu=final_relu)
 
 
-class ImageNetResNet(nn.Module):
-    """timm's ResNet-18, -50, -101 or -152 from scratch: [n, 3, h, w] -> [n, 512 or 2048]; final_relu as `resnet32`.
+def resnet34() -> CifarResNet:
+    """ResNet-34 for 32x32 images (FSA), as `resnet18`: 21,276,992 parameters."""
+    return CifarResNet((3, 4, 6, 3), width=64)
 
+
+class ImageNetResNet(nn.Module):
+    """timm's ResNet-10, -18, -50, -101 or -152: [n, 3, h, w] -> [n, 512 or 2048]; final_relu as `resnet32`.
+
+    From scratch, or with timm's ImageNet weights, which are downloaded. ResNet-10 is ResNet-18 with one block a stage.
     default_init: convolutions as PyTorch makes them (BBN's official code), not He's normal.
     """
 
-    def __init__(self, depth: int = 18, final_relu: bool = True, default_init: bool = False) -> None:
+    def __init__(
+        self, depth: int = 18, final_relu: bool = True, default_init: bool = False, pretrained: bool = False
+    ) -> None:
         super().__init__()
         import timm  # slow to import, and only ImageNet needs it
 
         # torchvision's initialisation, as in LUCIR's official code, keeps the last BatchNorm's weight of a block at 1.
-        body: Any = timm.create_model(f"resnet{depth}", pretrained=False, num_classes=0, zero_init_last=False)
+        blocks: dict[str, Any] = {"layers": (1, 1, 1, 1)} if depth == 10 else {}
+        name = f"resnet{max(depth, 18)}"
+        body: Any = timm.create_model(name, pretrained=pretrained, num_classes=0, zero_init_last=False, **blocks)
         if not final_relu:
             setattr(body.layer4[-1], "act2" if depth < 50 else "act3", nn.Identity())
         if default_init:
@@ -137,6 +151,10 @@ class ImageNetResNet(nn.Module):
                     module.reset_parameters()
         self.body = body
         self.out_features = body.num_features
+
+    def maps(self, x: Tensor) -> Tensor:
+        """The map that pooling averages: [n, 3, h, w] -> [n, out_features, h / 32, w / 32]."""
+        return self.body.forward_features(x)
 
     def forward(self, x: Tensor) -> Tensor:
         return self.body(x)
@@ -148,11 +166,14 @@ BACKBONES: dict[str, Callable[[bool], nn.Module]] = {
     "resnet32-pad": lambda final_relu: resnet32("pad", final_relu, "kaiming-in"),  # BBN, LDAM
     "resnet32-avgpool": lambda final_relu: resnet32("avgpool", final_relu, "glorot"),  # Class-Balanced Loss
     "resnet18": resnet18,
+    "resnet34": lambda final_relu: resnet34(),
+    "resnet10-imagenet": lambda final_relu: ImageNetResNet(10, final_relu),
     "resnet18-imagenet": lambda final_relu: ImageNetResNet(18, final_relu),
     "resnet50-imagenet": lambda final_relu: ImageNetResNet(50, final_relu),
     "resnet50-default": lambda final_relu: ImageNetResNet(50, final_relu, default_init=True),  # BBN
     "resnet101-imagenet": lambda final_relu: ImageNetResNet(101, final_relu),
     "resnet152-imagenet": lambda final_relu: ImageNetResNet(152, final_relu),
+    "resnet152-pretrained": lambda final_relu: ImageNetResNet(152, final_relu, pretrained=True),
 }
 
 

@@ -1,0 +1,128 @@
+"""Fusion (Algorithm 1): an augmented sample is drawn from a tail image's specific and a donor's generic locations.
+
+`fuse` makes one sample, vector by vector. Training needs their mean only: `shares` says how often each location was
+drawn, in shapes that do not depend on the masks, so that a step of many samples reads nothing back from the device.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from fsa.cam import class_activation_map, split
+from fsa.methods import FSA
+
+
+def quota(ratio: float, length: int) -> int:
+    """Class-specific vectors among `length`: round(ratio * length), at least one of each kind for 0 < ratio < 1.
+
+    Raises ValueError on a ratio outside [0, 1] or a length that has no room for both kinds.
+    """
+    if not 0 <= ratio <= 1:
+        raise ValueError(f"the share of class-specific vectors must lie in [0, 1], got {ratio:g}")
+    mixed = 0 < ratio < 1
+    if length < 1 + mixed:
+        raise ValueError(f"a fused sample of length {length} has no room for a ratio of {ratio:g}")
+    count = round(ratio * length)
+    return min(max(count, 1), length - 1) if mixed else count
+
+
+def fuse(specific: Tensor, generic: Tensor, length: int, ratio: float, generator: torch.Generator) -> Tensor:
+    """`length` vectors drawn with replacement, `quota` of them from `specific`, the rest from `generic`: [c, length].
+
+    specific [c, m] and generic [c, q] hold a tail image's and its donor's vectors where their masks let them. Where
+    one side is empty all come from the other. Raises ValueError where both are, and as `quota`.
+    """
+    count = quota(ratio, length)
+    m, q = specific.shape[1], generic.shape[1]
+    if not m and not q:
+        raise ValueError("neither a class-specific nor a class-generic vector to draw from")
+    count = 0 if not m else length if not q else count
+    drawn = [
+        torch.randint(size, (n,), generator=generator, device=generator.device).to(side.device)
+        for side, size, n in ((specific, m, count), (generic, q, length - count))
+        if n
+    ]
+    sides = [side for side, n in ((specific, count), (generic, length - count)) if n]
+    return torch.cat([side[:, places] for side, places in zip(sides, drawn, strict=True)], dim=1)
+
+
+def pick(mask: Tensor, uniform: Tensor) -> Tensor:
+    """A location where `mask` [n, l] holds for each of the numbers in [0, 1) of `uniform` [n, k]: int64 [n, k].
+
+    With replacement, every allowed location alike. A row without any gives location 0.
+    """
+    allowed_first = (~mask).to(torch.uint8).argsort(dim=1, stable=True)
+    count = mask.sum(dim=1, keepdim=True)
+    places = torch.minimum((uniform * count).long(), (count - 1).clamp(min=0))
+    return allowed_first.gather(1, places)
+
+
+def quotas(ratio: Tensor, specific: Tensor, generic: Tensor) -> Tensor:
+    """`quota` of each sample, int64 [n]: ratio [n], masks [n, l]; a side that is empty gives all to the other."""
+    length = specific.shape[1]
+    count = (ratio * length).round()
+    count = torch.where((ratio > 0) & (ratio < 1), count.clamp(1, length - 1), count)
+    count = torch.where(specific.any(dim=1), count, 0.0)
+    return torch.where(generic.any(dim=1), count, float(length)).long()
+
+
+def shares(specific: Tensor, generic: Tensor, ratio: Tensor, uniform: Tensor) -> tuple[Tensor, Tensor]:
+    """How large a share of each sample's vectors comes from each location of its tail image and of its donor.
+
+    Masks, uniform numbers and both results are [n, l], ratio [n]. The two shares of a sample sum to 1, and times l they
+    are whole numbers: how often a location was drawn.
+    """
+    length = specific.shape[1]
+    own = torch.arange(length, device=specific.device) < quotas(ratio, specific, generic).unsqueeze(1)
+    empty = torch.zeros(own.shape, device=own.device)
+    from_tail = empty.scatter_add(1, pick(specific, uniform), own.float() / length)
+    from_donor = empty.scatter_add(1, pick(generic, uniform), (~own).float() / length)
+    return from_tail, from_donor
+
+
+def pooled(feature_map: Tensor, share: Tensor) -> Tensor:
+    """The sum over locations of the map [n, c, h, w] times their shares [n, h * w]: fp32 [n, c]."""
+    return torch.bmm(feature_map.flatten(2).float(), share.unsqueeze(2)).squeeze(2)
+
+
+def augmented(
+    config: FSA, weight: Tensor, tail: Tensor, own: Tensor, donors: Tensor, theirs: Tensor, numbers: Tensor
+) -> Tensor:
+    """Algorithm 1: pooled features of `donors` augmented samples of every tail image. fp32 [t * donors, c].
+
+    tail [t, c, h, w] and its labels repeated, own [t * donors]; donors [t * donors, c, h, w] and their labels; weight
+    [k, c] of the classifier; numbers [t * donors, 1 + h * w] uniform in [0, 1): the ratio, then the locations.
+    """
+    ratio = numbers[:, 0] if config.ratio is None else torch.full_like(numbers[:, 0], config.ratio)
+    if config.fusion == "mixup":
+        first = tail.mean(dim=(2, 3)).repeat_interleave(config.donors, dim=0)
+        return ratio.unsqueeze(1) * first + (1 - ratio.unsqueeze(1)) * donors.mean(dim=(2, 3))
+    cams = class_activation_map(tail, weight, own[:: config.donors], config.scaling)
+    specific = split(cams, config.tau_specific, None)[0].flatten(1).repeat_interleave(config.donors, dim=0)
+    others = class_activation_map(donors, weight, theirs, config.scaling)
+    generic = split(others, None, config.tau_generic)[1].flatten(1)
+    from_tail, from_donor = shares(specific, generic, ratio, numbers[:, 1:])
+    drawn = torch.einsum("tcl,tdl->tdc", tail.flatten(2), from_tail.view(len(tail), config.donors, -1))
+    return drawn.flatten(0, 1) + pooled(donors, from_donor)
+
+
+def replaced(
+    tail: Tensor, specific: Tensor, donors: Tensor, generic: Tensor, numbers: Tensor, ratio: float | None
+) -> Tensor:
+    """Donors' maps [t * d, c, h, w] in which locations take class-specific vectors of their tail image [t, c, h, w].
+
+    First those that are not class-generic, then others at random up to the ratio (Sec. 5.4: the layout of the donor
+    stays). A tail image without a class-specific location leaves its donors as they are. specific [t, h, w], generic
+    [t * d, h, w]; numbers [t * d, 1 + 2 h w] uniform in [0, 1): the ratio where `ratio` is None, an order of the
+    locations, and what is drawn.
+    """
+    (n, channels), each = donors.shape[:2], len(donors) // len(tail)
+    share, keys, drawn = numbers.split([1, generic[0].numel(), generic[0].numel()], dim=1)
+    share = share[:, 0] if ratio is None else torch.full_like(share[:, 0], ratio)
+    own, theirs = specific.flatten(1).repeat_interleave(each, dim=0), generic.flatten(1)
+    count = torch.maximum(quotas(share, own, theirs), (~theirs).sum(dim=1)) * own.any(dim=1)
+    rank = torch.where(theirs, keys + 1, keys).argsort(dim=1).argsort(dim=1)
+    places = pick(own, drawn).unsqueeze(1).expand(n, channels, -1)
+    vectors = tail.flatten(2).repeat_interleave(each, dim=0).gather(2, places)
+    return torch.where((rank < count.unsqueeze(1)).unsqueeze(1), vectors, donors.flatten(2)).view(donors.shape)

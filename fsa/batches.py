@@ -1,0 +1,109 @@
+"""Which images make a batch of Phase II (Algorithm 1, and Sec. 4.3 for the batch as a whole)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from fsa.methods import FSA
+from fsa.splits import head_and_tail
+
+Sampler = Callable[[Tensor, torch.Generator], Tensor]
+
+
+def mean_scores(probabilities: Tensor, labels: Tensor, classes: int) -> Tensor:
+    """Mean classification score of every class [column] over the images of a true class [row]: fp32 [c, c].
+
+    probabilities [n, c] are softmax outputs, labels [n]; every class needs an image.
+    """
+    sums = torch.zeros(classes, classes, device=labels.device).index_add_(0, labels, probabilities.float())
+    return sums / torch.bincount(labels, minlength=classes).unsqueeze(1)
+
+
+def confusing_classes(scores: Tensor, classes: Tensor, pool: Tensor, count: int) -> Tensor:
+    """The `count` classes of `pool` with which each of `classes` is most confused: int64 [len(classes), k].
+
+    scores [c, c] are `mean_scores`, of which a class's own row is read; the most confusing comes first. No class is its
+    own; k falls short of `count` where `pool` has fewer others. Raises ValueError where it has none.
+    """
+    rows = torch.full((len(classes), len(scores)), -torch.inf)
+    rows[:, pool] = scores[classes][:, pool]
+    rows[torch.arange(len(classes)), classes] = -torch.inf
+    most = min(count, int(rows.isfinite().sum(dim=1).min()))
+    if most < 1:
+        raise ValueError(f"no other class to take features from among {len(pool)}")
+    return rows.topk(most, dim=1).indices
+
+
+class Shelf:
+    """Image indices by class, to draw from: `labels` [n] of the images `indices` [n], on the CPU."""
+
+    def __init__(self, labels: Tensor, indices: Tensor) -> None:
+        self.indices = indices[labels.argsort(stable=True)]
+        self.counts = labels.bincount()
+        self.firsts = self.counts.cumsum(0) - self.counts
+
+    def of(self, classes: Tensor, generator: torch.Generator) -> Tensor:
+        """An image of each of `classes`, any shape, with replacement."""
+        places = torch.rand(classes.shape, generator=generator, dtype=torch.float64) * self.counts[classes]
+        return self.indices[self.firsts[classes] + places.long()]
+
+    def draw(self, pool: Tensor, count: int, by: str, generator: torch.Generator) -> Tensor:
+        """`count` images of the classes in `pool`, with replacement: every image alike, or every class."""
+        weights = torch.ones(len(pool)) if by == "classes" else self.counts[pool].double()
+        return self.of(pool[torch.multinomial(weights, count, replacement=True, generator=generator)], generator)
+
+
+def head_tail_sampler(
+    config: FSA,
+    labels: Tensor,
+    counts: np.ndarray,
+    scores: Tensor,
+    fixed: Callable[[], torch.Generator] | None = None,
+) -> Sampler:
+    """A `Stage.sampler` of `config.steps` batches: N_t tail images, N_a donors of each in turn, N_t (1 + N_a) of the
+    head.
+
+    labels [n] of the whole training set, counts [c] of the images in use, scores [c, c] as `mean_scores`. With as many
+    donors as confusing classes each class gives one, else each donor's class is drawn. fixed: makes the generator that
+    tail images and donors are drawn with, the same every epoch. ValueError without a tail.
+    """
+    labels, scores = labels.cpu(), scores.cpu()
+    head, tail = (torch.from_numpy(ids) for ids in head_and_tail(counts, config.share))
+    if not len(tail):
+        raise ValueError(f"{len(head)} classes hold less than {config.share:g} of the images: there is no tail")
+    pool = head if config.pool == "head" else torch.arange(len(counts))
+    found = confusing_classes(scores, tail, pool, config.confusing)
+    donors_from = torch.zeros(len(counts), found.shape[1], dtype=torch.long).index_copy_(0, tail, found)
+
+    def order(indices: Tensor, generator: torch.Generator) -> Tensor:
+        shelf, rows = Shelf(labels[indices.cpu()], indices.cpu()), config.steps * config.tail
+        own = fixed() if fixed else generator
+        real = shelf.draw(tail, rows, config.tail_draw, own)
+        other = shelf.draw(head, rows * (1 + config.donors), config.head_draw, generator)
+        if config.donor_classes == "random":
+            classes = head[torch.randint(len(head), (rows, config.donors), generator=own)]
+        elif config.donors == donors_from.shape[1]:
+            classes = donors_from[labels[real]]
+        else:
+            chosen = torch.randint(donors_from.shape[1], (rows, config.donors), generator=own)
+            classes = donors_from[labels[real]].gather(1, chosen)
+        parts = real, shelf.of(classes, own), other
+        return torch.cat([part.view(config.steps, -1) for part in parts], dim=1).flatten().to(indices.device)
+
+    return order
+
+
+def plain_sampler(config: FSA, labels: Tensor, batch: int) -> Sampler:
+    """A `Stage.sampler` of `config.steps` batches of `batch` images: every image alike (natural), or every class."""
+    labels = labels.cpu()
+    by = "classes" if config.batch == "balanced" else "images"
+
+    def order(indices: Tensor, generator: torch.Generator) -> Tensor:
+        own = labels[indices.cpu()]
+        return Shelf(own, indices.cpu()).draw(own.unique(), config.steps * batch, by, generator).to(indices.device)
+
+    return order

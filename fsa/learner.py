@@ -1,0 +1,260 @@
+"""Phase II as a learner, and the pass over Phase I's images that caches their maps for it. Loops are `common`'s."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from common.errors import RunFailed
+from common.heads import LinearHead
+from common.imbalance import Rebalance
+from common.incremental import Context, Learner, Net, Phase, extract, frozen_copy
+from common.rebalance import RebalanceLearner
+from common.resnet import backbone
+from common.training import Stage
+from fsa.augment import augmented, replaced
+from fsa.batches import head_tail_sampler, mean_scores, plain_sampler
+from fsa.cam import class_activation_map, normalise, split
+from fsa.maps import Maps, Pool, halves
+from fsa.methods import FSA, Earlier, Survey, Views
+from fsa.survey import SurveyLearner
+
+
+class Draws:
+    """Random numbers of an epoch's steps, set before it; the place moves on the device, where a captured step reads."""
+
+    def __init__(self, steps: int, samples: int, numbers: int, device: torch.device) -> None:
+        self.values = torch.zeros(steps, samples, numbers, device=device)
+        self.place = torch.zeros(1, dtype=torch.long, device=device)
+
+    def begin(self, generator: torch.Generator) -> None:
+        """Uniform numbers for the steps to come."""
+        self.values.copy_(torch.rand(self.values.shape, generator=generator))
+        self.place.zero_()
+
+    def next(self) -> Tensor:
+        """This step's numbers [samples, numbers]."""
+        values = self.values.index_select(0, self.place)[0]
+        self.place.add_(1)
+        return values
+
+
+def class_scores(net: Net, context: Context, indices: Tensor) -> Tensor:
+    """`mean_scores` of un-augmented training images, in eval mode (Sec. 4.2)."""
+    probabilities = net.head(extract(net, context.train, indices)).softmax(dim=1).detach()
+    return mean_scores(probabilities, context.train.labels[indices], probabilities.shape[1])
+
+
+class FSALearner(Learner):
+    """Phase II: every layer before pooling stays as Phase I left it, in eval mode; the classifier is tuned."""
+
+    config: Any  # an FSA
+    net: Any
+
+    @property
+    def fsa(self) -> FSA:
+        return self.config
+
+    @property
+    def cached(self) -> bool:
+        """Whether maps are drawn from the Views that this run starts from, not from images."""
+        start = self.context.run.start
+        return start is not None and isinstance(start.method, Views)
+
+    def build(self, classes: int) -> None:
+        super().build(classes)
+        if self.cached:
+            self.net = Net(Pool(), self.net.head, self.context.device)
+
+    def start_from(self, state: dict[str, Tensor]) -> None:
+        if not self.cached:
+            super().start_from(state)
+            return
+        context, device = self.context, self.context.device.torch
+        self.net.load_state_dict({k: v for k, v in state.items() if k.startswith("head.")})
+        indices = context.of_classes(0, len(self.net.head.weight))
+        context.train = Maps(state["maps"].to(device), context.train.labels, indices)
+        everything = torch.arange(len(context.test.labels), device=device)
+        context.test = Maps(state["test"].to(device)[:, None, :, None, None], context.test.labels, everything)
+        self.scores = state["scores"]
+
+    def begin_phase(self, phase: Phase) -> None:
+        """What Phase I decides for good: the activation maps' weights and which classes are confused."""
+        indices = self.context.of_classes(0, phase.seen)
+        self.weight = self.net.head.weight.detach().clone()
+        if not self.cached:
+            self.scores = class_scores(self.net, self.context, indices)
+        self.net.eval()
+        with torch.no_grad():
+            one = self.maps(next(iter(self.context.train.plain(indices[:1]))))
+        samples, locations = self.fsa.tail * self.fsa.donors, one.shape[2] * one.shape[3]
+        if locations < 2:
+            raise RunFailed(f"{self.context.run.network} pools a single location here, which has no parts to augment")
+        self.draws = Draws(self.fsa.steps, samples, 1 + locations, self.context.device.torch)
+
+    def stages(self, phase: Phase) -> Iterator[Stage]:
+        for main in super().stages(phase):
+            main.parameters, main.set_mode = self.net.head.parameters(), self.net.eval
+            self.sample(main)
+            yield main
+
+    def sample(self, stage: Stage) -> None:
+        """Give a stage Phase II's batches. Raises RunFailed where they do not fit the schedule or the cache."""
+        c, labels, size = self.fsa, self.context.train.labels, stage.schedule.batch
+        if c.batch != "head-tail":
+            stage.sampler = plain_sampler(c, labels, size)
+            return
+        if size != c.images:
+            raise RunFailed(f"a batch of {c.tail} tail images with {c.donors} donors each is {c.images}, not {size}")
+        train = self.context.train
+        if c.offline and not (isinstance(train, Maps) and train.images.shape[1] == 1):
+            raise RunFailed("features fused once need maps of one cached view of each image")
+        fixed = (lambda: self.context.generator("tail and donors")) if c.offline else None
+        try:
+            stage.sampler = head_tail_sampler(c, labels, self.context.counts, self.scores, fixed)
+        except ValueError as error:
+            raise RunFailed(str(error)) from None
+        if c.donors:
+            stage.on_epoch = lambda epoch: self.draws.begin(self.context.generator("fusion", 0 if c.offline else epoch))
+
+    @property
+    def cam_weight(self) -> Tensor:
+        """The classifier that makes the activation maps, [c, d]."""
+        return self.weight if self.fsa.cam_weights == "phase1" else self.net.head.weight.detach()
+
+    def maps(self, images: Tensor) -> Tensor:
+        """The maps that pooling averages, fp32 [n, c, h, w]."""
+        with self.context.device.autocast():
+            return self.net.backbone.maps(images).float()
+
+    def loss(self, images: Tensor, labels: Tensor) -> Tensor:
+        """Cross-entropy over real and augmented features, each augmented one labelled as its tail image."""
+        with torch.no_grad():
+            features, labels = self.features(self.maps(images), labels)
+        return F.cross_entropy(self.net.head(features), labels)
+
+    def features(self, maps: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+        """A batch as the classifier gets it: donors' maps become augmented features with their tail images' labels."""
+        c = self.fsa
+        if c.batch != "head-tail" or not c.donors:
+            return maps.mean(dim=(2, 3)), labels
+        (real, donors, _), (own, theirs, other) = (part.split(sizes(c)) for part in (maps, labels))
+        own = own.repeat_interleave(c.donors)
+        numbers = self.draws.next()
+        fused = augmented(c, self.cam_weight, real, own, donors, theirs, numbers)
+        means = maps.mean(dim=(2, 3))
+        return means.index_copy(0, donor_rows(c, maps.device), fused), torch.cat([labels[: c.tail], own, other])
+
+
+def sizes(config: FSA) -> list[int]:
+    """Tail images, donors and head images of a batch."""
+    return [config.tail, config.tail * config.donors, config.tail * (1 + config.donors)]
+
+
+def donor_rows(config: FSA, device: torch.device) -> Tensor:
+    """Where in a batch the donors are."""
+    return torch.arange(config.tail, config.tail * (1 + config.donors), device=device)
+
+
+class EarlierLearner(FSALearner):
+    """Fig. 9: augmentation after an earlier block. Later blocks are tuned too, their BatchNorm in eval mode."""
+
+    config: Any  # an Earlier
+
+    @property
+    def fsa(self) -> FSA:
+        return self.config.fsa
+
+    def begin_phase(self, phase: Phase) -> None:
+        """The activation maps stay those of Phase I's last map, enlarged to the block's."""
+        self.front, self.back = halves(self.net.backbone, self.config.behind)
+        self.last = frozen_copy(self.back)
+        super().begin_phase(phase)
+        device, images = self.context.device, self.context.train
+        with torch.no_grad(), device.autocast():
+            size = self.front(next(iter(images.plain(self.context.of_classes(0, 1)[:1])))).shape[2:]
+        numbers = 1 + 2 * size.numel()
+        self.draws = Draws(self.fsa.steps, self.fsa.tail * self.fsa.donors, numbers, device.torch)
+
+    def stages(self, phase: Phase) -> Iterator[Stage]:
+        for main in super().stages(phase):
+            main.parameters = [*self.back.parameters(), *self.net.head.parameters()]
+            yield main
+
+    def loss(self, images: Tensor, labels: Tensor) -> Tensor:
+        maps, labels = self.mixed(images, labels)
+        with self.context.device.autocast():
+            features = self.back(maps).mean(dim=(2, 3))
+        return F.cross_entropy(self.net.head(features.float()), labels)
+
+    def mixed(self, images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+        """The batch's maps after the block, donors' mixed with their tail images', and the labels of both."""
+        c = self.fsa
+        with torch.no_grad():
+            with self.context.device.autocast():
+                maps = self.front(images)
+                last = self.last(maps)
+            cams = class_activation_map(last, self.cam_weight, labels, c.scaling)
+            cams = normalise(F.interpolate(cams.unsqueeze(1), maps.shape[2:], mode="bilinear").squeeze(1), c.scaling)
+            specific, generic = split(cams, c.tau_specific, c.tau_generic)
+            (tail, donors, head), (own, _, other) = (part.split(sizes(c)) for part in (maps, labels))
+            mine, theirs = specific[: c.tail], generic.split(sizes(c))[1]
+            mixed = replaced(tail, mine, donors, theirs, self.draws.next(), c.ratio)
+            return torch.cat([tail, mixed, head]), torch.cat([own, own.repeat_interleave(c.donors), other])
+
+
+class ViewsLearner(Learner):
+    """Nothing is trained: maps of augmented views of every image, class scores and test features become the state."""
+
+    config: Views
+    net: Any
+    source: Any
+
+    def build(self, classes: int) -> None:
+        context, run = self.context, self.context.run
+        body: Any = backbone(run.network, seed=run.seed)
+        head = LinearHead(body.out_features, classes, context.generator("head", 0))
+        self.source, self.net = (Net(part, head, context.device) for part in (body, Pool()))
+        device = context.device
+        indices = context.of_classes(0, classes)
+        shape = self.maps(next(iter(context.train.plain(indices[:1])))).shape[1:]
+        # What autocast computes is bf16 already; half precision where it is fp32.
+        kind = torch.bfloat16 if device.precision == "bf16" else torch.half
+        maps = torch.zeros(len(indices), self.config.views, *shape, dtype=kind, device=device.torch)
+        self.net.register_buffer("maps", maps)
+        self.net.register_buffer("test", torch.zeros(len(context.test.labels), shape[0], device=device.torch))
+        self.net.register_buffer("scores", torch.zeros(classes, classes, device=device.torch))
+
+    def maps(self, images: Tensor) -> Tensor:
+        self.source.eval()
+        with torch.no_grad(), self.context.device.autocast():
+            return self.source.backbone.maps(images)
+
+    def start_from(self, state: dict[str, Tensor]) -> None:
+        self.source.load_state_dict(state)
+
+    def begin_phase(self, phase: Phase) -> None:
+        context, kept = self.context, self.net.maps
+        indices = context.of_classes(0, phase.seen)
+        for view in range(self.config.views):
+            done = 0
+            for images, _ in context.train.epoch(indices, 128, context.generator("view", view)):
+                kept[done : done + len(images), view] = self.maps(images)
+                done += len(images)
+        everything = torch.arange(len(context.test.labels), device=indices.device)
+        self.net.test.copy_(extract(self.source, context.test, everything))
+        self.net.scores.copy_(class_scores(self.source, context, indices))
+        context.test = Maps(self.net.test[:, None, :, None, None], context.test.labels, everything)
+
+
+LEARNERS: dict[type, type[Learner]] = {
+    FSA: FSALearner,
+    Earlier: EarlierLearner,
+    Views: ViewsLearner,
+    Survey: SurveyLearner,
+    Rebalance: RebalanceLearner,
+}

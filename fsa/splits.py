@@ -1,0 +1,31 @@
+"""Head and tail classes (Sec. 4.2): the largest classes that hold a given share of all images are the head."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+
+def head_classes(counts: Sequence[int] | np.ndarray, share: float = 0.9) -> int:
+    """The smallest h such that the h largest classes hold at least `share` of all images (h_r of Sec. 4.2).
+
+    counts [C]: training images of every class, in any order. Raises ValueError on a share outside (0, 1] or a class
+    without images.
+    """
+    counts = np.sort(np.asarray(counts, dtype=np.int64))[::-1]
+    if not 0 < share <= 1:
+        raise ValueError(f"the head's share of the images must lie in (0, 1], got {share:g}")
+    if not counts.size or counts[-1] < 1:
+        raise ValueError("every class needs at least one image to be head or tail")
+    return int(np.argmax(counts.cumsum() / counts.sum() >= share)) + 1
+
+
+def head_and_tail(counts: Sequence[int] | np.ndarray, share: float = 0.9) -> tuple[np.ndarray, np.ndarray]:
+    """Class ids of the head, largest first, and of the tail; of equal classes the earlier is the larger. int64.
+
+    Raises ValueError as `head_classes`.
+    """
+    order = np.argsort(-np.asarray(counts, dtype=np.int64), kind="stable")
+    first = head_classes(counts, share)
+    return order[:first], order[first:]
