@@ -18,9 +18,10 @@ from common.figures import Figure, Published
 from common.runs import Run
 from common.store import Result, Store
 
-PAPERS = ("lucir", "class_balanced")
+PAPERS = ("lucir", "der", "class_balanced")
 IMAGES_PER_SECOND = {
     "resnet8-half": 3500.0,
+    "resnet18": 25.0,
     "resnet32": 300.0,
     "resnet32-pad": 300.0,
     "resnet32-avgpool": 300.0,
@@ -34,6 +35,7 @@ IMAGES_PER_SECOND = {
 PER_CLASS = {
     "imagenet": 1300,
     "imagenet-subset": 1300,
+    "imagenet-100": 1300,
     "cifar10": 5000,
     "cifar20": 2500,
     **{name: images / classes for name, (classes, images) in lists.PUBLISHED.items()},

@@ -1,0 +1,296 @@
+"""The Runs behind each figure, per preset: experiments are data. No torch."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+from common.datasets import DataSpec
+from common.errors import InputError
+from common.runs import IMAGENET_INPUTS, Inputs, Protocol, Run, Schedule, repeated
+from der import schedule as recipes
+from der.methods import BIAS, DER, WA, BiC
+from lucir.methods import LUCIR, ICaRL
+
+INPUTS = Inputs((0.5071, 0.4867, 0.4408), (0.2675, 0.2565, 0.2761), brightness=63 / 255)  # official code
+QUICK = Schedule(epochs=8, lr=0.1, milestones=(5, 7), batch=32, weight_decay=5e-4, warmup=1)
+QUICK_BASE = replace(QUICK, milestones=(4, 6), warmup=0)
+
+
+@dataclass(frozen=True)
+class Setting:
+    """One data set with the paper's protocols and schedules on it, and the repeats asked for."""
+
+    preset: str
+    data: DataSpec
+    classes: int
+    network: str
+    """Of the protocols without a base (B0)."""
+    base_network: str
+    """Of the protocols with half of the classes as base (B50)."""
+    small_network: str
+    """Of the appendix's table with a smaller extractor."""
+    schedule: Schedule
+    base_schedule: Schedule
+    """Of the base classes of B50."""
+    finetune: Schedule
+    temperature: float
+    bias: Schedule
+    b0: tuple[int, ...]
+    """Numbers of steps of the protocols without a base."""
+    b50: tuple[int, ...]
+    """Numbers of steps after the base."""
+    total: int
+    """Exemplars in all (B0)."""
+    per_class: int
+    """Exemplars a class (B50)."""
+    sparsity: float
+    """lambda_s"""
+    sparsities: tuple[float, ...]
+    """lambda_s of the accuracy-against-parameters figure."""
+    auxiliaries: tuple[float, ...]
+    """lambda_a of the sensitivity figure."""
+    inputs: Inputs
+    mask_rate: float = 1.0
+    repeats: tuple[tuple[str, int], ...] = ()
+    """(class order, seed) of each repeat."""
+
+    @property
+    def full_schedule(self) -> bool:
+        """Whether results can be held against the published ones: real data at the paper's schedule."""
+        return self.preset != "quick" and self.schedule in (recipes.CIFAR, recipes.IMAGENET)
+
+    @property
+    def steps(self) -> int:
+        """The number of steps that most figures are about: 10, or the most a small data set has."""
+        return 10 if 10 in self.b0 else max(self.b0)
+
+    def der(self, **changes: Any) -> DER:
+        """DER w/o P in this setting, or a variant of it."""
+        return replace(DER(finetune=self.finetune, temperature=self.temperature), **changes)
+
+    def masked(self, **changes: Any) -> DER:
+        """DER with masks and pruning."""
+        return self.der(**{"sparsity": self.sparsity, "mask_rate": self.mask_rate} | changes)
+
+    def run(self, method: Any, protocol: Protocol, network: str, schedule: Schedule | None = None) -> list[Run]:
+        """One Run per repeat."""
+        run = Run("der", method, self.data, protocol, schedule or self.schedule, network, inputs=self.inputs)
+        return [replace(run, order=order, seed=seed) for order, seed in self.repeats]
+
+    def b0_runs(self, method: Any, steps: int, network: str = "") -> list[Run]:
+        """No base: all classes in `steps` equal steps, a fixed memory in all."""
+        size = self.classes // steps
+        protocol = Protocol(self.classes, size, size, None, self.total, rounding="down")
+        return self.run(method, protocol, network or self.network)
+
+    def b50_runs(self, method: Any, steps: int) -> list[Run]:
+        """Half of the classes as base, the rest in `steps` steps; DER goes on from a base model of its own schedule."""
+        base = self.classes // 2
+        protocol = Protocol(self.classes, base, (self.classes - base) // steps, self.per_class)
+        runs = self.run(method, protocol, self.base_network)
+        if not isinstance(method, DER):
+            return runs
+        alone = Protocol(base, base, 0, exemplars_per_class=0)
+        first = replace(method, finetune=None, aux=DER.aux)  # what the base does not depend on
+        starts = self.run(first, alone, self.base_network, self.base_schedule)
+        return [replace(run, start=start) for run, start in zip(runs, starts, strict=True)]
+
+    def random_runs(self, steps: int, network: str = "") -> list[Run]:
+        """The control: random channels, as many as the Runs with learned masks kept."""
+        learned = self.b0_runs(self.masked(), steps, network)
+        control = self.b0_runs(self.masked(channels="random"), steps, network)
+        return [replace(run, start=start) for run, start in zip(control, learned, strict=True)]
+
+
+CIFAR = Setting(
+    "cifar",
+    DataSpec("cifar100"),
+    classes=100,
+    network="resnet18",
+    base_network="resnet18",
+    small_network="resnet32",
+    schedule=recipes.CIFAR,
+    base_schedule=recipes.CIFAR_BASE,
+    finetune=recipes.CLASSIFIER,
+    temperature=5.0,
+    bias=BIAS,
+    b0=(5, 10, 20, 50),
+    b50=(2, 5, 10),
+    total=2000,
+    per_class=20,
+    sparsity=0.5,
+    sparsities=(0.25, 0.5, 1.0, 2.0),
+    auxiliaries=(0.0, 0.25, 0.5, 1.0, 2.0),
+    inputs=INPUTS,
+)
+IMAGENET = replace(
+    CIFAR,
+    preset="imagenet",
+    data=DataSpec("imagenet-100"),
+    network="resnet18-preact",
+    base_network="resnet18-pool",
+    schedule=recipes.IMAGENET,
+    base_schedule=recipes.IMAGENET_BASE,
+    finetune=recipes.IMAGENET_CLASSIFIER,
+    temperature=1.0,
+    b0=(10,),
+    b50=(10,),
+    inputs=IMAGENET_INPUTS,
+)
+SETTINGS: dict[str, tuple[Setting, ...]] = {
+    "quick": (
+        replace(
+            CIFAR,
+            preset="quick",
+            data=DataSpec("glyphs", classes=20, per_class=100, test_per_class=25),
+            classes=20,
+            network="resnet8-half",
+            base_network="resnet8-half",
+            small_network="resnet8-half",
+            schedule=QUICK,
+            base_schedule=QUICK_BASE,
+            finetune=replace(recipes.CLASSIFIER, epochs=10, milestones=(5,), batch=32),
+            bias=replace(BIAS, epochs=10, milestones=(5,), batch=32),
+            b0=(5, 10),
+            b50=(2, 5),
+            total=200,
+            per_class=10,
+            sparsities=(0.1, 0.5, 2.0),
+            auxiliaries=(0.0, 1.0, 4.0),
+            mask_rate=30.0,
+        ),
+    ),
+    "cifar": (CIFAR,),
+    "imagenet": (IMAGENET, replace(IMAGENET, data=DataSpec("imagenet"), classes=1000, total=20000, b50=())),
+}
+SEED = 1993
+ORDERS = {"quick": ("1993",), "cifar": ("O1", "O2", "O3"), "imagenet": ("1993",)}
+"""Class orders by default, each with seed 1993: the paper's three on CIFAR-100, one on ImageNet."""
+
+
+def settings(
+    preset: str, seeds: Sequence[int] | None, orders: Sequence[str] | None, epochs_scale: float
+) -> tuple[Setting, ...]:
+    """The settings of a preset. Seeds without `orders` also choose the class order; `orders` alone have seed 1993.
+
+    A shortened schedule keeps the 30 epochs of the classifier stage and of bias correction, which begin afresh. Its
+    masks have a learning rate of their own, larger by as much as it is shorter (see README.md).
+    Raises InputError on an unknown preset or a scale that is not positive.
+    """
+    if preset not in SETTINGS:
+        raise InputError(f"unknown preset {preset!r}; choose one of {', '.join(SETTINGS)}")
+    if not 0 < epochs_scale <= 1000:
+        raise InputError(f"--epochs-scale must be positive, and at most 1000, got {epochs_scale:g}")
+    repeats = repeated(seeds or (SEED,), orders if orders or seeds else ORDERS[preset])
+    return tuple(
+        replace(
+            s,
+            repeats=repeats,
+            schedule=s.schedule.scaled(epochs_scale),
+            base_schedule=s.base_schedule.scaled(epochs_scale),
+            mask_rate=s.mask_rate / min(epochs_scale, 1.0) if s.preset != "quick" else s.mask_rate,
+        )
+        for s in SETTINGS[preset]
+    )
+
+
+Runs = Mapping[str, list[Run]]
+MASKED, UNPRUNED = "DER", "DER w/o P"
+
+
+def methods(s: Setting) -> dict[str, Any]:
+    """The rows of Tables 1 and 2 that are run here, by the paper's names."""
+    return {
+        "iCaRL": ICaRL(nme_flip="none"),
+        "UCIR": LUCIR(nme_flip="none"),
+        "BiC": BiC(bias=s.bias),
+        "WA": WA(),
+        UNPRUNED: s.der(),
+        MASKED: s.masked(),
+    }
+
+
+def both(s: Setting, steps: int, base: bool = False) -> Runs:
+    """DER without pruning and with masks."""
+    make = s.b50_runs if base else s.b0_runs
+    return {UNPRUNED: make(s.der(), steps), MASKED: make(s.masked(), steps)}
+
+
+def table1(s: Setting) -> Runs:
+    """Every method over every number of steps, no base."""
+    return {f"{name} {n}": s.b0_runs(method, n) for n in s.b0 for name, method in methods(s).items()}
+
+
+def table2(s: Setting) -> Runs:
+    """Every method over every number of steps after the base."""
+    return {f"{name} {n}": s.b50_runs(method, n) for n in s.b50 for name, method in methods(s).items()}
+
+
+def all_of(s: Setting, steps: int, base: bool = False) -> Runs:
+    """Every method over one number of steps: a figure of curves."""
+    make = s.b50_runs if base else s.b0_runs
+    return {name: make(method, steps) for name, method in methods(s).items()}
+
+
+def ablation(s: Setting) -> Runs:
+    """The single network, expansion, the auxiliary loss, then masks."""
+    return {
+        "baseline (no E.R., no Aux)": s.b0_runs(s.der(expand=False, aux=0.0), s.steps),
+        "+ E.R.": s.b0_runs(s.der(aux=0.0), s.steps),
+        "+ E.R. + Aux": s.b0_runs(s.der(), s.steps),
+        "+ E.R. + Aux + masks": s.b0_runs(s.masked(), s.steps),
+    }
+
+
+def sparsities(s: Setting) -> Runs:
+    """lambda_s from little to much, and no masks."""
+    masked = {f"DER {weight:g}": s.b0_runs(s.masked(sparsity=weight), s.steps) for weight in s.sparsities}
+    return {UNPRUNED: s.b0_runs(s.der(), s.steps), **masked}
+
+
+def baselines(s: Setting) -> Runs:
+    """The other methods, drawn beside the sweep where they are finished."""
+    return {name: s.b0_runs(m, s.steps) for name, m in methods(s).items() if name not in (UNPRUNED, MASKED)}
+
+
+def sensitivity(s: Setting) -> Runs:
+    """lambda_a without pruning, lambda_s with masks."""
+    auxiliary = {f"aux {weight:g}": s.b0_runs(s.der(aux=weight), s.steps) for weight in s.auxiliaries}
+    return {**auxiliary, **{name: runs for name, runs in sparsities(s).items() if name != UNPRUNED}}
+
+
+def transfer(s: Setting) -> Runs:
+    """With a probe of the representation: DER without and with pruning, from a random F_t, and the single network."""
+    return {
+        UNPRUNED: s.b0_runs(s.der(probe=True), s.steps),
+        MASKED: s.b0_runs(s.masked(probe=True), s.steps),
+        "random F_t": s.b0_runs(s.der(init="random", probe=True), s.steps),
+        "single network": s.b0_runs(s.der(expand=False, aux=0.0, probe=True), s.steps),
+    }
+
+
+def small(s: Setting) -> Runs:
+    """The appendix's ResNet-32, 10 steps."""
+    chosen = {name: m for name, m in methods(s).items() if name in ("iCaRL", UNPRUNED, MASKED)}
+    return {name: s.b0_runs(m, s.steps, s.small_network) for name, m in chosen.items()}
+
+
+def masks(s: Setting) -> Runs:
+    """Learned masks, random channels of equal number, no masks; the small extractor."""
+    n, network = s.steps, s.small_network
+    return {
+        UNPRUNED: s.b0_runs(s.der(), n, network),
+        MASKED: s.b0_runs(s.masked(), n, network),
+        "random channels": s.random_runs(n, network),
+    }
+
+
+def bound(s: Setting) -> Runs:
+    """Joint training from scratch on the classes of each step, without and with a base; DER's recipe, one extractor."""
+    counts = {s.classes // n * (i + 1) for n in s.b0 for i in range(n)}
+    half = s.classes // 2
+    counts |= {half + (s.classes - half) // n * i for n in s.b50 for i in range(n + 1)}
+    method = s.der(finetune=None)
+    return {str(n): s.run(method, Protocol(n, n, 0, 0), s.network) for n in sorted(counts)}
