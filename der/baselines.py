@@ -146,7 +146,7 @@ class BiCLearner(DistilledLearner):
 
     def summary(self, phase: Phase) -> dict[str, Any]:
         head = self.net.head
-        return super().summary(phase) | {"alpha": round(float(head.alpha), 5), "beta": round(float(head.beta), 5)}
+        return super().summary(phase) | {"alpha": round(head.alpha.item(), 5), "beta": round(head.beta.item(), 5)}
 
 
 LEARNERS: dict[type, type[Learner]] = {WA: WALearner, BiC: BiCLearner, **LUCIR_LEARNERS}

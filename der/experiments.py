@@ -53,6 +53,8 @@ class Setting:
     """lambda_a of the sensitivity figure."""
     inputs: Inputs
     mask_rate: float = 1.0
+    probe: bool = False
+    """Whether DER's runs have the read-out of the transfer figure; where not, the figure has runs of its own."""
     repeats: tuple[tuple[str, int], ...] = ()
     """(class order, seed) of each repeat."""
 
@@ -68,7 +70,7 @@ class Setting:
 
     def der(self, **changes: Any) -> DER:
         """DER w/o P in this setting, or a variant of it."""
-        return replace(DER(finetune=self.finetune, temperature=self.temperature), **changes)
+        return replace(DER(finetune=self.finetune, temperature=self.temperature, probe=self.probe), **changes)
 
     def masked(self, **changes: Any) -> DER:
         """DER with masks and pruning."""
@@ -160,6 +162,7 @@ SETTINGS: dict[str, tuple[Setting, ...]] = {
             sparsities=(0.1, 0.5, 2.0),
             auxiliaries=(0.0, 1.0, 4.0),
             mask_rate=30.0,
+            probe=True,
         ),
     ),
     "cifar": (CIFAR,),
@@ -190,7 +193,7 @@ def settings(
             repeats=repeats,
             schedule=s.schedule.scaled(epochs_scale),
             base_schedule=s.base_schedule.scaled(epochs_scale),
-            mask_rate=s.mask_rate / min(epochs_scale, 1.0) if s.preset != "quick" else s.mask_rate,
+            mask_rate=round(s.mask_rate / min(epochs_scale, 1.0), 2) if s.preset != "quick" else s.mask_rate,
         )
         for s in SETTINGS[preset]
     )
@@ -285,6 +288,11 @@ def masks(s: Setting) -> Runs:
         MASKED: s.b0_runs(s.masked(), n, network),
         "random channels": s.random_runs(n, network),
     }
+
+
+def pruned(s: Setting) -> Runs:
+    """DER with masks alone."""
+    return {MASKED: s.b0_runs(s.masked(), s.steps)}
 
 
 def bound(s: Setting) -> Runs:
