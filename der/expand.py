@@ -112,6 +112,7 @@ class Expandable(nn.Module):
         """Only the last extractor and the classifiers take gradients."""
         for module in [*self.extractors[:-1], *([self.full] if self.full else [])]:
             module.requires_grad_(False)
+            module.zero_grad()  # of its own last step; frees the memory
         self.train(self.training)
 
     def replace_new(self, pruned: nn.Module, features: Tensor) -> None:
@@ -123,6 +124,7 @@ class Expandable(nn.Module):
         columns = torch.cat([torch.arange(before, device=features.device), before + features])
         self.full, self.extractors[-1] = self.new.body, pruned
         self.head.weight = nn.Parameter(self.head.weight.data[:, columns].clone())
+        self.place()
         self.freeze()
 
     def load_state_dict(self, state: Mapping[str, Any], strict: bool = True, assign: bool = False) -> Any:

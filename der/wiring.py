@@ -77,7 +77,9 @@ def narrow(body: nn.Module, kept: list[Tensor]) -> None:
         conv = body.get_submodule(name)
         weight = conv.weight.detach()[kept[writes]]  # type: ignore[operator]
         weight = weight if reads == IMAGE else weight[:, kept[reads]]
-        conv.weight = nn.Parameter(weight.clone())
+        conv.weight = nn.Parameter(
+            weight.contiguous()
+        )  # one layout, whether cut or loaded: the same kernels, the same bits
     for name, group in plan.norms:
         norm = body.get_submodule(name)
         norm.weight, norm.bias = (nn.Parameter(p.detach()[kept[group]].clone()) for p in (norm.weight, norm.bias))  # type: ignore[operator]

@@ -24,9 +24,9 @@ from common.launcher import Job
 from common.memory import ExemplarMemory, herd
 from common.resnet import CifarResNet
 from common.runs import Protocol, Run, Schedule
-from common.store import Store
+from common.store import Store, Workspace
 from common.training import Device, Stage
-from der.learner import LEARNERS, balanced, chosen
+from der.learner import LEARNERS, DERLearner, balanced, chosen
 from der.methods import DER, WA, BiC
 from der.model import MaskedResNet
 from der.wiring import wiring
@@ -168,8 +168,7 @@ def test_a_pruned_network_takes_the_masked_ones_place(make: MakeRun, tiny_data: 
     seen: list[int] = []
 
     def watch(learner: Any, phase: Phase, when: str) -> None:
-        if when == "before main":
-            learner.hooked = None
+        if when == "before main" and not phase.index:
             original = learner.net.replace_new
 
             def replaced(pruned: Any, features: Tensor) -> None:
@@ -179,7 +178,7 @@ def test_a_pruned_network_takes_the_masked_ones_place(make: MakeRun, tiny_data: 
                 original(pruned, features)
                 torch.testing.assert_close(learner.net.eval()(X), before, atol=1e-5, rtol=1e-5)
                 torch.testing.assert_close(learner.net.new(X), x[:, features], atol=1e-5, rtol=1e-5)
-                seen.append(phase.index)
+                seen.append(learner.phase.index)
 
             learner.net.replace_new = replaced
 
@@ -303,7 +302,7 @@ def test_both_heads_start_again_after_the_warm_up(make: MakeRun, tiny_data: Data
     resets: list[tuple[int, int]] = []
 
     def watch(learner: Any, phase: Phase, when: str) -> None:
-        if when != "before main":
+        if when != "before main" or phase.index:
             return
         original = learner.begin_epoch
 
@@ -317,7 +316,7 @@ def test_both_heads_start_again_after_the_warm_up(make: MakeRun, tiny_data: Data
             assert len(set(changed)) == 1 and [h.weight.data_ptr() for h in heads] == places
             assert all(equal(a, b) for a, b in zip(states(net), body, strict=True))
             if changed[0]:
-                resets.append((phase.index, epoch))
+                resets.append((learner.phase.index, epoch))
                 assert all(h.weight.abs().max() <= h.weight.shape[1] ** -0.5 for h in heads)
 
         learner.begin_epoch = begin
@@ -359,7 +358,7 @@ def test_the_classifier_stage_trains_the_classifier_alone(make: MakeRun, tiny_da
     labels = torch.tensor([0, 1, 2, 3, 4])
     torch.testing.assert_close(learner.classifier_loss(X, labels), F.cross_entropy(logits / 5, labels))
     start = learner.net.head.weight.detach().clone()
-    stage = list(learner.stages(learner.phase))[1]
+    stage = list(DERLearner.stages(learner, learner.phase))[1]
     stage.on_epoch(0)
     assert not torch.equal(learner.net.head.weight, start)
     again = learner.net.head.weight.detach().clone()
@@ -458,22 +457,27 @@ def test_every_stage_is_captured(
 def test_a_run_stopped_anywhere_ends_the_same(
     method: Any, make: MakeRun, tiny_data: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Interrupted after every epoch in turn, inside either stage: the same Result and weights, bit for bit."""
+    """Interrupted after every save in turn, inside either stage: the same Result and weights, bit for bit."""
     monkeypatch.setattr("common.store.SAVE_EVERY", 0.0)
     run = make(method, schedule=replace(SCHEDULE, epochs=2, milestones=(1,)))
     assert launcher.train(run, Job(tmp_path / "whole", None, "cpu", 1, 1)) == ""
     whole = Store(tmp_path / "whole").load(run.hash)
     job = Job(tmp_path / "parts", None, "cpu", 1, 1)
 
-    def stop(images: int) -> None:
+    save, stops = Workspace._save, 0
+
+    def save_and_stop(self: Workspace, *args: Any) -> None:
+        save(self, *args)
         raise KeyboardInterrupt
 
-    for _ in range(100):
+    monkeypatch.setattr(Workspace, "_save", save_and_stop)
+    while stops < 60:
         try:
-            assert launcher.train(run, job, stop) == ""
+            assert launcher.train(run, job) == ""
             break
         except KeyboardInterrupt:
-            continue
+            stops += 1
+    assert stops > 8
     parts = Store(tmp_path / "parts").load(run.hash)
     assert whole and parts and whole.values == parts.values
     weights = [(tmp_path / n / "runs" / run.hash / "checkpoint.safetensors").read_bytes() for n in ("whole", "parts")]
