@@ -38,7 +38,7 @@ def entry(
 def curve(steps: int, base: bool) -> Figure:
     """Accuracy after every step on CIFAR-100; the other methods are drawn where Tables 1 and 2 have run them."""
     id = f"curve_cifar100_{'b50' if base else 'b0'}_{steps}"
-    title = f"Curve: {'a base of 50 classes and' if base else 'no base,'} {steps} steps"
+    title = f"Curve: {'half of the classes as base' if base else 'no base'}, {steps} steps"
     quick = (2, 5) if base else (5, 10)
     return entry(
         id,

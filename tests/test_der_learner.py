@@ -453,6 +453,21 @@ def test_every_stage_is_captured(
         assert graph.values["summary"]["channels"] == eager.values["summary"]["channels"]
 
 
+def test_capture_survives_50_steps(make: MakeRun, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """B0 with 50 steps: the network grows in each, and no stage falls back to Python."""
+    monkeypatch.setattr(training, "capture_for", lambda images: record)
+    monkeypatch.setitem(resnet.BACKBONES, "tiny", lambda relu: CifarResNet((1,), 8, final_relu=relu, stem_stride=2))
+    rng = np.random.default_rng(0)
+    images, labels = rng.integers(0, 256, (100, 32, 32, 3), dtype=np.uint8), np.repeat(np.arange(50), 2)
+    dataset = Dataset("noise", images, labels, images, labels, tuple(map(str, range(50))), "0123456789abcdef")
+    protocol, schedule = Protocol(50, 1, 1, None, 14, rounding="down"), replace(SCHEDULE, epochs=2, batch=16)
+    run = make(replace(PLAIN, finetune=None), protocol=protocol, schedule=schedule)
+    with Store(tmp_path).open(run) as workspace:
+        incremental.run(run, dataset, LEARNERS[DER], workspace, CPU)
+    assert workspace.steps["captured"] == workspace.steps["eager"] <= 2 * 50
+    assert workspace.steps["graph"] >= 50
+
+
 @pytest.mark.parametrize("method", [PLAIN, MASKED, WA(), BiC(bias=FINETUNE)], ids=["plain", "masked", "WA", "BiC"])
 def test_a_run_stopped_anywhere_ends_the_same(
     method: Any, make: MakeRun, tiny_data: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
