@@ -297,35 +297,31 @@ def test_the_auxiliary_loss_reaches_the_new_extractor_alone(make: MakeRun, tiny_
 # Stages
 
 
-def test_both_heads_start_again_after_the_warm_up(make: MakeRun, tiny_data: Dataset, tmp_path: Path) -> None:
+def test_both_heads_start_again_after_the_warm_up(
+    make: MakeRun, tiny_data: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """In place, exactly once, within the bounds of a fresh linear layer; the extractor is untouched."""
     resets: list[tuple[int, int]] = []
+    original = DERLearner.begin_epoch
 
-    def watch(learner: Any, phase: Phase, when: str) -> None:
-        if when != "before main" or phase.index:
-            return
-        original = learner.begin_epoch
+    def begin(learner: Any, epoch: int) -> None:
+        net = learner.net
+        heads = [h for h in (net.head, net.aux) if h is not None]
+        before = [h.weight.detach().clone() for h in heads]
+        places, body = [h.weight.data_ptr() for h in heads], states(net)
+        original(learner, epoch)
+        changed = {not torch.equal(h.weight, b) for h, b in zip(heads, before, strict=True)}
+        assert len(changed) == 1 and [h.weight.data_ptr() for h in heads] == places
+        assert all(equal(a, b) for a, b in zip(states(net), body, strict=True))
+        if changed == {True}:
+            resets.append((learner.phase.index, epoch))
+            assert all(h.weight.abs().max() <= h.weight.shape[1] ** -0.5 for h in heads)
 
-        def begin(epoch: int) -> None:
-            net = learner.net
-            heads = [h for h in (net.head, net.aux) if h is not None]
-            before = [h.weight.detach().clone() for h in heads]
-            places, body = [h.weight.data_ptr() for h in heads], states(net)
-            original(epoch)
-            changed = [not torch.equal(h.weight, b) for h, b in zip(heads, before, strict=True)]
-            assert len(set(changed)) == 1 and [h.weight.data_ptr() for h in heads] == places
-            assert all(equal(a, b) for a, b in zip(states(net), body, strict=True))
-            if changed[0]:
-                resets.append((learner.phase.index, epoch))
-                assert all(h.weight.abs().max() <= h.weight.shape[1] ** -0.5 for h in heads)
-
-        learner.begin_epoch = begin
-
-    schedule = replace(SCHEDULE, warmup=2)
-    train(make(PLAIN, schedule=schedule), tiny_data, tmp_path / "a", watch)
+    monkeypatch.setattr(DERLearner, "begin_epoch", begin)
+    train(make(PLAIN, schedule=replace(SCHEDULE, warmup=2)), tiny_data, tmp_path / "a")
     assert resets == [(0, 2), (1, 2), (2, 2), (3, 2)]
     resets.clear()
-    train(make(replace(PLAIN, reset=False)), tiny_data, tmp_path / "b", watch)
+    train(make(replace(PLAIN, reset=False)), tiny_data, tmp_path / "b")
     assert not resets
 
 
