@@ -156,7 +156,7 @@ SETTINGS: dict[str, tuple[Setting, ...]] = {
             finetune=replace(recipes.CLASSIFIER, epochs=10, milestones=(5,), batch=32),
             temperature=1.0,  # at 5 the few steps of a small classifier stage end far from where they lead
             bias=replace(BIAS, epochs=10, milestones=(5,), batch=32),
-            b0=(5, 10),
+            b0=(2, 5),
             b50=(2, 5),
             total=200,
             per_class=10,
