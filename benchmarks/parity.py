@@ -5,7 +5,8 @@
 Cross-entropy on the first classes of LUCIR's protocol (its base phase): on the embedded glyphs, or on CIFAR-100 with
 --data. Ours runs as `fit()` does in any run (batched augmentation, channels_last, bf16 where it is native, on CUDA
 graphs); the conventional loop is that of `conventional.py` (Pillow, workers, fp32). Same images, network, schedule and
-initial weights. Prints both means, their difference and its 95 % t-interval; exit code 1 if that does not hold 0.
+initial weights. Prints both means, their difference and its 95 % t-interval; exit code 1 if that does not hold 0. Half
+the interval's width is the smallest difference that this many seeds could show.
 """
 
 from __future__ import annotations
@@ -50,7 +51,7 @@ def ours(data: Dataset, network: str, schedule: Schedule, seed: int, device: Dev
     body = backbone(network, seed=seed)
     net = Net(body, LinearHead(body.out_features, len(data.classes)), device)  # type: ignore[arg-type]
     train, test = (
-        DeviceImages(images, torch.from_numpy(labels).to(device.torch), Inputs(), device.torch)
+        DeviceImages(images, torch.from_numpy(labels).to(device.torch), Inputs(), device.torch)  # type: ignore[arg-type]
         for images, labels in ((data.train_images, data.train_labels), (data.test_images, data.test_labels))
     )
     rows = torch.arange(len(train.labels), device=device.torch)
@@ -90,6 +91,8 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=1, help="CPU threads: with others at work, more are slower")
     parser.add_argument("--json", type=Path)
     args = parser.parse_args()
+    if args.seeds < 2:
+        parser.error("--seeds must be at least 2: an interval needs them")
 
     torch.set_num_threads(args.threads)
     device = choose_device(args.device, args.precision)

@@ -24,6 +24,8 @@ from pathlib import Path
 import numpy as np
 import torch
 import torch.nn.functional as F
+from packing import packed
+from sides import BATCH, CLASSES, Ours, Table, random_images, synchronise, timed
 
 from common.heads import LinearHead
 from common.incremental import Net, extract, frozen_copy
@@ -33,157 +35,37 @@ from common.metrics import nearest_mean
 from common.resnet import backbone
 from common.runs import Inputs, Schedule
 from common.training import Device, Stage, choose_device, fit
+from common.tuning import cpu_name
 
-CLASSES, BATCH = 50, 128
-Table = dict[str, list[float]]
-
-
-class Ours:
-    """A network, random images on the device, and training on them through fit()."""
-
-    def __init__(self, network: str, steps: int, device: Device) -> None:
-        self.count, self.device = steps * BATCH, device
-        self.pixels, self.labels = random_images(self.count)
-        labels = torch.from_numpy(self.labels).to(device.torch)
-        self.images = DeviceImages(self.pixels, labels, Inputs(), device.torch)
-        body = backbone(network, seed=0)
-        self.net = Net(body, LinearHead(body.out_features, CLASSES), device)  # type: ignore[arg-type]
-
-    def loss(self, images: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
-        return F.cross_entropy(self.net(images), labels)
-
-    def epochs(self, number: int) -> list[float]:
-        """Seconds of each of `number` epochs of one stage, as fit() reports them."""
-        seconds: list[float] = []
-        indices = torch.arange(self.count, device=self.device.torch)
-        schedule = Schedule(epochs=number, lr=0.01, batch=BATCH)
-        stage = Stage("bench", schedule, indices, self.loss, self.net.parameters(), self.net.train)
-        fit(stage, self.images, (0,), lambda epoch, _: seconds.append(epoch.seconds))
-        return seconds
-
-    def fixed_batch(self) -> Callable[[], None]:
-        """The same step on one batch that is ready: what is left is what the hardware can do.
-
-        On CUDA it is a captured graph too, so that only cutting and augmenting batches is missing.
-        """
-        from common.graphs import cuda_graph
-        from common.training import make_sgd
-
-        rows = torch.arange(BATCH, device=self.device.torch)
-        images, labels = next(iter(self.images.plain(rows, BATCH))), self.images.labels[rows]
-        stage = Stage("bench", Schedule(1, lr=0.01), rows, self.loss, self.net.parameters(), self.net.train)
-        optimiser = make_sgd(stage, lr_in_tensor=self.device.type == "cuda")
-
-        def step() -> None:
-            optimiser.zero_grad(set_to_none=True)
-            self.loss(images, labels).backward()
-            optimiser.step()
-
-        self.net.train()
-        step()
-        return cuda_graph(step) if self.device.type == "cuda" else step
+STEPS = {  # an epoch of the training part, on a CPU and on CUDA
+    "resnet8-half": (48, 400),
+    "resnet32": (12, 400),
+    "resnet18": (4, 200),
+}
 
 
-def random_images(count: int) -> tuple[np.ndarray, np.ndarray]:
-    rng = np.random.default_rng(0)
-    return rng.integers(0, 256, (count, 32, 32, 3), dtype=np.uint8), rng.integers(0, CLASSES, count)
-
-
-def synchronise(device: Device) -> None:
-    if device.type == "cuda":
-        torch.cuda.synchronize()
-
-
-def timed(action: Callable[[], object], device: Device) -> float:
-    synchronise(device)
-    started = time.perf_counter()
-    action()
-    synchronise(device)
-    return time.perf_counter() - started
-
-
-def training(network: str, steps: int, repeats: int, device: Device, workers: int) -> Table:
+def training(network: str, steps: int, repeats: int, device: Device, workers: list[int]) -> Table:
     """Images/s of fit(), of the same step on one fixed batch, and of the conventional loop."""
     from conventional import Conventional  # its imports alone take 300 MiB, which are not ours
 
     ours = Ours(network, steps, device)
     fixed = ours.fixed_batch()
     schedule = Schedule(epochs=1, lr=0.01, batch=BATCH)
-    theirs = Conventional(network, ours.pixels, ours.labels, CLASSES, schedule, device.torch, workers)
-    rates: Table = {"(a) fit()": [], "(b) fixed batch": [], "(c) conventional": []}
+    theirs = {
+        f"(c) conventional, {n} workers": Conventional(
+            network, ours.pixels, ours.labels, CLASSES, schedule, device.torch, n
+        )
+        for n in workers
+    }
+    rates: Table = {name: [] for name in ("(a) fit()", "(b) fixed batch", *theirs)}
     for repeat in range(repeats + 1):  # the first warms up
         # A stage's first epoch on CUDA captures its graphs: two of 160 in a real stage, all of it in one epoch.
         (*_, seconds) = ours.epochs(2 if device.type == "cuda" else 1)
-        row = [seconds, timed(lambda: [fixed() for _ in range(steps)], device), timed(theirs.epoch, device)]
+        row = [seconds, timed(lambda: [fixed() for _ in range(steps)], device)]
+        row += [timed(loop.epoch, device) for loop in theirs.values()]
         for values, took in zip(rates.values(), row, strict=True):
             values += [ours.count / took] if repeat else []
     return rates
-
-
-def packed(network: str, steps: int, repeats: int, device: Device, jobs: int) -> Table:
-    """Images/s of one run with all threads, and of `jobs` runs side by side, together."""
-    cores = os.cpu_count() or 1
-    rates: Table = {f"1 process, {cores} threads": [], f"{jobs} processes, {max(1, cores // jobs)} threads each": []}
-    if device.type == "cuda":
-        rates[f"{jobs} streams of one process"] = []
-    for _ in range(repeats):
-        row = [_processes(network, steps, device, 1, cores), _processes(network, steps, device, jobs, cores // jobs)]
-        if device.type == "cuda":
-            row.append(_streams(network, steps, device, jobs))
-        for values, rate in zip(rates.values(), row, strict=True):
-            values.append(rate)
-    return rates
-
-
-def _processes(network: str, steps: int, device: Device, jobs: int, threads: int) -> float:
-    """Images/s of `jobs` worker processes together, over the seconds in which all of them train."""
-    words = [network, str(steps), device.type, device.precision, str(max(1, threads))]
-    workers = [
-        subprocess.Popen(
-            [sys.executable, __file__, "--worker", *words], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
-        )
-        for _ in range(jobs)
-    ]
-    for worker in workers:
-        assert worker.stdout and worker.stdout.readline().strip() == "ready"
-    for worker in workers:
-        assert worker.stdin
-        worker.stdin.write("go\n")
-        worker.stdin.flush()
-    return sum(float(worker.communicate()[0]) for worker in workers)
-
-
-def _worker(network: str, steps: str, device: str, precision: str, threads: str) -> None:
-    """One process of `_processes`: warm up, wait for the others, train, print images/s."""
-    torch.set_num_threads(int(threads))
-    ours = Ours(network, int(steps), Device(device, precision))
-    ours.epochs(1)
-    print("ready", flush=True)
-    sys.stdin.readline()
-    seconds = ours.epochs(3)
-    print(len(seconds) * ours.count / sum(seconds), flush=True)
-
-
-def _streams(network: str, steps: int, device: Device, jobs: int) -> float:
-    """Images/s of `jobs` threads together, each with its own CUDA stream and graphs."""
-    import threading
-
-    barrier, rates = threading.Barrier(jobs), list[float]()
-
-    def work() -> None:
-        with torch.cuda.stream(torch.cuda.Stream()):
-            ours = Ours(network, steps, device)
-            ours.epochs(2)
-            barrier.wait()
-            _, *seconds = ours.epochs(4)  # the first captures
-            rates.append(len(seconds) * ours.count / sum(seconds))
-
-    threads = [threading.Thread(target=work) for _ in range(jobs)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    return sum(rates)
 
 
 def herd_in_loops(features: torch.Tensor, count: int) -> list[int]:
@@ -236,7 +118,7 @@ def startup(repeats: int) -> Table:
 
 
 def memory(device: Device) -> Table:
-    """MiB of a process that trains on a data set of CIFAR's size with a teacher, evaluates and saves: its peak."""
+    """Peak MiB of a process that trains ResNet-32 beside a teacher on data of CIFAR's size and extracts features."""
     with tempfile.TemporaryDirectory() as folder:
         pixels, _ = random_images(50_000)
         np.save(Path(folder, "images.npy"), pixels)
@@ -264,13 +146,17 @@ def _memory_worker(folder: str, device: str, precision: str) -> None:
     stage = Stage("bench", Schedule(1, lr=0.01), rows, loss, net.parameters(), net.train)
     fit(stage, images, (0,), lambda epoch, optimiser: None)
     extract(net, images, torch.arange(2000, device=chosen.torch))
-    pages = int(pixels.reshape(-1, 4096)[:, 0].sum() >= 0)  # every page of the data set touched, as a long run does
-    print(json.dumps({"before training": before, "peak": _peak() * pages}))
+    pixels.reshape(-1, 4096)[:, 0].sum()  # touches every page of the data set, as a long run does
+    print(json.dumps({"before training": before, "peak": _peak()}))
 
 
 def _peak() -> float:
     """Peak resident memory of this process in MiB, pages shared with other processes included."""
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (1024 if sys.platform == "linux" else 2**20)
+    try:  # on Linux getrusage also counts the parent, whose memory a child has for a moment
+        line = next(x for x in Path("/proc/self/status").read_text().splitlines() if x.startswith("VmHWM"))
+        return int(line.split()[1]) / 1024
+    except (OSError, StopIteration):
+        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (1024 if sys.platform == "linux" else 2**20)
 
 
 def profile(network: str, device: Device, repeats: int) -> Table:
@@ -327,9 +213,7 @@ def ratio(over: list[float], under: list[float]) -> str:
 
 
 def machine(device: Device) -> dict[str, str | int]:
-    from common.launcher import _cpu_name
-
-    name = torch.cuda.get_device_name() if device.type == "cuda" else _cpu_name()
+    name = torch.cuda.get_device_name() if device.type == "cuda" else cpu_name()
     return {"device": name, "precision": device.precision, "threads": torch.get_num_threads(),
             "torch": torch.__version__, "python": platform.python_version()}  # fmt: skip
 
@@ -337,54 +221,52 @@ def machine(device: Device) -> dict[str, str | int]:
 PARTS = ("training", "packed", "features", "startup", "memory", "profile")
 
 
-def main() -> None:
+def arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--parts", nargs="+", choices=PARTS, default=PARTS)
-    parser.add_argument("--networks", nargs="+", default=["resnet32", "resnet18"])
+    parser.add_argument("--networks", nargs="+", default=["resnet32", "resnet18"], help="of the training part")
     parser.add_argument("--repeats", type=int, default=5)
     parser.add_argument("--device", default="auto")
     parser.add_argument("--precision", default="auto")
     parser.add_argument("--jobs", type=int, default=0, help="runs packed on the device; 0: 4 on CUDA, else one a core")
     parser.add_argument(
-        "--workers", type=int, default=-1, help="of the conventional loop; -1: 8 on CUDA, else a core's"
+        "--workers", type=int, nargs="+", help="of the conventional loop; 8 on CUDA, else 0 and one a core"
     )
     parser.add_argument("--json", type=Path, help="write every measurement there")
-    parser.add_argument("--worker", nargs=5, help=argparse.SUPPRESS)
     parser.add_argument("--memory", nargs=3, help=argparse.SUPPRESS)
-    args = parser.parse_args()
-    if args.worker:
-        return _worker(*args.worker)
+    return parser.parse_args()
+
+
+def main() -> None:
+    args = arguments()
     if args.memory:
         return _memory_worker(*args.memory)
-
     device = choose_device(args.device, args.precision)
-    cuda = device.type == "cuda"
-    workers = args.workers if args.workers >= 0 else 8 if cuda else os.cpu_count() or 1
-    steps = {"resnet8-half": 48, "resnet32": 192 if cuda else 8, "resnet18": 96 if cuda else 1}
+    cuda, cores, repeats = device.type == "cuda", os.cpu_count() or 1, args.repeats
+    torch.backends.cudnn.benchmark = True  # as in training, and in most public code
+    workers, jobs = args.workers or ([8] if cuda else [0, cores]), args.jobs or (4 if cuda else cores)
+    tables: dict[str, tuple[str, Callable[[], Table]]] = {
+        "features": ("ms", lambda: features(repeats, device)),
+        "startup": ("s", lambda: startup(repeats)),
+        "memory": ("MiB", lambda: memory(device)),
+        "profile": ("ms", lambda: profile("resnet32", device, repeats)),
+    }
     measured: dict[str, Table] = {}
     print(json.dumps(machine(device)))
-    if "training" in args.parts:
-        for network in args.networks:
-            table = measured[f"training {network}"] = training(
-                network, steps.get(network, 8), args.repeats, device, workers
-            )
-            show(f"training {network}, batch {BATCH}; conventional with {workers} workers", "images/s", table)
-            ours, fixed, theirs = table.values()
-            print(f"  (a)/(b) {ratio(ours, fixed)}   (a)/(c) {ratio(ours, theirs)}")
-    if "packed" in args.parts:
-        for network in ("resnet8-half", "resnet32"):
-            jobs = args.jobs or (4 if cuda else os.cpu_count() or 1)
-            table = measured[f"packed {network}"] = packed(network, steps[network], args.repeats, device, jobs)
-            show(f"packed {network}, all runs together", "images/s", table)
-            (_, alone), *others = table.items()
-            for name, values in others:
-                print(f"  {name}, over one: {ratio(values, alone)}")
-    for name, unit, measure in (
-        ("features", "ms", lambda: features(args.repeats, device)),
-        ("startup", "s", lambda: startup(args.repeats)),
-        ("memory", "MiB", lambda: memory(device)),
-        ("profile", "ms", lambda: profile("resnet32", device, args.repeats)),
-    ):
+    for network in args.networks if "training" in args.parts else ():
+        table = training(network, STEPS[network][cuda], repeats, device, workers)
+        measured[f"training {network}"] = table
+        show(f"training {network}, batch {BATCH}", "images/s", table)
+        ours, fixed, *theirs = table.values()
+        print(f"  (a)/(b) {ratio(ours, fixed)}   (a)/(c) {ratio(ours, max(theirs, key=statistics.median))}")
+    for network in ("resnet8-half", "resnet32") if "packed" in args.parts else ():
+        table = measured[f"packed {network}"] = packed(network, STEPS[network][cuda], repeats, device, jobs, cores)
+        show(f"packed {network}, all runs together", "images/s", table)
+        alone = max((v for n, v in table.items() if n.startswith("1 run")), key=statistics.median)
+        for name, values in table.items():
+            if not name.startswith("1 run"):
+                print(f"  {name}, over the best alone: {ratio(values, alone)}")
+    for name, (unit, measure) in tables.items():
         if name in args.parts:
             measured[name] = measure()
             show(name, unit, measured[name])

@@ -36,7 +36,7 @@ IMAGENET_SCHEDULE = Schedule(  # Sec. 5.3: Goyal et al.'s recipe
 )
 RETRAIN_SCHEDULE = Schedule(epochs=20, lr=0.1, milestones=(10, 15), weight_decay=2e-4, drop_last=True)
 """Of cRT's classifier: a tenth of the epochs, as on ImageNet-LT; Kang et al. give none for CIFAR."""
-QUICK_SCHEDULE = replace(CIFAR_SCHEDULE, epochs=15, milestones=(12, 14), batch=32, warmup=1)
+QUICK_SCHEDULE = replace(CIFAR_SCHEDULE, epochs=18, milestones=(14, 16), batch=16, warmup=1)
 INPUTS = Inputs(mean=(128 / 255,) * 3, std=(128 / 255,) * 3)
 """x / 128 - 1 for x in 0..255, as the official code feeds images."""
 INAT_INPUTS = Inputs((0.466, 0.471, 0.380), (0.195, 0.194, 0.192), "resized-crop")
@@ -77,6 +77,11 @@ class Setting:
     def full_schedule(self) -> bool:
         """Whether results can be held against the published ones: real data at the paper's schedule."""
         return self.preset != "quick" and self.schedule in (CIFAR_SCHEDULE, IMAGENET_SCHEDULE)
+
+    @property
+    def table2_factors(self) -> tuple[float, ...]:
+        """The columns of Table 2."""
+        return (*self.factors, 1.0) if self.balanced else self.factors
 
     def models(self) -> dict[str, ClassBalanced]:
         """The rows of Fig. 8 to 10 by the paper's names: SM, SM_0.9, ..., Focal_2.0_0.9999."""
@@ -129,9 +134,10 @@ CIFAR100 = replace(
 )
 
 
-def _quick(setting: Setting, classes: int, per_class: int, factors: tuple[float, ...]) -> Setting:
+def _quick(
+    setting: Setting, classes: int, per_class: int, factors: tuple[float, ...], betas: tuple[float, ...]
+) -> Setting:
     """A setting on the embedded data that stands for one of the paper's: coarser, smaller, shorter."""
-    names = ("SM", "SM_0.999", "Focal_0.5_0.999")
     return replace(
         setting,
         preset="quick",
@@ -140,12 +146,13 @@ def _quick(setting: Setting, classes: int, per_class: int, factors: tuple[float,
         network="resnet8-half",
         schedule=QUICK_SCHEDULE,
         factors=factors,
-        betas=(0.9, 0.99, 0.999),
+        betas=betas,
         gammas=(0.5,),
-        fig5=factors[0],
-        chosen=(factors[0], names),
+        fig5=factors[-1],
+        chosen=(factors[-1], ("SM", f"SM_{betas[-1]:g}", f"Focal_0.5_{betas[0]:g}")),
         balanced=False,
-        retrain=replace(RETRAIN_SCHEDULE, epochs=4, milestones=(2, 3), batch=32),
+        test_every=3,
+        retrain=replace(RETRAIN_SCHEDULE, epochs=4, milestones=(2, 3), batch=16),
     )
 
 
@@ -166,9 +173,9 @@ def _imagenet(role: str, data: str, classes: int, inputs: Inputs, focal_lr: floa
 
 SETTINGS: dict[str, tuple[Setting, ...]] = {
     "quick": (
-        _quick(CIFAR10, 10, 300, (100.0, 10.0)),
-        _quick(CIFAR20, 20, 150, (50.0,)),
-        _quick(CIFAR100, 40, 100, (50.0,)),
+        _quick(CIFAR10, 10, 300, (100.0, 20.0), (0.99, 0.999)),
+        _quick(CIFAR20, 20, 100, (20.0,), (0.9,)),
+        _quick(CIFAR100, 40, 75, (20.0,), (0.9, 0.999)),
     ),
     "cifar": (CIFAR10, CIFAR20, CIFAR100),
     "imagenet": (
@@ -203,15 +210,15 @@ def settings(
 Runs = Mapping[str, list[Run]]
 
 
-def cell(s: Setting, name: str, factor: float) -> str:
+def cell(name: str, factor: float) -> str:
     """The name of a row of the grid at one imbalance factor, among a figure's Runs."""
-    return f"{s.role} {name} {factor:g}"
+    return f"{name} at {factor:g}"
 
 
 def cells(s: Setting, names: Iterable[str], factors: Sequence[float]) -> Runs:
     """Rows of the grid at some imbalance factors."""
     models = s.models()
-    return {cell(s, name, f): s.runs(models[name], f) for name in names for f in factors}
+    return {cell(name, f): s.runs(models[name], f) for name in names for f in factors}
 
 
 def grid(s: Setting) -> Runs:
@@ -221,13 +228,28 @@ def grid(s: Setting) -> Runs:
 
 def table2(s: Setting) -> Runs:
     """Table 2: the losses without class weights; factor 1 is the whole training set."""
-    return cells(s, s.base_models(), (*s.factors, 1.0) if s.balanced else s.factors)
+    return cells(s, s.base_models(), s.table2_factors)
+
+
+def fig5_names(s: Setting) -> list[str]:
+    """The rows of Fig. 5: softmax, sigmoid and focal loss of the smallest gamma, every beta."""
+    return [name for name in s.models() if name.startswith(("SM", "SGM", f"Focal_{s.gammas[0]:.1f}"))]
 
 
 def fig5(s: Setting) -> Runs:
-    """Fig. 5: softmax, sigmoid and focal loss of the smallest gamma, over beta."""
-    focal = f"Focal_{s.gammas[0]:.1f}"
-    return cells(s, [n for n in s.models() if n.startswith(("SM", "SGM", focal))], [s.fig5])
+    """Fig. 5: three losses over beta at one factor."""
+    return cells(s, fig5_names(s), [s.fig5])
+
+
+def curves_names(s: Setting) -> list[str]:
+    """Each loss without class weights and at the largest beta; focal as in the authors' re-run of their code."""
+    focal = f"Focal_{1.0 if 1.0 in s.gammas else s.gammas[0]:.1f}"
+    return [f"{loss}{beta}" for loss in ("SM", "SGM", focal) for beta in ("", f"_{s.betas[-1]:g}")]
+
+
+def curves(s: Setting) -> Runs:
+    """What the loss curves show: `curves_names` at the factor of Fig. 5."""
+    return cells(s, curves_names(s), [s.fig5])
 
 
 def chosen(s: Setting) -> Runs:
@@ -237,20 +259,19 @@ def chosen(s: Setting) -> Runs:
 
 
 def reductions(s: Setting) -> Runs:
-    """Softmax over beta with both reductions; without class weights they are one."""
+    """Softmax over beta with both reductions, which are one without weights."""
     factor, models = s.chosen[0], s.models()
-    names = [n for n in models if n.startswith("SM")]
-    means = {n: replace(models[n], reduction="weighted_mean") for n in names if models[n].beta > 0.9}
-    return {**cells(s, names, [factor]), **{f"{s.role} {n} mean": s.runs(m, factor) for n, m in means.items()}}
+    names = [name for name in models if name.startswith("SM")]
+    means = {n: replace(models[n], reduction="weighted_mean") for n in names if models[n].beta}
+    return {**cells(s, names, [factor]), **{f"{n} mean": s.runs(m, factor) for n, m in means.items()}}
 
 
 def baselines(s: Setting) -> Runs:
-    """What long-tailed papers compare with, on this paper's network and schedule."""
-    later = s.schedule.milestones[0]
-    beta = s.betas[-1]
+    """What long-tailed papers compare with, on this paper's network and schedule; CE and RW are cells of its own."""
+    later, beta = s.schedule.milestones[0], s.betas[-1]
     methods: dict[str, Method] = {
-        "CE": Rebalance(),
-        "RW": Rebalance(beta=beta),
+        "CE": ClassBalanced("softmax"),
+        "RW": ClassBalanced("softmax", beta=beta, reduction="weighted_mean"),
         "RS": Rebalance(sampler="balanced"),
         "CE-DRW": Rebalance(beta=beta, defer=later),
         "CE-DRS": Rebalance(sampler="balanced", defer=later),
@@ -259,8 +280,7 @@ def baselines(s: Setting) -> Runs:
         "LDAM-DRW": Rebalance("ldam", beta=beta, defer=later),
     }
     runs = {name: s.runs(method, s.chosen[0]) for name, method in methods.items()}
-    retrained = [replace(run, method=Retrain(), schedule=s.retrain, start=run) for run in runs["CE"]]
-    return {f"{s.role} {name}": found for name, found in {**runs, "cRT": retrained}.items()}
+    return {**runs, "cRT": [replace(run, method=Retrain(), schedule=s.retrain, start=run) for run in runs["CE"]]}
 
 
 def table3(s: Setting) -> Runs:
@@ -271,7 +291,7 @@ def table3(s: Setting) -> Runs:
     large = replace(faster, inputs=replace(s.inputs, size=320))
     rows = {"Softmax (224 px)": (s, softmax), "CB focal (224 px)": (faster, focal), "CB focal (320 px)": (large, focal)}
     return {
-        f"{s.role} {name} {depth}": replace(where, network=f"resnet{depth}-imagenet").runs(method, None)
+        f"{name} {depth}": replace(where, network=f"resnet{depth}-imagenet").runs(method, None)
         for name, (where, method) in rows.items()
         for depth in DEPTHS
     }

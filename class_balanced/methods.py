@@ -22,7 +22,7 @@ class ClassBalanced:
     gamma: float = 0.0  # Eq. 11, of the focal loss; at 0 it is the sigmoid loss
     reduction: Reduction = "batch"  # the official sum / batch size; weighted_mean is what ports use
     recipe: Literal["cifar", "imagenet"] = field(default="cifar", metadata=ADDED)
-    """cifar: Glorot's classifier, all but a starting bias decayed. imagenet: N(0, 0.01), no bias or BatchNorm decayed."""
+    """cifar: Glorot's classifier, only a starting bias not decayed. imagenet: N(0, 0.01), nor any bias or BatchNorm."""
 
     def check(self, protocol: Protocol) -> None:
         """ValueError on a beta outside [0, 1), a negative gamma, or a gamma where it has no meaning."""

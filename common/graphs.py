@@ -22,9 +22,13 @@ from common.loader import DeviceImages, Images
 Step = Callable[[Tensor, Tensor], None]
 """(images, labels) -> one update of the weights."""
 Capture = Callable[[Callable[[], None]], Callable[[], None]]
-"""Records what a function does on the device, without doing it, and returns what does it again."""
+"""Records what a function does on the device, without doing it, and returns what does it again.
+
+What is returned keeps the function alive, and with it the memory that the record reads and writes.
+"""
 
 _capturing = threading.Lock()  # one capture at a time in a process; other threads go on replaying
+_own = threading.local()
 
 
 class Steps(Protocol):
@@ -91,8 +95,7 @@ class GraphSteps:
             try:
                 self.graphs[size] = self.capture(partial(self._body, size))
             except RuntimeError as error:
-                reason = str(error).strip().splitlines()[0]
-                raise RunFailed(f"the training step cannot be captured as a CUDA graph: {reason}") from error
+                raise RunFailed(f"the training step cannot be captured as a CUDA graph: {_reason(error)}") from error
             self.counts["captured"] += 1
         if size in self.graphs:
             self.counts["graph"] += 1
@@ -108,11 +111,27 @@ class GraphSteps:
         self.next.add_(size)
 
 
+def own_stream() -> torch.cuda.Stream:
+    """The CUDA stream of this thread, always the same: torch has 32 to hand out and then shares them."""
+    if not hasattr(_own, "stream"):
+        _own.stream = torch.cuda.Stream()
+    return _own.stream
+
+
 def cuda_graph(body: Callable[[], None]) -> Callable[[], None]:
     """Record the kernels of `body`, which is not run, and return what launches them all."""
     graph = torch.cuda.CUDAGraph()
-    with _capturing:
-        torch.cuda.current_stream().synchronize()
-        with torch.cuda.graph(graph, stream=torch.cuda.Stream(), capture_error_mode="thread_local"):
-            body()
-    return graph.replay
+    with _capturing, torch.cuda.graph(graph, stream=own_stream(), capture_error_mode="thread_local"):
+        body()
+    return partial(_replay, graph, body)
+
+
+def _replay(graph: torch.cuda.CUDAGraph, body: Callable[[], None]) -> None:
+    graph.replay()
+
+
+def _reason(error: BaseException) -> str:
+    """The first line of the error that came first: ending a failed capture raises another."""
+    while error.__context__:
+        error = error.__context__
+    return (str(error).strip() or type(error).__name__).splitlines()[0]

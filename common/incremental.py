@@ -160,6 +160,10 @@ class Learner:
         """Scalars worth a curve, read at the end of each epoch."""
         return {}
 
+    def tested(self, confusions: dict[str, np.ndarray]) -> dict[str, float]:
+        """More scalars worth a curve, from the confusion matrices of a test during training, by read-out."""
+        return {}
+
     def summary(self, phase: Phase) -> dict[str, Any]:
         """What figures ask of the final head: the norm of each class's weight, biases or scale; class sizes."""
         head = self.net.head
@@ -206,7 +210,7 @@ def run(spec: Run, dataset: Dataset, learner_class: type[Learner], workspace: Wo
     boundary, inside = workspace.restore()
     done = boundary.meta["phase"] if boundary else 0
     for phase in phases[1:done]:
-        learner.net.head.grow(phase.num_new)
+        learner.net.head.grow(phase.num_new, torch.Generator())  # overwritten by what was saved
     if boundary:
         _load(learner, boundary)
     elif spec.start:
@@ -251,7 +255,8 @@ def _train(learner: Learner, phase: Phase, workspace: Workspace, inside: Saved |
             line = {"phase": phase.index, **asdict(epoch), **learner.trace(phase)}
             every = context.run.test_every
             if every and epoch.epoch % every == 0:
-                line["test_accuracy"] = metrics.accuracy(_confusions(learner, phase)["cnn"])
+                confusions = _confusions(learner, phase)
+                line |= {"test_accuracy": metrics.accuracy(confusions["cnn"]), **learner.tested(confusions)}
             workspace.log(line)
             meta = {"phase": phase.index, "stage": number, "epoch": epoch.epoch}
             workspace.checkpoint(lambda: (_tensors(learner, optimiser), meta))

@@ -71,6 +71,7 @@ def _train(run: Run, job: Job, progress: Callable[[int], None]) -> None:
     import torch
 
     from common import incremental
+    from common.graphs import own_stream
     from common.training import Device
     from common.tuning import choose_threads
 
@@ -89,7 +90,8 @@ def _train(run: Run, job: Job, progress: Callable[[int], None]) -> None:
             if job.threads > 1 and not workspace.saved_threads():
                 workspace.threads, measured = choose_threads(run, device, job.threads, job.out / "cache/threads.json")
             torch.set_num_threads(workspace.threads)
-        with torch.cuda.stream(torch.cuda.Stream()) if device.type == "cuda" else nullcontext():
+        torch.backends.cudnn.benchmark = True  # shapes are few, and a graph keeps what its first step chose
+        with torch.cuda.stream(own_stream()) if device.type == "cuda" else nullcontext():
             result = incremental.run(run, dataset, learner, workspace, device)
         earlier = [c for c in workspace.commits if c != code["commit"]]
         workspace.finish(
@@ -114,10 +116,11 @@ def _environment(device: Any, workspace: Workspace, measured: dict[str, float], 
     import torch
 
     from common.training import has_bf16
+    from common.tuning import cpu_name
 
     images, seconds = (sum(line[name] for line in workspace.lines) for name in ("images", "seconds"))
     return {
-        "device": torch.cuda.get_device_name() if device.type == "cuda" else _cpu_name(),
+        "device": torch.cuda.get_device_name() if device.type == "cuda" else cpu_name(),
         "precision": device.precision,
         "native_bf16": has_bf16(device.type),
         "threads": workspace.threads,
@@ -147,17 +150,6 @@ def commit() -> dict[str, Any]:
         return {"commit": head, "dirty": bool(changed)}
     except (OSError, subprocess.CalledProcessError):
         return {"commit": "unknown", "dirty": True}
-
-
-def _cpu_name() -> str:
-    import platform
-
-    try:
-        with open("/proc/cpuinfo") as info:
-            name = next(line.split(":", 1)[1].strip() for line in info if line.startswith("model name"))
-    except (OSError, StopIteration):
-        name = platform.processor() or platform.machine()
-    return f"{name}, {os.cpu_count()} cores"
 
 
 def launch(
@@ -196,7 +188,8 @@ def _in_turn(waiting: list[Run], job: Job, progress: Callable[[int], None]) -> I
 
 
 def _side_by_side(waiting: list[Run], job: Job, progress: Callable[[int], None]) -> Iterator[Outcome]:
-    pool: _Processes | _Threads = _Threads(job) if job.device == "cuda" else _Processes(job)
+    captured = job.device == "cuda" and all(run.inputs.kind == "crop-flip" for run in waiting)
+    pool: _Processes | _Threads = _Threads(job) if captured else _Processes(job)
     running = dict[Future, Run]()
     pending, failed = {run.hash: run for run in waiting}, dict[str, str]()
     open_runs = set(pending)  # waiting or running: whatever starts from these is not ready
@@ -268,7 +261,8 @@ class _Threads:
     """A thread of this process for each run at a time, each on its own CUDA stream.
 
     Processes only take turns on a GPU; streams of one process run side by side, and a captured step (see
-    `common.graphs`) needs Python for one launch, so that threads do not wait for each other.
+    `common.graphs`) needs Python for one launch, so that threads do not wait for each other. An error of the device
+    itself, such as an illegal address, ends every run of the process; the same command goes on.
     """
 
     def __init__(self, job: Job) -> None:

@@ -1,6 +1,7 @@
-"""Data sets given as list files, train.txt with test.txt or val.txt, a line `path label` each: ImageNet-LT, iNaturalist.
+"""Data sets given as list files: train.txt with test.txt or val.txt, a line `path label` for each image.
 
-A name may stand before the split, as in ImageNet_LT_train.txt. Paths are relative to the folder of the lists.
+So ImageNet-LT, Places-LT and iNaturalist are published. A name may stand before the split, as in ImageNet_LT_train.txt.
+Paths are relative to the folder of the lists.
 """
 
 from __future__ import annotations
@@ -13,12 +14,12 @@ from common.errors import InputError
 from common.folders import Split, Tree
 
 PUBLISHED = {
-    "imagenet-lt": (1000, 115_846),
-    "places-lt": (365, 62_500),
-    "inat2017": (5089, 579_184),
-    "inat2018": (8142, 437_513),
+    "imagenet-lt": (1000, 115_846, 50_000),
+    "places-lt": (365, 62_500, 36_500),
+    "inat2017": (5089, 579_184, 95_986),
+    "inat2018": (8142, 437_513, 24_426),
 }
-"""Classes and training images of the long-tailed data sets known by name (Liu et al. 2019; Cui et al. 2019, Table 1)."""
+"""Classes, training and test images of the long-tailed data sets known by name (Liu et al. 2019; Cui et al. 2019)."""
 
 
 def find(folder: Path, split: str) -> Path | None:
@@ -27,7 +28,8 @@ def find(folder: Path, split: str) -> Path | None:
         return plain
     found = sorted(folder.glob(f"*_{split}.txt"))
     if len(found) > 1:
-        raise InputError(f"{folder} has several lists of the {split} split, {found[0].name} and {found[1].name}; keep one")
+        names = " and ".join(path.name for path in found[:2])
+        raise InputError(f"{folder} has several lists of the {split} split, {names}; keep one")
     return found[0] if found else None
 
 
@@ -35,43 +37,43 @@ def scan(folder: Path) -> Tree:
     """The images that the lists in `folder` name, grouped by class; label ids are the lists' own.
 
     Raises InputError on a missing list, a line that is not `path label`, an image that is not there, or a label
-    without training images.
+    without training or test images.
     """
     train = find(folder, "train")
     test = find(folder, "test") or find(folder, "val")
     if train is None or test is None:
         lacking = "train.txt" if train is None else "test.txt or val.txt"
-        raise InputError(f"{folder} has no {lacking}; lists of both splits are needed, a line `path label` for each image")
+        raise InputError(f"{folder} has no {lacking}; both splits need a list, a line `path label` for each image")
     splits = _read(train), _read(test)
-    counts = np.bincount(splits[0].labels)
-    if not counts.all():
-        raise InputError(f"{train} has no image of class {int(counts.argmin())}; labels go from 0 up without gaps")
-    if (top := int(splits[1].labels.max())) >= len(counts):
-        raise InputError(f"{test} has class {top}, which {train} has not")
-    return Tree(tuple(map(str, range(len(counts)))), *splits, listed=True)
+    labels = np.unique(splits[0].labels)
+    if (empty := np.flatnonzero(labels != np.arange(len(labels)))).size:
+        raise InputError(f"{train} has no image of class {empty[0]}; labels go from 0 up without gaps")
+    tested = np.unique(splits[1].labels)
+    if tested[-1] >= len(labels):
+        raise InputError(f"{test} has class {tested[-1]}, which {train} has not")
+    if (untested := np.setdiff1d(labels, tested)).size:
+        raise InputError(f"{test} has no image of class {untested[0]}, which {train} has")
+    return Tree(tuple(map(str, range(len(labels)))), *splits, listed=True)
 
 
 def require_published(name: str, folder: Path, tree: Tree) -> None:
-    """InputError where a data set known by name has not its published numbers of classes and training images."""
+    """InputError where a data set known by name has not its published numbers of classes and images."""
     if name not in PUBLISHED:
         return
-    found = (len(tree.classes), len(tree.train.labels))
+    found = (len(tree.classes), len(tree.train.labels), len(tree.test.labels))
     if found != PUBLISHED[name]:
-        classes, images = PUBLISHED[name]
-        raise InputError(
-            f"{folder} has {found[0]:,} classes and {found[1]:,} training images, but {name} has {classes:,} and "
-            f"{images:,}; check --data"
-        )
+        here, known = ("{:,} classes, {:,} training and {:,} test images".format(*n) for n in (found, PUBLISHED[name]))
+        raise InputError(f"{folder} has {here}, but {name} has {known}; check --data")
 
 
 def _read(path: Path) -> Split:
     folder, files, labels = path.parent, [], []
-    for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), 1):
-        if not line.strip():
+    for number, line in enumerate(_lines(path), 1):
+        if not (words := line.rsplit(maxsplit=1)):
             continue
-        name, _, label = line.strip().rpartition(" ")
-        if not name or not label.isdecimal():
-            raise InputError(f"{path} line {number} is {line.strip()!r}, not a path and a class number")
+        if len(words) < 2 or not words[1].isdecimal() or len(words[1]) > 9:
+            raise InputError(f"{path} line {number} is {line.strip()[:80]!r}, not a path and a class number")
+        name = words[0].strip()
         try:
             info = (folder / name).stat()
         except OSError:
@@ -79,8 +81,15 @@ def _read(path: Path) -> Split:
                 f"{path} line {number} names {folder / name}, which is not there; complete the images, or mend the list"
             ) from None
         files.append((name, info.st_size, info.st_mtime_ns))
-        labels.append(int(label))
+        labels.append(int(words[1]))
     if not files:
         raise InputError(f"{path} names no images")
     order = np.argsort(labels, kind="stable")
     return Split(folder, tuple(files[i] for i in order), np.asarray(labels, dtype=np.int64)[order])
+
+
+def _lines(path: Path) -> list[str]:
+    try:
+        return path.read_text(encoding="utf-8").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise InputError(f"{path} cannot be read as text ({error})") from None

@@ -155,6 +155,7 @@ class ImageFiles:
             batch_sampler=batches,  # type: ignore[arg-type]
             num_workers=min(8, len(batches), len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else 4),
             pin_memory=cuda,
+            generator=torch.Generator(),  # else it draws from the one that all threads share
         )
         for images in loader:
             yield images.to(self.device, memory_format=torch.channels_last, non_blocking=cuda)

@@ -26,8 +26,9 @@ def herd(features: Tensor, count: int) -> Tensor:
     features = F.normalize(features.double(), dim=1, eps=1e-8)
     mean = features.mean(dim=0)
     # argmax <w, x> needs only the scores: updating those with the Gram matrix's rows avoids n x d work per pick.
-    gram, step = features @ features.T, features @ mean
-    scores, picked = step.clone(), torch.zeros(len(features), dtype=torch.bool, device=features.device)
+    # The picks themselves read a number each, so they are made on the CPU.
+    gram, step = (features @ features.T).cpu(), (features @ mean).cpu()
+    scores, picked = step.clone(), torch.zeros(len(features), dtype=torch.bool)
     ranks: list[int] = []
     for iteration in range(MAX_ITERATIONS + count):
         if len(ranks) == count:

@@ -18,7 +18,7 @@ from common.figures import Figure, Published
 from common.runs import Run
 from common.store import Result, Store
 
-PAPERS = ("lucir", "der", "class_balanced")
+PAPERS = ("lucir", "der", "bbn", "class_balanced")
 IMAGES_PER_SECOND = {
     "resnet8-half": 3500.0,
     "resnet18": 25.0,
@@ -27,6 +27,7 @@ IMAGES_PER_SECOND = {
     "resnet32-avgpool": 300.0,
     "resnet18-imagenet": 6.0,
     "resnet50-imagenet": 2.0,
+    "resnet50-default": 2.0,
     "resnet101-imagenet": 1.2,
     "resnet152-imagenet": 0.8,
 }
@@ -38,7 +39,7 @@ PER_CLASS = {
     "imagenet-100": 1300,
     "cifar10": 5000,
     "cifar20": 2500,
-    **{name: images / classes for name, (classes, images) in lists.PUBLISHED.items()},
+    **{name: images / classes for name, (classes, images, _) in lists.PUBLISHED.items()},
 }
 """Training images a class, for estimates before the data are at hand."""
 
@@ -50,6 +51,8 @@ class Data:
     root: Path | None
     cache: Path
     opened: dict[DataSpec, Dataset | InputError] = field(default_factory=dict)
+    known: dict[DataSpec, str] = field(default_factory=dict)
+    """Fingerprints found without decoding; a folder of large images is listed once."""
 
     def open(self, spec: DataSpec) -> Dataset | InputError:
         if spec not in self.opened:
@@ -64,21 +67,25 @@ class Data:
         if decode or spec in self.opened:
             found = self.open(spec)
             return "" if isinstance(found, InputError) else found.fingerprint
-        try:
-            return datasets.fingerprint(spec, self.root, self.cache) or ""
-        except InputError as error:
-            self.opened[spec] = error
-            return ""
+        if spec not in self.known:
+            try:
+                self.known[spec] = datasets.fingerprint(spec, self.root, self.cache) or ""
+            except InputError as error:
+                self.opened[spec] = error
+                return ""
+        return self.known[spec]
 
     def problem(self, run: Run) -> str:
-        """Why `run` cannot be trained for want of data, or ""."""
-        found = self.opened.get(run.data)
-        if found is None or isinstance(found, InputError):
-            return str(found or "")
-        try:
-            class_counts(run, found)
-        except ValueError as error:
-            return f"{found.name}: {error}"
+        """Why `run`, or one it starts from, cannot be trained for want of data, or ""."""
+        for each in run.chain:
+            found = self.opened.get(each.data)
+            if isinstance(found, InputError):
+                return str(found)
+            try:
+                if found is not None:
+                    class_counts(each, found)
+            except ValueError as error:
+                return f"{found.name}: {error}" if found else ""
         return ""
 
 
@@ -104,7 +111,7 @@ class Plan:
     def _on_data(self, groups: Mapping[str, list[Run]]) -> Mapping[str, list[Run]]:
         precision = "" if self.precision == "auto" else self.precision
         return {
-            name: [r.resolved(self.data.fingerprint(r.data, self.decode), precision) for r in runs]
+            name: [r.resolved(lambda spec: self.data.fingerprint(spec, self.decode), precision) for r in runs]
             for name, runs in groups.items()
         }
 
@@ -135,7 +142,7 @@ class Plan:
             missing += [run for run, result in found if result is None]
             if results := [result for _, result in found if result]:
                 groups[name] = results
-        if not groups:
+        if missing and not groups:
             return {}, missing
         for name, runs in self._on_data(figure.optional(self.settings)).items():
             if results := [r for r in map(self.find, runs) if r]:
@@ -247,7 +254,10 @@ def check(run: Run, dataset: Dataset | InputError | None) -> None:
 
 
 def cost(run: Run, dataset: Dataset | InputError | None) -> int:
-    """Training images of a Run over all epochs, without those of the Run it starts from."""
+    """Training images of a Run over all epochs, without those of the Run it starts from.
+
+    A method's `branches` says how many images it takes for each one of an epoch (BBN's two samplers).
+    """
     protocol, total = run.protocol, 0
     if isinstance(dataset, Dataset):
         per_class = float(class_counts(run, dataset).mean())
@@ -261,12 +271,12 @@ def cost(run: Run, dataset: Dataset | InputError | None) -> int:
     for index, size in enumerate(protocol.sizes):
         quota = protocol.exemplars_per_class
         kept = quota if quota is not None else (protocol.exemplars_total or 0) / max(seen, 1)
-        if not (run.start and index == 0):
+        if not (run.start and index == 0 and len(protocol.sizes) > 1):  # the start has trained the base phase
             total += run.schedule.epochs * int(size * per_class + (kept * seen if seen else 0))
         seen += size
         if finetune and index:
             total += finetune.epochs * int((quota if quota is not None else 0) * seen or protocol.exemplars_total or 0)
-    return total
+    return total * getattr(run.method, "branches", 1)
 
 
 def seconds_left(runs: Sequence[Run], costs: Sequence[int], results: Sequence[Result], jobs: int) -> float:

@@ -83,7 +83,7 @@ class Stage:
     """(images, labels) -> scalar. It reads nothing back from the device, so that the step can be a CUDA graph."""
     parameters: Iterable[nn.Parameter]
     set_mode: Callable[[], object]
-    """Puts every module in train or eval mode; called at the start of each epoch."""
+    """Puts every module in train or eval mode, the same throughout; called at the start of each epoch."""
     frozen_rows: list[tuple[nn.Parameter, int]] = field(default_factory=list)
     """(parameter, n): its first n rows keep their bits, as in a group of learning rate and weight decay 0."""
     no_decay: Iterable[nn.Parameter] = ()
@@ -154,14 +154,17 @@ def fit(
         if schedule.drop_last and len(order) >= schedule.batch:
             order = order[: len(order) // schedule.batch * schedule.batch]
         count = math.ceil(len(order) / schedule.batch)
+        lr = math.nan
         for number, take_step in enumerate(steps.epoch(order, schedule.batch, generator)):
-            set_lr(optimiser, schedule.lr_at(epoch, number / count))
+            if (now := schedule.lr_at(epoch, number / count)) != lr:
+                set_lr(optimiser, lr := now)
             take_step()
-        mean = float(total) / len(order)  # the one read from the device
-        lr = round(schedule.lr_at(epoch, (count - 1) / count), 12)
+        sound = torch.stack([p.detach().isfinite().all() for p in parameters]).all()
+        loss, weights = torch.stack([total, sound]).tolist()  # the one read from the device
+        mean, lr = loss / len(order), round(lr, 12)
         if not math.isfinite(mean):
             raise RunFailed(f"loss not finite in stage {stage.name}, epoch {epoch + 1}, lr {lr:g}")
-        if not torch.stack([p.detach().isfinite().all() for p in parameters]).all():  # by its last step, after the loss
+        if not weights:  # by the last step, after its loss
             raise RunFailed(f"weights not finite in stage {stage.name}, epoch {epoch + 1}, lr {lr:g}")
         seconds = time.perf_counter() - started
         after_epoch(Epoch(stage.name, epoch + 1, lr, round(mean, 6), len(order), round(seconds, 3)), optimiser)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import platform
 import time
 from pathlib import Path
 
@@ -24,12 +26,13 @@ def choose_threads(run: Run, device: Device, limit: int, memo: Path) -> tuple[in
     `memo` is a JSON file that keeps what was measured: sums depend on the threads in their last bits, so runs under one
     output folder must not choose differently.
     """
-    name = f"{run.network}, {run.inputs.kind}, batch {run.schedule.batch}, {device.precision}, up to {limit}"
+    step = f"{run.network}, {run.inputs.kind}, batch {run.schedule.batch}, {device.precision}"
+    name = f"{step}, up to {limit} threads, {cpu_name()}, torch {torch.__version__}"
     memo.parent.mkdir(parents=True, exist_ok=True)
     with FileLock(memo.with_suffix(".lock")):
         try:
-            known = json.loads(memo.read_text(encoding="utf-8"))
-        except (OSError, ValueError):
+            known = dict(json.loads(memo.read_text(encoding="utf-8")))
+        except (OSError, ValueError, TypeError):
             known = {}
         if name not in known:
             known[name] = _measure(run, device, limit)
@@ -62,9 +65,21 @@ def _measure(run: Run, device: Device, limit: int) -> dict[str, float]:
         return time.perf_counter() - started
 
     before, rates = torch.get_num_threads(), {}
-    for threads in sorted({*(2**i for i in range(limit.bit_length())), limit}):
-        torch.set_num_threads(threads)
-        _, *timed = [seconds() for _ in range(1 + STEPS)]
-        rates[str(threads)] = round(batch / min(timed), 1)
-    torch.set_num_threads(before)
+    try:
+        for threads in sorted({*(2**i for i in range(limit.bit_length())), limit}):
+            torch.set_num_threads(threads)
+            _, *timed = [seconds() for _ in range(1 + STEPS)]
+            rates[str(threads)] = round(batch / min(timed), 1)
+    finally:
+        torch.set_num_threads(before)
     return rates
+
+
+def cpu_name() -> str:
+    """The processor and its number of cores."""
+    try:
+        with open("/proc/cpuinfo") as info:
+            name = next(line.split(":", 1)[1].strip() for line in info if line.startswith("model name"))
+    except (OSError, StopIteration):
+        name = platform.processor() or platform.machine()
+    return f"{name}, {os.cpu_count()} cores"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,7 @@ from torch import Tensor, nn
 
 from common import launcher, resnet
 from common.datasets import Dataset, DataSpec
-from common.runs import Protocol, Run, Schedule
+from common.runs import LongTail, Protocol, Run, Schedule
 
 settings.register_profile("repository", deadline=None, derandomize=True, max_examples=60)
 settings.load_profile("repository")
@@ -93,5 +94,17 @@ def tiny_run(tiny_net: str, tiny_data: Dataset, monkeypatch: pytest.MonkeyPatch)
             "precision": "fp32",
         }
         return Run("lucir", method, **(fields | changes))
+
+    return make
+
+
+@pytest.fixture
+def tail_run(tiny_run: Callable[..., Run]) -> Callable[..., Run]:
+    """(method, **changes) -> a Run on a long-tailed subset of the tiny data, factor 6, all classes at once."""
+
+    def make(method: Any, **changes: Any) -> Run:
+        everything = Protocol(CLASSES, CLASSES, 0, exemplars_per_class=0)
+        fields = {"protocol": everything, "order": "native", "longtail": LongTail(6), "schedule": Schedule(4, batch=8)}
+        return replace(tiny_run(method), paper="class_balanced", **(fields | changes))
 
     return make

@@ -1,8 +1,9 @@
 """What a CUDA graph does, on a CPU: kernels are recorded once with the memory they read and write, and run again there.
 
-Whatever a step takes from Python (a number that changes, a branch, a shape) is frozen at recording, as in a graph, and
-reading a value back is refused, as CUDA refuses it. So a step that ends with other weights when it is replayed than
-when it is called from Python would do so on a GPU too.
+Whatever a step takes from Python (a number that changes, a branch, a shape) is frozen at recording, as in a graph.
+What CUDA refuses is refused: reading a value back, results whose size depends on values, tensors made from Python's
+numbers. So a step that ends with other weights when it is replayed than when it is called from Python would do so on
+a GPU too. Streams, memory pools and the libraries' own state have no counterpart here.
 """
 
 from __future__ import annotations
@@ -10,11 +11,19 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+import pytest
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-READS = {torch.ops.aten._local_scalar_dense.default, torch.ops.aten.nonzero.default}
+aten = torch.ops.aten
+REFUSED = {
+    *(aten._local_scalar_dense.default, aten.nonzero.default, aten.masked_select.default, aten.bincount.default),
+    *(aten._unique2.default, aten.unique_dim.default, aten.repeat_interleave.Tensor),
+    aten.lift_fresh.default,  # torch.tensor(...): a copy from the host's pageable memory
+}
+INDEXING = {aten.index.Tensor, aten.index_put.default, aten.index_put_.default}
+NOT_PERMITTED = "operation not permitted when stream is capturing"
 
 
 class _Recorder(TorchDispatchMode):
@@ -23,17 +32,26 @@ class _Recorder(TorchDispatchMode):
         self.calls: list[tuple[Callable, tuple, dict, Any]] = []
 
     def __torch_dispatch__(self, func: Any, types: Any, args: tuple = (), kwargs: dict | None = None) -> Any:
-        if func in READS:
-            raise RuntimeError("operation not permitted when stream is capturing")
+        masks = (
+            [t for t in args[1] if t is not None and t.dtype in (torch.bool, torch.uint8)] if func in INDEXING else []
+        )
+        if func in REFUSED or masks:
+            raise RuntimeError(NOT_PERMITTED)
         result = func(*args, **(kwargs or {}))
         self.calls.append((func, args, kwargs or {}, result))
         return result
 
 
+def _refuse(*arguments: object, **keywords: object) -> None:
+    raise RuntimeError(NOT_PERMITTED)
+
+
 def record(body: Callable[[], None]) -> Callable[[], None]:
     """A `common.graphs.Capture`. Recording runs the body, so the first replay has nothing left to do."""
     recorder, fresh = _Recorder(), [True]
-    with recorder:
+    with pytest.MonkeyPatch.context() as patch, recorder:
+        for name in ("tolist", "numpy", "__array__"):
+            patch.setattr(torch.Tensor, name, _refuse)
         body()
 
     @torch.no_grad()

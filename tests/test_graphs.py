@@ -13,13 +13,15 @@ import torch.nn.functional as F
 from recorder import record
 from torch import Tensor, nn
 
+from class_balanced.methods import ClassBalanced
 from common import launcher, training
 from common.datasets import Dataset
 from common.errors import RunFailed
+from common.imbalance import Rebalance, Retrain
 from common.launcher import Job
 from common.loader import DeviceImages
-from common.runs import Inputs, Run, Schedule
-from common.store import Store
+from common.runs import Inputs, LongTail, Protocol, Run, Schedule
+from common.store import Result, Store
 from common.training import Stage, fit
 from lucir.methods import LUCIR, Base, ICaRL
 
@@ -50,7 +52,7 @@ def captured(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_replayed_steps_train_as_called_ones(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Same bits after every kind of step: two batch sizes, a rate that rises within an epoch, momentum, frozen rows."""
+    """Every kind of step: two batch sizes, a rate that rises within an epoch, momentum, frozen rows."""
     called, replayed = network(), network()
     assert trained(called, lambda x, y: F.cross_entropy(called(x), y)) == {"eager": 12}
     monkeypatch.setattr(training, "capture_for", lambda images: record)
@@ -82,22 +84,43 @@ def test_the_recorder_freezes_what_python_decides(captured: None) -> None:
         assert torch.allclose(*results, atol=1e-6) != lost
 
 
-@pytest.mark.parametrize("read", [lambda loss: loss * float(loss.detach()), lambda loss: loss if loss > 0 else -loss])
+@pytest.mark.parametrize(
+    "read",
+    [
+        lambda loss: loss * float(loss.detach()),
+        lambda loss: loss if loss > 0 else -loss,
+        lambda loss: loss.reshape(1)[loss.detach().reshape(1) > -1].sum(),
+        lambda loss: loss * torch.tensor(2.0),
+        lambda loss: loss * loss.detach().reshape(1).tolist()[0],
+        lambda loss: loss * float(np.asarray(loss.detach())),
+    ],
+    ids=["float", "branch", "mask", "host", "tolist", "numpy"],
+)
 def test_a_step_that_cannot_be_captured_ends_the_run(read: Callable[[Tensor], Tensor], captured: None) -> None:
     net = network()
     with pytest.raises(RunFailed, match="cannot be captured as a CUDA graph: operation not permitted"):
         trained(net, lambda x, y: read(F.cross_entropy(net(x), y)))
 
 
-def test_an_epoch_of_another_length_is_captured_anew(captured: None) -> None:
-    lengths = iter([40, 24, 24, 40])
-    net = network()
-    stage = Stage(
-        "toy", SCHEDULE, torch.arange(40), lambda x, y: F.cross_entropy(net(x), y), net.parameters(), net.train
-    )
-    stage.sampler = lambda indices, generator: indices[: next(lengths)]
-    counts = fit(stage, images(), (0,), lambda epoch, optimiser: None)
-    assert counts["eager"] + counts["graph"] == 3 + 2 + 2 + 3 and counts["eager"] == 2
+@pytest.mark.parametrize("resumed_at", [0, 2])
+def test_an_epoch_of_another_length_is_captured_anew(monkeypatch: pytest.MonkeyPatch, resumed_at: int) -> None:
+    """The plan's buffer and the counter follow; so does a resume, with its momentum and its rate."""
+
+    def weights_and_steps() -> tuple[Tensor, dict[str, int]]:
+        net, lengths = network(), iter([40, 24, 24, 40][resumed_at:])
+        parameters = list(net.parameters())
+        stage = Stage("toy", SCHEDULE, torch.arange(40), lambda x, y: F.cross_entropy(net(x), y), parameters, net.train)
+        stage.sampler = lambda indices, generator: indices[: next(lengths)]
+        resume = (resumed_at, {str(i): torch.full_like(p, 0.1) for i, p in enumerate(parameters)})
+        return net[-1].weight, fit(stage, images(), (0,), lambda *report: None, resume if resumed_at else None)
+
+    called, steps = weights_and_steps()
+    monkeypatch.setattr(training, "capture_for", lambda images: record)
+    replayed, taken = weights_and_steps()
+    assert steps == {"eager": 5 if resumed_at else 10}
+    assert taken["eager"] == 2 and taken["eager"] + taken["graph"] == steps["eager"]
+    torch.testing.assert_close(called, replayed, rtol=1e-5, atol=1e-6)
+    assert not torch.equal(called, network()[-1].weight)
 
 
 def test_drop_last_needs_one_graph(captured: None) -> None:
@@ -107,7 +130,9 @@ def test_drop_last_needs_one_graph(captured: None) -> None:
 
 
 @pytest.mark.parametrize(
-    "method", [LUCIR(), LUCIR(old="cosine", finetune=None), ICaRL(), Base()], ids=lambda m: type(m).__name__
+    "method",
+    [LUCIR(), LUCIR(old="cosine", finetune=None), ICaRL(), Base()],
+    ids=["LUCIR", "CN", "iCaRL", "base"],
 )
 def test_every_method_survives_capture_while_its_head_grows(
     method: LUCIR | ICaRL | Base,
@@ -120,19 +145,52 @@ def test_every_method_survives_capture_while_its_head_grows(
     schedule = Schedule(5, lr=0.05, milestones=(3,), batch=16, weight_decay=0.01)
     finetune = {"finetune": replace(schedule, epochs=3)} if getattr(method, "finetune", None) else {}
     run = tiny_run(replace(method, **finetune), schedule=schedule)
-    results = {}
-    for path, capture in (("eager", None), ("graph", record)):
-        monkeypatch.setattr(training, "capture_for", lambda images, capture=capture: capture)
-        assert launcher.train(run, Job(tmp_path / path, None, "cpu", 1, 1)) == ""
-        found = results[path] = Store(tmp_path / path).load(run.hash)
-        assert found
-    eager, graph = results["eager"], results["graph"]
+    eager, graph = both_paths(run, tmp_path, monkeypatch)
     stages = 5 if finetune else 3
     assert set(eager.environment["steps"]) == {"eager"}
     taken = graph.environment["steps"]
     assert taken["captured"] == taken["eager"] <= 2 * stages  # no stage falls back to Python after its first steps
     assert taken["eager"] + taken["graph"] == eager.environment["steps"]["eager"]
     np.testing.assert_allclose(graph.values["trace"]["loss"], eager.values["trace"]["loss"], rtol=1e-4, atol=1e-5)
+
+
+LONG_TAILED = {
+    "DRW": Rebalance(beta=0.999, defer=2),
+    "DRS": Rebalance(sampler="balanced", defer=2),
+    "focal": Rebalance("focal"),
+    "LDAM-DRW": Rebalance("ldam", beta=0.999, defer=2),
+    "CB softmax": ClassBalanced("softmax", beta=0.999),
+    "CB focal": ClassBalanced("focal", beta=0.999, gamma=0.5, reduction="weighted_mean"),
+    "cRT": Retrain(),
+}
+
+
+@pytest.mark.parametrize("name", LONG_TAILED)
+def test_long_tailed_methods_survive_capture(
+    name: str, tiny_run: Callable[..., Run], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What changes with the epoch (weights, samplers) reaches a captured step."""
+    fields = {"protocol": Protocol(8, 8, 0, exemplars_per_class=0), "order": "native", "longtail": LongTail(6.0)}
+    schedule = Schedule(4, lr=0.05, batch=8, drop_last=True)
+    run = replace(tiny_run(LONG_TAILED[name]), paper="class_balanced", schedule=schedule, **fields)
+    if name == "cRT":
+        run = replace(run, start=replace(run, method=Rebalance()))
+    eager, graph = both_paths(run, tmp_path, monkeypatch)
+    assert graph.environment["steps"]["captured"] == graph.environment["steps"]["eager"] == 1
+    np.testing.assert_allclose(graph.values["trace"]["loss"], eager.values["trace"]["loss"], rtol=1e-4, atol=1e-5)
+
+
+def both_paths(run: Run, out: Path, monkeypatch: pytest.MonkeyPatch) -> list[Result]:
+    """Results of a run whose steps are called from Python, and of the same run with captured steps."""
+    results = []
+    for path, capture in (("eager", None), ("graph", record)):
+        monkeypatch.setattr(training, "capture_for", lambda images, capture=capture: capture)
+        for part in run.chain:
+            assert launcher.train(part, Job(out / path, None, "cpu", 1, 1)) == ""
+        found = Store(out / path).load(run.hash)
+        assert found
+        results.append(found)
+    return results
 
 
 def test_threads_of_one_process_train_what_processes_do(

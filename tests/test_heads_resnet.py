@@ -112,6 +112,21 @@ def test_parameters_of_resnet32(shortcut: str, count: int) -> None:
         assert sum(p.numel() for p in net.parameters()) == count
 
 
+def test_resnet18_is_torchvisions_with_a_small_stem() -> None:
+    from torchvision.models import resnet18
+
+    net, reference = backbone("resnet18", seed=0).eval(), resnet18(num_classes=3).eval()
+    reference.conv1 = torch.nn.Conv2d(3, 64, 3, padding=1, bias=False)
+    reference.maxpool, reference.fc = torch.nn.Identity(), torch.nn.Identity()  # type: ignore[assignment]
+    assert sum(p.numel() for p in net.parameters()) == 11_168_832
+    ours, theirs = net.state_dict(), reference.state_dict()
+    assert [v.shape for v in ours.values()] == [v.shape for v in theirs.values()]
+    reference.load_state_dict(dict(zip(theirs, ours.values(), strict=True)))
+    images = torch.randn(2, 3, 32, 32, generator=generator(0))
+    with torch.no_grad():
+        torch.testing.assert_close(net(images), reference(images), rtol=1e-4, atol=1e-4)
+
+
 def reference_features(state: Mapping[str, Tensor], images: Tensor, shortcut: str, final_relu: bool) -> Tensor:
     """ResNet-32 in eval mode, in the order its parameters are registered: conv and BatchNorm by turns."""
     parts = iter([v.double() for k, v in state.items() if not k.endswith("num_batches_tracked")])

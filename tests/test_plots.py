@@ -52,6 +52,12 @@ def sorted_bars(count: int = 100) -> Panel:
     return Panel("biases", "classes", "bias", curves, "sorted-bars")
 
 
+def heat(rows: int = 25, columns: int = 5) -> Panel:
+    values = np.random.default_rng(2).uniform(20, 70, (rows, columns))
+    names, factors = [f"Focal_{i / 2:.1f}_0.9999" for i in range(rows)], [f"{2**i}" for i in range(columns)]
+    return Panel("test error (%)", "imbalance factor", "", kind="heat", matrix=values, rows=names, columns=factors)
+
+
 DRAWINGS = {
     "lines": Drawing([accuracy()]),
     "long legends": Drawing([accuracy(("adaptive weight of the less-forget constraint (Ours-CNN)", "b" * 60))]),
@@ -63,6 +69,8 @@ DRAWINGS = {
     "mixed": Drawing([bars(), matrix(), matrix()]),
     "sorted 40": Drawing([sorted_bars(40)]),
     "sorted 100": Drawing([sorted_bars()]),
+    "heat": Drawing([heat(), heat()], note="numbers"),
+    "small heat": Drawing([heat(3, 1)]),
     "empty": Drawing([Panel("nothing", "x", "y"), Panel("nan", "x", "y", [Curve("CN", [1], [NAN])])]),
     "no panels": Drawing([]),
 }
@@ -188,6 +196,45 @@ def test_matrices_show_the_log_of_counts_on_one_scale() -> None:
     assert next(line.get_xdata()[0] for line in first.get_lines()) == 19.5
     box = first.get_window_extent()
     assert box.width == pytest.approx(box.height)
+
+
+def test_heat_maps_print_their_numbers_and_the_least_of_a_column_in_bold() -> None:
+    values = np.array([[30.0, 5.0, NAN], [10.0, 6.0, 1.0], [20.0, NAN, NAN]])
+    panel = Panel("", "", "", kind="heat", matrix=values, rows=["a", "b", "c"], columns=["x", "y", "z"])
+    axes = build(Drawing([panel]), "", "").axes[0]
+    found = {t.get_position(): (t.get_text(), t.get_fontweight()) for t in axes.texts}
+    assert found == {
+        (0.5, 0.5): ("30.00", "normal"), (0.5, 1.5): ("10.00", "bold"), (0.5, 2.5): ("20.00", "normal"),
+        (1.5, 0.5): ("5.00", "bold"), (1.5, 1.5): ("6.00", "normal"), (2.5, 1.5): ("1.00", "normal"),
+    }  # fmt: skip
+    assert axes.get_ylim() == (3, 0)  # the first row on top
+    assert [t.get_text() for t in axes.get_yticklabels()] == ["a", "b", "c"]
+    shades = axes.collections[0].get_array()
+    assert shades is not None
+    assert np.asarray(shades)[:, 0].tolist() == [1.0, 0.0, 0.5] and np.ma.getmaskarray(shades)[0, 2]
+
+
+def test_references_are_thin_dashes_without_an_entry_of_their_own() -> None:
+    curves = [Curve("CN", [1, 2], [3, 4]), Curve("CN", [1, 2], [5, 5], reference=True)]
+    named = [*curves, Curve("limit", [1, 2], [6, 6], reference=True, legend="E = n")]
+    panels = [Panel("", "", "", curves, y_log=True), Panel("", "", "", named)]
+    plain, labelled = build(Drawing(panels), "", "").axes
+    assert plain.get_legend_handles_labels()[1] == ["CN"] and plain.get_yscale() == "log"
+    assert labelled.get_legend_handles_labels()[1] == ["CN", "limit  E = n"] and labelled.get_yscale() == "linear"
+    ours, across = plain.get_lines()
+    assert same_color(ours.get_color(), across.get_color()) and across.get_linewidth() < ours.get_linewidth()
+    assert (ours.get_linestyle(), across.get_linestyle()) == ("-", "--") and across.get_marker() in ("", "None")
+
+
+@pytest.mark.parametrize(("values", "shown"), [([1, 5000], ["1", "10", "100", "1000"]), ([0.3, 3], ["0.5", "1", "2"])])
+def test_logarithmic_ticks_are_plain_numbers(values: list[float], shown: list[str]) -> None:
+    panel = Panel("", "", "", [Curve("CN", [1, 2], values)], y_log=True)
+    figure = build(Drawing([panel]), "", "")
+    axes = figure.axes[0]
+    low, high = axes.get_ylim()
+    ticks = zip(axes.get_yticks(), axes.get_yticklabels(), strict=True)
+    assert [label.get_text() for place, label in ticks if low <= place <= high] == shown
+    assert not any(label.get_text() for label in axes.get_yticklabels(minor=True))
 
 
 def test_ticks_stand_at_the_values() -> None:

@@ -38,10 +38,15 @@ def test_a_measurement_is_made_once_and_kept(
     monkeypatch.setattr(tuning, "_measure", measure)
     run, memo, device = tiny_run(Base()), tmp_path / "cache/threads.json", Device("cpu", "fp32")
     assert [tuning.choose_threads(run, device, 2, memo)[0] for _ in range(3)] == [2, 2, 2] and made == [2]
-    memo.write_text("torn")
-    assert tuning.choose_threads(run, device, 2, memo) == (2, {"1": 10.0, "2": 19.0}) and made == [2, 2]
+    for damaged in ("torn", "17"):
+        memo.write_text(damaged)
+        made.clear()
+        assert tuning.choose_threads(run, device, 2, memo) == (2, {"1": 10.0, "2": 19.0}) and made == [2]
     tuning.choose_threads(run, device, 4, memo)
-    assert made == [2, 2, 4] and len(json.loads(memo.read_text())) == 2
+    assert made == [2, 4] and len(json.loads(memo.read_text())) == 2
+    monkeypatch.setattr(tuning, "cpu_name", lambda: "another machine, 2 cores")
+    tuning.choose_threads(run, device, 2, memo)
+    assert made == [2, 4, 2]
 
 
 def test_measuring_leaves_no_trace(tiny_run: Callable[..., Run]) -> None:
@@ -57,8 +62,9 @@ def test_the_choice_is_recorded_and_used(
     monkeypatch.setattr(tuning, "_measure", lambda *arguments: {"1": 10.0, "2": 19.0, "4": 12.0})
     run = tiny_run(Base())
     assert launcher.train(run, Job(tmp_path, None, "cpu", 1, 4)) == ""
-    found = Store(tmp_path).load(run.hash)
+    found, used = Store(tmp_path).load(run.hash), torch.get_num_threads()
     torch.set_num_threads(1)
+    assert used == 2
     assert found and found.environment["threads"] == 2
     assert found.environment["images_per_second_by_threads"] == {"1": 10.0, "2": 19.0, "4": 12.0}
     assert isinstance(found.environment["native_bf16"], bool)

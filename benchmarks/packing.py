@@ -1,0 +1,93 @@
+"""Several runs side by side on one device: processes, and on CUDA also streams of one process."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+
+import torch
+from sides import BATCH, Ours, Table
+
+from common.graphs import own_stream
+from common.training import Device
+
+EPOCHS = 3
+
+
+def packed(network: str, steps: int, repeats: int, device: Device, jobs: int, cores: int) -> Table:
+    """Images/s of one run alone, and of `jobs` runs side by side, together.
+
+    The clock runs from the moment all are ready to the end of the last one.
+    """
+    alone = {1, cores} if device.type == "cpu" else {cores}
+    sides = {f"1 run, {n} thread{'s' * (n > 1)}": (1, n) for n in sorted(alone)}
+    each = max(1, cores // jobs)
+    sides[f"{jobs} processes, {each} thread{'s' * (each > 1)} each"] = (jobs, each)
+    rates: Table = {name: [] for name in sides}
+    for _ in range(repeats):
+        for name, (number, threads) in sides.items():
+            rates[name].append(_processes(network, steps, device, number, threads))
+        if device.type == "cuda":
+            rates.setdefault(f"{jobs} streams of one process", []).append(_streams(network, steps, device, jobs))
+    return rates
+
+
+def _processes(network: str, steps: int, device: Device, jobs: int, threads: int) -> float:
+    """Images/s of `jobs` worker processes together."""
+    words = [network, str(steps), device.type, device.precision, str(threads)]
+    workers = [
+        subprocess.Popen(
+            [sys.executable, str(Path(__file__)), *words], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+        )
+        for _ in range(jobs)
+    ]
+    pipes = [(w.stdin, w.stdout) for w in workers if w.stdin and w.stdout]
+    assert all(out.readline().strip() == "ready" for _, out in pipes)
+    started = time.perf_counter()
+    for into, _ in pipes:
+        into.write("go\n")
+        into.flush()
+    assert all(out.readline().strip() == "done" for _, out in pipes)
+    seconds = time.perf_counter() - started
+    for worker in workers:
+        worker.communicate()
+    return jobs * EPOCHS * steps * BATCH / seconds
+
+
+def _worker(network: str, steps: str, device: str, precision: str, threads: str) -> None:
+    """One process of `_processes`: warm up, wait for the others, train."""
+    torch.set_num_threads(int(threads))
+    ours = Ours(network, int(steps), Device(device, precision))
+    ours.epochs(1)
+    print("ready", flush=True)
+    sys.stdin.readline()
+    ours.epochs(EPOCHS)
+    print("done", flush=True)
+
+
+def _streams(network: str, steps: int, device: Device, jobs: int) -> float:
+    """Images/s of `jobs` threads together, each with its own CUDA stream and graphs."""
+    barrier = threading.Barrier(jobs + 1, timeout=300)
+
+    def work() -> None:
+        with torch.cuda.stream(own_stream()):
+            ours = Ours(network, steps, device)
+            ours.epochs(1)
+            barrier.wait()
+            ours.epochs(EPOCHS)
+
+    threads = [threading.Thread(target=work, daemon=True) for _ in range(jobs)]
+    for thread in threads:
+        thread.start()
+    barrier.wait()
+    started = time.perf_counter()
+    for thread in threads:
+        thread.join()
+    return jobs * EPOCHS * steps * BATCH / (time.perf_counter() - started)
+
+
+if __name__ == "__main__":
+    _worker(*sys.argv[1:])
