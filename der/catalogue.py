@@ -8,9 +8,9 @@ from common.curves import Results
 from common.figures import Drawing, Figure
 from common.runs import Run
 from der import experiments as ex
-from der.experiments import Setting
 from der.figures import ablation, bound, curves, small, statistics, table
 from der.inside import channels, masks, silenced, transfer
+from der.setting import Setting
 from der.sweeps import sensitivity, sizes
 
 Runs = Mapping[str, list[Run]]

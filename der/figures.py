@@ -23,7 +23,8 @@ from common.curves import (
 from common.figures import Comparison, Curve, Drawing, Panel, Published, estimate
 from common.store import Result
 from der.counts import mean_parameters, shares
-from der.experiments import MASKED, UNPRUNED, Setting
+from der.experiments import MASKED, UNPRUNED
+from der.setting import Setting
 
 PUBLISHED = Published(Path(__file__).with_name("published.json"))
 READOUTS = {name: "nme" if name == "iCaRL" else "cnn" for name in ("iCaRL", "UCIR", "BiC", "WA", UNPRUNED, MASKED)}

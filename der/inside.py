@@ -8,8 +8,9 @@ from common.curves import AVERAGE, Results, accuracy_figure, average, mean_curve
 from common.figures import Comparison, Curve, Drawing, Panel, estimate
 from common.store import Result
 from der.counts import backward_transfer, forward_transfer, shares
-from der.experiments import MASKED, UNPRUNED, Setting
+from der.experiments import MASKED, UNPRUNED
 from der.figures import PUBLISHED, share_rows, value
+from der.setting import Setting
 
 RANDOM = "random channels"
 

@@ -11,8 +11,9 @@ from common.curves import AVERAGE, Results, average, mean_curve, paired
 from common.figures import Comparison, Curve, Drawing, Panel, estimate
 from common.store import Result
 from der.counts import mean_parameters, shares
-from der.experiments import MASKED, UNPRUNED, Setting
+from der.experiments import MASKED, UNPRUNED
 from der.figures import MILLION, PARAMETERS, READOUTS, comparable, share_rows, value
+from der.setting import Setting
 
 
 def sizes(setting: Setting, results: Results) -> Drawing:
