@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import torch
@@ -92,9 +92,10 @@ class DERLearner(Learner):
         """Sec. 3.3: fresh masks on the new extractor."""
         body = self.net.new.requires_grad_(True)
         channels = wiring(body).channels
-        e = mask_logits(sum(channels), self.config.mask_init, self.generator("masks"))
         if self.config.channels == "random":
-            e = chosen(e, channels, self.net.wanted[self.phase.index].tolist(), self.generator("channels"))
+            e = chosen(channels, self.net.wanted[self.phase.index].tolist(), self.generator("channels"))
+        else:
+            e = mask_logits(sum(channels), self.config.mask_init, self.generator("masks"))
         self.net.extractors[-1] = masked = MaskedResNet(body, e, self.config.s_max)
         self.net.place()
         share = masked.sparsity(masked.hard()).detach().reshape(1)
@@ -207,13 +208,13 @@ def balanced(indices: Tensor, labels: Tensor, generator: torch.Generator) -> Ten
     return torch.cat([shuffled_indices[own == c][:smallest] for c in classes])
 
 
-def chosen(e: Tensor, channels: tuple[int, ...], wanted: list[int], generator: torch.Generator) -> Tensor:
-    """Logits of the sizes of `e`, positive for `wanted` channels of each group, drawn at random."""
-    parts = []
-    for part, count in zip(e.abs().clamp(min=1e-3).split(channels), wanted, strict=True):
-        ranks = torch.randperm(len(part), generator=generator)
-        parts.append(torch.where(ranks < count, part, -part))
-    return torch.cat(parts)
+def chosen(channels: Sequence[int], wanted: Sequence[int], generator: torch.Generator) -> Tensor:
+    """Mask logits of +1 for `wanted` channels of each group, drawn at random, and -1 for the others.
+
+    Equal in size, so that every mask is soft at the start of an epoch and binary well before its end.
+    """
+    drawn = [torch.randperm(size, generator=generator) < count for size, count in zip(channels, wanted, strict=True)]
+    return 2.0 * torch.cat(drawn) - 1
 
 
 LEARNERS: dict[type, type[Learner]] = {DER: DERLearner, **baselines.LEARNERS}
