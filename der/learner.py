@@ -17,7 +17,7 @@ from der.expand import Classifier, Expandable, classifier_for, successor
 from der.losses import auxiliary
 from der.masks import scale
 from der.methods import DER
-from der.model import MaskedResNet, mask_logits, zero_last
+from der.model import MaskedResNet, extractor, mask_logits
 from der.prune import count_flops, count_parameters, prune, recalibrate
 from der.readouts import fitted, without
 from der.wiring import wiring
@@ -41,7 +41,7 @@ class DERLearner(Learner):
 
     def build(self, classes: int) -> None:
         run = self.context.run
-        body: Any = zero_last(backbone(run.network, seed=run.seed))
+        body: Any = extractor(run.network, run.seed)
         head = Classifier(body.out_features, classes, self.context.generator("head", 0))
         self.net = Expandable(lambda: backbone(run.network), body, head, self.context.device)
 
@@ -79,7 +79,7 @@ class DERLearner(Learner):
         run = self.context.run
         fresh = self.config.init == "random"
         seed = int(self.generator("extractor").initial_seed())
-        self.net.begin(zero_last(backbone(run.network, seed=seed)) if fresh else successor(self.net))
+        self.net.begin(extractor(run.network, seed) if fresh else successor(self.net))
         self.renew_classifier(phase)
         self.net.aux = Classifier(self.net.widths[-1], phase.num_new + 1, self.generator("aux"))
 

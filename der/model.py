@@ -17,6 +17,8 @@ from der.wiring import IMAGE, wiring
 
 Init = Literal["normal", "uniform"]
 S_MAX = 15.0
+ZERO_LAST = ("resnet18", "resnet18-pool")
+"""Networks whose blocks start as their shortcuts: gamma of the last BatchNorm is 0 in the official code's ResNet-18."""
 
 
 class MaskedResNet(nn.Module):
@@ -106,12 +108,13 @@ def masked_resnet32(seed: int | None = None, init: Init = "normal") -> MaskedRes
 
 def _masked_named(name: str, seed: int | None, init: Init) -> MaskedResNet:
     generator = None if seed is None else seeded(torch.device("cpu"), seed, "masks")
-    return masked(zero_last(backbone(name, seed=seed)), init, generator)
+    return masked(extractor(name, seed), init, generator)
 
 
-def zero_last(body: nn.Module) -> nn.Module:
-    """Start every block as its shortcut: gamma of its last BatchNorm 0 (official code, first extractor)."""
-    for block in body.modules():
+def extractor(name: str, seed: int | None = None) -> nn.Module:
+    """A fresh backbone by name, its blocks initialised as in the official code (see `ZERO_LAST`)."""
+    body = backbone(name, seed=seed)
+    for block in body.modules() if name in ZERO_LAST else ():
         if isinstance(block, BasicBlock):
             nn.init.zeros_(block.bn2.weight)
     return body

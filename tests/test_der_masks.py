@@ -15,11 +15,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
-from common.resnet import CifarResNet, PreActResNet, backbone, resnet32
+from common.resnet import BasicBlock, CifarResNet, PreActResNet, backbone, resnet32
 from common.runs import Schedule
 from der.losses import auxiliary, auxiliary_targets, sparsity
 from der.masks import kept, mask, scale
-from der.model import MaskedResNet, masked, masked_resnet18, masked_resnet32
+from der.model import MaskedResNet, extractor, masked, masked_resnet18, masked_resnet32
 from der.prune import Filled, count_flops, count_parameters, load_pruned, prune, recalibrate
 from der.schedule import CIFAR, CIFAR_BASE, IMAGENET, learning_rates
 from der.wiring import IMAGE, wiring
@@ -274,6 +274,13 @@ def test_other_lengths_and_recipes() -> None:
     assert isinstance(CIFAR, Schedule) and CIFAR.warmup == 10
     with pytest.raises(ValueError, match="at least one epoch"):
         learning_rates(0)
+
+
+def test_only_resnet18s_blocks_start_as_shortcuts() -> None:
+    """The official code's first extractor; a short schedule on a small network learns nothing from there."""
+    for name, gamma in (("resnet18", 0.0), ("resnet18-pool", 0.0), ("resnet32", 1.0), ("resnet8-half", 1.0)):
+        blocks = [m for m in extractor(name, 0).modules() if isinstance(m, BasicBlock)]
+        assert blocks and all((b.bn2.weight == gamma).all() and (b.bn1.weight == 1).all() for b in blocks)
 
 
 def test_the_logits_start_as_asked() -> None:
