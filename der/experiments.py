@@ -75,7 +75,7 @@ SETTINGS: dict[str, tuple[Setting, ...]] = {
             per_class=10,
             sparsities=(0.1, 0.5, 2.0),
             auxiliaries=(0.0, 1.0, 4.0),
-            mask_rate=30.0,
+            mask_rate=10.0,
             probe=True,
         ),
     ),
