@@ -18,7 +18,7 @@ from der.wiring import IMAGE, wiring
 Init = Literal["normal", "uniform"]
 S_MAX = 15.0
 ZERO_LAST = ("resnet18", "resnet18-pool", "resnet32")
-"""Networks whose blocks start as their shortcuts, with a last gamma of 0: the official ResNet-18, and ResNet-32 alike."""
+"""Networks whose blocks start as their shortcuts, with a last gamma of 0: the official ResNet-18, and ResNet-32 too."""
 
 
 class MaskedResNet(nn.Module):
