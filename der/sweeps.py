@@ -16,19 +16,24 @@ from der.figures import MILLION, PARAMETERS, READOUTS, comparable, share_rows, v
 from der.setting import Setting
 
 
+def millions(found: Sequence[Result]) -> float:
+    """Parameters, averaged over steps and repeats, to three digits: a tick to read."""
+    return float(f"{np.mean([mean_parameters(r) for r in found]) / MILLION:.3g}")
+
+
 def sizes(setting: Setting, results: Results) -> Drawing:
     """Fig. 1: accuracy against parameters, lambda_s from little to much; other methods as points."""
     points, rows = list[Curve](), list[Comparison]()
     swept = [w for w in setting.sparsities if results.get(f"DER {w:g}")]
     for name, readout in READOUTS.items():
         if name != MASKED and (found := results.get(name)):
-            x = float(np.mean([mean_parameters(r) for r in found])) / MILLION
+            x = millions(found)
             ours = estimate([average(r, readout) for r in found])
             points.append(Curve(name, [x], [ours.mean], [ours.interval] if len(found) > 1 else None, len(found)))
             rows.append(Comparison(AVERAGE, name, *value(setting, "table1", name, setting.steps), ours))
     if swept:
         groups = [results[f"DER {w:g}"] for w in swept]
-        x = [float(np.mean([mean_parameters(r) for r in g])) / MILLION for g in groups]
+        x = [millions(g) for g in groups]
         stats = [estimate([average(r, "cnn") for r in g]) for g in groups]
         intervals = [s.interval for s in stats] if len(groups[0]) > 1 else None
         by_size = sorted(range(len(x)), key=lambda i: x[i])
