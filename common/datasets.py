@@ -29,6 +29,8 @@ from common.folders import CIFAR, LAYOUT, Content, Images
 CLASSES = {"cifar10": 10, "cifar100": 100, "imagenet": 1000}
 COARSE = {"cifar20": "cifar100"}
 """Data sets that are another's images under coarser labels."""
+SUBSETS = ("imagenet-subset", "imagenet-100")
+"""100 classes of ImageNet: a draw with seed 1993 (LUCIR), or the first in alphabetical order (PODNet, DER)."""
 FORMAT = 1  # of cache entries; raised when older ones must not be read
 _PARTS = ("train_images", "train_labels", "test_images", "test_labels")
 
@@ -38,7 +40,7 @@ class DataSpec:
     """Which data set. The numbers are for glyphs only; None means 100 classes, 500 and 100 images a class."""
 
     name: str
-    """glyphs, cifar10, cifar20, cifar100, imagenet, imagenet-subset, inat2018 ... or the name of an image folder."""
+    """glyphs, cifar10, cifar20, cifar100, imagenet, imagenet-subset, imagenet-100 ... or an image folder's name."""
     classes: int | None = None
     per_class: int | None = None
     test_per_class: int | None = None
@@ -151,7 +153,7 @@ def locate(spec: DataSpec, root: Path | None) -> Path | None:
         raise InputError(f"{name} needs --data DIR, a folder with {LAYOUT}; the quick preset needs no data")
     if not root.is_dir():
         raise InputError(f"--data {root} is not a folder; pass one that holds {name}")
-    inside = (name, "imagenet") if name == "imagenet-subset" else (name,)
+    inside = (name, "imagenet") if name in SUBSETS else (name,)
     candidates = [*(root / n for n in inside), root]
     files = ""
     if name in CIFAR:
@@ -199,10 +201,12 @@ def _glyphs(spec: DataSpec) -> _Source:
 
 
 def _choose_classes(name: str, folder: Path, classes: tuple[str, ...]) -> tuple[str, ...]:
-    """The classes to use; of ImageNet's 1000 the subset takes LUCIR's 100."""
+    """The classes to use; of ImageNet's 1000 a subset takes its 100."""
+    if name == "imagenet-100" and len(classes) == 1000:
+        return tuple(sorted(classes)[:100])
     if name == "imagenet-subset" and len(classes) == 1000:
         return tuple(sorted(map(str, np.random.RandomState(1993).choice(classes, 100, replace=False))))
-    expected = (100, 1000) if name == "imagenet-subset" else (CLASSES.get(name, len(classes)),)
+    expected = (100, 1000) if name in SUBSETS else (CLASSES.get(name, len(classes)),)
     if len(classes) not in expected:
         wanted = " or ".join(map(str, expected))
         raise InputError(f"{folder / 'train'} has {len(classes)} class folders but {name} has {wanted}; check --data")

@@ -121,6 +121,8 @@ class Learner:
     head: type[LinearHead] | type[CosineHead] = LinearHead
     final_relu = True
     nme_flip: Flip = "none"
+    starts_trained = True
+    """Whether the Run it starts from, if any, has trained the base phase."""
 
     def __init__(self, config: Any, context: Context) -> None:
         self.config, self.context = config, context
@@ -215,7 +217,7 @@ def run(spec: Run, dataset: Dataset, learner_class: type[Learner], workspace: Wo
         learner.start_from(workspace.state_of(spec.start))
     for phase in phases[done:]:
         learner.begin_phase(phase)
-        if spec.start and phase.index == 0 and len(phases) > 1:  # trained by the Run this one starts from
+        if spec.start and learner.starts_trained and phase.index == 0 and len(phases) > 1:
             _choose_exemplars(learner, phase)
             _evaluate(learner, phase, workspace, "start")
         else:
@@ -227,7 +229,8 @@ def run(spec: Run, dataset: Dataset, learner_class: type[Learner], workspace: Wo
 
 def _context(spec: Run, dataset: Dataset, device: Device) -> Context:
     position = splits.positions(splits.named_order(spec.order, len(dataset.classes)))
-    memory = ExemplarMemory(spec.protocol.exemplars_per_class, spec.protocol.exemplars_total)
+    protocol = spec.protocol
+    memory = ExemplarMemory(protocol.exemplars_per_class, protocol.exemplars_total, rounding=protocol.rounding)
     train, test = (open_images(dataset, split, position, spec.inputs, device.torch) for split in ("train", "test"))
     subset = None
     if tail := spec.longtail:

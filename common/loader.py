@@ -19,6 +19,7 @@ from common.datasets import Dataset
 from common.folders import read_image
 from common.runs import Flip, Inputs
 
+BRIGHTNESS_UNIT = 2**16  # a plan holds whole numbers
 PAD = 4  # pixels of zero padding around a CIFAR image before the random crop
 
 
@@ -65,20 +66,31 @@ class DeviceImages:
         std = torch.tensor(inputs.std, device=device).view(1, 3, 1, 1)
         self.scale = 1 / (255 * std)
         self.shift = -torch.tensor(inputs.mean, device=device).view(1, 3, 1, 1) / std
+        self.brightness = inputs.brightness
 
     def _normalise(self, images: Tensor) -> Tensor:
         return (images * self.scale + self.shift).contiguous(memory_format=torch.channels_last)
 
     def plan(self, order: Tensor, generator: torch.Generator) -> Tensor:
-        """An epoch drawn ahead, int64 [4, n]: image, shift down, shift right, flip. Drawn on the CPU on any device."""
+        """An epoch drawn ahead, int64 [4, n]: image, shift down, shift right, flip. Drawn on the CPU on any device.
+
+        Where brightness varies, a fifth row has its factors in units of 2^-16.
+        """
         shifts = torch.randint(2 * PAD + 1, (2, len(order)), generator=generator)
         flips = torch.rand(len(order), generator=generator) < 0.5
-        return torch.cat([order.cpu()[None], shifts, flips[None]]).to(self.images.device)
+        rows = [order.cpu()[None], shifts, flips[None]]
+        if self.brightness:
+            factors = 1 + self.brightness * (2 * torch.rand(1, len(order), generator=generator) - 1)
+            rows.append((factors.clamp(min=0) * BRIGHTNESS_UNIT).long())
+        return torch.cat(rows).to(self.images.device)
 
     def take(self, plan: Tensor) -> tuple[Tensor, Tensor]:
         """The batch that some columns of a plan describe, as in `epoch`."""
-        rows, down, right, flip = plan
-        return self._normalise(crop_flip(self.images[rows], down, right, flip.bool())), self.labels[rows]
+        rows, down, right, flip, *factors = plan
+        images = crop_flip(self.images[rows], down, right, flip.bool())
+        if factors:
+            images = brighten(images, factors[0] / BRIGHTNESS_UNIT)
+        return self._normalise(images), self.labels[rows]
 
     def epoch(self, order: Tensor, batch: int, generator: torch.Generator) -> Iterator[tuple[Tensor, Tensor]]:
         for part in self.plan(order, generator).split(batch, dim=1):
@@ -102,6 +114,11 @@ def crop_flip(images: Tensor, down: Tensor, right: Tensor, flip: Tensor) -> Tens
     rows = torch.arange(len(images), device=images.device)
     cropped = windows[rows, :, down, right]
     return torch.where(flip.view(-1, 1, 1, 1), cropped.flip(3), cropped)
+
+
+def brighten(images: Tensor, factors: Tensor) -> Tensor:
+    """uint8 images [b, c, h, w] times factors [b], at most 255 and rounded down, as PIL does it; float."""
+    return (images * factors.view(-1, 1, 1, 1)).clamp(max=255).floor()
 
 
 class _Files(torch.utils.data.Dataset):

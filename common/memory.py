@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import Literal
 
 import torch
 import torch.nn.functional as F
@@ -47,12 +48,14 @@ class ExemplarMemory:
     """Image indices kept for each class, in herding rank. Exactly one of the two budgets is set.
 
     per_class: fixed number a class, so the memory grows (R_per in LUCIR). total: a fixed budget shared by the classes
-    seen so far, ceil(total / seen) each (LUCIR's --fix_budget); it is capped at a class's size, per_class is not.
+    seen so far, ceil(total / seen) each (LUCIR's --fix_budget), or floor (DER); it is capped at a class's size,
+    per_class is not.
     """
 
     per_class: int | None = None
     total: int | None = None
     indices: dict[int, Tensor] = field(default_factory=dict)
+    rounding: Literal["up", "down"] = "up"
 
     def __post_init__(self) -> None:
         if (self.per_class is None) == (self.total is None):
@@ -60,7 +63,10 @@ class ExemplarMemory:
 
     def quota(self, seen: int) -> int:
         """Exemplars a class once `seen` classes are known."""
-        return self.per_class if self.per_class is not None else -(-(self.total or 0) // seen)
+        if self.per_class is not None:
+            return self.per_class
+        total = self.total or 0
+        return total // seen if self.rounding == "down" else -(-total // seen)
 
     def size_for(self, available: int, seen: int) -> int:
         """Exemplars of a class with `available` images; ValueError if a per-class number exceeds them."""

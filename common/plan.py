@@ -18,7 +18,7 @@ from common.figures import Figure, Published
 from common.runs import Run, canonical
 from common.store import Result, Store
 
-PAPERS = ("lucir", "bbn", "class_balanced", "fsa")
+PAPERS = ("lucir", "der", "bbn", "class_balanced", "fsa")
 IMAGES_PER_SECOND = {
     "resnet8-half": 3500.0,
     "resnet32": 300.0,
@@ -39,6 +39,7 @@ IMAGES_PER_SECOND = {
 PER_CLASS = {
     "imagenet": 1300,
     "imagenet-subset": 1300,
+    "imagenet-100": 1300,
     "cifar10": 5000,
     "cifar20": 2500,
     **{name: images / classes for name, (classes, images, _) in lists.PUBLISHED.items()},

@@ -58,6 +58,7 @@ class CifarResNet(nn.Module):
 
     Each stage doubles the channels and, but for the first, halves the resolution. stem_stride=2 halves it at once: a
     quarter of the work, for presets that run in minutes on a CPU.
+    stem_pool: a 3x3 maximum pooling of stride 2 after the stem, for images of 224 pixels (PODNet's stem).
     init: of the convolutions, He's normal by fan out (LUCIR) or fan in (BBN, LDAM), or Glorot's uniform (TensorFlow).
     """
 
@@ -69,12 +70,14 @@ class CifarResNet(nn.Module):
         final_relu: bool = True,
         stem_stride: int = 1,
         init: Init = "kaiming-out",
+        stem_pool: bool = False,
     ) -> None:
         super().__init__()
         if shortcut not in ("projection", "pad", "avgpool"):
             raise ValueError(f"shortcut must be projection, pad or avgpool, got {shortcut!r}")
         self.conv = nn.Conv2d(3, width, 3, stem_stride, 1, bias=False)
         self.bn = nn.BatchNorm2d(width)
+        self.stem_pool = stem_pool
         channels, stages = width, []
         for stage, count in enumerate(blocks):
             layers = []
@@ -92,10 +95,57 @@ class CifarResNet(nn.Module):
 
     def maps(self, x: Tensor) -> Tensor:
         """The map that pooling averages: [n, 3, 32, 32] -> [n, out_features, h, w]."""
-        return self.stages(F.relu(self.bn(self.conv(x)), inplace=True))
+        x = F.relu(self.bn(self.conv(x)), inplace=True)
+        return self.stages(F.max_pool2d(x, 3, 2, 1) if self.stem_pool else x)
 
     def forward(self, x: Tensor) -> Tensor:
         return self.maps(x).mean(dim=(2, 3))
+
+
+class PreActBlock(nn.Module):
+    """BN-ReLU-conv twice and a shortcut, then one more BN and ReLU: [n, c_in, h, w] -> [n, c_out, h/stride, w/stride].
+
+    A projection reads the activated input and has no BatchNorm.
+    """
+
+    def __init__(self, c_in: int, c_out: int, stride: int) -> None:
+        super().__init__()
+        self.bn1 = nn.BatchNorm2d(c_in)
+        self.conv1 = nn.Conv2d(c_in, c_out, 3, stride, 1, bias=False)
+        self.bn2 = nn.BatchNorm2d(c_out)
+        self.conv2 = nn.Conv2d(c_out, c_out, 3, 1, 1, bias=False)
+        self.shortcut: nn.Module | None = None
+        if stride != 1 or c_in != c_out:
+            self.shortcut = nn.Conv2d(c_in, c_out, 1, stride, bias=False)
+        self.bn3 = nn.BatchNorm2d(c_out)
+
+    def forward(self, x: Tensor) -> Tensor:
+        active = F.relu(self.bn1(x))
+        out = self.conv2(F.relu(self.bn2(self.conv1(active)), inplace=True))
+        return F.relu(self.bn3(out + (x if self.shortcut is None else self.shortcut(active))))
+
+
+class PreActResNet(nn.Module):
+    """The 18-layer network of DER's ImageNet code, 7x7 stem without BatchNorm: [n, 3, h, w] -> [n, 512]."""
+
+    def __init__(self, blocks: tuple[int, ...] = (2, 2, 2, 2), width: int = 64) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(3, width, 7, 2, 3, bias=False)
+        channels, stages = width, []
+        for stage, count in enumerate(blocks):
+            layers = []
+            for block in range(count):
+                layers.append(PreActBlock(channels, width * 2**stage, 2 if stage > 0 and block == 0 else 1))
+                channels = width * 2**stage
+            stages.append(nn.Sequential(*layers))
+        self.stages = nn.Sequential(*stages)
+        self.out_features = channels
+        for module in self.modules():
+            if isinstance(module, nn.Conv2d):
+                _initialise(module.weight, "kaiming-out")
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.stages(F.max_pool2d(self.conv(x), 3, 2, 1)).mean(dim=(2, 3))
 
 
 def _initialise(weight: Tensor, init: Init) -> None:
@@ -168,6 +218,10 @@ BACKBONES: dict[str, Callable[[bool], nn.Module]] = {
     "resnet18": resnet18,
     "resnet34": lambda final_relu: resnet34(),
     "resnet10-imagenet": lambda final_relu: ImageNetResNet(10, final_relu),
+    "resnet18-pool": lambda final_relu: CifarResNet(  # PODNet's stem for ImageNet
+        (2, 2, 2, 2), width=64, final_relu=final_relu, stem_pool=True
+    ),
+    "resnet18-preact": lambda final_relu: PreActResNet(),  # DER on ImageNet from no base; its last ReLU always stays
     "resnet18-imagenet": lambda final_relu: ImageNetResNet(18, final_relu),
     "resnet50-imagenet": lambda final_relu: ImageNetResNet(50, final_relu),
     "resnet50-default": lambda final_relu: ImageNetResNet(50, final_relu, default_init=True),  # BBN

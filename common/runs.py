@@ -80,6 +80,8 @@ class Protocol:
     step: int
     exemplars_per_class: int | None = 20
     exemplars_total: int | None = None
+    rounding: Literal["up", "down"] = field(default="up", metadata=ADDED)
+    """Of a total budget's share for each class: up (iCaRL, LUCIR) or down, so that the budget holds (DER)."""
 
     @property
     def sizes(self) -> list[int]:
@@ -106,6 +108,8 @@ class Inputs:
     kind: Literal["crop-flip", "resized-crop"] = "crop-flip"
     size: int = field(default=224, metadata=ADDED)
     """Pixels of the square that resized-crop feeds."""
+    brightness: float = field(default=0.0, metadata=ADDED)
+    """crop-flip: a training image's brightness is multiplied by a number from 1 - this to 1 + this (ColorJitter)."""
 
 
 @dataclass(frozen=True)

@@ -7,6 +7,8 @@ from typing import Literal
 
 import numpy as np
 
+from common.orders import PUBLISHED
+
 Profile = Literal["exp", "step"]
 
 
@@ -25,12 +27,19 @@ def class_order(num_classes: int, seed: int = 1993) -> np.ndarray:
 def named_order(name: str, num_classes: int) -> np.ndarray:
     """The class order of a Run: a number is the seed of `class_order`, native the data set's own order.
 
-    Raises ValueError on an unknown name.
+    O1, O2 and O3 are published orders of 100 classes; of fewer classes they keep those that exist, in the same order.
+    Raises ValueError on an unknown name, or more classes than a published order has.
     """
     if name == "native":
         return np.arange(num_classes)
+    if name in PUBLISHED:
+        order = np.array(PUBLISHED[name])
+        if num_classes > len(order):
+            raise ValueError(f"class order {name} has {len(order)} classes, not {num_classes}; give a seed")
+        return order[order < num_classes]
     if not name.isdigit():
-        raise ValueError(f"unknown class order {name!r}; give the seed of a shuffle, such as 1993, or native")
+        names = ", ".join(PUBLISHED)
+        raise ValueError(f"unknown class order {name!r}; give the seed of a shuffle, such as 1993, native, or {names}")
     return class_order(num_classes, int(name))
 
 

@@ -92,6 +92,8 @@ class Stage:
     """(indices, CPU generator) -> the indices of one epoch in the order they are trained on; repeats are allowed."""
     on_epoch: Callable[[int], object] = lambda epoch: None
     """(epoch from 0) sets what changes with it, such as class weights: tensors in place, where a graph reads them."""
+    on_end: Callable[[], object] = lambda: None
+    """Called after the last epoch, also where a resume finds all epochs done: what the network becomes of training."""
 
 
 @dataclass(frozen=True)
@@ -166,6 +168,7 @@ def fit(
             raise RunFailed(f"weights not finite in stage {stage.name}, epoch {epoch + 1}, lr {lr:g}")
         seconds = time.perf_counter() - started
         after_epoch(Epoch(stage.name, epoch + 1, lr, round(mean, 6), len(order), round(seconds, 3)), optimiser)
+    stage.on_end()
     return steps.counts
 
 

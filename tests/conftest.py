@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -121,5 +122,23 @@ def bbn_run(tiny_run: Callable[..., Run], monkeypatch: pytest.MonkeyPatch) -> Ca
         everything = Protocol(CLASSES, CLASSES, 0, exemplars_per_class=0)
         fields = {"protocol": everything, "order": "native", "longtail": LongTail(4.0), "schedule": schedule}
         return replace(tiny_run(method), paper="bbn", network="tiny-resnet", **(fields | changes))
+
+    return make
+
+
+@pytest.fixture
+def der_run(tiny_run: Callable[..., Run], monkeypatch: pytest.MonkeyPatch) -> Callable[..., Run]:
+    """(method, **changes) -> a Run of DER's over 4 steps of 2 classes on a small ResNet.
+
+    Narrower ones crash: oneDNN's backward of a strided 1x1 convolution writes past its memory below 8 channels.
+    """
+    from der_runs import B0, SCHEDULE
+
+    small = partial(resnet.CifarResNet, (1, 1), 8, stem_stride=2)
+    monkeypatch.setitem(resnet.BACKBONES, "tiny", lambda relu: small(final_relu=relu))
+
+    def make(method: Any, **changes: Any) -> Run:
+        fields = {"paper": "der", "protocol": B0, "schedule": SCHEDULE}
+        return replace(tiny_run(method), **(fields | changes))
 
     return make

@@ -1,0 +1,152 @@
+"""WA and BiC in DER's recipe, and, from the `lucir` package, iCaRL and LUCIR."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from common.incremental import Learner, Phase, frozen_copy
+from common.training import Stage, shuffled
+from der.expand import Classifier
+from der.methods import WA, BiC
+from lucir.learner import LEARNERS as LUCIR_LEARNERS
+from lucir.losses import distillation
+
+
+class DistilledLearner(Learner):
+    """(1 - l) cross-entropy + l distillation, l = old / all classes: what WA and BiC train before they correct."""
+
+    config: WA | BiC
+    head = Classifier  # type: ignore[assignment]
+
+    def begin_phase(self, phase: Phase) -> None:
+        self.phase = phase
+        self.teacher = frozen_copy(self.net) if phase.num_old else None
+        super().begin_phase(phase)
+
+    def stages(self, phase: Phase) -> Iterator[Stage]:
+        for main in super().stages(phase):
+            main.on_epoch = self.begin_epoch
+            yield main
+
+    def begin_epoch(self, epoch: int) -> None:
+        """As in DER's recipe the classifier starts again after the warm-up."""
+        if self.config.reset and epoch and epoch == self.context.run.schedule.warmup:
+            self.net.head.reset(self.context.generator("head reset", self.phase.index))
+
+    def loss(self, images: Tensor, labels: Tensor) -> Tensor:
+        logits = self.logits(self.net.features(images))
+        loss = F.cross_entropy(logits, labels)
+        if self.teacher is None:
+            return loss
+        with torch.no_grad():
+            old = self.teacher(images)
+        share = self.phase.num_old / self.phase.seen
+        return (1 - share) * loss + share * distillation(logits, old, self.config.temperature)
+
+    def logits(self, features: Tensor) -> Tensor:
+        """Of the network being trained."""
+        return self.net.head(features)
+
+    def summary(self, phase: Phase) -> dict[str, Any]:
+        return {"norms": [round(x, 5) for x in self.net.head.weight.norm(dim=1).tolist()]}
+
+
+class WALearner(DistilledLearner):
+    """Weight aligning: after each step the new classes' weights are scaled to the mean norm of the old ones'."""
+
+    config: WA
+
+    def stages(self, phase: Phase) -> Iterator[Stage]:
+        for main in super().stages(phase):
+            main.on_end = self.align
+            yield main
+
+    def logits(self, features: Tensor) -> Tensor:
+        with torch.no_grad():
+            self.net.head.weight.clamp_(min=0)  # so that norms say which classes are favoured
+        return super().logits(features)
+
+    @torch.no_grad()
+    def align(self) -> None:
+        weight, old = self.net.head.weight, self.phase.num_old
+        weight.clamp_(min=0)
+        if old:
+            weight[old:] *= weight[:old].norm(dim=1).mean() / weight[old:].norm(dim=1).mean()
+
+
+class CorrectedClassifier(Classifier):
+    """A classifier whose logits of classes `first`.. are alpha * logit + beta (BiC)."""
+
+    first: Tensor
+
+    def __init__(self, in_features: int, num_classes: int, generator: torch.Generator | None = None) -> None:
+        super().__init__(in_features, num_classes, generator)
+        self.alpha, self.beta = nn.Parameter(torch.ones(())), nn.Parameter(torch.zeros(()))
+        self.register_buffer("first", torch.zeros((), dtype=torch.long))
+
+    def forward(self, features: Tensor) -> Tensor:
+        logits = super().forward(features)
+        new = torch.arange(logits.shape[1], device=logits.device) >= self.first
+        return torch.where(new, self.alpha * logits + self.beta, logits)
+
+    @torch.no_grad()
+    def correct_from(self, first: int) -> None:
+        """The classes from `first` on are new; nothing is corrected yet."""
+        self.alpha.fill_(1.0)
+        self.beta.zero_()
+        self.first.fill_(first)
+
+
+class BiCLearner(DistilledLearner):
+    """Bias correction: two numbers for the new classes' logits, learnt on images held out of training."""
+
+    config: BiC
+    head = CorrectedClassifier  # type: ignore[assignment]
+
+    def begin_phase(self, phase: Phase) -> None:
+        super().begin_phase(phase)
+        self.net.head.correct_from(phase.num_old)
+        new = self.context.of_classes(phase.num_old, phase.seen)
+        indices = torch.cat([new, self.context.memory.all().to(new.device)])
+        self.kept, self.held_out = self.split(indices) if phase.num_old else (indices, indices[:0])
+
+    def split(self, indices: Tensor) -> tuple[Tensor, Tensor]:
+        """(for training, held out): as many held out of every class, a share of the smallest class's, at least one."""
+        order = shuffled(indices, self.context.generator("held out", self.phase.index))
+        labels = self.context.train.labels[order]
+        classes, counts = labels.unique(return_counts=True)
+        count = max(1, int(self.config.held_out * int(counts.min())))
+        out = torch.cat([(labels == c).nonzero().squeeze(1)[:count] for c in classes])
+        rest = torch.ones(len(order), dtype=torch.bool, device=order.device)
+        rest[out] = False
+        return order[rest], order[out]
+
+    def stages(self, phase: Phase) -> Iterator[Stage]:
+        head = self.net.head
+        for main in super().stages(phase):
+            main.indices = self.kept
+            main.parameters = [p for p in self.net.parameters() if p is not head.alpha and p is not head.beta]
+            yield main
+        if phase.num_old:
+            yield Stage("bias", self.config.bias, self.held_out, self.bias_loss, [head.alpha, head.beta], self.net.eval)
+
+    def logits(self, features: Tensor) -> Tensor:
+        """Uncorrected: what was corrected before, the teacher's logits say."""
+        return F.linear(features, self.net.head.weight)
+
+    def bias_loss(self, images: Tensor, labels: Tensor) -> Tensor:
+        with torch.no_grad():
+            features = self.net.features(images)
+        return F.cross_entropy(self.net.head(features), labels)
+
+    def summary(self, phase: Phase) -> dict[str, Any]:
+        head = self.net.head
+        return super().summary(phase) | {"alpha": round(head.alpha.item(), 5), "beta": round(head.beta.item(), 5)}
+
+
+LEARNERS: dict[type, type[Learner]] = {WA: WALearner, BiC: BiCLearner, **LUCIR_LEARNERS}

@@ -1,0 +1,125 @@
+"""What is inside an expandable network: masks, channels, extractors, and what is transferred. No torch."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from common.curves import AVERAGE, Results, accuracy_figure, average, mean_curve, paired
+from common.figures import Comparison, Curve, Drawing, Panel, estimate
+from common.store import Result
+from der.counts import backward_transfer, forward_transfer, shares
+from der.experiments import MASKED, UNPRUNED
+from der.figures import PUBLISHED, share_rows, value
+from der.setting import Setting
+
+RANDOM = "random channels"
+
+
+def transfer(setting: Setting, results: Results) -> Drawing:
+    """Forward and backward transfer by the classifier and by a probe of the representation (see `counts`)."""
+    lines, rows = list[Curve](), list[Comparison]()
+    for readout, label in (("cnn", "classifier"), ("probe", "representation")):
+        names = [n for n in (UNPRUNED, MASKED, "single network") if results.get(n)]
+        means = []
+        for name in names:
+            ours = estimate([backward_transfer(matrix(r, readout)) for r in results[name]])
+            published = (None, "")
+            if name == UNPRUNED and readout == "cnn":
+                published = value(setting, "repro_bwt", "DER w/o P (third-party run, classifier level)", setting.steps)
+            rows.append(Comparison(f"backward transfer, {label} (points)", name, *published, ours))
+            means.append(ours.mean)
+        if names:
+            lines.append(Curve(f"backward transfer, {label}", names, means, n=len(results[names[0]])))
+        pairs = paired([results.get(UNPRUNED, []), results.get("random F_t", [])])
+        if pairs:
+            gains = [forward_transfer(matrix(a, readout), matrix(b, readout)) for a, b in zip(*pairs, strict=True)]
+            rows.append(Comparison(f"forward transfer, {label} (points)", UNPRUNED, None, "", estimate(gains)))
+            lines.append(Curve(f"forward transfer, {label}", [UNPRUNED], [float(np.mean(gains))], n=len(gains)))
+    panel = Panel(f"{setting.steps} steps", "", "transfer (points)", lines, kind="bars")
+    return Drawing([panel] if lines else [], rows, "forward transfer: F_t from F_(t-1) against F_t from random weights")
+
+
+def matrix(result: Result, readout: str) -> list[list[float]]:
+    """Row t: accuracy on the classes of steps 1..t after step t."""
+    return [result.readout(readout, p)["groups"] for p in range(len(result.phases()))]
+
+
+def masks(setting: Setting, results: Results) -> Drawing:
+    """Learned masks against random channels of equal number: accuracy, and the share of weights kept over training."""
+    names = {name: (name, "cnn") for name in (UNPRUNED, MASKED, RANDOM) if results.get(name)}
+    title = f"{setting.small_network}, {setting.steps} steps"
+    drawing = accuracy_figure(results, names, PUBLISHED, "", title, False)
+    panels, rows = list(drawing.panels), list(drawing.comparisons)
+    if found := results.get(MASKED):
+        rows += share_rows(MASKED, found)
+        panels += [over_training(found[0]), over_steps(found)]
+        for other in (UNPRUNED, RANDOM):
+            if both := paired([found, results.get(other, [])]):
+                gains = [average(a, "cnn") - average(b, "cnn") for a, b in zip(*both, strict=True)]
+                quantity = f"{AVERAGE} of {MASKED} minus that of {other} (points, paired by seed and order)"
+                rows.append(Comparison(quantity, MASKED, None, "", estimate(gains)))
+    note = "random channels: drawn at the start of each step and held, in every layer as many as the learned masks kept"
+    return Drawing(panels, rows, note)
+
+
+def over_training(result: Result) -> Panel:
+    """The share of weights that binary masks would keep, over the epochs of every step."""
+    trace = result.values["trace"]
+    curves = []
+    for phase, first in enumerate(result.values["summary"]["initial_share"]):
+        picked = zip(trace["phase"], trace["stage"], trace["kept"], strict=True)
+        kept = [first, *(k for p, stage, k in picked if p == phase and stage == "main" and k is not None)]
+        if len(kept) > 1:
+            curves.append(Curve(f"step {phase + 1}", list(range(len(kept))), [100 * k for k in kept]))
+    return Panel("masks over training", "epoch of the step", "weights kept by binary masks (%)", curves)
+
+
+def over_steps(found: list[Result]) -> Panel:
+    """Parameters each step's extractor kept, and fresh masks would have kept."""
+    steps = list(range(1, len(found[0].phases()) + 1))
+    lines = [
+        mean_curve("kept by pruning", steps, [shares(r, "parameters") for r in found]),
+        mean_curve("kept by fresh masks", steps, [shares(r, "initial") for r in found]),
+    ]
+    return Panel("extractors", "step", "share of an unpruned extractor (%)", lines)
+
+
+def channels(setting: Setting, results: Results) -> Drawing:
+    """Channels kept in every layer by every step's extractor."""
+    found = results[MASKED]
+    first = found[0].values["summary"]
+    full, x = np.array(first["full_channels"]), list(range(1, len(first["full_channels"]) + 1))
+    kept = np.mean([[100 * np.array(step) / full for step in r.values["summary"]["channels"]] for r in found], axis=0)
+    lines = [Curve(f"step {i + 1}", x, list(line), n=len(found)) for i, line in enumerate(kept)]
+    label = "channels kept (%)"
+    panels = [
+        Panel("by layer", "group of channels, from input to output", label, lines, y_range=(0, 105)),
+        Panel("mean over steps", "group of channels, from input to output", label,
+              [mean_curve(MASKED, x, [list(line) for line in kept], "band: over steps")], y_range=(0, 105)),
+    ]  # fmt: skip
+    rows = share_rows(MASKED, found)
+    note = "a group: the channels between a block's convolutions, or the residual stream of a stage, which blocks share"
+    return Drawing(panels, rows, note)
+
+
+def silenced(setting: Setting, results: Results) -> Drawing:
+    """Accuracy lost on the classes of each step when one extractor's features are set to zero, after the last step."""
+    panels, rows = [], []
+    for name in (UNPRUNED, MASKED):
+        if not (found := results.get(name)):
+            continue
+        count = len(found[0].phases())
+        whole = np.mean([r.readout("cnn")["groups"] for r in found], axis=0)
+        lost = np.array(
+            [whole - np.mean([r.readout(f"without {i + 1}")["groups"] for r in found], axis=0) for i in range(count)]
+        )
+        names = [str(i + 1) for i in range(count)]
+        y = "extractor that is silenced"
+        panels.append(
+            Panel(f"{name}: points lost", "classes of step", y, kind="heat", matrix=lost, rows=names, columns=names)
+        )
+        own, others = np.diag(lost), lost[~np.eye(count, dtype=bool)]
+        for quantity, part in (("its own step's classes", own), ("other steps' classes", others)):
+            label = f"points lost on {quantity} without an extractor, mean"
+            rows.append(Comparison(label, name, None, "", estimate([float(part.mean())]), 0.0))
+    return Drawing(panels, rows, "a negative number: the classes gain, as rivals' logits go; bold: least of a column")

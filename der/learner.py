@@ -1,0 +1,220 @@
+"""DER as a learner: what each step trains, and what becomes of the network after it. Loops and data are `common`'s."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from common.incremental import Context, Learner, Phase
+from common.resnet import backbone
+from common.training import Stage, shuffled
+from der import baselines
+from der.expand import Classifier, Expandable, classifier_for, successor
+from der.losses import auxiliary
+from der.masks import scale
+from der.methods import DER
+from der.model import MaskedResNet, extractor, mask_logits
+from der.prune import count_flops, count_parameters, prune, recalibrate
+from der.readouts import fitted, without
+from der.wiring import wiring
+
+SILENCED = 11
+"""Up to this many extractors each is silenced in turn in the last test."""
+
+
+class DERLearner(Learner):
+    """The paper's method, its ablations and the control with random channels."""
+
+    config: DER
+    net: Expandable
+
+    def __init__(self, config: DER, context: Context) -> None:
+        super().__init__(config, context)
+        self.starts_trained = config.channels == "learned"
+        device = context.device.torch
+        self.batch = torch.zeros((), device=device)  # of this epoch; in a tensor, where a captured step counts it
+        self.batches = 1
+
+    def build(self, classes: int) -> None:
+        run = self.context.run
+        body: Any = extractor(run.network, run.seed)
+        head = Classifier(body.out_features, classes, self.context.generator("head", 0))
+        self.net = Expandable(lambda: backbone(run.network), body, head, self.context.device)
+
+    def start_from(self, state: dict[str, Tensor]) -> None:
+        """The base phase of another Run, or of a Run over the same steps only how many channels it kept."""
+        if self.starts_trained:
+            super().start_from(state)
+            return
+        run = self.context.run
+        other = Expandable(lambda: backbone(run.network), backbone(run.network), Classifier(1, 1), self.context.device)
+        other.load_state_dict(state)
+        self.net.wanted = torch.tensor(other.channels(), device=self.context.device.torch)
+
+    def begin_phase(self, phase: Phase) -> None:
+        self.phase = phase
+        if phase.num_old and self.config.expand:
+            self.expand(phase)
+        elif phase.num_old:
+            self.renew_classifier(phase)
+        trained = self.context.run.start and self.starts_trained and not phase.index  # and pruned, by another Run
+        if self.config.sparsity is not None and not trained:
+            self.mask()
+        self.net.place()
+        new = self.context.of_classes(phase.num_old, phase.seen)
+        self.indices = torch.cat([new, self.context.memory.all().to(new.device)])
+        # Of D_t and M_(t-1): the memory will have shrunk when the classifier stage begins.
+        self.balanced = balanced(self.indices, self.context.train.labels, self.generator("balanced"))
+
+    def generator(self, name: str) -> torch.Generator:
+        """Of this step, for one purpose."""
+        return self.context.generator(name, self.phase.index)
+
+    def expand(self, phase: Phase) -> None:
+        """Sec. 3.1: freeze, add F_t and the classifiers of the step."""
+        run = self.context.run
+        fresh = self.config.init == "random"
+        seed = int(self.generator("extractor").initial_seed())
+        self.net.begin(extractor(run.network, seed) if fresh else successor(self.net))
+        self.renew_classifier(phase)
+        self.net.aux = Classifier(self.net.widths[-1], phase.num_new + 1, self.generator("aux"))
+
+    def renew_classifier(self, phase: Phase) -> None:
+        """H_t, random or with the old block of H_(t-1)."""
+        inherit = self.config.classifier == "inherit"
+        self.net.head = classifier_for(self.net, phase.seen, inherit, self.generator("head"))
+
+    def mask(self) -> None:
+        """Sec. 3.3: fresh masks on the new extractor."""
+        body = self.net.new.requires_grad_(True)
+        channels = wiring(body).channels
+        if self.config.channels == "random":
+            e = chosen(channels, self.net.wanted[self.phase.index].tolist(), self.generator("channels"))
+        else:
+            e = mask_logits(sum(channels), self.config.mask_init, self.generator("masks"))
+        self.net.extractors[-1] = masked = MaskedResNet(body, e, self.config.s_max)
+        self.net.place()
+        share = masked.sparsity(masked.hard()).detach().reshape(1)
+        self.net.initial = torch.cat([self.net.initial[: self.phase.index].to(share), share])
+
+    def stages(self, phase: Phase) -> Iterator[Stage]:
+        """Representation, then from the second step on the classifier on a balanced subset (Sec. 3.4)."""
+        schedule, net = self.context.run.schedule, self.net
+        self.batches = -(-len(self.indices) // schedule.batch)
+        heads = [h for h in (net.head, net.aux) if h is not None]
+        parameters = [p for module in (net.new, *heads) for p in module.parameters()]
+        main = Stage("main", schedule, self.indices, self.loss, parameters, net.train)
+        main.no_decay = [net.new.e] if isinstance(net.new, MaskedResNet) else []
+        main.on_epoch, main.on_end = self.begin_epoch, self.end_representation
+        yield main
+        if self.config.finetune and phase.num_old:
+            head = list(net.head.parameters())
+            stage = Stage("classifier", self.config.finetune, self.balanced, self.classifier_loss, head, net.eval)
+            stage.on_epoch = lambda epoch: epoch or net.head.reset(self.generator("classifier"))
+            yield stage
+
+    def begin_epoch(self, epoch: int) -> None:
+        self.batch.zero_()
+        if self.config.reset and epoch and epoch == self.context.run.schedule.warmup:
+            self.net.head.reset(self.generator("head reset"))
+            if self.net.aux is not None:
+                self.net.aux.reset(self.generator("aux reset"))
+
+    def loss(self, images: Tensor, labels: Tensor) -> Tensor:
+        """Eq. 11: L_H + lambda_a L_Ha + lambda_s L_S."""
+        c, net = self.config, self.net
+        masks = self.masks()
+        features = net.features(images, masks)
+        loss = F.cross_entropy(net.head(features), labels)  # Eq. 3
+        if net.aux is not None:
+            loss = loss + c.aux * auxiliary(net.aux(net.of_new(features)), labels, self.phase.num_old)  # Eq. 4
+        if masks is not None and c.sparsity is not None:
+            loss = loss + c.sparsity * net.new.sparsity(masks)  # Eq. 10
+        return loss
+
+    def masks(self) -> tuple[Tensor, ...] | None:
+        """The soft masks of this batch; counts it, on the device."""
+        new = self.net.new
+        if not isinstance(new, MaskedResNet):
+            return None
+        new.clamp(self.config.mask_bound)
+        self.batch.add_(1)
+        s = scale(self.batch, self.batches, self.config.s_max)  # Eq. 8
+        return new.soft(s, self.config.mask_rate if self.config.channels == "learned" else 0.0)
+
+    def end_representation(self) -> None:
+        """Binary masks, BatchNorm under them, and the pruned network in place of the masked one."""
+        new, net = self.net.new, self.net
+        net.aux = None
+        if not isinstance(new, MaskedResNet):
+            return
+        if self.config.recalibrate:
+            order, batch = shuffled(self.indices, self.generator("recalibrate")), self.context.run.schedule.batch
+            with self.context.device.autocast():
+                recalibrate(new, self.context.train.plain(order, batch))
+        net.replace_new(prune(new, fill=False), new.kept()[new.wiring.features].nonzero().squeeze(1))
+
+    def classifier_loss(self, images: Tensor, labels: Tensor) -> Tensor:
+        """Cross-entropy of logits over the temperature, features frozen (Sec. 3.4)."""
+        with torch.no_grad():
+            features = self.net.features(images)
+        return F.cross_entropy(self.net.head(features) / self.config.temperature, labels)
+
+    def trace(self, phase: Phase) -> dict[str, float]:
+        """The share of convolution weights that binary masks would keep now."""
+        new = self.net.new
+        return {"kept": round(float(new.sparsity(new.hard())), 5)} if isinstance(new, MaskedResNet) else {}
+
+    def summary(self, phase: Phase) -> dict[str, Any]:
+        """Every extractor at the end: channels by group, parameters, multiply-additions, share kept by fresh masks."""
+        inputs, net = self.context.run.inputs, self.net
+        side = 32 if inputs.kind == "crop-flip" else inputs.size
+        whole = net.make()
+        return {
+            "norms": [round(x, 5) for x in net.head.weight.norm(dim=1).tolist()],
+            "channels": net.channels(),
+            "full_channels": list(wiring(whole).channels) if self.config.sparsity is not None else [],
+            "features": net.widths,
+            "parameters": [count_parameters(f) for f in net.extractors],
+            "full_parameters": count_parameters(whole),
+            "flops": [count_flops(f, side) for f in net.extractors],
+            "full_flops": count_flops(whole, side),
+            "initial_share": [round(x, 5) for x in net.initial.tolist()],
+        }
+
+    def readouts(self, features: Tensor, phase: Phase) -> dict[str, Tensor]:
+        """CNN and its five best guesses; at the end CNN without each extractor; the probe where it is asked for."""
+        weight = self.net.head.weight
+        logits = features @ weight.T
+        found = {"cnn": logits.argmax(dim=1), "top5": logits.topk(min(5, logits.shape[1]), dim=1).indices}
+        if phase.index == len(self.context.run.protocol.sizes) - 1 and 1 < len(self.net.extractors) <= SILENCED:
+            for i, rest in enumerate(without(features, weight, self.net.widths)):
+                found[f"without {i + 1}"] = rest.argmax(dim=1)
+        if self.config.probe:
+            found["probe"] = fitted(self.net, self.context, phase.seen)(features)
+        return found
+
+
+def balanced(indices: Tensor, labels: Tensor, generator: torch.Generator) -> Tensor:
+    """As many of `indices` of every class, drawn at random: as the smallest class has."""
+    shuffled_indices = shuffled(indices, generator)
+    own = labels[shuffled_indices]
+    classes, counts = own.unique(return_counts=True)
+    smallest = int(counts.min())
+    return torch.cat([shuffled_indices[own == c][:smallest] for c in classes])
+
+
+def chosen(channels: Sequence[int], wanted: Sequence[int], generator: torch.Generator) -> Tensor:
+    """Mask logits of +1 for `wanted` channels of each group, drawn at random, and -1 for the others.
+
+    Equal in size, so that every mask is soft at the start of an epoch and binary well before its end.
+    """
+    drawn = [torch.randperm(size, generator=generator) < count for size, count in zip(channels, wanted, strict=True)]
+    return 2.0 * torch.cat(drawn) - 1
+
+
+LEARNERS: dict[type, type[Learner]] = {DER: DERLearner, **baselines.LEARNERS}

@@ -1,0 +1,79 @@
+"""The methods of the paper as configurations; the paper's section or equation stands beside each default. No torch."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar, Literal
+
+from common.runs import Protocol, Schedule
+from der.schedule import CLASSIFIER
+
+
+@dataclass(frozen=True)
+class DER:
+    """Dynamically expandable representation; with `sparsity`, extractors are masked and pruned (Sec. 3)."""
+
+    version: ClassVar[int] = 1
+    expand: bool = True  # False: the ablation's single network, trained on
+    aux: float = 1.0  # lambda_a of Eq. 4, from the second step on
+    sparsity: float | None = None  # lambda_s of Eq. 11; None: no masks, "DER w/o P"
+    s_max: float = 15.0  # Eq. 8; the paper tunes it and gives no value
+    mask_rate: float = 1.0
+    """Learning rate of the mask logits over that of the weights; short schedules need more than 1."""
+    mask_init: Literal["normal", "uniform"] = "normal"  # the paper does not say; HAT: N(0, 1), or U(0, 2) to compress
+    mask_bound: float = 6.0  # logits are kept within, as in HAT
+    channels: Literal["learned", "random"] = "learned"
+    """random: the control, masks drawn at random and held, with as many channels as the Run it starts from kept."""
+    recalibrate: bool = True  # BatchNorm measured anew under binary masks; the paper does not say
+    init: Literal["previous", "random"] = "previous"  # of F_t, Sec. 3.1
+    classifier: Literal["random", "inherit"] = "random"  # official code; the paper inherits the old block
+    reset: bool = True  # both classifiers start again after the warm-up (official code)
+    finetune: Schedule | None = CLASSIFIER  # classifier stage, Sec. 3.4; from the second step on
+    temperature: float = 5.0  # delta of the classifier stage; 1 on ImageNet-100
+    probe: bool = False
+    """Also a read-out by a classifier fitted to all training images of the classes seen, for transfer (Sec. 4)."""
+
+    def check(self, protocol: Protocol) -> None:
+        """ValueError on what no run can be."""
+        if self.sparsity is not None and self.sparsity < 0:
+            raise ValueError(f"lambda_s must not be negative, got {self.sparsity:g}")
+        if self.s_max <= 1:
+            raise ValueError(f"s_max must exceed 1, got {self.s_max:g}")
+        if self.sparsity is None and self.channels == "random":
+            raise ValueError("random channels need masks: give lambda_s")
+        if self.sparsity is not None and not self.expand:
+            raise ValueError("a single network that is trained on cannot be pruned after each step")
+        if self.finetune and len(protocol.sizes) > 1 and not (protocol.exemplars_per_class or protocol.exemplars_total):
+            raise ValueError("the classifier stage needs exemplars of every old class; give a memory or finetune=None")
+
+
+@dataclass(frozen=True)
+class WA:
+    """Maintaining Discrimination and Fairness (Zhao et al., CVPR 2020) in DER's recipe: weight aligning."""
+
+    version: ClassVar[int] = 1
+    temperature: float = 2.0
+    reset: bool = True
+
+
+BIAS = Schedule(epochs=30, lr=0.05, milestones=(15,), batch=128, weight_decay=0.0)
+"""Bias correction has two numbers a step to learn; the code DER used for BiC is not released."""
+
+
+@dataclass(frozen=True)
+class BiC:
+    """Large Scale Incremental Learning (Wu et al., CVPR 2019) in DER's recipe: distillation, then bias correction."""
+
+    version: ClassVar[int] = 1
+    temperature: float = 2.0
+    held_out: float = 0.1  # share of the exemplars kept for bias correction, as many of each new class
+    bias: Schedule = BIAS
+    reset: bool = True
+
+    def check(self, protocol: Protocol) -> None:
+        """ValueError without exemplars to hold out."""
+        if len(protocol.sizes) > 1 and not (protocol.exemplars_per_class or protocol.exemplars_total):
+            raise ValueError("bias correction needs exemplars of every old class")
+
+
+Method = DER | WA | BiC

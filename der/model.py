@@ -1,0 +1,120 @@
+"""An extractor with channel masks (Sec. 3.3), on any residual network that `wiring` knows."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+from torch.func import functional_call
+
+from common.resnet import BasicBlock, backbone
+from common.training import seeded
+from der.losses import weight_share
+from der.masks import kept, mask
+from der.wiring import IMAGE, wiring
+
+Init = Literal["normal", "uniform"]
+S_MAX = 15.0
+ZERO_LAST = ("resnet18", "resnet18-pool", "resnet32")
+"""Networks whose blocks start as their shortcuts, with a last gamma of 0: the official ResNet-18, and ResNet-32 too."""
+
+
+class MaskedResNet(nn.Module):
+    """A residual network whose channels are multiplied by masks after every BatchNorm: [n, 3, h, w] -> [n, d].
+
+    `e` holds the logits of all masks, one number a channel of every group of `wiring`, in one tensor. In train mode
+    masks are soft, sigmoid(s e); in eval mode they are binary, as the pruned network's.
+    """
+
+    kernels: Tensor
+    reads: Tensor
+    writes: Tensor
+
+    def __init__(self, body: nn.Module, e: Tensor, s: float = S_MAX) -> None:
+        super().__init__()
+        self.body, self.wiring, self.s = body, wiring(body), s
+        self.out_features: int = body.out_features  # type: ignore[assignment]
+        if len(e) != sum(self.wiring.channels):
+            raise ValueError(f"{len(e)} mask logits for {sum(self.wiring.channels)} channels")
+        self.e = nn.Parameter(e)
+        sizes = [body.get_submodule(name).weight[0, 0].numel() for name, _, _ in self.wiring.convs]  # type: ignore[index, operator, union-attr]
+        reads, writes = ([c[i] for c in self.wiring.convs] for i in (1, 2))
+        for name, values in (("kernels", sizes), ("reads", reads), ("writes", writes)):
+            self.register_buffer(name, torch.tensor(values, device=e.device), persistent=False)
+        self.weights = sum(body.get_submodule(name).weight.numel() for name, _, _ in self.wiring.convs)  # type: ignore[operator, union-attr, misc]
+        """Of all convolutions."""
+
+    def soft(self, s: float | Tensor | None = None, rate: float = 1.0) -> tuple[Tensor, ...]:
+        """The masks [c_g] of every group at s; rate as in `masks.mask`."""
+        return mask(self.e, self.s if s is None else s, rate).split(self.wiring.channels)
+
+    def kept(self) -> list[Tensor]:
+        """Which channels pruning keeps, bool [c_g] of every group."""
+        return [kept(e) for e in self.e.detach().split(self.wiring.channels)]
+
+    def hard(self) -> tuple[Tensor, ...]:
+        """Binary masks [c_g] of every group."""
+        return tuple(k.to(self.e.dtype) for k in self.kept())
+
+    def forward(self, x: Tensor, masks: Sequence[Tensor] | None = None) -> Tensor:
+        if masks is None:
+            masks = self.soft() if self.training else self.hard()
+        # m * BatchNorm(x) is BatchNorm with m * gamma and m * beta: no pass over the images of its own.
+        masked = {}
+        for name, group in self.wiring.norms:
+            norm = self.body.get_submodule(name)
+            masked[f"{name}.weight"] = norm.weight * masks[group]  # type: ignore[operator]
+            masked[f"{name}.bias"] = norm.bias * masks[group]  # type: ignore[operator]
+        return functional_call(self.body, masked, (x,))
+
+    def sparsity(self, masks: Sequence[Tensor]) -> Tensor:
+        """Eq. 10: the share of convolution weights in use; with binary masks, of those that pruning keeps."""
+        sums = torch.stack([m.sum() for m in masks])
+        sums = torch.cat([sums, sums.new_full((1,), 3.0)])  # the image's channels, which `IMAGE` stands for
+        return weight_share(self.kernels, sums[self.reads], sums[self.writes], self.weights)
+
+    @torch.no_grad()
+    def clamp(self, bound: float) -> None:
+        """Keep the logits within -bound..bound, where masks can still change (HAT)."""
+        self.e.clamp_(-bound, bound)
+
+
+assert IMAGE == -1, "MaskedResNet.reads counts on it"
+
+
+def mask_logits(count: int, init: Init, generator: torch.Generator | None = None) -> Tensor:
+    """Fresh logits [count]: normal, N(0, 1), which keeps half of the channels; uniform, U(0, 2), all of them (HAT)."""
+    if init == "normal":
+        return torch.randn(count, generator=generator)
+    return 2 * torch.rand(count, generator=generator)
+
+
+def masked(body: nn.Module, init: Init = "normal", generator: torch.Generator | None = None) -> MaskedResNet:
+    """Put fresh masks on a network."""
+    return MaskedResNet(body, mask_logits(sum(wiring(body).channels), init, generator))
+
+
+def masked_resnet18(seed: int | None = None, init: Init = "normal") -> MaskedResNet:
+    """The paper's extractor for 32x32 images: [n, 3, 32, 32] -> [n, 512]."""
+    return _masked_named("resnet18", seed, init)
+
+
+def masked_resnet32(seed: int | None = None, init: Init = "normal") -> MaskedResNet:
+    """The small extractor of the appendix: [n, 3, 32, 32] -> [n, 64]."""
+    return _masked_named("resnet32", seed, init)
+
+
+def _masked_named(name: str, seed: int | None, init: Init) -> MaskedResNet:
+    generator = None if seed is None else seeded(torch.device("cpu"), seed, "masks")
+    return masked(extractor(name, seed), init, generator)
+
+
+def extractor(name: str, seed: int | None = None) -> nn.Module:
+    """A fresh backbone by name, its blocks initialised as in the official code (see `ZERO_LAST`)."""
+    body = backbone(name, seed=seed)
+    for block in body.modules() if name in ZERO_LAST else ():
+        if isinstance(block, BasicBlock):
+            nn.init.zeros_(block.bn2.weight)
+    return body

@@ -1,0 +1,85 @@
+"""Accuracy, parameters and their weights: Fig. 1 and the sensitivity figure. No torch."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+
+import numpy as np
+
+from common.curves import AVERAGE, Results, average, mean_curve, paired
+from common.figures import Comparison, Curve, Drawing, Panel, estimate
+from common.store import Result
+from der.counts import mean_parameters, shares
+from der.experiments import MASKED, UNPRUNED
+from der.figures import MILLION, PARAMETERS, READOUTS, comparable, share_rows, value
+from der.setting import Setting
+
+
+def millions(found: Sequence[Result]) -> float:
+    """Parameters, averaged over steps and repeats, to three digits: a tick to read."""
+    return float(f"{np.mean([mean_parameters(r) for r in found]) / MILLION:.3g}")
+
+
+def sizes(setting: Setting, results: Results) -> Drawing:
+    """Fig. 1: accuracy against parameters, lambda_s from little to much; other methods as points."""
+    points, rows = list[Curve](), list[Comparison]()
+    swept = [w for w in setting.sparsities if results.get(f"DER {w:g}")]
+    for name, readout in READOUTS.items():
+        if name != MASKED and (found := results.get(name)):
+            x = millions(found)
+            ours = estimate([average(r, readout) for r in found])
+            points.append(Curve(name, [x], [ours.mean], [ours.interval] if len(found) > 1 else None, len(found)))
+            rows.append(Comparison(AVERAGE, name, *value(setting, "table1", name, setting.steps), ours))
+    if swept:
+        groups = [results[f"DER {w:g}"] for w in swept]
+        x = [millions(g) for g in groups]
+        stats = [estimate([average(r, "cnn") for r in g]) for g in groups]
+        intervals = [s.interval for s in stats] if len(groups[0]) > 1 else None
+        by_size = sorted(range(len(x)), key=lambda i: x[i])
+        y = [stats[i].mean for i in by_size]
+        points.append(
+            Curve(MASKED, [x[i] for i in by_size], y, intervals and [intervals[i] for i in by_size], len(groups[0]))
+        )
+        for w, group, stat, size in zip(swept, groups, stats, x, strict=True):
+            label = f"lambda_s = {w:g}"
+            rows.append(Comparison(AVERAGE, f"{MASKED}, {label}", None, "", stat))
+            rows.append(Comparison(PARAMETERS, f"{MASKED}, {label}", None, "", estimate([size]), 0.0))
+            rows += share_rows(f"{MASKED}, {label}", group)
+    if comparable(setting):
+        for name in (*READOUTS, "PODNet", "Bound"):
+            at, y = value(setting, "table1_params", name, setting.steps), value(setting, "table1", name, setting.steps)
+            one = 11.2 if name == "PODNet" else None
+            if (at[0] or one) is not None and y[0] is not None:
+                points.append(Curve(name, [at[0] or one or 0.0], [y[0]], published=True))
+    panel = Panel(f"{setting.steps} steps", PARAMETERS, AVERAGE, points, x_log=True)
+    return Drawing([panel], rows, "DER from left to right: lambda_s from the largest to the smallest")
+
+
+def sensitivity(setting: Setting, results: Results) -> Drawing:
+    """Average accuracy against lambda_a, and accuracy and kept parameters against lambda_s."""
+    panels, rows = list[Panel](), list[Comparison]()
+
+    def sweep(prefix: str, values: Sequence[float], name: str, measure: Callable[[Result], float]) -> Curve | None:
+        known = [w for w in values if results.get(f"{prefix} {w:g}")]
+        groups = paired([results[f"{prefix} {w:g}"] for w in known])
+        if not groups:
+            return None
+        lines = list(zip(*[[measure(r) for r in g] for g in groups], strict=True))
+        for w, group in zip(known, groups, strict=True):
+            quantity = name if measure is not cnn else AVERAGE
+            method = f"{'lambda_a' if prefix == 'aux' else 'lambda_s'} = {w:g}"
+            rows.append(Comparison(quantity, method, None, "", estimate([measure(r) for r in group])))
+        return mean_curve(name, [f"{w:g}" for w in known], lines)
+
+    def cnn(result: Result) -> float:
+        return average(result, "cnn")
+
+    if curve := sweep("aux", setting.auxiliaries, UNPRUNED, cnn):
+        panels.append(Panel("auxiliary loss", "lambda_a", AVERAGE, [curve]))
+    if curve := sweep("DER", setting.sparsities, MASKED, cnn):
+        panels.append(Panel("sparsity loss", "lambda_s", AVERAGE, [curve]))
+    kept = "kept parameters (% of unpruned)"
+    if curve := sweep("DER", setting.sparsities, kept, lambda r: float(np.mean(shares(r, "parameters")))):
+        panels.append(Panel("sparsity loss", "lambda_s", kept, [replace(curve, name=MASKED)]))
+    return Drawing(panels, rows, "no published values are known; the published default of lambda_a is 1")

@@ -1,0 +1,106 @@
+"""Which convolutions and BatchNorms of a residual network share channels: what masks, Eq. 10 and pruning go by.
+
+Channels fall into groups. Each block has one of its own between its convolutions. All that is added together shares
+one, the residual stream of a stage: a channel of it is gone only if stem, blocks and projection all leave it out.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from common.resnet import BasicBlock, CifarResNet, PreActBlock, PreActResNet
+
+IMAGE = -1
+"""The group that the first convolution reads: colour channels, which have no mask."""
+
+
+@dataclass(frozen=True)
+class Wiring:
+    """Groups of channels in the order data flows, and who reads and writes them; modules by name."""
+
+    channels: tuple[int, ...]
+    """Of every group."""
+    convs: tuple[tuple[str, int, int], ...]
+    """(convolution, group it reads, group it writes)"""
+    norms: tuple[tuple[str, int], ...]
+    """(BatchNorm, its group)"""
+    features: int
+    """The group of the pooled features."""
+
+
+def wiring(body: nn.Module) -> Wiring:
+    """Of a CifarResNet or PreActResNet with projection shortcuts, pruned or not. Raises ValueError on others."""
+    if not isinstance(body, (CifarResNet, PreActResNet)):
+        raise ValueError(f"masks need a CifarResNet or PreActResNet, not {type(body).__name__}")
+    channels = [body.conv.weight.shape[0]]
+    convs: list[tuple[str, int, int]] = [("conv", IMAGE, 0)]
+    norms = [("bn", 0)] if isinstance(body, CifarResNet) else []
+    stream = 0
+    for name, block in body.named_modules():
+        if not isinstance(block, (BasicBlock, PreActBlock)):
+            continue
+        channels.append(block.conv1.weight.shape[0])
+        inner, after, projection = len(channels) - 1, stream, _projection(block)
+        if projection:
+            channels.append(block.conv2.weight.shape[0])
+            after = len(channels) - 1
+        convs += [(f"{name}.conv1", stream, inner), (f"{name}.conv2", inner, after)]
+        if isinstance(block, PreActBlock):
+            norms += [(f"{name}.bn1", stream), (f"{name}.bn2", inner), (f"{name}.bn3", after)]
+        else:
+            norms += [(f"{name}.bn1", inner), (f"{name}.bn2", after)]
+            norms += [(f"{name}.shortcut.1", after)] if projection else []
+        convs += [(f"{name}.{projection}", stream, after)] if projection else []
+        stream = after
+    return Wiring(tuple(channels), tuple(convs), tuple(norms), stream)
+
+
+def _projection(block: BasicBlock | PreActBlock) -> str:
+    """The name of the block's 1x1 convolution, or "" where the shortcut is the identity."""
+    if isinstance(block, PreActBlock):
+        return "shortcut" if block.shortcut is not None else ""
+    if isinstance(block.shortcut, nn.Identity):
+        return ""
+    if isinstance(block.shortcut, nn.Sequential):
+        return "shortcut.0"
+    raise ValueError("masks need projection shortcuts: channels that are padded or pooled cannot be pruned")
+
+
+def narrow(body: nn.Module, kept: list[Tensor]) -> None:
+    """Cut the network down, in place, to the channels `kept` [k_g] of each group; what reads them is cut too."""
+    plan = wiring(body)
+    for name, reads, writes in plan.convs:
+        conv = body.get_submodule(name)
+        weight = conv.weight.detach()[kept[writes]]  # type: ignore[operator]
+        weight = weight if reads == IMAGE else weight[:, kept[reads]]
+        conv.weight = nn.Parameter(
+            weight.contiguous()
+        )  # one layout, whether cut or loaded: the same kernels, the same bits
+    for name, group in plan.norms:
+        norm = body.get_submodule(name)
+        norm.weight, norm.bias = (nn.Parameter(p.detach()[kept[group]].clone()) for p in (norm.weight, norm.bias))  # type: ignore[operator]
+        norm.running_mean, norm.running_var = (b[kept[group]].clone() for b in (norm.running_mean, norm.running_var))  # type: ignore[index]
+    _tell_sizes(body)
+
+
+def shape_like(body: nn.Module, state: Mapping[str, Tensor]) -> None:
+    """Give every parameter and buffer of the network the shape it has in `state`, whose values are not taken over."""
+    for name, tensor in [*body.named_parameters(), *body.named_buffers()]:
+        if tensor.shape != state[name].shape:
+            tensor.data = torch.zeros(state[name].shape, dtype=tensor.dtype, device=tensor.device)
+    _tell_sizes(body)
+
+
+def _tell_sizes(body: nn.Module) -> None:
+    """What modules and the network say of their numbers of channels."""
+    plan = wiring(body)
+    for name, _, _ in plan.convs:
+        conv = body.get_submodule(name)
+        conv.out_channels, conv.in_channels = conv.weight.shape[:2]  # type: ignore[assignment, union-attr, misc]
+    for name, group in plan.norms:
+        body.get_submodule(name).num_features = plan.channels[group]  # type: ignore[assignment]
+    body.out_features = plan.channels[plan.features]  # type: ignore[assignment]
