@@ -18,7 +18,7 @@ from common.figures import Figure, Published
 from common.runs import Run
 from common.store import Result, Store
 
-PAPERS = ("lucir", "class_balanced")
+PAPERS = ("lucir", "class_balanced", "feature_adaptation")
 IMAGES_PER_SECOND = {
     "resnet8-half": 3500.0,
     "resnet32": 300.0,
@@ -249,7 +249,9 @@ def check(run: Run, dataset: Dataset | InputError | None) -> None:
 
 
 def cost(run: Run, dataset: Dataset | InputError | None) -> int:
-    """Training images of a Run over all epochs, without those of the Run it starts from."""
+    """Training images of a Run over all epochs, without those of the Run it starts from; or what its method says."""
+    if hasattr(run.method, "images"):
+        return run.method.images(run.protocol)
     protocol, total = run.protocol, 0
     if isinstance(dataset, Dataset):
         per_class = float(class_counts(run, dataset).mean())
