@@ -17,6 +17,7 @@ from lucir.methods import FINETUNE, LUCIR
 
 CIFAR_SCHEDULE = Schedule(70, lr=2.0, milestones=(49, 63), gamma=0.2, batch=128, weight_decay=1e-5)  # iCaRL Sec. 4
 IMAGENET_SCHEDULE = replace(CIFAR_SCHEDULE, epochs=60, milestones=(20, 30, 40, 50))  # iCaRL Sec. 4
+CIFAR_INPUTS = Inputs()
 SOFTMAX_LR = 0.1  # ours: a twentieth, as softmax's gradients are not divided by the number of classes
 MAPS = ("identity", "shift", "sdc", "linear", "residual", "mlp")
 Runs = Mapping[str, list[Run]]
@@ -52,7 +53,7 @@ class Setting:
     expansions: tuple[int, ...] = (1, 4, 16, 32)
     adapter: Recipe = ADAPTER
     classifier: Recipe = CLASSIFIER
-    inputs: Inputs = Inputs()
+    inputs: Inputs = CIFAR_INPUTS
     truth: bool = True
     """Whether old images' later features are kept for evaluation: too much of ImageNet."""
     repeats: tuple[tuple[str, int], ...] = ()

@@ -1,4 +1,4 @@
-"""One function per figure of the paper: Results to a Drawing. No torch, no training. tables.py has what readers asked."""
+"""One function per figure of the paper: Results to a Drawing. No torch. What readers asked for is in tables.py."""
 
 from __future__ import annotations
 
@@ -163,7 +163,7 @@ def bars(title: str, names: Sequence[str], groups: Mapping[str, Sequence[Sequenc
 
 
 def fig4(s: Setting, results: Results) -> Drawing:
-    """omega of each task's features as later tasks move them, with and without feature distillation, and without a map."""
+    """omega of each task's features as later tasks move them: with and without L_FD, with and without the map."""
     panels, rows = [], []
     titles = {"mlp": "adapted by the MLP", "identity": "left as they were"}
     for distilled in ("with L_FD", "without L_FD"):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from functools import partial
 
 import numpy as np
 
@@ -13,11 +14,12 @@ from common.store import Result
 from feature_adaptation import experiments as ex
 from feature_adaptation.experiments import Setting
 from feature_adaptation.figures import OMEGA, PUBLISHED, READOUTS, TASK, bars, lines, memory_curves, point, with_truth
+from feature_adaptation.memory import preserved
 
 TENFOLD = 10.0  # "at least an order of magnitude"
 
 
-def old_mean(result: Result, key: str, phase: int = -1) -> float:
+def old_mean(result: Result, phase: int = -1, key: str = "omega") -> float:
     """A quality by task of origin, mean over the old tasks."""
     values = result.phases()[phase]["quality"][key]
     return float(np.mean(values[: len(result.phases()) - 1 if phase == -1 else phase]))
@@ -38,14 +40,12 @@ def maps(s: Setting, results: Results) -> Drawing:
         curves = []
         for name in names:
             if found := with_truth(results[name]):
-                quality = [old_mean(r, key) for r in found]
+                quality = [old_mean(r, key=key) for r in found]
                 curves.append(replace(point(name, float(np.mean(quality)), [r.curve("cnn")[-1] for r in found])))
                 rows.append(Comparison(f"{x}, old tasks, at the end", name, None, "", estimate(quality), 0.0))
         panels.append(Panel("after the last task", f"{x}, old tasks", LAST, curves))
-    note = (
-        "all maps are fitted to pairs of current images but the last two, which are oracles; a map that explains less "
-    )
-    return Drawing(panels, rows, note + "than nothing leads away from the true features")
+    note = "mlp on true pairs and true features are oracles; a map that explains less than 0 leads away from the truth"
+    return Drawing(panels, rows, note)
 
 
 def over_tasks(name: str, found: Sequence[Result], value: Callable[[Result, int], float]) -> Curve:
@@ -59,30 +59,26 @@ def drift(s: Setting, results: Results) -> Drawing:
     known = {name: found for name in ex.drift(s) if (found := with_truth(results.get(name, [])))}
     moved = {name: found for name, found in known.items() if name != "identity"}
     panels, rows = [], []
-    for key, y in (
-        ("explained", "share of the drift explained"),
-        ("drift_cosine", "cosine of true and predicted drift"),
-    ):
-        curves = [over_tasks(n, f, lambda r, t, key=key: old_mean(r, key, t)) for n, f in moved.items()]  # type: ignore[misc]
-        panels.append(Panel("old tasks", TASK, y, curves))
+    for key, y in (("explained", "share of the drift explained"), ("drift_cosine", "cosine of true and predicted")):
+        curves = [over_tasks(n, f, partial(old_mean, key=key)) for n, f in moved.items()]
+        panels.append(Panel("drift of old tasks", TASK, y, curves))
         for name, found in moved.items():
-            rows.append(
-                Comparison(f"{y}, at the end", name, None, "", estimate([old_mean(r, key) for r in found]), 0.0)
-            )
-    curves = [over_tasks(n, f, lambda r, t: class_mean_distance(r, t, n)) for n, f in known.items()]
+            ends = estimate([old_mean(r, key=key) for r in found])
+            rows.append(Comparison(f"{y}, at the end", name, None, "", ends, 0.0))
+    curves = [over_tasks(n, f, class_mean_distance) for n, f in known.items()]
     if mlp := known.get("mlp"):
         curves += thin_lines(mlp[0], s.step)
     panels.append(Panel("class means", TASK, "distance to the true mean", curves))
     for name, found in known.items():
-        ends = estimate([class_mean_distance(r, len(r.phases()) - 1, name) for r in found])
+        ends = estimate([class_mean_distance(r, len(r.phases()) - 1) for r in found])
         rows.append(Comparison("distance of class means, at the end", name, None, "", ends, 0.0))
     if mlp:
         panels.append(arrow_panel(mlp[0]))
-    note = "identity: before adaptation; thin lines: classes of the first task after the MLP; arrows from stored means, first repeat"
+    note = "identity: before adaptation; thin lines: classes of task 1 after the MLP, and their arrows: one repeat"
     return Drawing(panels, rows, note)
 
 
-def class_mean_distance(result: Result, phase: int, name: str) -> float:
+def class_mean_distance(result: Result, phase: int) -> float:
     return float(np.mean(result.phases()[phase]["quality"]["means_after"]))
 
 
@@ -116,7 +112,7 @@ def steps(s: Setting, results: Results) -> Drawing:
     kinds: dict[str, Callable[[Result, int], float]] = {
         "held-out current images, one step": lambda r, t: r.phases()[t]["quality"]["held"],
         "old images, one step": lambda r, t: r.phases()[t]["quality"]["step"],
-        "old images, all steps": lambda r, t: old_mean(r, "omega", t),
+        "old images, all steps": old_mean,
     }
     for name in ("identity", "linear", "residual", "mlp"):
         if found := with_truth(results.get(name, [])):
@@ -163,8 +159,6 @@ def points(s: Setting, curve: Curve | None, jpeg: bool) -> list[tuple[int, float
     """(images a class, MB, accuracy) of an exemplar method's curve."""
     if curve is None:
         return []
-    from feature_adaptation.memory import preserved
-
     images = {round(preserved(s.size, 0, p, jpeg), 9): p for p in s.images}
     return [(images[round(float(x), 9)], float(x), y) for x, y in zip(curve.x, curve.y, strict=True)]
 
