@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -20,15 +21,6 @@ LATER_INCREMENTAL = "average incremental accuracy without the first task (%)"
 READOUTS = {"iCaRL-NME": ("iCaRL", "nme"), "iCaRL-CNN": ("iCaRL", "cnn"), "LUCIR": ("LUCIR", "cnn")}
 """Exemplar methods of Fig. 2 and 3: curve name -> (name of the runs, read-out)."""
 ORIGINS = 6  # tasks of origin shown in Fig. 4
-
-
-def readout(setting: Setting, name: str) -> str:
-    """The read-out that a figure's accuracies are of: on large images one of the five largest may be right."""
-    return "top5" if setting.preset == "imagenet" and name == "cnn" else name
-
-
-def accuracy_label(setting: Setting) -> str:
-    return "top-5 accuracy (%)" if setting.preset == "imagenet" else TOP1
 
 
 def lines(found: Sequence[Result], name: str) -> list[list[float]]:
@@ -50,43 +42,51 @@ def point(name: str, x: float, values: Sequence[float]) -> Curve:
     return mean_curve(name, [x], [[v] for v in values])
 
 
-def memory_curves(s: Setting, results: Results, jpeg: bool = False) -> list[Curve]:
-    """Fig. 2: average incremental accuracy against what is kept, in MB by one function for all methods."""
-    curves = []
+@dataclass(frozen=True)
+class Kept:
+    """What one method keeps in one setting, and its Results."""
 
-    def sweep(name: str, groups: Mapping[float, str], of: str) -> None:
-        known = {mb: results[key] for mb, key in sorted(groups.items()) if results.get(key)}
-        values = [[average(r, readout(s, of)) for r in found] for found in known.values()]
-        n = min(map(len, values), default=0)
-        if n:
-            curves.append(mean_curve(name, list(known), [[v[i] for v in values] for i in range(n)]))
+    method: str
+    features: int
+    images: int
+    found: list[Result]
+    readout: str
 
-    sweep("FA (MLP)", {preserved(s.size, n): f"FA {n}" for n in s.features}, "cnn")
-    hybrids = {preserved(s.size, n, p, jpeg): f"hybrid {p} {n}" for p, n in s.hybrids}
-    sweep("FA hybrid", hybrids, "cnn")
-    for name, (label, of) in READOUTS.items():
-        sweep(name, {preserved(s.size, 0, p, jpeg): f"{label} {p}" for p in s.images}, of)
-    sweep("EEIL-style", {preserved(s.size, 0, s.budget, jpeg): f"EEIL {s.budget}"}, "cnn")
-    for name in ("LwF", "LwF+FD"):
-        sweep(name, {0.0: name}, "cnn")
-    return curves
+    @property
+    def averages(self) -> list[float]:
+        """Average incremental accuracy of each repeat."""
+        return [average(r, self.readout) for r in self.found]
+
+    def megabytes(self, s: Setting, jpeg: bool = False) -> float:
+        return preserved(s.size, self.features, self.images, jpeg)
+
+
+def memory_points(s: Setting, results: Results) -> list[Kept]:
+    """Every method and memory size of Fig. 2, by method, then by size."""
+    wanted = [("FA (MLP)", f"FA {n}", "cnn", n, 0) for n in s.features]
+    wanted += [("FA hybrid", f"hybrid {p} {n}", "cnn", n, p) for p, n in s.hybrids]
+    wanted += [(name, f"{label} {p}", of, 0, p) for name, (label, of) in READOUTS.items() for p in s.images]
+    wanted += [("EEIL-style", f"EEIL {s.budget}", "cnn", 0, s.budget)]
+    wanted += [(name, name, "cnn", 0, 0) for name in ("LwF", "LwF+FD")]
+    return [
+        Kept(method, features, images, results[key], of)
+        for method, key, of, features, images in wanted
+        if results.get(key)
+    ]
 
 
 def fig2(s: Setting, results: Results) -> Drawing:
     """Memory against accuracy, with images counted raw and as JPEGs."""
-    y = "average incremental accuracy" + (", top 5 (%)" if s.preset == "imagenet" else " (%)")
-    panels, rows = [], []
+    points, panels = memory_points(s, results), []
     for title, jpeg in (("images uncompressed", False), (f"images as JPEGs of {s.size.jpeg:,} bytes", True)):
-        curves = memory_curves(s, results, jpeg)
-        panels.append(Panel(title, f"{MEMORY}, log axis from the least on", y, curves, x_log=True))
-    for curve in panels[0].curves:
-        rows += [
-            Comparison(f"{AVERAGE}, {x:.3g} MB", curve.name, None, "", estimate([y]))
-            for x, y in zip(curve.x, curve.y, strict=True)
-            if isinstance(x, float) and curve.n == 1
-        ]
-    if not rows:
-        rows = [r for name, found in results.items() if name != "joint" for r in average_rows(name, found, "cnn")[:1]]
+        curves = []
+        for method in dict.fromkeys(p.method for p in points):
+            mine = [p for p in points if p.method == method]
+            n = min(len(p.averages) for p in mine)
+            repeats = [[p.averages[i] for p in mine] for i in range(n)]
+            curves.append(mean_curve(method, [float(f"{p.megabytes(s, jpeg):.3g}") for p in mine], repeats))
+        panels.append(Panel(title, f"{MEMORY}, log axis from the least on", AVERAGE, curves, x_log=True))
+    rows = [Comparison(f"{AVERAGE}, {p.megabytes(s):.3g} MB", p.method, None, "", estimate(p.averages)) for p in points]
     return Drawing(panels, rows, "no number of the paper's figure could be recovered; JPEG sizes are approximate")
 
 
@@ -110,14 +110,14 @@ def fig3(s: Setting, results: Results) -> Drawing:
         for name, (label, of) in METHODS.items():
             if found := results.get(f"{label} {step}"):
                 classes = [p["classes"] for p in found[0].phases()]
-                curve, _ = accuracy_curve(name, classes, lines(found, readout(s, of)))
+                curve, _ = accuracy_curve(name, classes, lines(found, of))
                 curves.append(Curve(name, curve.x, curve.y, curve.interval, curve.n))
                 method = f"{name}, {step} classes a task"
-                rows += average_rows(method, found, readout(s, of))
+                rows += average_rows(method, found, of)
         if joint := results.get("joint"):
             end = [r.curve("cnn")[-1] for r in joint]
             curves.append(point("joint", s.classes, end))
-        panels.append(Panel(f"{step} classes a task", CLASSES, accuracy_label(s), curves))
+        panels.append(Panel(f"{step} classes a task", CLASSES, TOP1, curves))
     if joint := results.get("joint"):
         rows += [
             Comparison("accuracy, all classes (%)", "joint", None, "", estimate([r.curve("cnn")[-1] for r in joint]))
@@ -127,27 +127,20 @@ def fig3(s: Setting, results: Results) -> Drawing:
 
 
 def table1(s: Setting, results: Results) -> Drawing:
-    """What each method keeps, and what it reaches with that."""
-    entries = {"LwF": ("LwF", "cnn", 0, 0), "LwF+FD": ("LwF+FD", "cnn", 0, 0)}
-    for count in dict.fromkeys((s.small, s.features[-1])):
-        entries[f"FA, {count} features"] = (f"FA {count}", "cnn", count, 0)
-    for images, features in s.hybrids:
-        entries[f"FA hybrid, {images} images, {features} features"] = (
-            f"hybrid {images} {features}",
-            "cnn",
-            features,
-            images,
-        )
-    for name, (label, of) in {**READOUTS, "EEIL-style": ("EEIL", "cnn")}.items():
-        entries[f"{name}, {s.budget} images"] = (f"{label} {s.budget}", of, 0, s.budget)
-    names, repeats, rows = [], [], []
-    for name, (label, of, features, images) in entries.items():
-        if found := results.get(label):
-            megabytes = preserved(s.size, features, images)
-            names.append(f"{name}: {megabytes:.3g} MB")
-            repeats.append([average(r, readout(s, of)) for r in found])
-            rows += average_rows(names[-1], found, readout(s, of))
-    return Drawing([bars("average incremental accuracy", names, {"average": repeats}, AVERAGE)], rows)
+    """What each method keeps, and what it reaches with that: averages with and without the first task."""
+    shown = [p for p in memory_points(s, results) if p.images in (0, s.budget) or p.features]
+    shown = [p for p in shown if p.method != "FA (MLP)" or p.features in (s.small, s.features[-1])]
+    names, rows = [], []
+    for p in shown:
+        kept = [f"{p.images} images"] if p.images else []
+        kept += [f"{p.features} features"] if p.features else []
+        names.append(f"{' + '.join([p.method, *kept])}: {p.megabytes(s):.3g} MB")
+        rows += average_rows(names[-1], p.found, p.readout)
+    groups = {
+        "all tasks": [p.averages for p in shown],
+        "without the first": [[float(np.mean(line[1:])) for line in lines(p.found, p.readout)] for p in shown],
+    }
+    return Drawing([bars("preserved data and accuracy", names, groups, AVERAGE)], rows)
 
 
 def bars(title: str, names: Sequence[str], groups: Mapping[str, Sequence[Sequence[float]]], y: str) -> Panel:
