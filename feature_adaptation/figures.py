@@ -16,7 +16,7 @@ from feature_adaptation.experiments import Setting
 from feature_adaptation.memory import preserved
 
 PUBLISHED = Published(Path(__file__).with_name("published.json"))
-MEMORY, TASK, OMEGA = "preserved data (MB)", "task", "omega: mean cosine to the true features"
+MEMORY, TASK, OMEGA = "preserved data (MB)", "task", "omega (mean cosine)"
 LATER_INCREMENTAL = "average incremental accuracy without the first task (%)"
 READOUTS = {"iCaRL-NME": ("iCaRL", "nme"), "iCaRL-CNN": ("iCaRL", "cnn"), "LUCIR": ("LUCIR", "cnn")}
 """Exemplar methods of Fig. 2 and 3: curve name -> (name of the runs, read-out)."""

@@ -122,6 +122,7 @@ def steps(s: Setting, results: Results) -> Drawing:
                 rows.append(Comparison("omega, last task", f"{name}, {kind}", None, "", estimate(ends), 0.0))
     low = min((min(c.y) for p in panels for c in p.curves), default=0)
     panels = [replace(p, y_range=(low - 0.02, 1.005)) for p in panels]
+    panels = panels or [Panel("", TASK, OMEGA)]
     return Drawing(panels, rows, "the gap of the first two is what a map loses on classes it was not fitted to")
 
 

@@ -135,7 +135,7 @@ def test_herding_keeps_prefixes_and_beats_chance() -> None:
 
 def test_feature_distillation_sees_directions_only() -> None:
     v = torch.randn(6, 8, generator=rng(1), requires_grad=True)
-    assert similarity_loss(v, 3.7 * v) == pytest.approx(0, abs=1e-6)
+    assert similarity_loss(v, 3.7 * v).item() == pytest.approx(0, abs=1e-6)
     assert similarity_loss(v, -0.2 * v).item() == pytest.approx(2)
     across = torch.tensor([[1.0, 0], [0, 2]]), torch.tensor([[0.0, 3], [4, 0]])
     assert similarity_loss(*across).item() == pytest.approx(1)
@@ -217,16 +217,16 @@ def test_attention_is_grad_cam_and_teaches_the_new_network() -> None:
 # Maps
 
 
-def clusters(count: int, classes: int, dim: int, *keys: object) -> tuple[Tensor, Tensor]:
-    """Gaussian classes around random means: features [count * classes, dim], labels."""
-    means = 1.5 * torch.randn(classes, dim, generator=rng("means", *keys))
-    noise = torch.randn(classes, count, dim, generator=rng("noise", *keys))
+def clusters(count: int, classes: int, dim: int, name: str, draw: int = 0) -> tuple[Tensor, Tensor]:
+    """Gaussian classes around the random means of `name`: features [count * classes, dim], labels."""
+    means = 1.5 * torch.randn(classes, dim, generator=rng("means", name))
+    noise = torch.randn(classes, count, dim, generator=rng("noise", name, draw))
     return (means[:, None] + noise).reshape(-1, dim), torch.arange(classes).repeat_interleave(count)
 
 
 DIM = 16
 NEW, LABELS = clusters(150, 10, DIM, "new")
-HELD, _ = clusters(150, 10, DIM, "new", 2)
+HELD, _ = clusters(60, 10, DIM, "new", 1)
 OLD, _ = clusters(60, 10, DIM, "old")
 ROTATION = torch.linalg.qr(torch.randn(DIM, DIM, generator=rng("rotation")))[0]
 SHIFT = torch.randn(DIM, generator=rng("shift"))
@@ -272,7 +272,7 @@ def test_no_drift() -> None:
         assert omega(fitted(kind, NEW, NEW), OLD, OLD) > 0.999
     mlp = fitted("mlp", NEW, NEW)
     assert omega(mlp, HELD, HELD) > 0.99
-    assert 0.9 < omega(mlp, OLD, OLD) < 0.9999
+    assert 0.97 < omega(mlp, OLD, OLD) < omega(mlp, HELD, HELD)
 
 
 def test_a_rotation() -> None:
@@ -282,7 +282,7 @@ def test_a_rotation() -> None:
     torch.testing.assert_close(least_squares(NEW, after), ROTATION, atol=1e-5, rtol=1e-4)
     mlp = fitted("mlp", NEW, after)
     assert omega(mlp, HELD, HELD @ ROTATION) > 0.99
-    assert omega(mlp, OLD, OLD @ ROTATION) > 0.9
+    assert omega(mlp, OLD, OLD @ ROTATION) > 0.97
     assert omega(fitted("sdc", NEW, after), OLD, OLD @ ROTATION) < 0.9
     shuffled_pairs = fitted("mlp", NEW, after[torch.randperm(len(after), generator=rng("shuffle"))])
     assert omega(shuffled_pairs, HELD, HELD @ ROTATION) < 0.8  # the price of pairs that do not match
