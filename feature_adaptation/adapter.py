@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator
 from itertools import pairwise
 
@@ -69,7 +70,7 @@ def descend(
 ) -> float:
     """Minimise loss(batch of indices); returns its mean over the last tenth of the steps.
 
-    Raises RunFailed where that is not finite. name: of the stage, for the message.
+    Raises RunFailed where that or a parameter is not finite. name: of the stage, for the message.
     """
     optimiser: torch.optim.Optimizer
     if recipe.optimiser == "adam":
@@ -88,7 +89,7 @@ def descend(
         if step >= recipe.steps - tail:
             total += value.detach()
     mean = float(total) / tail
-    if mean != mean or abs(mean) == float("inf"):
+    if not math.isfinite(mean) or not all(bool(p.isfinite().all()) for p in parameters):
         raise RunFailed(f"loss not finite in stage {name}, lr {recipe.lr:g}")
     return mean
 

@@ -534,7 +534,7 @@ def test_a_missing_cache_says_what_to_do(stage1: MakeRun, tmp_path: Path) -> Non
 def test_a_loss_that_is_not_finite_stops_the_run(stage1: MakeRun, tmp_path: Path) -> None:
     start = stage1()
     finish(start, tmp_path)
-    wild = adapt(start, classifier=Recipe(50, 1e30, "sgd", batch=8))
+    wild = adapt(start, classifier=Recipe(50, 1e38, "sgd", batch=8))
     assert "not finite in stage classifier" in train(wild, Job(tmp_path, None, "cpu", 1, 1))
 
 
