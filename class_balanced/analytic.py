@@ -58,7 +58,7 @@ def fig6() -> Drawing:
         if series := PUBLISHED.series(figure, "number of samples n"):
             curves.append(Curve("number of images n", series["x"], series["y"], published=True))
             pairs = zip(series["y"], counts, strict=True)
-            rows = [
+            rows += [
                 Comparison(f"images of class {i}", name, y, series["provenance"], estimate([n]), tolerance=0.0)
                 for i, (y, n) in enumerate(pairs)
             ]
@@ -128,7 +128,7 @@ def table1(results: Results) -> Drawing:
         series = PUBLISHED.series("table1", name)
         assert series is not None
         seen = [r.values["summary"]["counts"] for r in results.get(name, [])[:1]]
-        ours = [(len(c), sum(c), max(c) / min(c)) for c in seen]
+        ours = [(len(c), sum(c), round(max(c) / min(c), 2)) for c in seen]  # as printed
         for i, (quantity, value) in enumerate(zip(series["x"], series["y"], strict=True)):
             found = estimate([values[i] for values in ours]) if ours else None
             rows.append(Comparison(quantity, name, value, series["provenance"], found, tolerance=0.0))

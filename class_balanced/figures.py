@@ -19,7 +19,7 @@ from common.store import Result
 __all__ = ["PUBLISHED"]  # where the report looks for the paper
 
 INDEX = "class, head to tail"
-SHOTS = {"many": "many: > 100", "medium": "medium: 20-100", "few": "few: < 20"}
+SHOTS = {"many": "many (> 100 images)", "medium": "medium (20-100)", "few": "few (< 20)"}
 """Groups of classes by their training images."""
 
 
@@ -70,16 +70,16 @@ def over_epochs(found: Sequence[Result], key: str, method: str, legend: str = ""
 
 def training(setting: Setting, results: Results, names: Sequence[str], factor: float) -> list[Panel]:
     """Test error and training loss over epochs."""
-    columns = {"test_accuracy": ERROR, "loss": "training loss"}
+    head = f"{data_name(setting)}, factor {factor:g}"
     return [
         Panel(
-            "over training",
+            title,
             "epoch",
             label,
             [over_epochs(r, key, *shown(setting, n)) for n in names if (r := results.get(cell(n, factor)))],
             y_log=key == "loss",
         )
-        for key, label in columns.items()
+        for title, key, label in ((head, "test_accuracy", ERROR), ("training", "loss", "training loss"))
     ]
 
 
@@ -95,7 +95,7 @@ def curves(setting: Setting, results: Results) -> Drawing:
         )
         for name in ex.curves_names(setting)
     ]
-    note = f"{data_name(setting)}, factor {factor:g}; training losses of sigmoid and focal are sums over the classes"
+    note = "training losses of sigmoid and focal are sums over the classes"
     return Drawing(training(setting, results, ex.curves_names(setting), factor), rows, note)
 
 
@@ -104,9 +104,9 @@ def cells(setting: Setting, results: Results) -> Drawing:
     factor, names = setting.chosen
     here = {n: found for n in names if (found := errors(results.get(cell(n, factor))))}
     rows = [Comparison(ERROR, n, *published_error(setting, n, factor), found) for n, found in here.items()]
-    columns = [means("ours", list(here), list(here.values()))]
+    columns = [means("at the end", list(here), list(here.values()))]
     if comparable(setting):
-        columns.append(Curve("the paper", list(here), [row.published or np.nan for row in rows], published=True))
+        columns.append(Curve("at the end", list(here), [row.published or np.nan for row in rows], published=True))
     end = Panel(f"{data_name(setting)}, factor {factor:g}", "", ERROR, columns, kind="bars")
     return Drawing([end, *training(setting, results, names, factor)], rows)
 
@@ -130,7 +130,7 @@ def classes(setting: Setting, results: Results) -> Drawing:
 def shots(found: Sequence[Result]) -> dict[str, Estimate]:
     """Accuracy on classes of many, medium and few training images, where there are such."""
     values = {label: [r.readout("cnn")[k] for r in found if k in r.readout("cnn")] for k, label in SHOTS.items()}
-    return {f"classes of {label} images": estimate(v) for label, v in values.items() if v}
+    return {label: estimate(v) for label, v in values.items() if v}
 
 
 def selection(setting: Setting, results: Results) -> Drawing:
@@ -143,10 +143,11 @@ def selection(setting: Setting, results: Results) -> Drawing:
             gain[name] = estimate([a - b for a, b in zip(at_end, at_best, strict=True)])
     names = list(last)
     both = [means("last epoch", names, list(last.values())), means("best test epoch", names, list(least.values()))]
+    bias = means("last - best", names, list(gain.values()))
     rows = [Comparison("selection bias: last - best (points)", n, None, "", e) for n, e in gain.items()]
     panels = [
         Panel(f"{data_name(setting)}, factor {setting.fig5:g}", "", ERROR, both, kind="bars"),
-        Panel("selection bias", "", "last - best (points)", [means("last - best", names, list(gain.values()))], "bars"),
+        Panel("selection bias", "", "last - best (points)", [bias], "bars", y_range=(0, 1.1 * max([*bias.y, 0.9]))),
     ]
     note = f"tested every {setting.test_every} epochs; every other figure shows the last epoch"
     return Drawing(panels, rows, note)
@@ -167,9 +168,9 @@ def reductions(setting: Setting, results: Results) -> Drawing:
     plain = {n: found for n, found in batch.items() if not models[n].beta}  # without weights both are one
     lines, rows = [], []
     for label, groups in (("over the batch size", batch), ("over the sum of weights", plain | mean)):
-        found = {n: estimate([error(r) for r in group]) for n, group in groups.items()}
-        lines.append(means(label, [f"{models[n].beta:g}" for n in found], list(found.values())))
-        for n, e in found.items():
+        ends = {n: estimate([error(r) for r in group]) for n, group in groups.items()}
+        lines.append(means(label, [f"{models[n].beta:g}" for n in ends], list(ends.values())))
+        for n, e in ends.items():
             value = published_error(setting, n, factor) if groups is batch else (None, "")
             rows.append(Comparison(ERROR, f"{n}, {label}", *value, e))
     for n in mean:
@@ -186,7 +187,8 @@ def baselines(setting: Setting, results: Results) -> Drawing:
     """What long-tailed papers compare with, and the chosen class-balanced cells, on one network and schedule."""
     factor, names = setting.chosen
     groups = {name: found for name in ex.baselines(setting) if (found := results.get(name))}
-    groups |= {n: found for n in names if (found := results.get(cell(n, factor)))}
+    weighted = [n for n in names if setting.models()[n].beta]
+    groups |= {n: found for n in weighted if (found := results.get(cell(n, factor)))}
     end = {name: estimate([error(r) for r in found]) for name, found in groups.items()}
     parts = {name: shots(found) for name, found in groups.items()}
     rows = [Comparison(ERROR, name, None, "", e) for name, e in end.items()]
@@ -202,7 +204,10 @@ def baselines(setting: Setting, results: Results) -> Drawing:
         Panel(head, "", ERROR, [means("all classes", list(end), list(end.values()))], kind="bars"),
         Panel("by training images of the class", "", "accuracy (%)", split, kind="bars"),
     ]
-    note = f"RW and DRW weigh by effective number, beta {setting.betas[-1]:g}; all on this paper's network and schedule"
+    note = (
+        f"RW and DRW weigh by effective number, beta {setting.betas[-1]:g}, over the sum of weights; all on this "
+        "paper's network and schedule"
+    )
     return Drawing(panels, rows, note)
 
 

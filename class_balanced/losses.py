@@ -47,15 +47,17 @@ def class_balanced_loss(
 
     counts [c]: images of every class in the whole training set. batch: over the batch size, as the official code;
     weighted_mean: over the sum of the weights, as ports that pass weights to PyTorch. Raises ValueError on a beta
-    outside [0, 1), an empty class, counts of another length, a negative gamma, an unknown kind or reduction.
+    outside [0, 1), an empty class, counts of another length, a negative gamma or one that is not focal's, an unknown
+    kind or reduction.
     """
     weights = class_weights(counts, beta)
     if weights.shape != logits.shape[1:]:
         raise ValueError(f"{weights.size} counts given for logits of {logits.shape[1]} classes")
-    if gamma < 0:
-        raise ValueError(f"gamma must not be negative, got {gamma:g}")
-    of_class = torch.as_tensor(weights, dtype=logits.dtype, device=logits.device)
-    return weigh(sample_losses(logits, labels, kind, gamma), of_class[labels], reduction)
+    if gamma < 0 or (gamma and kind != "focal"):
+        raise ValueError(f"gamma must not be negative, and is for the focal loss alone, got {gamma:g} for {kind}")
+    labels, precise = labels.long(), torch.promote_types(logits.dtype, torch.float32)
+    of_class = torch.as_tensor(weights, dtype=precise, device=logits.device)
+    return weigh(sample_losses(logits.to(precise), labels, kind, gamma), of_class[labels], reduction)
 
 
 def starting_bias(kind: Kind, classes: int) -> float:

@@ -190,7 +190,8 @@ def _train(plan: Plan, waiting: list[Run], args: Arguments) -> Iterator[Outcome]
     from common.training import choose_device
 
     device = choose_device(args.device, args.precision)
-    runs = [run.resolved(run.fingerprint, device.precision) for run in waiting]
+    contents = {r.data: r.fingerprint for run in waiting for r in run.chain}
+    runs = [run.resolved(contents.__getitem__, device.precision) for run in waiting]
     finished = {r.hash for run in runs for r in run.chain if plan.store.load(r.hash)}
     todo = unfinished(runs, finished)
     # From the whole plan, not from what is left: sums depend on the threads in the last bits.

@@ -110,7 +110,9 @@ class Painter:
             results=results,
             from_records=sum(r.recorded for r in results),
             command=self.command,
-            published_on=" / ".join(dict.fromkeys(e["dataset"] for f in self.plan.figures for e in entries(f.id))),
+            published_on={
+                f.id: " / ".join(dict.fromkeys(e["dataset"] for e in entries(f.id))) for f in self.plan.figures
+            },
         )
         write_report(self.folder, self.plan.published.paper, self.preset, rows, context)
         return self.folder / "report.html"

@@ -28,8 +28,8 @@ def heat(axes: Axes, panel: Panel) -> None:
             continue
         least = value == np.nanmin(values[:, column]) and np.isfinite(values[:, column]).sum() > 1
         ink = "white" if shades[row, column] > 0.75 else "0.1"
-        text = {"ha": "center", "va": "center", "fontsize": 7.5, "fontweight": "bold" if least else "normal"}
-        axes.text(column + 0.5, row + 0.5, f"{value:.2f}", color=ink, **text)
+        text = axes.text(column + 0.5, row + 0.5, f"{value:.2f}", color=ink, ha="center", va="center", fontsize=7.5)
+        text.set_fontweight("bold" if least else "normal")
     axes.set_xticks(np.arange(len(panel.columns)) + 0.5, panel.columns)
     axes.set_yticks(np.arange(len(panel.rows)) + 0.5, panel.rows)
     axes.tick_params(length=0)

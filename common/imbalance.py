@@ -11,7 +11,8 @@ from typing import ClassVar, Literal
 
 import numpy as np
 
-from common.samplers import Kind
+from common.runs import Protocol
+from common.samplers import Kind, class_probabilities
 
 
 def effective_number(counts: Sequence[int] | np.ndarray, beta: float) -> np.ndarray:
@@ -62,6 +63,13 @@ class Rebalance:
     reduction: Literal["batch", "weighted_mean"] = "weighted_mean"
     """Weighted losses over the batch size, or over the sum of their weights as in PyTorch and LDAM's code."""
 
+    def check(self, protocol: Protocol) -> None:
+        """ValueError on settings that no training can have."""
+        effective_number([1], self.beta)
+        class_probabilities([1], self.sampler)
+        if self.gamma < 0 or not self.margin >= 0 or not self.scale > 0 or self.defer < 0:
+            raise ValueError(f"gamma, margin and defer must not be negative, and scale must be positive: {self}")
+
 
 @dataclass(frozen=True)
 class Retrain:
@@ -73,6 +81,11 @@ class Retrain:
     """Class weights by effective number; 0: none."""
     fresh: bool = True
     """Whether the classifier is initialised anew; the paper does."""
+
+    def check(self, protocol: Protocol) -> None:
+        """ValueError on a beta outside [0, 1) or an unknown sampler."""
+        effective_number([1], self.beta)
+        class_probabilities([1], self.sampler)
 
 
 Baseline = Rebalance | Retrain

@@ -168,6 +168,10 @@ class Learner:
         """Scalars worth a curve, read at the end of each epoch."""
         return {}
 
+    def tested(self, confusions: dict[str, np.ndarray]) -> dict[str, float]:
+        """More scalars worth a curve, from the confusion matrices of a test during training, by read-out."""
+        return {}
+
     def summary(self, phase: Phase) -> dict[str, Any]:
         """What figures ask of the final head: the norm of each class's weight, biases or scale; class sizes."""
         head = self.net.head
@@ -180,7 +184,7 @@ class Learner:
             summary["counts"] = self.context.counts.tolist()
         return summary
 
-    def tested(self, phase: Phase) -> tuple[Tensor, Tensor]:
+    def test_set(self, phase: Phase) -> tuple[Tensor, Tensor]:
         """What read-outs are scored on: features [n, d] and labels [n] of the test images of all classes seen."""
         test = self.context.test
         indices = (test.labels < phase.seen).nonzero().squeeze(1)
@@ -265,7 +269,8 @@ def _train(learner: Learner, phase: Phase, workspace: Workspace, inside: Saved |
             line = {"phase": phase.index, **asdict(epoch), **learner.trace(phase)}
             every = context.run.test_every
             if every and epoch.epoch % every == 0:
-                line["test_accuracy"] = metrics.accuracy(_confusions(learner, phase)["cnn"])
+                confusions = _confusions(learner, phase)
+                line |= {"test_accuracy": metrics.accuracy(confusions["cnn"]), **learner.tested(confusions)}
             workspace.log(line)
             meta = {"phase": phase.index, "stage": number, "epoch": epoch.epoch}
             workspace.checkpoint(lambda: (_tensors(learner, optimiser), meta))
@@ -290,7 +295,7 @@ def _choose_exemplars(learner: Learner, phase: Phase) -> None:
 def _confusions(learner: Learner, phase: Phase) -> dict[str, np.ndarray]:
     """Confusion matrices on the test images of all classes seen so far, by read-out."""
     with torch.no_grad():
-        features, labels = learner.tested(phase)
+        features, labels = learner.test_set(phase)
         predictions = learner.readouts(features, phase)
     true = labels.cpu().numpy()
     return {k: metrics.confusion_matrix(true, p.cpu().numpy(), phase.seen) for k, p in predictions.items()}

@@ -14,12 +14,12 @@ from common.errors import InputError
 from common.folders import Split, Tree
 
 PUBLISHED = {
-    "imagenet-lt": (1000, 115_846),
-    "places-lt": (365, 62_500),
-    "inat2017": (5089, 579_184),
-    "inat2018": (8142, 437_513),
+    "imagenet-lt": (1000, 115_846, 50_000),
+    "places-lt": (365, 62_500, 36_500),
+    "inat2017": (5089, 579_184, 95_986),
+    "inat2018": (8142, 437_513, 24_426),
 }
-"""Classes and training images of the long-tailed data sets known by name (Liu et al. 2019; Cui et al. 2019)."""
+"""Classes, training and test images of the long-tailed data sets known by name (Liu et al. 2019; Cui et al. 2019)."""
 
 
 def find(folder: Path, split: str) -> Path | None:
@@ -37,7 +37,7 @@ def scan(folder: Path) -> Tree:
     """The images that the lists in `folder` name, grouped by class; label ids are the lists' own.
 
     Raises InputError on a missing list, a line that is not `path label`, an image that is not there, or a label
-    without training images.
+    without training or test images.
     """
     train = find(folder, "train")
     test = find(folder, "test") or find(folder, "val")
@@ -48,22 +48,22 @@ def scan(folder: Path) -> Tree:
     labels = np.unique(splits[0].labels)
     if (empty := np.flatnonzero(labels != np.arange(len(labels)))).size:
         raise InputError(f"{train} has no image of class {empty[0]}; labels go from 0 up without gaps")
-    if (top := splits[1].labels.max()) >= len(labels):
-        raise InputError(f"{test} has class {top}, which {train} has not")
+    tested = np.unique(splits[1].labels)
+    if tested[-1] >= len(labels):
+        raise InputError(f"{test} has class {tested[-1]}, which {train} has not")
+    if (untested := np.setdiff1d(labels, tested)).size:
+        raise InputError(f"{test} has no image of class {untested[0]}, which {train} has")
     return Tree(tuple(map(str, range(len(labels)))), *splits, listed=True)
 
 
 def require_published(name: str, folder: Path, tree: Tree) -> None:
-    """InputError where a data set known by name has not its published numbers of classes and training images."""
+    """InputError where a data set known by name has not its published numbers of classes and images."""
     if name not in PUBLISHED:
         return
-    found = (len(tree.classes), len(tree.train.labels))
+    found = (len(tree.classes), len(tree.train.labels), len(tree.test.labels))
     if found != PUBLISHED[name]:
-        classes, images = PUBLISHED[name]
-        raise InputError(
-            f"{folder} has {found[0]:,} classes and {found[1]:,} training images, but {name} has {classes:,} and "
-            f"{images:,}; check --data"
-        )
+        here, known = ("{:,} classes, {:,} training and {:,} test images".format(*n) for n in (found, PUBLISHED[name]))
+        raise InputError(f"{folder} has {here}, but {name} has {known}; check --data")
 
 
 def _read(path: Path) -> Split:

@@ -50,18 +50,13 @@ def class_accuracies(confusion: np.ndarray) -> np.ndarray:
 
 
 def shot_accuracies(confusion: np.ndarray, counts: Sequence[int] | np.ndarray) -> dict[str, float]:
-    """Accuracy, percent, on classes of many (> 100), medium (20 to 100) and few (< 20) training images.
+    """Mean accuracy, percent, of the classes of many (> 100), medium (20 to 100) and few (< 20) training images.
 
     counts [c]: training images of each class. Groups without classes are left out (Liu et al. 2019, Sec. 5.1).
     """
-    counts = np.asarray(counts)
+    counts, found = np.asarray(counts), class_accuracies(confusion)
     groups = {"many": counts > 100, "medium": (counts >= 20) & (counts <= 100), "few": counts < 20}
-    hits, total = np.diag(confusion), confusion.sum(axis=1)
-    return {
-        name: 100.0 * float(hits[inside].sum()) / float(total[inside].sum())
-        for name, inside in groups.items()
-        if inside.any()
-    }
+    return {name: float(found[inside].mean()) for name, inside in groups.items() if inside.any()}
 
 
 def confusion_rates(confusion: np.ndarray, num_old: int) -> dict[str, float]:

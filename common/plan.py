@@ -18,7 +18,7 @@ from common.figures import Figure, Published
 from common.runs import Run
 from common.store import Result, Store
 
-PAPERS = ("lucir", "class_balanced", "feature_adaptation")
+PAPERS = ("lucir", "bbn", "class_balanced", "feature_adaptation")
 IMAGES_PER_SECOND = {
     "resnet8-half": 3500.0,
     "resnet32": 300.0,
@@ -26,6 +26,7 @@ IMAGES_PER_SECOND = {
     "resnet32-avgpool": 300.0,
     "resnet18-imagenet": 6.0,
     "resnet50-imagenet": 2.0,
+    "resnet50-default": 2.0,
     "resnet101-imagenet": 1.2,
     "resnet152-imagenet": 0.8,
 }
@@ -36,7 +37,7 @@ PER_CLASS = {
     "imagenet-subset": 1300,
     "cifar10": 5000,
     "cifar20": 2500,
-    **{name: images / classes for name, (classes, images) in lists.PUBLISHED.items()},
+    **{name: images / classes for name, (classes, images, _) in lists.PUBLISHED.items()},
 }
 """Training images a class, for estimates before the data are at hand."""
 
@@ -73,14 +74,16 @@ class Data:
         return self.known[spec]
 
     def problem(self, run: Run) -> str:
-        """Why `run` cannot be trained for want of data, or ""."""
-        found = self.opened.get(run.data)
-        if found is None or isinstance(found, InputError):
-            return str(found or "")
-        try:
-            class_counts(run, found)
-        except ValueError as error:
-            return f"{found.name}: {error}"
+        """Why `run`, or one it starts from, cannot be trained for want of data, or ""."""
+        for each in run.chain:
+            found = self.opened.get(each.data)
+            if isinstance(found, InputError):
+                return str(found)
+            try:
+                if found is not None:
+                    class_counts(each, found)
+            except ValueError as error:
+                return f"{found.name}: {error}" if found else ""
         return ""
 
 
@@ -106,7 +109,7 @@ class Plan:
     def _on_data(self, groups: Mapping[str, list[Run]]) -> Mapping[str, list[Run]]:
         precision = "" if self.precision == "auto" else self.precision
         return {
-            name: [r.resolved(self.data.fingerprint(r.data, self.decode), precision) for r in runs]
+            name: [r.resolved(lambda spec: self.data.fingerprint(spec, self.decode), precision) for r in runs]
             for name, runs in groups.items()
         }
 
@@ -249,7 +252,11 @@ def check(run: Run, dataset: Dataset | InputError | None) -> None:
 
 
 def cost(run: Run, dataset: Dataset | InputError | None) -> int:
-    """Training images of a Run over all epochs, without those of the Run it starts from; or what its method says."""
+    """Training images of a Run over all epochs, without those of the Run it starts from.
+
+    A method that trains on no images says itself what it costs (`images`); `branches` says how many images it takes
+    for each one of an epoch (BBN's two samplers).
+    """
     if hasattr(run.method, "images"):
         return run.method.images(run.protocol)
     protocol, total = run.protocol, 0
@@ -265,12 +272,12 @@ def cost(run: Run, dataset: Dataset | InputError | None) -> int:
     for index, size in enumerate(protocol.sizes):
         quota = protocol.exemplars_per_class
         kept = quota if quota is not None else (protocol.exemplars_total or 0) / max(seen, 1)
-        if not (run.start and index == 0):
+        if not (run.start and index == 0 and len(protocol.sizes) > 1):  # the start has trained the base phase
             total += run.schedule.epochs * int(size * per_class + (kept * seen if seen else 0))
         seen += size
         if finetune and index:
             total += finetune.epochs * int((quota if quota is not None else 0) * seen or protocol.exemplars_total or 0)
-    return total
+    return total * getattr(run.method, "branches", 1)
 
 
 def seconds_left(runs: Sequence[Run], costs: Sequence[int], results: Sequence[Result], jobs: int) -> float:

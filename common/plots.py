@@ -23,7 +23,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.image import AxesImage
 from matplotlib.text import Text
-from matplotlib.ticker import FuncFormatter
+from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 from matplotlib.transforms import Bbox
 
 from common.figures import Curve, Drawing, Panel
@@ -55,8 +55,8 @@ METHODS: dict[str, tuple[str, str]] = {
         (SKY, "o", "iCaRL-CNN", "iCaRL", "Focal"),
         (BLUE, "s", "iCaRL-NME", "fixed lambda (5)", "CB-Focal", "CB focal", "old classes", "old embeddings"),
         (ORANGE, "^", "Ours-NME", "WA", "Mixup", "new classes", "new embeddings"),
-        (GREEN, "s", "CN", "DER", "LDAM-DRW", "CB sigmoid"),
-        (PINK, "^", "CN+LC", "BiC", "CE-DRW"),
+        (GREEN, "s", "CN", "DER", "LDAM-DRW"),
+        (PINK, "^", "CN+LC", "BiC", "CE-DRW", "CB sigmoid"),
         (WINE, ">", "CN+LC+IS", "CE-DRS"),
         (OLIVE, "P", "iCaRL-CBF", "DER w/o P", "Manifold Mixup", "Sigmoid"),
         (INDIGO, "X", "iCaRL-TM", "PODNet", "cRT"),
@@ -137,7 +137,7 @@ def _axes(figure: Figure, panel: Panel, style: Looks, height: float) -> Axes:
     if panel.kind == "heat":
         width, height = heat_size(panel)
     axes = figure.add_axes((0, 0, width, height))
-    axes.set(title=textwrap.fill(panel.title, int(width / 0.085)), xlabel=panel.x_label, ylabel=panel.y_label)
+    axes.set(title=textwrap.fill(panel.title, max(24, int(width / 0.085))), xlabel=panel.x_label, ylabel=panel.y_label)
     if panel.kind == "heat":
         heat(axes, panel)
     elif panel.matrix is not None:
@@ -147,6 +147,8 @@ def _axes(figure: Figure, panel: Panel, style: Looks, height: float) -> Axes:
         {"lines": _lines, "bars": _bars, "sorted-bars": _sorted_bars}[panel.kind](axes, panel, curves, style, width)
         axes.set_yscale("log" if panel.y_log else "linear")
         axes.set_ylim(*panel.y_range or axes.get_ylim())
+        if panel.y_log:
+            _log_ticks(axes)
         if panel.kind != "lines":
             axes.axhline(0, color=FRAME, linewidth=0.8)
     else:
@@ -273,6 +275,14 @@ def _number_ticks(axes: Axes, values: Sequence[float], log: bool, width: float) 
         axes.locator_params(axis="x", nbins=7, integer=all(v == int(v) for v in values))
     axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
     axes.minorticks_off()
+
+
+def _log_ticks(axes: Axes) -> None:
+    """Plain numbers at powers of ten, and at 2 and 5 times these where few would be seen."""
+    low, high = axes.get_ylim()
+    axes.yaxis.set_major_locator(LogLocator(subs=(1.0,) if high > 200 * low else (1.0, 2.0, 5.0)))
+    axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+    axes.yaxis.set_minor_formatter(NullFormatter())
 
 
 def _legends(grid: list[list[Axes]], boxes: dict[Axes, Bbox]) -> None:

@@ -6,8 +6,8 @@ One list of facts, one table of counts and one table a figure, written twice: as
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 from html import escape
 from pathlib import Path
 from typing import get_args
@@ -74,8 +74,8 @@ class ReportContext:
     results: list[Result]
     from_records: int
     command: str
-    published_on: str = ""
-    """The data set behind the published numbers."""
+    published_on: Mapping[str, str] = field(default_factory=dict)
+    """The data set behind a figure's published numbers, by the figure's id."""
 
 
 def write_report(folder: Path, paper: dict, preset: str, rows: Sequence[ReportRow], context: ReportContext) -> None:
@@ -166,9 +166,10 @@ def cells(comparison: Comparison, full_schedule: bool) -> list[str]:
     return [*row, verdict(comparison, full_schedule)]
 
 
-def columns(context: ReportContext) -> list[str]:
+def columns(context: ReportContext, figure: str) -> list[str]:
     """The titles above `cells`."""
-    published = f"published ({context.published_on})" if context.published_on else "published"
+    data = context.published_on.get(figure)
+    published = f"published ({data})" if data else "published"
     return ["quantity", "method", published, "ours", "difference", "verdict"]
 
 
@@ -208,7 +209,7 @@ def _markdown(paper: dict, preset: str, rows: Sequence[ReportRow], context: Repo
         parts += [_md(text) for text in (row.drawing.note, row.reason) if text]
         if row.drawing.comparisons:
             body = [cells(c, context.full_schedule) for c in row.drawing.comparisons]
-            parts.append(_table_md(columns(context), body))
+            parts.append(_table_md(columns(context, row.figure.id), body))
     if missing := [row for row in rows if row.drawing is None]:
         lines = [f"- {row.figure.id} ({_md(row.figure.title)}): {_md(row.reason)}" for row in missing]
         parts += ["## Not drawn", "\n".join(lines)]
@@ -233,7 +234,8 @@ def _figure_html(row: ReportRow, context: ReportContext) -> str:
     notes = "".join(f" {escape(text)}." for text in (row.drawing.note, row.reason) if text)
     table = ""
     if row.drawing.comparisons:
-        table = _table_html(columns(context), [cells(c, context.full_schedule) for c in row.drawing.comparisons])
+        body = [cells(c, context.full_schedule) for c in row.drawing.comparisons]
+        table = _table_html(columns(context, row.figure.id), body)
     return (
         f'<section id="{id}"><h2><small>{id}</small>{title}</h2>\n<div class="pair"><figure>'
         f'<a href="{name}.png"><img src="{name}.png" alt="{title}" loading="lazy"></a><figcaption>'

@@ -118,9 +118,12 @@ def resnet18(final_relu: bool = True) -> CifarResNet:
 
 
 class ImageNetResNet(nn.Module):
-    """timm's ResNet-18, -50, -101 or -152 from scratch: [n, 3, h, w] -> [n, 512 or 2048]; final_relu as `resnet32`."""
+    """timm's ResNet-18, -50, -101 or -152 from scratch: [n, 3, h, w] -> [n, 512 or 2048]; final_relu as `resnet32`.
 
-    def __init__(self, depth: int = 18, final_relu: bool = True) -> None:
+    default_init: convolutions as PyTorch makes them (BBN's official code), not He's normal.
+    """
+
+    def __init__(self, depth: int = 18, final_relu: bool = True, default_init: bool = False) -> None:
         super().__init__()
         import timm  # slow to import, and only ImageNet needs it
 
@@ -128,6 +131,10 @@ class ImageNetResNet(nn.Module):
         body: Any = timm.create_model(f"resnet{depth}", pretrained=False, num_classes=0, zero_init_last=False)
         if not final_relu:
             setattr(body.layer4[-1], "act2" if depth < 50 else "act3", nn.Identity())
+        if default_init:
+            for module in body.modules():
+                if isinstance(module, nn.Conv2d):
+                    module.reset_parameters()
         self.body = body
         self.out_features = body.num_features
 
@@ -143,6 +150,7 @@ BACKBONES: dict[str, Callable[[bool], nn.Module]] = {
     "resnet18": resnet18,
     "resnet18-imagenet": lambda final_relu: ImageNetResNet(18, final_relu),
     "resnet50-imagenet": lambda final_relu: ImageNetResNet(50, final_relu),
+    "resnet50-default": lambda final_relu: ImageNetResNet(50, final_relu, default_init=True),  # BBN
     "resnet101-imagenet": lambda final_relu: ImageNetResNet(101, final_relu),
     "resnet152-imagenet": lambda final_relu: ImageNetResNet(152, final_relu),
 }

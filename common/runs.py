@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any, Literal
@@ -39,14 +39,20 @@ class Schedule:
     nesterov: bool = False
     warmup: int = 0
     """Epochs over which the rate rises linearly to `lr`."""
-    warmup_by: Literal["epoch", "step"] = field(default="epoch", metadata=ADDED)
-    """epoch: lr/warmup in the first epoch, `lr` in the last; step: from 0, a little higher at every step."""
+    warmup_by: Literal["epoch", "step", "third"] = field(default="epoch", metadata=ADDED)
+    """epoch: lr/warmup in the first epoch, `lr` in the last; step: from 0, a little higher at every step; third: lr/3
+    in the first epoch, `lr` in the one after the last (BBN's official code)."""
     drop_last: bool = field(default=False, metadata=ADDED)
     """Whether the last batch of an epoch is left out where it is smaller than `batch`."""
+    ahead: int = field(default=0, metadata=ADDED)
+    """Epochs by which the rate is early: 1 where code steps its scheduler before the first epoch (torch >= 1.1)."""
 
     def lr_at(self, epoch: int, done: float = 0.0) -> float:
         """Learning rate in `epoch` (from 0) when the share `done` of its steps has been taken."""
+        epoch += self.ahead
         if epoch < self.warmup:
+            if self.warmup_by == "third":
+                return self.lr * (1 + 2 * epoch / self.warmup) / 3
             return self.lr * (epoch + (1 if self.warmup_by == "epoch" else done)) / self.warmup
         return self.lr * self.gamma ** sum(epoch >= m for m in self.milestones)
 
@@ -146,10 +152,14 @@ class Run:
     test_every: int = field(default=0, metadata=ADDED)
     """Epochs between test accuracies in the trace, for curves and the best test epoch; 0: tested at the end only."""
 
-    def resolved(self, fingerprint: str, precision: str) -> Run:
-        """This Run, and the ones it starts from, on known data in a known precision."""
+    def resolved(self, fingerprint: str | Callable[[DataSpec], str], precision: str) -> Run:
+        """This Run, and the ones it starts from, on known data in a known precision.
+
+        fingerprint: a function of the data set where a start may be on another.
+        """
         start = self.start.resolved(fingerprint, precision) if self.start else None
-        return replace(self, fingerprint=fingerprint, precision=precision, start=start)
+        content = fingerprint if isinstance(fingerprint, str) else fingerprint(self.data)
+        return replace(self, fingerprint=content, precision=precision, start=start)
 
     @cached_property
     def key(self) -> str:

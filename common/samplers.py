@@ -42,10 +42,14 @@ def class_sampler(labels: Tensor, kind: Kind) -> Callable[[Tensor, torch.Generat
     class_probabilities([1], kind)  # an unknown kind is found before training
     if kind == "uniform":
         return shuffled
-    return lambda indices, generator: _draw(labels[indices], indices, kind, generator)
+    return lambda indices, generator: draw(labels[indices], indices, kind, generator)
 
 
-def _draw(labels: Tensor, indices: Tensor, kind: Kind, generator: torch.Generator) -> Tensor:
+def draw(labels: Tensor, indices: Tensor, kind: Kind, generator: torch.Generator) -> Tensor:
+    """As many of `indices` as there are, with replacement: a class by `class_probabilities`, then one of its images.
+
+    labels [n] are those of `indices` [n]. With kind uniform every draw takes every image alike.
+    """
     import torch
 
     by_class = labels.cpu().argsort(stable=True)  # places in `indices`, grouped by class

@@ -75,7 +75,7 @@ def longtail_counts(num_classes: int, max_count: int, imbalance: float, profile:
     if counts[-1] < 1:
         raise ValueError(
             f"an imbalance factor of {imbalance:g} leaves classes without images: the largest has {max_count}; "
-            f"choose at most {max_count}"
+            "choose a smaller factor"
         )
     return counts
 
@@ -108,6 +108,8 @@ def longtail_indices(
     whose ValueErrors it raises.
     """
     labels = np.asarray(labels, dtype=np.int64)
+    if (labels < 0).any():
+        raise ValueError("labels count from 0, but one is negative")
     wanted = longtail_sizes(np.bincount(labels), imbalance, profile)
     stream = np.random.RandomState(seed)
     kept = []

@@ -19,10 +19,12 @@ Sampler = Callable[[Tensor, torch.Generator], Tensor]
 class FeatureAdapter(nn.Module):
     """phi: [n, d] -> [n, d]. One hidden layer of 16 d: Linear, ReLU, Linear; 132,160 parameters at d = 64.
 
-    Its output is linear, as features may have either sign. residual: x + phi(x), which starts as the identity.
+    residual: x + phi(x), which starts as the identity. positive: a last ReLU, for an extractor that ends in one.
     """
 
-    def __init__(self, dim: int, hidden_layers: int = 1, expansion: int = 16, residual: bool = False) -> None:
+    def __init__(
+        self, dim: int, hidden_layers: int = 1, expansion: int = 16, residual: bool = False, positive: bool = False
+    ) -> None:
         super().__init__()
         if dim < 1 or hidden_layers < 1 or expansion < 1:
             raise ValueError("dim, hidden_layers and expansion must be at least 1")
@@ -31,14 +33,15 @@ class FeatureAdapter(nn.Module):
         for before, after in pairwise(widths):
             layers += [nn.Linear(before, after), nn.ReLU()]
         self.last = nn.Linear(widths[-1], dim)
-        self.hidden, self.residual = nn.Sequential(*layers), residual
+        self.hidden, self.residual, self.positive = nn.Sequential(*layers), residual, positive
         if residual:
             nn.init.zeros_(self.last.weight)
             nn.init.zeros_(self.last.bias)
 
     def forward(self, features: Tensor) -> Tensor:
         moved = self.last(self.hidden(features))
-        return features + moved if self.residual else moved
+        moved = features + moved if self.residual else moved
+        return moved.relu() if self.positive else moved
 
     def initialise(self, generator: torch.Generator) -> FeatureAdapter:
         """torch's own initialisation of a Linear, U(-1/sqrt(d), 1/sqrt(d)), from a CPU generator of its own."""

@@ -99,10 +99,11 @@ def keep_truth(net: Net, context: Context, phase: Phase) -> None:
     """Write `truth-T`. This opens images of every task, which no stage of training does."""
     workspace = context.workspace
     assert workspace is not None
-    tensors = {}
+    tensors, device = {}, context.train.labels.device
     for task in range(phase.index + 1):
-        indices = workspace.kept(context.run, f"phase-{task}")["indices"].to(context.train.labels.device)
-        tensors[str(task)] = extract(net, context.train, indices)
+        kept = workspace.kept(context.run, f"phase-{task}")
+        now = task == phase.index  # just extracted
+        tensors[str(task)] = kept["new"] if now else extract(net, context.train, kept["indices"].to(device))
     workspace.keep(f"truth-{phase.index}", tensors)
 
 

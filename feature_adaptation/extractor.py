@@ -29,6 +29,7 @@ class ExtractorLearner(Learner):
 
     def __init__(self, config: Extractor, context: Context) -> None:
         super().__init__(config, context)
+        self.final_relu = config.final_relu
         self.teacher: Any = None
         self.held: Tensor | None = None
         if config.holdout:
@@ -98,9 +99,9 @@ class ExtractorLearner(Learner):
             loss = loss + c.features * similarity_loss(features, old_features)  # Eq. 5
         return loss
 
-    def tested(self, phase: Phase) -> tuple[Tensor, Tensor]:
+    def test_set(self, phase: Phase) -> tuple[Tensor, Tensor]:
         if self.held is None:
-            return super().tested(phase)
+            return super().test_set(phase)
         labels = self.context.train.labels[self.held]
         seen = self.held[labels < phase.seen]
         return extract(self.net, self.context.train, seen), self.context.train.labels[seen]
@@ -114,7 +115,7 @@ class ExtractorLearner(Learner):
 
     def end_phase(self, phase: Phase) -> dict[str, Any]:
         if self.config.keep != "nothing":
-            cache.keep_current(self.net, self.teacher, self.context, phase, self.tested(phase))
+            cache.keep_current(self.net, self.teacher, self.context, phase, self.test_set(phase))
         if self.config.keep == "truth":
             cache.keep_truth(self.net, self.context, phase)
         return {}

@@ -101,7 +101,9 @@ class AdaptationLearner(Learner):
             everything = torch.arange(count, device=fitted.old.device)
             return batches(everything, shuffled, self.config.adapter, generator)
 
-        self.map, loss = fit_map(self.config, fitted, rows, self.class_loss, generator)
+        self.map, loss = fit_map(
+            self.config, fitted, rows, self.class_loss, generator, positive=self.stage1.final_relu
+        )
         if loss == loss:
             self.log(phase, "adapter", loss, started, self.config.adapter)
         moved = self.map(net.rows)
@@ -168,7 +170,7 @@ class AdaptationLearner(Learner):
 
     # What is measured
 
-    def tested(self, phase: Phase) -> tuple[Tensor, Tensor]:
+    def test_set(self, phase: Phase) -> tuple[Tensor, Tensor]:
         return self.now.test, self.now.test_labels
 
     def readouts(self, features: Tensor, phase: Phase) -> dict[str, Tensor]:

@@ -67,10 +67,12 @@ def fit_map(
     batches: Callable[[int], Iterator[Tensor]],
     classify: Callable[[Tensor, Tensor], Tensor],
     generator: torch.Generator,
+    positive: bool = False,
 ) -> tuple[Transform, float]:
     """The map of `config.map` and the loss it was left with (nan without training).
 
-    batches(n): the batches of rows to train on; classify(mapped [b, d], labels [b]): L_cls under the fixed head.
+    batches(n): the batches of rows to train on; classify(mapped [b, d], labels [b]): L_cls under the fixed head;
+    positive: whether the extractor ends in a ReLU, and so the MLP.
     """
     old, new = pairs.old, pairs.new
     nothing = float("nan")
@@ -84,7 +86,7 @@ def fit_map(
         matrix = least_squares(old, new)
         return (lambda rows: rows @ matrix), nothing
     residual = config.map == "residual"
-    adapter = FeatureAdapter(old.shape[1], config.hidden_layers, config.expansion, residual)
+    adapter = FeatureAdapter(old.shape[1], config.hidden_layers, config.expansion, residual, positive)
     adapter.initialise(generator).to(old.device)
 
     def class_loss(mapped: Tensor, rows: Tensor) -> Tensor:

@@ -40,6 +40,7 @@ class Extractor:
     features: float = 0.0  # gamma of Eq. 6, feature distillation; its value in the paper is not known
     attention: float = 0.0  # of LwM's attention distillation; not part of the paper's total
     temperature: float = 2.0  # of distillation with softmax; with sigmoid there is none
+    final_relu: bool = False  # ours: features of either sign, as in LUCIR's network; True: the ResNet as published
     per_task: bool = False  # EEIL: one softmax a task in the distillation
     finetune: Schedule | None = None  # EEIL: balanced fine-tuning on the exemplars
     frozen: bool = False  # control: the extractor of task 1 for ever, its head alone is trained

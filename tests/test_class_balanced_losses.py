@@ -143,6 +143,40 @@ def test_losses_are_the_textbook_formulas(kind: Any, gamma: float) -> None:
     torch.testing.assert_close(sample_losses(logits, labels, kind, gamma), expected)
 
 
+@pytest.mark.parametrize(("kind", "gamma"), KINDS)
+@pytest.mark.parametrize("beta", LOSSES)
+def test_a_loss_is_the_weighted_sum_of_base_losses(kind: Any, gamma: float, beta: float) -> None:
+    """Both reductions, from weights and base losses computed apart; without weights it is the plain mean."""
+    logits, labels = random_batch()
+    counts = np.array([400, 200, 60, 20, 5])
+    inverse = (1 - beta) / (1 - beta**counts)
+    weights, base = (inverse * 5 / inverse.sum())[labels], sample_losses(logits, labels, kind, gamma).numpy()
+    expected = {"batch": (weights * base).sum() / 16, "weighted_mean": (weights * base).sum() / weights.sum()}
+    for reduction, value in expected.items():
+        ours = class_balanced_loss(logits, labels, counts, beta, kind, gamma, reduction)  # type: ignore[arg-type]
+        assert ours.item() == pytest.approx(value, rel=1e-12)
+        assert beta or ours.item() == pytest.approx(base.mean(), rel=1e-12)
+
+
+def test_focal_without_gamma_is_sigmoid() -> None:
+    logits, labels = random_batch()
+    torch.testing.assert_close(sample_losses(logits, labels, "focal", 0.0), sample_losses(logits, labels, "sigmoid"))
+
+
+@pytest.mark.parametrize("kind", ["softmax", "sigmoid"])
+def test_gamma_is_for_focal_alone(kind: Any) -> None:
+    with pytest.raises(ValueError, match="focal loss alone"):
+        class_balanced_loss(LOGITS, LABELS, COUNTS, 0.9, kind, 0.5)
+
+
+def test_labels_and_logits_of_any_width() -> None:
+    """int32 labels; bf16 logits, whose weights stay fp32."""
+    for kind, gamma in KINDS:
+        wide = class_balanced_loss(LOGITS, LABELS, COUNTS, 0.9999, kind, gamma)
+        half = class_balanced_loss(LOGITS.bfloat16(), LABELS.int(), COUNTS, 0.9999, kind, gamma)
+        assert half.dtype == torch.float32 and half.item() == pytest.approx(wide.item(), rel=1e-6)
+
+
 def test_the_weighted_mean_is_pytorchs() -> None:
     logits, labels = random_batch()
     counts = [400, 200, 60, 20, 5]
@@ -185,11 +219,15 @@ def test_only_softmax_ignores_a_constant() -> None:
 
 
 @pytest.mark.parametrize(("kind", "gamma"), KINDS)
-@pytest.mark.parametrize("size", [50.0, 1e4])
-def test_values_and_gradients_stay_finite(kind: Any, gamma: float, size: float) -> None:
+@pytest.mark.parametrize("size", [50.0, 90.0, 1e4])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16])
+@pytest.mark.parametrize("reduction", ["batch", "weighted_mean"])
+def test_values_and_gradients_stay_finite(
+    kind: Any, gamma: float, size: float, dtype: torch.dtype, reduction: Any
+) -> None:
     for signs in ([1.0, -1.0, 1.0], [-1.0, 1.0, -1.0]):
-        logits = (size * torch.tensor([signs, signs[::-1]])).requires_grad_()
-        loss = class_balanced_loss(logits, LABELS, COUNTS, 0.9999, kind, gamma)
+        logits = (size * torch.tensor([signs, signs[::-1]], dtype=dtype)).requires_grad_()
+        loss = class_balanced_loss(logits, LABELS, COUNTS, 0.9999, kind, gamma, reduction)
         loss.backward()
         assert logits.grad is not None and loss.isfinite() and logits.grad.isfinite().all()
 

@@ -10,9 +10,10 @@ import pytest
 
 from class_balanced.catalogue import FIGURES
 from class_balanced.experiments import SETTINGS, settings
-from common import cli
+from common import cli, lists
 from common.errors import InputError
-from common.plan import select
+from common.plan import Data, Plan, select
+from common.store import Store
 
 BY_ID = {figure.id: figure for figure in FIGURES}
 
@@ -20,7 +21,7 @@ BY_ID = {figure.id: figure for figure in FIGURES}
 def test_the_quick_preset_stays_small() -> None:
     chosen = settings("quick", None, None, 1.0)
     runs = {r.key: r for f in select(FIGURES, (), "quick")[0] for g in f.runs(chosen).values() for r in g}
-    assert len(runs) == 50
+    assert len(runs) == 42
     assert {run.data.name for run in runs.values()} == {"glyphs"}
 
 
@@ -63,6 +64,17 @@ def test_settings_refuse_what_they_cannot_mean() -> None:
         assert settings("cifar", [3, 3], ["O1"], 1)[0].seeds == (3,)
 
 
+def test_optional_runs_alone_are_drawn_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Table 1 requires no run, and counts the classes of those of Table 3 that exist."""
+    plan = Plan(
+        "class_balanced", settings("imagenet", None, None, 1.0), [BY_ID["table1"]], Store(tmp_path),
+        Data(None, tmp_path), "auto", [], decode=False,
+    )  # fmt: skip
+    monkeypatch.setattr(Plan, "find", lambda self, run, records=True: run if run.data.name == "inat2018" else None)
+    groups, missing = plan.results(BY_ID["table1"])
+    assert list(groups) == ["iNaturalist 2018"] and len(groups["iNaturalist 2018"]) == 9 and missing == []
+
+
 # The command
 
 
@@ -87,7 +99,10 @@ def image_folder(root: Path, counts: list[int]) -> Path:
 @pytest.mark.parametrize(
     ("counts", "message"),
     [
-        ([9] * 10, "an imbalance factor of 50 leaves classes without images: the largest has 9; choose at most 9"),
+        (
+            [9] * 10,
+            "an imbalance factor of 50 leaves classes without images: the largest has 9; choose a smaller factor",
+        ),
         ([9] * 9 + [0], "class9 holds no images"),
         ([9] * 9, "has 9 class folders but cifar10 has 10"),
         ([60] + [1] * 9, "asks for 38 images of class 1, which has 1"),
@@ -104,19 +119,36 @@ def test_impossible_data_end_before_training(
 
 
 def test_formulas_are_drawn_without_runs_or_data(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    words = ["--only", "fig3", "fig4", "fig6", "table1", "limits", "weights", "--out", str(tmp_path)]
+    words = ["--only", "fig3", "table1", "--out", str(tmp_path)]
     code, out, error = run_command(words, capsys)
-    assert (code, error) == (0, "") and "6 of 6 figures" in out
+    assert (code, error) == (0, "") and "2 of 2 figures" in out
     drawn = json.loads((tmp_path / "quick/class_balanced/fig3.json").read_text())
     assert "no training" in drawn["caption"]
     report = (tmp_path / "quick/class_balanced/report.md").read_text()
     assert "437513.00 (printed)" in report
 
 
-@pytest.mark.parametrize(("preset", "runs"), [("quick", 50), ("cifar", 1227), ("imagenet", 27)])
+@pytest.mark.parametrize(("preset", "runs"), [("quick", 42), ("cifar", 1221)])
 def test_list_names_figures_and_runs(
     preset: str, runs: int, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     code, out, error = run_command(["--preset", preset, "--list", "--out", str(tmp_path)], capsys)
     assert (code, error) == (0, "") and f"0/{runs} runs finished" in out
     assert all(id in out for id, figure in BY_ID.items() if preset in figure.presets)
+
+
+def test_large_data_sets_are_listed_where_they_are(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Without any data the preset ends in one line; with one data set the others' figures are skipped with a reason."""
+    words = ["--preset", "imagenet", "--list", "--out", str(tmp_path / "out")]
+    code, _, error = run_command(words, capsys)
+    assert code == 2 and "inat2017 needs --data DIR" in error and error.count("\n") == 1
+    folder = tmp_path / "inat2018"
+    image_folder(folder, [2, 1])
+    monkeypatch.setitem(lists.PUBLISHED, "inat2018", (2, 3, 2))
+    code, out, error = run_command([*words, "--data", str(tmp_path)], capsys)
+    assert (code, error) == (0, "") and "0/27 runs finished, 9 to train" in out
+    found = {line.split()[0]: line for line in out.splitlines() if not line.startswith(" ")}
+    assert "skipped" not in found["table3-inat2018"] and "does not hold inat2017" in found["table3-inat2017"]
+    assert set(found) >= {id for id, figure in BY_ID.items() if "imagenet" in figure.presets}

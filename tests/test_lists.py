@@ -50,15 +50,19 @@ def test_images_are_grouped_by_the_lists_own_labels(tmp_path: Path, lists_of: di
 
 def test_published_names_and_large_images(tmp_path: Path, lists_of: dict[str, list[str]]) -> None:
     """As published: a name before the split, val beside test, which is preferred; labels are part of the content."""
-    files = {"ImageNet_LT_train.txt": TRAIN, "ImageNet_LT_test.txt": TEST, "ImageNet_LT_val.txt": ["images/a.png 0"]}
+    files = {
+        "ImageNet_LT_train.txt": TRAIN,
+        "ImageNet_LT_test.txt": TEST,
+        "ImageNet_LT_val.txt": [*TEST, "images/a.png 0"],
+    }
     folder = write(tmp_path / "mine", files, side=80)
     data = load(DataSpec("mine"), folder)
     assert [path.name for path in data.train_images] == ["b.png", "f.png", "a.png", "c d.png", "e.png"]
     assert len(data.test_labels) == 3
     before = fingerprint(DataSpec("mine"), folder)
     (folder / "ImageNet_LT_test.txt").unlink()
-    assert len(load(DataSpec("mine"), folder).test_labels) == 1
-    (folder / "ImageNet_LT_test.txt").write_text("\n".join(["images/a.png 1", *TEST[1:]]))
+    assert len(load(DataSpec("mine"), folder).test_labels) == 4
+    (folder / "ImageNet_LT_test.txt").write_text("\n".join([TEST[0], "images/b.png 1", "images/e.png 0"]))
     assert data.fingerprint == before != fingerprint(DataSpec("mine"), folder)
 
 
@@ -66,18 +70,25 @@ def test_published_counts_are_required(
     tmp_path: Path, lists_of: dict[str, list[str]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     folder = write(tmp_path / "inat2018", lists_of)
-    with pytest.raises(InputError, match="has 3 classes and 5 training images, but inat2018 has 8,142 and 437,513"):
+    with pytest.raises(
+        InputError, match=r"has 3 classes, .* test images, but inat2018 has 8,142 classes, 437,513 training and 24,426"
+    ):
         load(DataSpec("inat2018"), tmp_path)
-    monkeypatch.setitem(lists.PUBLISHED, "inat2018", (3, 5))
+    monkeypatch.setitem(lists.PUBLISHED, "inat2018", (3, 5, len(TEST) + 1))
+    with pytest.raises(InputError, match="inat2018 has 3 classes, 5 training"):
+        load(DataSpec("inat2018"), tmp_path)
+    monkeypatch.setitem(lists.PUBLISHED, "inat2018", (3, 5, len(TEST)))
     assert len(load(DataSpec("inat2018"), folder).classes) == 3
-    assert lists.PUBLISHED["inat2017"] == (5089, 579_184)
+    assert lists.PUBLISHED["inat2017"][:2] == (5089, 579_184)
 
 
 def test_image_folders_of_a_known_data_set_are_counted_too(tmp_path: Path) -> None:
     for split in ("train", "test"):
         (tmp_path / "places-lt" / split / "abbey").mkdir(parents=True)
         Image.new("RGB", (8, 8)).save(tmp_path / "places-lt" / split / "abbey" / "0.png")
-    with pytest.raises(InputError, match="has 1 classes and 1 training images, but places-lt has 365 and 62,500"):
+    with pytest.raises(
+        InputError, match="has 1 classes, 1 training and 1 test images, but places-lt has 365 classes, 62,500"
+    ):
         load(DataSpec("places-lt"), tmp_path)
 
 
@@ -95,6 +106,7 @@ def test_image_folders_of_a_known_data_set_are_counted_too(tmp_path: Path) -> No
         ("train.txt", ["images/a.png 1"], "has no image of class 0"),
         ("train.txt", ["", " "], "names no images"),
         ("test.txt", ["images/a.png 3"], "has class 3, which .*train.txt has not"),
+        ("test.txt", ["images/a.png 0", "images/a.png 2"], "test.txt has no image of class 1, which .*train.txt has"),
         ("train.txt", None, "does not hold"),
         ("test.txt", None, "has no test.txt or val.txt"),
         ("a_train.txt", ["images/a.png 0"], ""),

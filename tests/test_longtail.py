@@ -108,6 +108,7 @@ def test_data_that_are_long_tailed_already_are_cut_further() -> None:
         (lambda: longtail_counts(10, 50, 2, "cliff"), "exp or step"),  # type: ignore[arg-type]
         (lambda: longtail_indices([0, 0, 2], 1), "class 1 has no images"),
         (lambda: longtail_indices([], 1), "no images"),
+        (lambda: longtail_indices([0, -1], 1), "negative"),
         (lambda: longtail_sizes([5, 3], 1), "class 1, which has 3"),
     ],
 )
@@ -188,4 +189,6 @@ def test_groups_of_classes_by_their_training_images() -> None:
     confusion = np.diag([9, 8, 6, 2]) + np.array([[0, 1, 0, 0], [0, 0, 2, 0], [0, 0, 0, 4], [8, 0, 0, 0]])
     assert shot_accuracies(confusion, [101, 100, 20, 19]) == {"many": 90.0, "medium": 70.0, "few": 20.0}
     assert list(shot_accuracies(confusion, [500, 400, 300, 200])) == ["many"]
+    uneven = np.array([[1, 0], [50, 50]])  # a mean over classes, not over images
+    assert shot_accuracies(uneven, [10, 5]) == {"few": 75.0}
     assert class_accuracies(confusion).tolist() == [90.0, 80.0, 60.0, 20.0]

@@ -219,11 +219,22 @@ def test_references_are_thin_dashes_without_an_entry_of_their_own() -> None:
     named = [*curves, Curve("limit", [1, 2], [6, 6], reference=True, legend="E = n")]
     panels = [Panel("", "", "", curves, y_log=True), Panel("", "", "", named)]
     plain, labelled = build(Drawing(panels), "", "").axes
-    assert list(lines(plain)) == ["CN"] and plain.get_yscale() == "log"
-    assert list(lines(labelled)) == ["CN", "limit  E = n"] and labelled.get_yscale() == "linear"
+    assert plain.get_legend_handles_labels()[1] == ["CN"] and plain.get_yscale() == "log"
+    assert labelled.get_legend_handles_labels()[1] == ["CN", "limit  E = n"] and labelled.get_yscale() == "linear"
     ours, across = plain.get_lines()
     assert same_color(ours.get_color(), across.get_color()) and across.get_linewidth() < ours.get_linewidth()
     assert (ours.get_linestyle(), across.get_linestyle()) == ("-", "--") and across.get_marker() in ("", "None")
+
+
+@pytest.mark.parametrize(("values", "shown"), [([1, 5000], ["1", "10", "100", "1000"]), ([0.3, 3], ["0.5", "1", "2"])])
+def test_logarithmic_ticks_are_plain_numbers(values: list[float], shown: list[str]) -> None:
+    panel = Panel("", "", "", [Curve("CN", [1, 2], values)], y_log=True)
+    figure = build(Drawing([panel]), "", "")
+    axes = figure.axes[0]
+    low, high = axes.get_ylim()
+    ticks = zip(axes.get_yticks(), axes.get_yticklabels(), strict=True)
+    assert [label.get_text() for place, label in ticks if low <= place <= high] == shown
+    assert not any(label.get_text() for label in axes.get_yticklabels(minor=True))
 
 
 def test_ticks_stand_at_the_values() -> None:

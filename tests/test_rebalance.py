@@ -63,6 +63,7 @@ def train(run: Run, data: Dataset, out: Path, watch: Callable[[Any, Stage], None
     learners: list[Any] = []
     with Store(out).open(run) as workspace:
         result = incremental.run(run, data, Watched, workspace, CPU)
+        learners[0].tested_images = {int(c.sum()) for c in workspace.confusion.values()}
         workspace.finish(result, {"commit": "", "dirty": False})
     learners[0].result = result
     return learners[0]
@@ -82,6 +83,7 @@ def test_only_the_subset_is_trained_on_and_everything_tested(
         assert len(learner.context.of_classes(c, c + 1)) == COUNTS[c]
     values = learner.result["phases"][0]["stages"]["main"]["cnn"]
     assert values["few"] == values["accuracy"] and "many" not in values
+    assert learner.tested_images == {len(tiny_data.test_labels)}
     tested = learner.result["trace"]["test_accuracy"]
     assert tested[0] is tested[2] is None and tested[1] is not None and tested[3] == values["accuracy"]
 
@@ -323,6 +325,11 @@ def test_a_factor_the_data_cannot_give_is_found_before_training(tail_run: MakeRu
         (ClassBalanced(beta=1.0), "beta must lie in"),
         (ClassBalanced("sigmoid", gamma=1.0), "gamma belongs to the focal loss"),
         (ClassBalanced("focal", gamma=-1.0), "not negative"),
+        (Rebalance(beta=1.0), "beta must lie in"),
+        (Rebalance("focal", gamma=-1.0), "must not be negative"),
+        (Rebalance(defer=-1), "must not be negative"),
+        (Rebalance(sampler="reverse"), "unknown sampler"),  # type: ignore[arg-type]
+        (Retrain(beta=-0.5), "beta must lie in"),
     ],
 )
 def test_impossible_methods_are_found_before_training(method: Any, message: str, tail_run: MakeRun) -> None:

@@ -124,7 +124,11 @@ def test_comparisons_show_numbers_difference_and_verdict(tmp_path: Path) -> None
         compare(60.0, Estimate(63.106, float("nan"), float("nan"), 1)),
         compare(None, Estimate(50.0, 0.1, 0.2, 3)),
     ]
-    md, html = written(tmp_path, [ReportRow(figure("fig1"), Drawing([], rows), "")], context(published_on="CIFAR-100"))
+    md, html = written(
+        tmp_path,
+        [ReportRow(figure("fig1"), Drawing([], rows), "")],
+        context(published_on={"fig1": "CIFAR-100", "fig2": "CIFAR-10"}),
+    )
     lines = [line for line in md.splitlines() if line.startswith("| accuracy")]
     assert lines == [
         "| accuracy (%) | Ours-CNN | 63.42 (printed) | 63.10 ± 0.85 (std 0.34, n = 3) | -0.32 | reproduced |",

@@ -1,0 +1,84 @@
+"""The method of the paper and its own baselines as configurations; the source stands beside each default. No torch."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar, Literal, get_args
+
+from bbn.adaptor import Kind as Adaptor
+from bbn.adaptor import Offset
+from class_balanced.methods import ClassBalanced
+from common.imbalance import Baseline, Rebalance
+from common.runs import Protocol
+
+Sampler = Literal["reversed", "balanced", "uniform"]
+
+
+@dataclass(frozen=True)
+class BBN:
+    """Two branches on a shared trunk, and cumulative learning that shifts from one to the other (Sec. 4)."""
+
+    version: ClassVar[int] = 1
+    branches: ClassVar[int] = 2  # images a step takes for each of the uniform sampler's
+    adaptor: Adaptor = "parabolic_decay"  # Algorithm 1 and Table 4
+    offset: Offset = "official"  # (T - 1) / Tmax in the code, T / Tmax in the paper
+    sampler: Sampler = "reversed"  # of the re-balancing branch, Eq. 4 and Table 3; each draws with replacement
+    passes: Literal["separate", "concatenated"] = "separate"
+    """Through the trunk: a batch of each branch, with BatchNorm statistics of its own (code), or both as one batch."""
+
+    def check(self, protocol: Protocol) -> None:
+        """ValueError on a word that is not among the choices."""
+        choices = (self.adaptor, Adaptor), (self.offset, Offset), (self.sampler, Sampler)
+        for value, kind in (*choices, (self.passes, Literal["separate", "concatenated"])):
+            if value not in get_args(kind):
+                raise ValueError(f"must be one of {', '.join(get_args(kind))}, got {value!r}")
+
+
+@dataclass(frozen=True)
+class Probe:
+    """A classifier trained anew on one branch's frozen features (Table 5). It starts from a run of BBN."""
+
+    version: ClassVar[int] = 1
+    branch: Literal["cb", "rb"] = "cb"
+    sampler: Literal["uniform", "balanced"] = "uniform"  # not stated; cross-entropy as in Fig. 2's first row
+    beta: float = 0.0
+
+
+@dataclass(frozen=True)
+class Mixup:
+    """Mixup (Zhang et al. 2018) and manifold mixup (Verma et al. 2019), with partners from the batch or reversed."""
+
+    version: ClassVar[int] = 1
+    layer: Literal["input", "features"] = "input"
+    """features: the pooled ones. The paper names no layer; BagofTricks-LT mixes there."""
+    strength: float = 1.0  # both parameters of the share's beta distribution; not stated, 1 in BagofTricks-LT
+    partners: Literal["batch", "reversed"] = "batch"  # reversed: Table 1's "two samplers"
+
+    @property
+    def branches(self) -> int:
+        return 2 if self.partners == "reversed" else 1
+
+    def check(self, protocol: Protocol) -> None:
+        """ValueError on a strength that no beta distribution has."""
+        if not self.strength > 0:
+            raise ValueError(f"mixup's strength must be positive, got {self.strength:g}")
+
+
+@dataclass(frozen=True)
+class Ensemble:
+    """Two whole networks trained apart, one on uniform and one on re-balanced images, averaged in testing (Table 6)."""
+
+    version: ClassVar[int] = 1
+    branches: ClassVar[int] = 2
+    sampler: Sampler = "reversed"
+
+
+@dataclass(frozen=True)
+class UnitFeatures:
+    """A baseline whose features are scaled to unit length before its classifier (supplement, Fig. 6)."""
+
+    version: ClassVar[int] = 1
+    baseline: Rebalance
+
+
+Method = BBN | Probe | Mixup | Ensemble | UnitFeatures | ClassBalanced | Baseline

@@ -1,0 +1,134 @@
+"""The bilateral network: a shared trunk, a residual block a branch, one classifier on both (Sec. 4.1 and 4.2)."""
+
+from __future__ import annotations
+
+from contextlib import AbstractContextManager, nullcontext
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from common.heads import LinearHead
+from common.resnet import CifarResNet, ImageNetResNet, backbone
+from common.training import Device
+
+SECOND = 2**31
+"""Added to a Run's seed for a second network of the same kind; torch keeps 32 bits of a seed."""
+
+
+def cut(body: nn.Module) -> tuple[nn.Sequential, nn.Module, int]:
+    """A ResNet without its last residual block, that block, and the width of its output. No pooling in either.
+
+    Raises ValueError on a network that is no ResNet of `common.resnet`.
+    """
+    if isinstance(body, CifarResNet):
+        parts: list[Any] = [body.conv, body.bn, nn.ReLU(inplace=True), *body.stages]
+    elif isinstance(body, ImageNetResNet):
+        net = body.body
+        parts = [net.conv1, net.bn1, net.act1, net.maxpool, net.layer1, net.layer2, net.layer3, net.layer4]
+    else:
+        raise ValueError(f"{type(body).__name__} has no last residual block to give each branch")
+    *front, last = parts
+    return nn.Sequential(*front, last[:-1]), last[-1], body.out_features
+
+
+def two_branches(network: str, seed: int | None = None) -> tuple[nn.Sequential, nn.Module, nn.Module, int]:
+    """Trunk, conventional block and re-balancing block of a backbone by name, and their width.
+
+    The blocks are initialised apart; `seed` as in `backbone`, which raises ValueError on an unknown name.
+    """
+    trunk, cb_block, width = cut(backbone(network, seed=seed))
+    _, rb_block, _ = cut(backbone(network, seed=None if seed is None else seed + SECOND))
+    return trunk, cb_block, rb_block, width
+
+
+def pool(maps: Tensor) -> Tensor:
+    """Global average pooling, fp32: [n, d, h, w] -> [n, d]."""
+    return maps.mean(dim=(2, 3)).float()
+
+
+class BilateralNet(nn.Module):
+    """Images to logits [n, c]; the trunk and the blocks run under the autocast of `device`, the classifier in fp32.
+
+    In training two batches [b, 3, h, w] each and alpha (Eq. 1); in testing one batch, which both branches see.
+    """
+
+    def __init__(
+        self,
+        network: str,
+        num_classes: int,
+        device: Device | None = None,
+        seed: int | None = None,
+        generator: torch.Generator | None = None,
+        concatenated: bool = False,
+    ) -> None:
+        super().__init__()
+        self.trunk, self.cb_block, self.rb_block, self.width = two_branches(network, seed)
+        self.classifier = LinearHead(2 * self.width, num_classes, generator)  # W_c and W_r, and one bias for both
+        self.device, self.concatenated = device, concatenated
+
+    @property
+    def head(self) -> LinearHead:
+        """The classifier, as `common.incremental.Net` calls it."""
+        return self.classifier
+
+    def _autocast(self) -> AbstractContextManager:
+        return self.device.autocast() if self.device else nullcontext()
+
+    def features(self, images: Tensor) -> Tensor:
+        """Both branches' features of the same images, side by side: fp32 [n, 2d]."""
+        with self._autocast():
+            maps = self.trunk(images)
+            return torch.cat([pool(self.cb_block(maps)), pool(self.rb_block(maps))], dim=1)
+
+    def branch_features(self, images: Tensor, reversed_images: Tensor) -> tuple[Tensor, Tensor]:
+        """f_c of the first batch and f_r of the second, fp32 [b, d] each.
+
+        By default the trunk sees each batch by itself, so that its BatchNorm takes two steps, the reversed one last.
+        """
+        with self._autocast():
+            if self.concatenated:
+                maps, reversed_maps = self.trunk(torch.cat([images, reversed_images])).split(len(images))
+            else:
+                maps, reversed_maps = self.trunk(images), self.trunk(reversed_images)
+            return pool(self.cb_block(maps)), pool(self.rb_block(reversed_maps))
+
+    def forward(
+        self, images: Tensor, reversed_images: Tensor | None = None, alpha: Tensor | float | None = None
+    ) -> Tensor:
+        if reversed_images is None:
+            return self.classifier(self.features(images))  # training's form at alpha = 0.5 (Sec. 4.3)
+        if alpha is None:
+            raise ValueError("two batches need an alpha to mix them with")
+        return self.classifier(mix(*self.branch_features(images, reversed_images), alpha))
+
+
+def mix(conventional: Tensor, rebalancing: Tensor, alpha: Tensor | float) -> Tensor:
+    """2 [alpha f_c, (1 - alpha) f_r]: [n, d] each -> [n, 2d], for z = 2 alpha W_c f_c + 2 (1 - alpha) W_r f_r + b.
+
+    Eq. 1 has no 2; the official code's makes alpha = 0.5 the plain concatenation that testing uses.
+    """
+    return 2 * torch.cat([alpha * conventional, (1 - alpha) * rebalancing], dim=1)
+
+
+def BBNResNet32(num_classes: int) -> BilateralNet:
+    """BBN-ResNet-32 for 32x32 images: 538,778 parameters with 10 classes, 550,388 with 100."""
+    return BilateralNet("resnet32-pad", num_classes)
+
+
+class Branch(nn.Module):
+    """The trunk and one branch's block as a backbone: [n, 3, h, w] -> [n, d]."""
+
+    def __init__(self, network: str) -> None:
+        super().__init__()
+        self.trunk, self.block, self.out_features = cut(backbone(network, seed=0))
+
+    def forward(self, images: Tensor) -> Tensor:
+        return pool(self.block(self.trunk(images)))
+
+
+class Unit(nn.Module):
+    """Features of unit length: [n, d] -> fp32 [n, d]."""
+
+    def forward(self, features: Tensor) -> Tensor:
+        return nn.functional.normalize(features.float(), dim=1)
