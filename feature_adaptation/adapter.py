@@ -32,8 +32,8 @@ class FeatureAdapter(nn.Module):
         layers: list[nn.Module] = []
         for before, after in pairwise(widths):
             layers += [nn.Linear(before, after), nn.ReLU()]
-        self.last = nn.Linear(widths[-1], dim)
-        self.hidden, self.residual, self.positive = nn.Sequential(*layers), residual, positive
+        self.hidden, self.last = nn.Sequential(*layers), nn.Linear(widths[-1], dim)
+        self.residual, self.positive = residual, positive
         if residual:
             nn.init.zeros_(self.last.weight)
             nn.init.zeros_(self.last.bias)

@@ -12,15 +12,21 @@ from common.curves import AVERAGE, CLASSES, TOP1, Results, accuracy_curve, avera
 from common.figures import Comparison, Curve, Drawing, Panel, Published, estimate
 from common.store import Result
 from feature_adaptation import experiments as ex
-from feature_adaptation.experiments import Setting
 from feature_adaptation.memory import preserved
+from feature_adaptation.presets import Setting
 
 PUBLISHED = Published(Path(__file__).with_name("published.json"))
-MEMORY, TASK, OMEGA = "preserved data (MB)", "task", "omega (mean cosine)"
+TASK, OMEGA = "task", "omega (mean cosine)"
+LOG_MEMORY = "preserved data (MB), log axis from the least on"
 LATER_INCREMENTAL = "average incremental accuracy without the first task (%)"
 READOUTS = {"iCaRL-NME": ("iCaRL", "nme"), "iCaRL-CNN": ("iCaRL", "cnn"), "LUCIR": ("LUCIR", "cnn")}
 """Exemplar methods of Fig. 2 and 3: curve name -> (name of the runs, read-out)."""
-ORIGINS = 6  # tasks of origin shown in Fig. 4
+ORIGINS = 6  # tasks of origin shown where each is a curve
+
+
+def origins(count: int) -> list[int]:
+    """Old tasks to show of `count`: at most ORIGINS, spread evenly."""
+    return sorted(set(np.linspace(0, count - 2, min(ORIGINS, count - 1)).round().astype(int).tolist()))
 
 
 def lines(found: Sequence[Result], name: str) -> list[list[float]]:
@@ -85,7 +91,7 @@ def fig2(s: Setting, results: Results) -> Drawing:
             n = min(len(p.averages) for p in mine)
             repeats = [[p.averages[i] for p in mine] for i in range(n)]
             curves.append(mean_curve(method, [float(f"{p.megabytes(s, jpeg):.3g}") for p in mine], repeats))
-        panels.append(Panel(title, f"{MEMORY}, log axis from the least on", AVERAGE, curves, x_log=True))
+        panels.append(Panel(title, LOG_MEMORY, AVERAGE, curves, x_log=True))
     rows = [Comparison(f"{AVERAGE}, {p.megabytes(s):.3g} MB", p.method, None, "", estimate(p.averages)) for p in points]
     return Drawing(panels, rows, "no number of the paper's figure could be recovered; JPEG sizes are approximate")
 
@@ -166,8 +172,7 @@ def fig4(s: Setting, results: Results) -> Drawing:
                 continue
             curves = []
             count = len(found[0].phases())
-            origins = sorted(set(np.linspace(0, count - 2, min(ORIGINS, count - 1)).round().astype(int).tolist()))
-            for i in origins:
+            for i in origins(count):
                 values = [[p["quality"]["omega"][i] for p in r.phases()[i:]] for r in found]
                 curves.append(mean_curve(f"of task {i + 1}", list(range(i + 1, count + 1)), values))
             panels.append(Panel(f"{words}, {distilled}", TASK, OMEGA, curves))
@@ -205,7 +210,8 @@ def sensitivity(s: Setting, results: Results, values: Mapping[str, Mapping[str, 
 
 
 def gammas(s: Setting, results: Results) -> Drawing:
-    names = {"own head": "head", "FA (no map)": "identity", "FA (MLP)": "mlp"}
+    words = {"identity": "FA (no map)", "mlp": "FA (MLP)"}
+    names = {"own head": "head", **{words.get(name, name): name for name in s.gamma_maps}}
     values = {name: {f"{g:g}": f"{key} {g:g}" for g in s.gammas} for name, key in names.items()}
     return sensitivity(s, results, values, "feature distillation in stage 1", "gamma")
 

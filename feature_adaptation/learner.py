@@ -101,9 +101,7 @@ class AdaptationLearner(Learner):
             everything = torch.arange(count, device=fitted.old.device)
             return batches(everything, shuffled, self.config.adapter, generator)
 
-        self.map, loss = fit_map(
-            self.config, fitted, rows, self.class_loss, generator, positive=self.stage1.final_relu
-        )
+        self.map, loss = fit_map(self.config, fitted, rows, self.class_loss, generator, positive=self.stage1.final_relu)
         if loss == loss:
             self.log(phase, "adapter", loss, started, self.config.adapter)
         moved = self.map(net.rows)

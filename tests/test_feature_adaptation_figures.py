@@ -17,11 +17,11 @@ from common.runs import Run, canonical
 from common.store import Result
 from feature_adaptation import experiments as ex
 from feature_adaptation.catalogue import FIGURES
-from feature_adaptation.experiments import settings
 from feature_adaptation.figures import PUBLISHED
 from feature_adaptation.learner import LEARNERS
 from feature_adaptation.memory import megabytes
 from feature_adaptation.methods import Adaptation, Extractor, Oracle
+from feature_adaptation.presets import settings
 
 READOUTS = ("cnn", "nme", "ncm", "stage1", "top5")
 SMALL = ("quick", "cifar")
@@ -97,15 +97,16 @@ def test_the_quick_preset_stays_small() -> None:
         for r in run.chain
     }
     stage1 = [r for r in runs.values() if not isinstance(r.method, Adaptation)]
-    assert len(stage1) <= 30 and len(runs) <= 85
+    assert len(stage1) <= 30 and len(runs) <= 50
     assert all(r.start is not None and r.start.key in runs for r in runs.values() if isinstance(r.method, Adaptation))
 
 
 def test_stage_1_is_trained_once_for_every_map_memory_and_classifier() -> None:
     chosen = settings("cifar", [7], None, 1.0)[0]
-    children = [*ex.maps(chosen).values(), *(g for n, g in ex.memory(chosen).items() if n.startswith("FA "))]
+    children = [*ex.maps(chosen).values(), *ex.sizes(chosen).values(), *ex.balance(chosen).values()]
+    children += [g for n, g in ex.memory(chosen).items() if n.startswith("FA ")]
     starts = {run.start.key for group in children for run in group if run.start}
-    assert len(starts) == 1
+    assert len(starts) == 1 and starts == {r.key for r in ex.stage1(chosen)["own head"]}
     seeds = {(run.order, run.seed, run.start.seed) for run in children[0] if run.start}
     assert seeds == {("7", 7, 7), ("7", 8, 7), ("7", 9, 7)}
     several = settings("cifar", [7, 9], None, 1.0)[0]

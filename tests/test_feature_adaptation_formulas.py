@@ -251,11 +251,14 @@ def test_the_adapters_shape_and_size() -> None:
         adapter = FeatureAdapter(64, layers)
         assert sum(p.numel() for p in adapter.parameters()) == parameters
         assert adapter(torch.randn(3, 64)).shape == (3, 64)
-    assert [type(m).__name__ for m in (*FeatureAdapter(64).hidden, FeatureAdapter(64).last)] == [
-        "Linear",
-        "ReLU",
-        "Linear",
-    ]
+    leaves = [type(m).__name__ for m in FeatureAdapter(64).modules() if not list(m.children())]
+    assert leaves == ["Linear", "ReLU", "Linear"]  # registered in the order data flow
+    v = torch.randn(5, 4, generator=rng("by hand"))
+    adapter = FeatureAdapter(4, expansion=2).initialise(rng("by hand"))
+    a, b, c, d = adapter.parameters()
+    torch.testing.assert_close(adapter(v), (v @ a.T + b).relu() @ c.T + d)
+    positive = FeatureAdapter(4, expansion=2, positive=True).initialise(rng("by hand"))
+    assert torch.equal(positive(v), adapter(v).relu()) and (positive(v) == 0).any()
     assert sum(p.numel() for p in FeatureAdapter(512).parameters()) == 8_397_312
     x = torch.randn(4, 8)
     assert torch.equal(FeatureAdapter(8, residual=True)(x), x)
