@@ -1,10 +1,9 @@
-"""What stage 1 trains and keeps, what stages 2 and 3 make of it, and that no image of an old task is opened."""
+"""Stages 2 and 3: how the memory moves and grows, what is trained on it, and what is measured."""
 
 from __future__ import annotations
 
-import copy
 import itertools
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -13,327 +12,25 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
-from recorder import record
-from safetensors.torch import load_file
+from adaptation import CPU, KEEPS, MakeRun, adapt, finish, kept, stage1_runs, watch, weights
 from torch import Tensor
 
 from common import incremental
 from common.datasets import Dataset
 from common.incremental import Phase
 from common.launcher import Job, train
-from common.memory import herd
-from common.runs import Protocol, Run, Schedule
-from common.store import Result, Store
-from common.training import Device, seeded, shuffled
+from common.runs import Protocol, Run
+from common.store import Store
+from common.training import seeded
+from feature_adaptation import adapter
 from feature_adaptation.cache import Current, Source
 from feature_adaptation.learner import LEARNERS, AdaptationLearner
-from feature_adaptation.methods import Adaptation, Extractor, Oracle, Recipe
-
-MakeRun = Callable[..., Run]
-CPU = Device("cpu", "fp32")
-SHORT = {"adapter": Recipe(40, 1e-3, "adam", batch=8), "classifier": Recipe(60, 0.05, "sgd", batch=8)}
-PROTOCOL = Protocol(8, 4, 2, exemplars_per_class=0)
-KEEPS = Extractor(features=0.1, keep="truth")
+from feature_adaptation.methods import Adaptation, Oracle, Recipe
 
 
 @pytest.fixture
 def stage1(tiny_run: MakeRun) -> MakeRun:
-    """(method, **changes) -> a Run of stage 1 over tasks of 4, 2 and 2 classes."""
-
-    def make(method: Any = KEEPS, images: int = 0, **changes: Any) -> Run:
-        protocol = replace(PROTOCOL, exemplars_per_class=images)
-        return replace(tiny_run(method), paper="feature_adaptation", protocol=protocol, **changes)
-
-    return make
-
-
-def adapt(start: Run, method: Adaptation | None = None, **changes: Any) -> Run:
-    return replace(start, method=replace(method or Adaptation(), **{**SHORT, **changes}), start=start)
-
-
-def finish(run: Run, out: Path) -> Result:
-    """Train a run and what it starts from."""
-    job = Job(out, None, "cpu", 1, 1)
-    for link in run.chain:
-        assert Store(out).load(link.hash) or train(link, job) == ""
-    result = Store(out).load(run.hash)
-    assert result
-    return result
-
-
-def kept(out: Path, run: Run, phase: int, kind: str = "phase") -> dict[str, Tensor]:
-    return load_file(out / "runs" / run.hash / f"{kind}-{phase}.safetensors")
-
-
-def weights(out: Path, run: Run) -> dict[str, Tensor]:
-    return load_file(out / "runs" / run.hash / "checkpoint.safetensors")
-
-
-def watch(run: Run, data: Dataset, out: Path, seen: Callable[[Any, Phase], None]) -> None:
-    """Train `run`, whose start is finished, calling seen(learner, phase) at the end of each phase."""
-
-    class Watched(LEARNERS[type(run.method)]):  # type: ignore[misc]
-        def end_phase(self, phase: Phase) -> dict[str, Any]:
-            found = super().end_phase(phase)
-            seen(self, phase)
-            return found
-
-    with Store(out).open(run) as workspace:
-        incremental.run(run, data, Watched, workspace, CPU)
-
-
-# No image of an old task is opened
-
-
-class Guard:
-    """Training images that may be opened only if they are of the current task, or kept as exemplars."""
-
-    def __init__(self, images: Any) -> None:
-        self.images, self.labels, self.first, self.spared, self.opened = images, images.labels, 0, [], 0
-
-    def _check(self, indices: Tensor) -> None:
-        allowed = (self.labels[indices] >= self.first) | torch.isin(indices, torch.tensor(self.spared or [-1]))
-        if not allowed.all():
-            raise AssertionError("an image of an old task was opened")
-        self.opened += len(indices)
-
-    def epoch(self, order: Tensor, *rest: Any) -> Iterator[tuple[Tensor, Tensor]]:
-        self._check(order)
-        return self.images.epoch(order, *rest)
-
-    def plain(self, indices: Tensor, **options: Any) -> Iterator[Tensor]:
-        self._check(indices)
-        return self.images.plain(indices, **options)
-
-
-def guarded(run: Run, data: Dataset, out: Path, monkeypatch: pytest.MonkeyPatch) -> Guard:
-    """Train with the training images under guard; returns it."""
-    guards: list[Guard] = []
-    opened = incremental.open_images
-
-    def open_images(dataset: Any, split: str, *rest: Any) -> Any:
-        images = opened(dataset, split, *rest)
-        if split == "test":
-            return images
-        guards.append(Guard(images))
-        return guards[0]
-
-    class Guarded(LEARNERS[type(run.method)]):  # type: ignore[misc]
-        def begin_phase(self, phase: Phase) -> None:
-            guards[0].first = phase.num_old
-            guards[0].spared = self.context.memory.all().tolist()
-            super().begin_phase(phase)
-
-    with monkeypatch.context() as patch, Store(out).open(run) as workspace:
-        patch.setattr(incremental, "open_images", open_images)
-        result = incremental.run(run, data, Guarded, workspace, CPU)
-        workspace.finish(result, {"commit": "", "dirty": False})
-    return guards[0]
-
-
-@pytest.mark.parametrize("images", [0, 2])
-def test_no_old_image_is_opened(
-    images: int, stage1: MakeRun, tiny_data: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Stage 1 opens the current task's images (hybrid: and the kept ones); stages 2 and 3 open none at all."""
-    start = stage1(replace(KEEPS, keep="features"), images)
-    assert guarded(start, tiny_data, tmp_path, monkeypatch).opened > 8 * 12
-    for method in (Adaptation(), Adaptation(map="sdc", features_per_class=3)):
-        child = adapt(start, method)
-        assert guarded(child, tiny_data, tmp_path, monkeypatch).opened == 0
-        assert Store(tmp_path).load(child.hash)
-    with pytest.raises(AssertionError, match="old task"):  # the guard sees what evaluation alone may do
-        guarded(stage1(KEEPS, images), tiny_data, tmp_path, monkeypatch)
-
-
-def test_the_truth_decides_nothing(stage1: MakeRun, tmp_path: Path) -> None:
-    """With and without old images' features for evaluation: the same networks, caches and accuracies, to the bit."""
-    with_truth, without = stage1(KEEPS), stage1(replace(KEEPS, keep="features"))
-    results = [finish(adapt(start), tmp_path) for start in (with_truth, without)]
-    for name, value in weights(tmp_path, with_truth).items():
-        assert torch.equal(value, weights(tmp_path, without)[name]), name
-    for phase in range(3):
-        one, other = (kept(tmp_path, run, phase) for run in (with_truth, without))
-        assert one.keys() == other.keys() and all(torch.equal(one[k], other[k]) for k in one)
-    assert next(r.curve("cnn") for r in results) == results[1].curve("cnn")
-    assert "omega" in results[0].phases()[2]["quality"] and "omega" not in results[1].phases()[2]["quality"]
-    assert not list((tmp_path / "runs" / without.hash).glob("truth-*"))
-
-
-def test_learners_have_the_current_tasks_file_alone(
-    stage1: MakeRun, tiny_data: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Until evaluation, task t's map and classifier read phase-t and nothing else; oracles read the truth."""
-    start = stage1()
-    finish(start, tmp_path)
-    read: list[str] = []
-    opened = incremental.Workspace.kept
-    monkeypatch.setattr(
-        incremental.Workspace, "kept", lambda self, run, name: read.append(name) or opened(self, run, name)
-    )
-    monkeypatch.setattr(AdaptationLearner, "end_phase", lambda self, phase: {})
-    for method, truth in ((Adaptation(), set()), (Oracle(map="mlp-true-pairs"), {"truth-0", "truth-1", "truth-2"})):
-        by_phase: list[list[str]] = []
-
-        class Noted(LEARNERS[type(method)]):  # type: ignore[misc]
-            def begin_phase(self, phase: Phase, by_phase: list[list[str]] = by_phase) -> None:
-                read.clear()
-                super().begin_phase(phase)
-                by_phase.append(list(read))
-
-        with Store(tmp_path).open(run := adapt(start, method)) as workspace:
-            incremental.run(run, tiny_data, Noted, workspace, CPU)
-        assert {n for names in by_phase for n in names if n.startswith("truth")} == truth
-        if not truth:
-            assert by_phase == [["phase-0"], ["phase-1"], ["phase-2"]]
-
-
-# Stage 1
-
-
-def test_without_distillation_it_is_fine_tuning(stage1: MakeRun, tiny_data: Dataset, tmp_path: Path) -> None:
-    """lambda = gamma = 0, to the bit: binary cross-entropy of the new nodes, by a loop written out."""
-    run = stage1(Extractor(distillation=0.0))
-    states: list[dict[str, Tensor]] = []
-    nets: list[Any] = []
-
-    class Watched(LEARNERS[Extractor]):  # type: ignore[misc]
-        def begin_phase(self, phase: Phase) -> None:
-            super().begin_phase(phase)
-            nets.append((copy.deepcopy(self.net), phase))
-
-        def end_phase(self, phase: Phase) -> dict[str, Any]:
-            states.append({k: v.clone() for k, v in self.net.state_dict().items()})
-            return {}
-
-    with Store(tmp_path).open(run) as workspace:
-        incremental.run(run, tiny_data, Watched, workspace, CPU)
-    context = incremental._context(run, tiny_data, CPU)
-    for (net, phase), state in zip(nets, states, strict=True):
-        optimiser = torch.optim.SGD(net.parameters(), 0.1, momentum=0.9, weight_decay=0.01, fused=True)
-        for epoch, lr in enumerate((0.1, 0.01)):
-            net.train()
-            optimiser.param_groups[0]["lr"] = 0.1 * 0.1**epoch if epoch else lr
-            generator = seeded(torch.device("cpu"), run.seed, "phase", phase.index, "main", epoch)
-            order = shuffled(context.of_classes(phase.num_old, phase.seen), generator)
-            for images, labels in context.train.epoch(order, 16, generator):
-                logits = net(images)
-                targets = F.one_hot(labels - phase.num_old, phase.num_new).float()
-                new = F.binary_cross_entropy_with_logits(logits[:, phase.num_old :], targets, reduction="sum")
-                optimiser.zero_grad()
-                (new / logits.numel()).backward()
-                optimiser.step()
-        assert all(torch.equal(value, net.state_dict()[name]) for name, value in state.items())
-        if phase.num_old:
-            old = slice(phase.num_old)
-            decay = states[phase.index - 1]["head.weight"] - state["head.weight"][old]
-            assert decay.abs().max() < 0.05  # old rows: weight decay alone
-
-
-@pytest.mark.parametrize(
-    ("method", "images"),
-    [
-        (Extractor(features=0.1), 0),
-        (Extractor(features=0.1), 2),
-        (Extractor(loss="softmax"), 0),
-        (Extractor(loss="softmax", per_task=True, finetune=Schedule(1, 0.01, batch=8)), 2),
-        (Extractor(frozen=True), 0),
-        (Extractor(freeze_norms=True), 0),
-    ],
-    ids=["FD", "hybrid", "softmax", "EEIL", "frozen", "BatchNorm frozen"],
-)
-def test_what_stage_1_trains(
-    method: Extractor, images: int, stage1: MakeRun, tiny_data: Dataset, tmp_path: Path
-) -> None:
-    """Which weights move in an incremental task; the teacher never does."""
-    before: list[dict[str, Tensor]] = []
-    checked = []
-
-    def seen(learner: Any, phase: Phase) -> None:
-        state = {k: v.clone() for k, v in learner.net.state_dict().items()}
-        if phase.num_old:
-            still = {k for k, v in before[-1].items() if torch.equal(v, state[k][: len(v)] if v.ndim else state[k])}
-            body = {k for k in state if k.startswith("backbone")}
-            norms = {k for k in body if ".bn" in k}
-            assert still == (body if method.frozen else norms if method.freeze_norms else set())
-            teacher = learner.teacher.state_dict()
-            assert all(torch.equal(v, teacher[k]) for k, v in before[-1].items())
-            assert not any(p.requires_grad or p.grad is not None for p in learner.teacher.parameters())
-            checked.append(phase.index)
-        before.append(state)
-
-    watch(stage1(method, images), tiny_data, tmp_path, seen)
-    assert checked == [1, 2]
-
-
-@pytest.mark.parametrize(
-    ("method", "images"),
-    [(Extractor(features=0.1), 0), (Extractor(loss="softmax", per_task=True), 2), (Extractor(frozen=True), 0)],
-)
-def test_the_step_can_be_captured(
-    method: Extractor, images: int, stage1: MakeRun, tiny_data: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Replayed steps end with the weights of steps called from Python."""
-    run = stage1(method, images)
-    states: list[dict[str, Tensor]] = []
-    for capture in (None, record):
-        monkeypatch.setattr("common.training.capture_for", lambda images, capture=capture: capture)
-        watch(run, tiny_data, tmp_path / str(capture), lambda learner, phase: states.append(learner.net.state_dict()))
-    for name, value in states[2].items():
-        torch.testing.assert_close(value, states[-1][name], rtol=1e-4, atol=1e-6)
-
-
-def test_what_is_kept_of_a_task(stage1: MakeRun, tiny_data: Dataset, tmp_path: Path) -> None:
-    """Row-aligned features of both extractors, classes by herding, the head, the test features; extraction repeats."""
-    nets: list[Any] = []
-    run = stage1(KEEPS, 3)
-    watch(run, tiny_data, tmp_path, lambda learner, phase: nets.append((learner, copy.deepcopy(learner.net))))
-    learner = nets[0][0]
-    train_images, test = learner.context.train, learner.context.test
-    exemplars = learner.context.memory.indices
-    for t, (first, last) in enumerate(((0, 4), (4, 6), (6, 8))):
-        found, net = kept(tmp_path, run, t), nets[t][1]
-        running = {k: v.clone() for k, v in net.state_dict().items()}
-        indices = found["indices"]
-        assert (
-            sorted(indices.tolist())
-            == ((train_images.labels >= first) & (train_images.labels < last)).nonzero().flatten().tolist()
-        )
-        assert torch.equal(train_images.labels[indices], found["labels"])
-        again = [incremental.extract(net, train_images, indices) for _ in range(2)]
-        assert torch.equal(*again) and all(torch.equal(v, running[k]) for k, v in net.state_dict().items())
-        torch.testing.assert_close(again[0], found["new"])
-        for label in range(first, last):
-            mine = found["labels"] == label
-            assert herd(found["new"][mine], 12).tolist() == list(range(12))  # in herding order already
-            assert indices[mine][:3].tolist() == exemplars[label].tolist()  # images are a prefix of the features
-        seen = (test.labels < last).nonzero().flatten()
-        torch.testing.assert_close(incremental.extract(net, test, seen), found["test"])
-        assert torch.equal(found["weight"], net.head.weight) and torch.equal(found["test_labels"], test.labels[seen])
-        if t:
-            torch.testing.assert_close(incremental.extract(nets[t - 1][1], train_images, indices), found["old"])
-            old = torch.cat([exemplars[c] for c in range(first)])
-            torch.testing.assert_close(incremental.extract(net, train_images, old), found["image_new"])
-            assert torch.equal(train_images.labels[old], found["image_labels"])
-        truth = kept(tmp_path, run, t, "truth")
-        assert set(truth) == {str(i) for i in range(t + 1)}
-        torch.testing.assert_close(truth[str(t)], found["new"])
-        origin = kept(tmp_path, run, 0)["indices"]
-        torch.testing.assert_close(incremental.extract(net, train_images, origin), truth["0"])
-
-
-def test_held_out_images_are_tested_on_and_not_trained_on(stage1: MakeRun, tiny_data: Dataset, tmp_path: Path) -> None:
-    run = stage1(Extractor(holdout=0.25, keep="features"))
-    learners: list[Any] = []
-    watch(run, tiny_data, tmp_path, lambda learner, phase: learners.append(learner))
-    held, labels = learners[0].held, learners[0].context.train.labels
-    assert torch.bincount(labels[held]).tolist() == [3] * 8
-    trained = torch.cat([kept(tmp_path, run, t)["indices"] for t in range(3)])
-    assert not set(trained.tolist()) & set(held.tolist()) and len(trained) + len(held) == len(labels)
-    assert torch.equal(kept(tmp_path, run, 1)["test_labels"], labels[held][labels[held] < 6])
-
-
-# Stages 2 and 3
+    return stage1_runs(tiny_run)
 
 
 def test_the_memory_grows_and_moves(stage1: MakeRun, tiny_data: Dataset, tmp_path: Path) -> None:
@@ -544,3 +241,71 @@ def test_the_source_reads_every_field(stage1: MakeRun, tmp_path: Path) -> None:
     with Store(tmp_path).open(run) as workspace:
         current = Source(workspace, run, torch.device("cpu")).current(1)
     assert isinstance(current, Current) and len(current.new) == len(current.old) == 24 and len(current.image_new) == 0
+
+
+def test_the_map_is_fitted_to_current_images(stage1: MakeRun, tiny_data: Dataset, tmp_path: Path) -> None:
+    """Every pair is a current image before and after, in the hybrid too; old images' pairs join on request alone."""
+    for images in (0, 2):
+        start = stage1(KEEPS, images)
+        finish(start, tmp_path)
+        for more in (False, True)[: images + 1]:
+            checked = []
+
+            def seen(
+                learner: Any, phase: Phase, start: Run = start, more: bool = more, checked: list = checked
+            ) -> None:
+                if not phase.num_old:
+                    return
+                fitted, held = learner.pairs(phase)
+                now = kept(tmp_path, start, phase.index)
+                current = fitted.at(fitted.labels >= phase.num_old).join(held)
+                for mine, all_rows in ((current.old, now["old"]), (current.new, now["new"])):
+                    assert torch.equal(mine[mine[:, 0].argsort()], all_rows[all_rows[:, 0].argsort()])
+                place = (current.old[:, None] == now["old"][None]).all(dim=2).float().argmax(dim=1)
+                assert torch.equal(current.new, now["new"][place])  # the same image on both sides
+                others = fitted.at(fitted.labels < phase.num_old)
+                assert torch.equal(others.old, now["image_old"] if more else now["image_old"][:0])
+                assert len(held.labels) == 2 and int(held.labels.min()) >= phase.num_old
+                checked.append(phase.index)
+
+            watch(adapt(start, exemplar_pairs=more, features_per_class=4), tiny_data, tmp_path, seen)
+            assert checked == [1, 2]
+
+
+@pytest.mark.parametrize("balanced", [True, False])
+def test_the_classifier_sees_classes_alike(
+    balanced: bool, stage1: MakeRun, tiny_data: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With 2 kept rows of an old class and 12 of a new one: every class as often, or by their numbers."""
+    start = stage1()
+    finish(start, tmp_path)
+    drawn: list[Tensor] = []
+
+    def batches(indices: Tensor, sampler: Any, recipe: Recipe, generator: torch.Generator) -> Iterator[Tensor]:
+        for batch in adapter.batches(indices, sampler, recipe, generator):
+            drawn.append(batch)
+            yield batch
+
+    monkeypatch.setattr("feature_adaptation.learner.batches", batches)
+    method = Adaptation(map="identity", features_per_class=2, current="all", balanced=balanced)
+    long = Recipe(400, 0.01, "sgd", batch=12)
+    watch(adapt(start, method, classifier=long), tiny_data, tmp_path, lambda learner, phase: None)
+    rows = torch.cat(drawn[-400:])  # of the last task: 6 old classes of 2 rows, 2 new ones of 12
+    old = float((rows < 12).float().mean())
+    assert old == pytest.approx(0.75 if balanced else 12 / 36, abs=0.03)
+
+
+def test_a_network_that_keeps_its_last_relu(stage1: MakeRun, tiny_data: Dataset, tmp_path: Path) -> None:
+    """Features and adapted features of one sign; by default of either."""
+    for relu in (True, False):
+        start = stage1(replace(KEEPS, final_relu=relu))
+        finish(start, tmp_path)
+        assert bool((kept(tmp_path, start, 1)["new"] < 0).any()) is not relu
+        rows: list[Tensor] = []
+        watch(adapt(start), tiny_data, tmp_path, lambda learner, phase, rows=rows: rows.append(learner.net.rows[:48]))
+        assert bool((rows[-1] < 0).any()) is not relu
+
+
+def test_a_hybrid_without_images_is_the_method(stage1: MakeRun) -> None:
+    assert stage1(KEEPS, 0) == stage1() and adapt(stage1(KEEPS, 0)).key == adapt(stage1()).key
+    assert adapt(stage1(KEEPS, 1)).key != adapt(stage1()).key
