@@ -32,6 +32,7 @@ class ExtractorLearner(Learner):
         self.final_relu = config.final_relu
         self.teacher: Any = None
         self.held: Tensor | None = None
+        self.tested_on: tuple[Tensor, Tensor]  # of the network as it is at the end of the phase, for the cache
         if config.holdout:
             self.held = _held_out(context, config.holdout)
             context.subset = torch.ones_like(context.train.labels, dtype=torch.bool)
@@ -101,10 +102,12 @@ class ExtractorLearner(Learner):
 
     def test_set(self, phase: Phase) -> tuple[Tensor, Tensor]:
         if self.held is None:
-            return super().test_set(phase)
-        labels = self.context.train.labels[self.held]
-        seen = self.held[labels < phase.seen]
-        return extract(self.net, self.context.train, seen), self.context.train.labels[seen]
+            self.tested_on = super().test_set(phase)
+        else:
+            train = self.context.train
+            seen = self.held[train.labels[self.held] < phase.seen]
+            self.tested_on = extract(self.net, train, seen), train.labels[seen]
+        return self.tested_on
 
     def readouts(self, features: Tensor, phase: Phase) -> dict[str, Tensor]:
         """CNN and, with exemplars, NME; on large images the five largest logits too."""
@@ -115,7 +118,7 @@ class ExtractorLearner(Learner):
 
     def end_phase(self, phase: Phase) -> dict[str, Any]:
         if self.config.keep != "nothing":
-            cache.keep_current(self.net, self.teacher, self.context, phase, self.test_set(phase))
+            cache.keep_current(self.net, self.teacher, self.context, phase, self.tested_on)
         if self.config.keep == "truth":
             cache.keep_truth(self.net, self.context, phase)
         return {}
