@@ -19,7 +19,7 @@ from common.samplers import class_sampler
 from common.splits import class_order, phases
 from common.training import seeded, shuffled
 from feature_adaptation import metrics
-from feature_adaptation.adapter import FeatureAdapter, batches
+from feature_adaptation.adapter import FeatureAdapter, batches, fit_adapter
 from feature_adaptation.cache import herding_order
 from feature_adaptation.losses import (
     attention_distillation,
@@ -266,6 +266,44 @@ def test_the_adapters_shape_and_size() -> None:
     assert torch.equal(a(x), b(x)) and a(x).min() < 0
     with pytest.raises(ValueError, match="at least 1"):
         FeatureAdapter(8, hidden_layers=0)
+
+
+@pytest.mark.parametrize("alpha", [0.5, 100.0, None])
+def test_the_adapters_loss(alpha: float | None) -> None:
+    """Eq. 7 / alpha of one batch, by hand; a rate of 0 leaves the adapter as it is."""
+    adapter, after = FeatureAdapter(DIM).initialise(rng("loss")), NEW @ ROTATION
+    weight = torch.randn(10, DIM, generator=rng("head"))
+    recipe, batch = Recipe(steps=1, lr=0.0, optimiser="adam", batch=len(NEW)), torch.arange(len(NEW))
+
+    def classify(mapped: Tensor, rows: Tensor) -> Tensor:
+        return F.cross_entropy(mapped @ weight.T, LABELS[rows])
+
+    found = fit_adapter(adapter, NEW, after, iter([batch]), recipe, alpha, classify)
+    mapped = adapter(NEW)
+    similar = (
+        1 - ((mapped / mapped.norm(dim=1, keepdim=True)) * (after / after.norm(dim=1, keepdim=True))).sum(1).mean()
+    )
+    whole = similar if alpha is None else (alpha * similar + F.cross_entropy(mapped @ weight.T, LABELS)) / alpha
+    assert found == pytest.approx(whole.item(), rel=1e-5)
+
+
+def test_classification_pulls_the_map_towards_the_fixed_head() -> None:
+    """The larger the share of L_cls, the more mapped features the head calls by their class, and the worse the cosine."""
+    after, head = NEW @ ROTATION, torch.randn(10, DIM, generator=rng("head"))
+    omegas, hits = [], []
+    for alpha in (1e4, 0.01):
+        config = Adaptation(alpha=alpha, adapter=RECIPE)
+
+        def rows(count: int) -> Iterator[Tensor]:
+            return batches(torch.arange(count), shuffled, RECIPE, rng("rows"))
+
+        def classify(mapped: Tensor, labels: Tensor) -> Tensor:
+            return F.cross_entropy(mapped @ head.T, labels)
+
+        moved = fit_map(config, Pairs(NEW, after, LABELS), rows, classify, rng("map"))[0](NEW)
+        omegas.append(metrics.adaptation_quality(moved, after))
+        hits.append(float(((moved @ head.T).argmax(dim=1) == LABELS).float().mean()))
+    assert omegas[0] > 0.99 > omegas[1] + 0.2 and hits[1] > 0.95 > hits[0] + 0.2
 
 
 def test_no_drift() -> None:
