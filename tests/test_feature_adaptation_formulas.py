@@ -288,7 +288,7 @@ def test_the_adapters_loss(alpha: float | None) -> None:
 
 
 def test_classification_pulls_the_map_towards_the_fixed_head() -> None:
-    """The larger the share of L_cls, the more mapped features the head calls by their class, and the worse the cosine."""
+    """With a larger share of L_cls the head calls more mapped features by their class, and the cosine is worse."""
     after, head = NEW @ ROTATION, torch.randn(10, DIM, generator=rng("head"))
     omegas, hits = [], []
     for alpha in (1e4, 0.01):
