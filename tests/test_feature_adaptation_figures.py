@@ -126,16 +126,18 @@ def test_paper_protocols() -> None:
     run = chosen.stage1()[0]
     assert run.protocol.sizes == [10] * 10 and run.protocol.exemplars_per_class == 0
     schedule = run.schedule
-    assert (schedule.epochs, schedule.lr, schedule.batch, schedule.weight_decay) == (70, 2.0, 128, 1e-5)
-    assert [round(schedule.lr_at(e), 4) for e in (0, 48, 49, 63)] == [2.0, 2.0, 0.4, 0.08]
+    assert (schedule.epochs, schedule.lr, schedule.batch, schedule.weight_decay) == (70, 0.5, 128, 1e-5)
+    assert [round(schedule.lr_at(e), 4) for e in (0, 48, 49, 63)] == [0.5, 0.5, 0.1, 0.02]
     assert (run.method.loss, run.method.distillation, run.network) == ("sigmoid", 1.0, "resnet32")
     assert {len(r[0].protocol.sizes) for n, r in ex.tasks(chosen).items() if n != "joint"} == {5, 10, 20}
     short = settings("cifar", [1993], None, 0.1)[0]
     assert (short.stage1()[0].schedule.epochs, short.adapt(short.stage1())[0].method.adapter.steps) == (7, 1500)
+    assert short.schedule.milestones == (5, 6)
     assert chosen.full_schedule and not short.full_schedule
     assert not settings("quick", None, None, 1.0)[0].full_schedule
     full = settings("imagenet", None, None, 1.0)[1].stage1()[0]
     assert (full.protocol.sizes, full.schedule.epochs, full.schedule.milestones) == ([100] * 10, 60, (20, 30, 40, 50))
+    assert full.schedule.lr == 2.0
     for group in (*ex.memory(chosen).values(), *ex.maps(chosen).values()):
         assert all(type(r.method) in LEARNERS for run in group for r in run.chain)
         for r in group:
