@@ -185,6 +185,46 @@ def test_orderings_are_paired() -> None:
     assert found is not None and (found.mean, found.interval, found.n) == (10.0, pytest.approx(0, abs=1e-9), 3)
 
 
+def test_maps_are_paired_on_one_stage_1() -> None:
+    figure = next(f for f in FIGURES if f.id == "map-orderings")
+    chosen = settings("cifar", [0], ["1993"], 0.1)
+    above = {"mlp": 66.0, "true features": 70.0}
+    groups = figure.runs(chosen)
+    results = {n: [fake(r, above.get(n, 60.0) + 5 * i) for i, r in enumerate(g)] for n, g in groups.items()}
+    drawing = figure.draw(chosen, results)
+    found = {r.method: (round(r.ours.mean, 6), r.ours.n) for r in drawing.comparisons if r.ours}
+    assert found["MLP above no map"] == (6.0, 3) and found["true features above MLP"] == (4.0, 3)
+    assert found["linear above no map"] == (0.0, 3)
+    assert found["no map above the network's own head"] == (READOUTS.index("stage1"), 3)
+    assert len(found) == 9 and "stage 1 ran once: intervals are over 3 seeds" in drawing.note
+
+
+def test_sizes_count_the_features_alone() -> None:
+    figure = next(f for f in FIGURES if f.id == "sizes")
+    chosen = settings("cifar", [0], ["1993"], 0.1)
+    groups = figure.runs(chosen)
+    assert [r.method.features_per_class for r in groups["mlp 240"] + groups["mlp 500"]] == [240] * 3 + [None] * 3
+    results = {n: [fake(r, 50.0 + len(n)) for r in g] for n, g in groups.items()}
+    panel = figure.draw(chosen, results).panels[0]
+    curve = next(c for c in panel.curves if c.name == "mlp")
+    assert curve.x == pytest.approx([megabytes("cifar100", n) for n in chosen[0].features])
+    assert curve.y[0] == pytest.approx(50 + len("mlp 5") - 3 * 4.5)
+    head = next(c for c in panel.curves if c.name == "own head")
+    assert head.reference and set(head.y) == {pytest.approx(50 + len("own head") - 3 * 4.5)}
+
+
+def test_what_stage_1_forgets() -> None:
+    """Accuracy on each task's classes from the phase they come in; the feature classifier's beside it once it is there."""
+    figure = next(f for f in FIGURES if f.id == "stage1")
+    chosen = settings("cifar", [0], ["1993"], 0.1)
+    alone = draw(figure, "cifar")
+    assert [p.title for p in alone.panels] == ["the network's own head", "errors"]
+    curve = next(c for c in alone.panels[0].curves if c.name == "of task 3")
+    assert (curve.x, curve.y[0], curve.y[-1]) == (list(range(3, 11)), 90 - 2 * 3 - 5, 90 - 9 * 3 - 5)
+    both = draw(figure, "cifar", {**figure.runs(chosen), **figure.optional(chosen)})
+    assert len(both.panels) == 3 and {c.name for c in both.panels[2].curves} == {"own head", "FA (MLP)"}
+
+
 def test_bad_settings() -> None:
     with pytest.raises(InputError, match="unknown preset"):
         settings("imagnet", None, None, 1.0)
