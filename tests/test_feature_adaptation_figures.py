@@ -214,7 +214,7 @@ def test_sizes_count_the_features_alone() -> None:
 
 
 def test_what_stage_1_forgets() -> None:
-    """Accuracy on each task's classes from the phase they come in; the feature classifier's beside it once it is there."""
+    """Accuracy on each task's classes from the phase they come in; the feature classifier's once that is there."""
     figure = next(f for f in FIGURES if f.id == "stage1")
     chosen = settings("cifar", [0], ["1993"], 0.1)
     alone = draw(figure, "cifar")
