@@ -83,6 +83,8 @@ class Context:
     memory: ExemplarMemory
     subset: Tensor | None = None
     """Which training images the Run sees, bool [n]; None: all."""
+    workspace: Workspace | None = None
+    """The run's folder, where a learner may keep tensors for the Runs that start from this one."""
 
     @cached_property
     def counts(self) -> np.ndarray:
@@ -121,8 +123,6 @@ class Learner:
     head: type[LinearHead] | type[CosineHead] = LinearHead
     final_relu = True
     nme_flip: Flip = "none"
-    starts_trained = True
-    """Whether the Run it starts from, if any, has trained the base phase."""
 
     def __init__(self, config: Any, context: Context) -> None:
         self.config, self.context = config, context
@@ -156,6 +156,14 @@ class Learner:
         """LUCIR Eq. 1: cross-entropy over all classes seen."""
         return F.cross_entropy(self.net(images), labels)
 
+    def inherits(self, phase: Phase) -> bool:
+        """Whether a Run that starts from another trains no stage in this phase: the other one has."""
+        return phase.index == 0
+
+    def end_phase(self, phase: Phase) -> dict[str, Any]:
+        """What is left to do once a phase is trained and tested; returns what figures ask of it, JSON-ready."""
+        return {}
+
     def trace(self, phase: Phase) -> dict[str, float]:
         """Scalars worth a curve, read at the end of each epoch."""
         return {}
@@ -175,6 +183,12 @@ class Learner:
         if self.context.long_tailed:
             summary["counts"] = self.context.counts.tolist()
         return summary
+
+    def test_set(self, phase: Phase) -> tuple[Tensor, Tensor]:
+        """What read-outs are scored on: features [n, d] and labels [n] of the test images of all classes seen."""
+        test = self.context.test
+        indices = (test.labels < phase.seen).nonzero().squeeze(1)
+        return extract(self.net, test, indices), test.labels[indices]
 
     def readouts(self, features: Tensor, phase: Phase) -> dict[str, Tensor]:
         """Predictions by name from test features [n, d]: classes [n], or guesses [n, k] of which one must be right."""
@@ -202,7 +216,7 @@ def run(spec: Run, dataset: Dataset, learner_class: type[Learner], workspace: Wo
 
     The confusion matrices of the last phase are left in `workspace.confusion`.
     """
-    context = _context(spec, dataset, device)
+    context = _context(spec, dataset, device, workspace)
     learner = learner_class(spec.method, context)
     sizes = spec.protocol.sizes
     phases = [Phase(i, sum(sizes[:i]), size) for i, size in enumerate(sizes)]
@@ -217,17 +231,18 @@ def run(spec: Run, dataset: Dataset, learner_class: type[Learner], workspace: Wo
         learner.start_from(workspace.state_of(spec.start))
     for phase in phases[done:]:
         learner.begin_phase(phase)
-        if spec.start and learner.starts_trained and phase.index == 0 and len(phases) > 1:
+        if spec.start and len(phases) > 1 and learner.inherits(phase):  # trained by the Run this one starts from
             _choose_exemplars(learner, phase)
             _evaluate(learner, phase, workspace, "start")
         else:
             _train(learner, phase, workspace, inside)
         inside = None
+        workspace.phases[phase.index] |= learner.end_phase(phase)
         workspace.boundary(_tensors(learner), {"phase": phase.index + 1})
     return {"phases": workspace.phases, "summary": learner.summary(phases[-1]), "trace": workspace.trace()}
 
 
-def _context(spec: Run, dataset: Dataset, device: Device) -> Context:
+def _context(spec: Run, dataset: Dataset, device: Device, workspace: Workspace | None = None) -> Context:
     position = splits.positions(splits.named_order(spec.order, len(dataset.classes)))
     protocol = spec.protocol
     memory = ExemplarMemory(protocol.exemplars_per_class, protocol.exemplars_total, rounding=protocol.rounding)
@@ -237,7 +252,7 @@ def _context(spec: Run, dataset: Dataset, device: Device) -> Context:
         subset = torch.zeros(len(train.labels), dtype=torch.bool)
         subset[splits.longtail_indices(dataset.train_labels, tail.imbalance, tail.seed, tail.profile)] = True
         subset = subset.to(device.torch)
-    return Context(spec, device, train, test, memory, subset)
+    return Context(spec, device, train, test, memory, subset, workspace)
 
 
 def _train(learner: Learner, phase: Phase, workspace: Workspace, inside: Saved | None) -> None:
@@ -280,12 +295,11 @@ def _choose_exemplars(learner: Learner, phase: Phase) -> None:
 
 def _confusions(learner: Learner, phase: Phase) -> dict[str, np.ndarray]:
     """Confusion matrices on the test images of all classes seen so far, by read-out."""
-    test = learner.context.test
-    indices = (test.labels < phase.seen).nonzero().squeeze(1)
-    labels = test.labels[indices].cpu().numpy()
     with torch.no_grad():
-        predictions = learner.readouts(extract(learner.net, test, indices), phase)
-    return {k: metrics.confusion_matrix(labels, p.cpu().numpy(), phase.seen) for k, p in predictions.items()}
+        features, labels = learner.test_set(phase)
+        predictions = learner.readouts(features, phase)
+    true = labels.cpu().numpy()
+    return {k: metrics.confusion_matrix(true, p.cpu().numpy(), phase.seen) for k, p in predictions.items()}
 
 
 def _evaluate(learner: Learner, phase: Phase, workspace: Workspace, stage: str) -> None:

@@ -18,7 +18,7 @@ from common.figures import Figure, Published
 from common.runs import Run, canonical
 from common.store import Result, Store
 
-PAPERS = ("lucir", "der", "bbn", "class_balanced", "fsa")
+PAPERS = ("lucir", "der", "feature_adaptation", "bbn", "class_balanced", "fsa")
 IMAGES_PER_SECOND = {
     "resnet8-half": 3500.0,
     "resnet32": 300.0,
@@ -259,9 +259,11 @@ def check(run: Run, dataset: Dataset | InputError | None) -> None:
 def cost(run: Run, dataset: Dataset | InputError | None) -> int:
     """Training images of a Run over all epochs, without those of the Run it starts from.
 
-    A method's `steps` says how many steps it calls an epoch, where it counts iterations; its `branches` how many images
-    it takes for each one of an epoch (BBN's two samplers).
+    A method that trains on no images says itself what it costs (`work`). One that counts iterations has `steps`, as many
+    as it calls an epoch. `branches`: how many images are taken for each one of an epoch (BBN's two samplers).
     """
+    if hasattr(run.method, "work"):
+        return run.method.work(run.protocol)
     if steps := getattr(run.method, "steps", 0):
         return run.schedule.epochs * steps * run.schedule.batch
     protocol, total = run.protocol, 0

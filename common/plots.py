@@ -62,6 +62,13 @@ METHODS: dict[str, tuple[str, str]] = {
         (OLIVE, "P", "iCaRL-CBF", "DER w/o P", "Manifold Mixup", "Sigmoid"),
         (INDIGO, "X", "iCaRL-TM", "PODNet", "cRT"),
         (GREY, "v", "A-GEM", "LwF.MC", "RPSNet", "CE", "Softmax", "Plain model"),
+        (GREEN, "P", "FA (MLP)", "mlp", "predicted by the MLP"),
+        (PINK, "v", "FA (no map)", "identity"),
+        (INDIGO, "X", "frozen extractor", "linear"),
+        (WINE, ">", "FA hybrid", "fine-tuning", "residual"),
+        (ORANGE, "^", "true features", "true drift", "EEIL-style"),
+        (OLIVE, "h", "LwF+FD", "own head", "sdc"),
+        (GREY, "p", "LwF", "stored"),
     )
     for name in names
 }

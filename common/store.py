@@ -198,13 +198,17 @@ class Workspace:
 
     def _save(self, name: str, tensors: dict[str, Tensor], meta: dict) -> None:
         import torch
-        from safetensors import SafetensorError
-        from safetensors.torch import save_file
 
         meta = {**meta, "phases": self.phases, "lines": len(self.lines)}
         meta |= {"threads": self.threads, "commits": self.commits}
+        self._write(name, tensors | {f"confusion/{k}": torch.from_numpy(v) for k, v in self.confusion.items()}, meta)
+        self.saved_at = time.monotonic()
+
+    def _write(self, name: str, tensors: dict[str, Tensor], meta: dict) -> None:
+        from safetensors import SafetensorError
+        from safetensors.torch import save_file
+
         target, part = self.folder / f"{name}.safetensors", self.folder / f"{name}.part"
-        tensors = tensors | {f"confusion/{k}": torch.from_numpy(v) for k, v in self.confusion.items()}
         tensors = {k: v.detach().cpu().contiguous() for k, v in tensors.items()}
         try:
             save_file(tensors, part, metadata={"meta": json.dumps(meta)})
@@ -213,7 +217,17 @@ class Workspace:
                 raise OSError(int(found[1]), os.strerror(int(found[1])), str(part)) from None
             raise
         os.replace(part, target)
-        self.saved_at = time.monotonic()
+
+    def keep(self, name: str, tensors: dict[str, Tensor]) -> None:
+        """Leave tensors for the Runs that start from this one, as NAME.safetensors beside the checkpoint."""
+        self._write(name, tensors, {})
+
+    def kept(self, run: Run, name: str) -> dict[str, Tensor]:
+        """What `run` has kept under a name. Raises InputError where that is damaged or gone."""
+        folder = self.store.folder(run)
+        if (found := read_state(folder / f"{name}.safetensors")) is None:
+            raise InputError(f"{name}.safetensors of the run this one starts from is gone; delete {folder}")
+        return found.tensors
 
     def restore(self) -> tuple[Saved | None, Saved | None]:
         """The state at the last phase boundary and, if a later epoch was saved, the state inside the phase."""

@@ -34,7 +34,6 @@ class DERLearner(Learner):
 
     def __init__(self, config: DER, context: Context) -> None:
         super().__init__(config, context)
-        self.starts_trained = config.channels == "learned"
         device = context.device.torch
         self.batch = torch.zeros((), device=device)  # of this epoch; in a tensor, where a captured step counts it
         self.batches = 1
@@ -47,7 +46,7 @@ class DERLearner(Learner):
 
     def start_from(self, state: dict[str, Tensor]) -> None:
         """The base phase of another Run, or of a Run over the same steps only how many channels it kept."""
-        if self.starts_trained:
+        if self.config.channels == "learned":
             super().start_from(state)
             return
         run = self.context.run
@@ -55,13 +54,17 @@ class DERLearner(Learner):
         other.load_state_dict(state)
         self.net.wanted = torch.tensor(other.channels(), device=self.context.device.torch)
 
+    def inherits(self, phase: Phase) -> bool:
+        """The base phase; the control with random channels trains all."""
+        return super().inherits(phase) and self.config.channels == "learned"
+
     def begin_phase(self, phase: Phase) -> None:
         self.phase = phase
         if phase.num_old and self.config.expand:
             self.expand(phase)
         elif phase.num_old:
             self.renew_classifier(phase)
-        trained = self.context.run.start and self.starts_trained and not phase.index  # and pruned, by another Run
+        trained = self.context.run.start and self.inherits(phase)  # and pruned, by another Run
         if self.config.sparsity is not None and not trained:
             self.mask()
         self.net.place()

@@ -1,0 +1,116 @@
+"""What a run of stage 1 leaves on disk a phase, so that stages 2 and 3 of every method start from features.
+
+`phase-T.safetensors` holds what a learner may have in task T: the current images' features under the previous and the
+current extractor, the head, the test features, and the kept exemplars'. `truth-T.safetensors` holds the features of
+the old images too: only evaluation and the oracles read it.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from common.incremental import Context, Net, Phase, extract
+from common.memory import herd
+from common.runs import Run
+from common.store import Workspace
+
+
+@dataclass(frozen=True)
+class Current:
+    """Task T as a learner sees it. Rows of a class lie together, in herding order under the current extractor."""
+
+    labels: Tensor
+    """[n]"""
+    new: Tensor
+    """h^t(x) of the current training images, [n, d]."""
+    old: Tensor
+    """h^(t-1)(x) of the same images in the same rows, [n, d]; empty in task 1."""
+    weight: Tensor
+    """The head W^t at the end of stage 1, [c, d]."""
+    bias: Tensor
+    test: Tensor
+    """Features of the test images of all classes seen."""
+    test_labels: Tensor
+    image_labels: Tensor
+    """Of the images kept of old classes (hybrid), class by class in herding order; empty where none are kept."""
+    image_new: Tensor
+    image_old: Tensor
+    """Their features under the current and the previous extractor."""
+
+
+class Source:
+    """The features that a finished run of stage 1 has kept, as stages 2 and 3 may read them."""
+
+    def __init__(self, workspace: Workspace, run: Run, device: torch.device) -> None:
+        self._workspace, self._run, self._device = workspace, run, device
+
+    def current(self, phase: int) -> Current:
+        """Task `phase`. Raises InputError where the file is damaged or gone."""
+        kept = self._workspace.kept(self._run, f"phase-{phase}")
+        return Current(**{name: kept[name].to(self._device) for name in Current.__annotations__})
+
+
+class Truth:
+    """Features of old images under later extractors: for evaluation and oracles alone."""
+
+    def __init__(self, workspace: Workspace, run: Run, device: torch.device) -> None:
+        self._workspace, self._run, self._device = workspace, run, device
+        self._known: dict[int, dict[int, Tensor]] = {}
+
+    def at(self, phase: int) -> dict[int, Tensor]:
+        """h^phase(x) of every training image up to `phase`: {task of origin: [n, d]}, rows as in `Current`."""
+        if phase not in self._known:
+            kept = self._workspace.kept(self._run, f"truth-{phase}")
+            self._known[phase] = {int(task): rows.to(self._device) for task, rows in kept.items()}
+        return self._known[phase]
+
+
+def keep_current(net: Net, teacher: Net | None, context: Context, phase: Phase, tested: tuple[Tensor, Tensor]) -> None:
+    """Write `phase-T`: the current images through both extractors, without augmentation, in eval mode."""
+    train, workspace = context.train, context.workspace
+    assert workspace is not None
+    indices = context.of_classes(phase.num_old, phase.seen)
+    features = extract(net, train, indices)
+    order = herding_order(features, train.labels[indices])
+    indices, new = indices[order], features[order]
+    images = [context.memory.indices[c] for c in range(phase.num_old) if c in context.memory.indices]
+    kept = torch.cat(images).to(indices.device) if images else indices[:0]
+    none = new[:0]
+    tensors = {
+        "indices": indices,
+        "labels": train.labels[indices],
+        "new": new,
+        "old": extract(teacher, train, indices) if teacher else none,
+        "weight": net.head.weight,
+        "bias": net.head.bias,
+        "test": tested[0],
+        "test_labels": tested[1],
+        "image_labels": train.labels[kept],
+        "image_new": extract(net, train, kept) if images else none,
+        "image_old": extract(teacher, train, kept) if images and teacher else none,
+    }
+    workspace.keep(f"phase-{phase.index}", tensors)
+
+
+def keep_truth(net: Net, context: Context, phase: Phase) -> None:
+    """Write `truth-T`. This opens images of every task, which no stage of training does."""
+    workspace = context.workspace
+    assert workspace is not None
+    tensors, device = {}, context.train.labels.device
+    for task in range(phase.index + 1):
+        kept = workspace.kept(context.run, f"phase-{task}")
+        now = task == phase.index  # just extracted
+        tensors[str(task)] = kept["new"] if now else extract(net, context.train, kept["indices"].to(device))
+    workspace.keep(f"truth-{phase.index}", tensors)
+
+
+def herding_order(features: Tensor, labels: Tensor) -> Tensor:
+    """Rows [n] sorted by class, and within a class by herding rank: its first L are what L features a class keep."""
+    order = []
+    for label in labels.unique().tolist():
+        rows = (labels == label).nonzero().squeeze(1)
+        order.append(rows[herd(features[rows], len(rows))])
+    return torch.cat(order)

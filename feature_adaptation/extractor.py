@@ -1,0 +1,140 @@
+"""Stage 1 as a learner: BCE, distillation and feature distillation, and the baselines that differ from it little."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from common.incremental import Context, Learner, Phase, extract, frozen_copy
+from common.training import Stage
+from feature_adaptation import cache
+from feature_adaptation.losses import (
+    attention_distillation,
+    distillation,
+    sigmoid_loss,
+    similarity_loss,
+    softmax_loss,
+)
+from feature_adaptation.methods import Extractor
+from feature_adaptation.model import spatial_maps
+
+
+class ExtractorLearner(Learner):
+    """Eq. 6 on the current task's images, and on the exemplars where some are kept (iCaRL, EEIL, hybrid)."""
+
+    config: Extractor
+
+    def __init__(self, config: Extractor, context: Context) -> None:
+        super().__init__(config, context)
+        self.final_relu = config.final_relu
+        self.teacher: Any = None
+        self.held: Tensor | None = None
+        self.tested_on: tuple[Tensor, Tensor]  # of the network as it is at the end of the phase, for the cache
+        if config.holdout:
+            self.held = _held_out(context, config.holdout)
+            context.subset = torch.ones_like(context.train.labels, dtype=torch.bool)
+            context.subset[self.held] = False
+
+    def begin_phase(self, phase: Phase) -> None:
+        self.phase = phase
+        self.teacher = frozen_copy(self.net) if phase.num_old else None
+        super().begin_phase(phase)
+
+    def stages(self, phase: Phase) -> Iterator[Stage]:
+        c, net = self.config, self.net
+        for main in super().stages(phase):
+            if phase.num_old and c.frozen:
+                main.parameters, main.set_mode, main.loss = net.head.parameters(), net.eval, self.head_loss
+            elif phase.num_old and c.freeze_norms:
+                main.parameters = [p for m in net.modules() if not isinstance(m, nn.BatchNorm2d) for p in own(m)]
+                main.set_mode = self.train_without_norms
+            yield main
+        if c.finetune and phase.num_old:  # EEIL: all classes with as many images
+            exemplars = self.context.memory.all()
+            yield Stage("finetune", c.finetune, exemplars, self.loss, net.parameters(), net.train)
+
+    def train_without_norms(self) -> None:
+        self.net.train()
+        for module in self.net.modules():
+            if isinstance(module, nn.BatchNorm2d):
+                module.eval()
+
+    def loss(self, images: Tensor, labels: Tensor) -> Tensor:
+        """Eq. 6: L_CE + lambda L_KD + gamma L_FD (+ LwM's L_AD)."""
+        c, head = self.config, self.net.head
+        if not (c.attention and self.teacher):
+            features = self.net.features(images)
+            return self.objective(features, images, labels)
+        maps = spatial_maps(self.net, images)
+        with torch.no_grad():
+            old_maps = spatial_maps(self.teacher, images)
+        attention = attention_distillation(maps, old_maps, head.weight, self.teacher.head.weight)
+        return self.objective(maps.mean(dim=(2, 3)), images, labels) + c.attention * attention
+
+    def head_loss(self, images: Tensor, labels: Tensor) -> Tensor:
+        """Eq. 4 with the extractor frozen."""
+        with torch.no_grad():
+            features = self.net.features(images)
+        return self.objective(features, images, labels)
+
+    def objective(self, features: Tensor, images: Tensor, labels: Tensor) -> Tensor:
+        """Eq. 6 from features [n, d]."""
+        c, num_old = self.config, self.phase.num_old
+        logits = self.net.head(features)
+        old_features = old_logits = None
+        if self.teacher and (c.distillation or c.features):
+            with torch.no_grad():
+                old_features = self.teacher.features(images)
+                old_logits = self.teacher.head(old_features)
+        if c.loss == "sigmoid":
+            loss = sigmoid_loss(logits, labels, num_old, old_logits, c.distillation)
+        else:
+            loss = softmax_loss(logits, labels, 0 if self.context.memory.indices else num_old)
+            if old_logits is not None and c.distillation:
+                sizes = self.context.run.protocol.sizes[: self.phase.index] if c.per_task else ()
+                loss = loss + c.distillation * distillation(logits, old_logits, c.temperature, sizes)
+        if old_features is not None and c.features:
+            loss = loss + c.features * similarity_loss(features, old_features)  # Eq. 5
+        return loss
+
+    def test_set(self, phase: Phase) -> tuple[Tensor, Tensor]:
+        if self.held is None:
+            self.tested_on = super().test_set(phase)
+        else:
+            train = self.context.train
+            seen = self.held[train.labels[self.held] < phase.seen]
+            self.tested_on = extract(self.net, train, seen), train.labels[seen]
+        return self.tested_on
+
+    def readouts(self, features: Tensor, phase: Phase) -> dict[str, Tensor]:
+        """CNN and, with exemplars, NME; on large images the five largest logits too."""
+        predictions = super().readouts(features, phase)
+        if self.context.run.inputs.kind == "resized-crop":
+            predictions["top5"] = self.net.head(features).topk(min(5, phase.seen), dim=1).indices
+        return predictions
+
+    def end_phase(self, phase: Phase) -> dict[str, Any]:
+        if self.config.keep != "nothing":
+            cache.keep_current(self.net, self.teacher, self.context, phase, self.tested_on)
+        if self.config.keep == "truth":
+            cache.keep_truth(self.net, self.context, phase)
+        return {}
+
+
+def own(module: nn.Module) -> Iterator[nn.Parameter]:
+    """The parameters of a module itself, without its children's."""
+    return module.parameters(recurse=False)
+
+
+def _held_out(context: Context, share: float) -> Tensor:
+    """Training indices to test on instead: `share` of every class, drawn by the Run's seed."""
+    labels = context.train.labels.cpu()
+    drawn = torch.randperm(len(labels), generator=context.generator("holdout"))
+    held = []
+    for label in labels.unique().tolist():
+        members = drawn[labels[drawn] == label]
+        held.append(members[: round(share * len(members))])
+    return torch.cat(held).sort().values.to(context.train.labels.device)

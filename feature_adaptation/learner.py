@@ -1,0 +1,223 @@
+"""Stages 2 and 3 as a learner: adapt the memory, train a classifier on it. Every number comes from kept features."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from common.heads import LinearHead
+from common.incremental import Context, Learner, Phase
+from common.memory import ExemplarMemory
+from common.metrics import nearest_mean
+from common.samplers import class_sampler
+from common.training import shuffled
+from feature_adaptation import evaluation
+from feature_adaptation.adapter import batches, descend
+from feature_adaptation.cache import Source, Truth
+from feature_adaptation.extractor import ExtractorLearner
+from feature_adaptation.losses import one_hot
+from feature_adaptation.maps import Pairs, Transform, fit_map
+from feature_adaptation.memory import first, ranks
+from feature_adaptation.methods import ROWS_PER_IMAGE, Adaptation, Extractor, Oracle, Recipe
+from feature_adaptation.metrics import class_means
+from feature_adaptation.model import FeatureMemory
+from lucir.learner import LUCIRLearner
+from lucir.methods import LUCIR
+
+HELD_OUT = 0.1  # of the current pairs, to see how a map does on images it was not fitted to
+
+
+class AdaptationLearner(Learner):
+    """Eq. 7 and the feature classifier. No image is opened: each task's features come from the run of stage 1."""
+
+    config: Adaptation
+    net: FeatureMemory  # type: ignore[assignment]
+
+    def __init__(self, config: Adaptation, context: Context) -> None:
+        super().__init__(config, context)
+        assert context.run.start is not None and context.workspace is not None
+        context.memory = ExemplarMemory(per_class=0)  # images are kept, or not, by stage 1
+        self.stage1: Extractor = context.run.start.method
+        self.source = Source(context.workspace, context.run.start, context.device.torch)
+        self.images = context.run.protocol.exemplars_per_class or 0
+        self.held: Pairs
+        self.map: Transform | None = None
+
+    def inherits(self, phase: Phase) -> bool:
+        return True
+
+    def build(self, classes: int) -> None:
+        dim = self.source.current(0).new.shape[1]
+        self.net = FeatureMemory(LinearHead(dim, classes, self.context.generator("head", 0)))
+        self.net.to(self.context.device.torch)
+
+    def start_from(self, state: dict[str, Tensor]) -> None:
+        """Nothing: the head of stage 1 comes with the features of every task."""
+
+    def begin_phase(self, phase: Phase) -> None:
+        """Spec step 4 to 7 of a task: fit the map, move the memory, add the new classes, train the classifier."""
+        super().begin_phase(phase)
+        self.now, net = self.source.current(phase.index), self.net
+        net.scale.copy_(self.now.new.norm(dim=1).mean())
+        self.map = None
+        if phase.num_old:
+            net.rows = self.adapted(phase)
+        kept = first(self.now.labels, self.per_class)
+        net.remember(self.now.new[kept], self.now.labels[kept], phase.index)
+        self.train_classifier(phase)
+
+    @property
+    def per_class(self) -> int | None:
+        """Rows a class keeps: the first P of them are images whose features are always exact."""
+        count = self.config.features_per_class
+        return None if count is None else max(count, self.images)
+
+    # Stage 2
+
+    def pairs(self, phase: Phase) -> tuple[Pairs, Pairs]:
+        """Pairs of the current images: to fit the map, and held out (a tenth)."""
+        now = self.now
+        everything = Pairs(now.old, now.new, now.labels)
+        order = torch.randperm(len(now.labels), generator=self.context.generator("held out", phase.index))
+        order = order.to(now.labels.device)
+        count = int(HELD_OUT * len(order))
+        fitted, held = everything.at(order[count:]), everything.at(order[:count])
+        if self.config.exemplar_pairs:
+            fitted = fitted.join(Pairs(now.image_old, now.image_new, now.image_labels))
+        return fitted, held
+
+    def adapted(self, phase: Phase) -> Tensor:
+        """The memory in the new space [m, d]: mapped, and exact where the image is still there."""
+        started, net = time.perf_counter(), self.net
+        fitted, self.held = self.pairs(phase)
+        generator = self.context.generator("map", phase.index)
+
+        def rows(count: int) -> Iterator[Tensor]:
+            everything = torch.arange(count, device=fitted.old.device)
+            return batches(everything, shuffled, self.config.adapter, generator)
+
+        self.map, loss = fit_map(self.config, fitted, rows, self.class_loss, generator, positive=self.stage1.final_relu)
+        if loss == loss:
+            self.log(phase, "adapter", loss, started, self.config.adapter)
+        moved = self.map(net.rows)
+        if self.config.norm == "match":
+            moved = F.normalize(moved, dim=1) * net.rows.norm(dim=1, keepdim=True)
+        if self.images:
+            moved = moved.clone()
+            moved[ranks(net.labels) < self.images] = self.now.image_new
+        return moved
+
+    def class_loss(self, mapped: Tensor, labels: Tensor) -> Tensor:
+        """L_cls of Eq. 7: stage 1's loss over all nodes of its head W^t, which stays as it is."""
+        logits = F.linear(self.prepare(mapped), self.now.weight, self.now.bias)
+        if self.stage1.loss == "softmax":
+            return F.cross_entropy(logits, labels)
+        return F.binary_cross_entropy_with_logits(logits, one_hot(labels, logits.shape[1]))
+
+    def prepare(self, features: Tensor) -> Tensor:
+        """Features as the classifiers get them: by default each at the mean norm of the current ones."""
+        return self.net.scale * F.normalize(features, dim=1) if self.config.norm == "unit" else features
+
+    # Stage 3
+
+    def train_classifier(self, phase: Phase) -> None:
+        """g~ on the memory, drawn class by class; it starts as a copy of stage 1's head."""
+        started, c, net, now = time.perf_counter(), self.config, self.net, self.now
+        head, generator = net.head, self.context.generator("classifier", phase.index)
+        if c.fresh:
+            head.load_state_dict(LinearHead(now.new.shape[1], phase.seen, generator).state_dict())
+        else:
+            head.load_state_dict({"weight": now.weight, "bias": now.bias})
+        features, labels = net.rows, net.labels
+        if c.current == "all":
+            old = labels < phase.num_old
+            features, labels = torch.cat([features[old], now.new]), torch.cat([labels[old], now.labels])
+        features, targets = self.prepare(features), one_hot(labels, phase.seen)
+
+        def loss(batch: Tensor) -> Tensor:
+            logits = head(features[batch])
+            if c.loss == "softmax":
+                return F.cross_entropy(logits, labels[batch])
+            return F.binary_cross_entropy_with_logits(logits, targets[batch])
+
+        sampler = class_sampler(labels, "balanced" if c.balanced else "uniform")
+        everything = torch.arange(len(labels), device=labels.device)
+        rows = batches(everything, sampler, c.classifier, generator)
+        mean = descend("classifier", loss, list(head.parameters()), rows, c.classifier)
+        self.log(phase, "classifier", mean, started, c.classifier)
+
+    def log(self, phase: Phase, stage: str, loss: float, started: float, recipe: Recipe) -> None:
+        """A line of metrics.jsonl for a whole stage; its images are images' worth of features."""
+        assert self.context.workspace is not None
+        self.context.workspace.log(
+            {
+                "phase": phase.index,
+                "stage": stage,
+                "epoch": 1,
+                "lr": recipe.lr,
+                "loss": round(loss, 6),
+                "images": recipe.steps * recipe.batch // ROWS_PER_IMAGE,
+                "seconds": round(time.perf_counter() - started, 3),
+            }
+        )
+
+    # What is measured
+
+    def test_set(self, phase: Phase) -> tuple[Tensor, Tensor]:
+        return self.now.test, self.now.test_labels
+
+    def readouts(self, features: Tensor, phase: Phase) -> dict[str, Tensor]:
+        """cnn: g~, the paper's; stage1: W^t, biased to the new classes; ncm: nearest class mean of the memory."""
+        logits = self.net.head(self.prepare(features))
+        means = class_means(F.normalize(self.net.rows, dim=1), self.net.labels)
+        predictions = {
+            "cnn": logits.argmax(dim=1),
+            "stage1": F.linear(features, self.now.weight, self.now.bias).argmax(dim=1),
+            "ncm": nearest_mean(F.normalize(features, dim=1), means),
+        }
+        if self.context.run.inputs.kind == "resized-crop":
+            predictions["top5"] = logits.topk(min(5, phase.seen), dim=1).indices
+        return predictions
+
+    def end_phase(self, phase: Phase) -> dict[str, Any]:
+        """How good the memory is, by features that the learner never sees."""
+        assert self.context.run.start is not None and self.context.workspace is not None
+        found = evaluation.of_phase(self, phase)
+        if self.stage1.keep == "truth":
+            truth = Truth(self.context.workspace, self.context.run.start, self.context.device.torch)
+            found |= evaluation.against_truth(self, phase, truth)
+        return {"quality": found}
+
+
+class OracleLearner(AdaptationLearner):
+    """Bounds that look at old images' true features: no map could do better with this memory."""
+
+    config: Oracle
+
+    def adapted(self, phase: Phase) -> Tensor:
+        context = self.context
+        assert context.run.start is not None and context.workspace is not None
+        truth = Truth(context.workspace, context.run.start, context.device.torch)
+        if self.config.map == "true":
+            _, self.held = self.pairs(phase)
+            return evaluation.true_rows(self, truth, phase.index, phase.index)
+        before, after = (evaluation.true_rows(self, truth, phase.index, t) for t in (phase.index - 1, phase.index))
+        self.true_pairs = Pairs(before, after, self.net.labels)
+        return super().adapted(phase)
+
+    def pairs(self, phase: Phase) -> tuple[Pairs, Pairs]:
+        fitted, held = super().pairs(phase)
+        return (fitted if self.config.map == "true" else self.true_pairs), held
+
+
+LEARNERS: dict[type, type[Learner]] = {
+    Extractor: ExtractorLearner,
+    Adaptation: AdaptationLearner,
+    Oracle: OracleLearner,
+    LUCIR: LUCIRLearner,  # another package's method, as a baseline
+}

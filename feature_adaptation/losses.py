@@ -1,0 +1,75 @@
+"""The losses of the paper as pure functions, in its order. Nothing is read back from the device."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+
+def one_hot(labels: Tensor, classes: int) -> Tensor:
+    """labels [n] -> targets [n, c]; a label outside 0..c-1 gives a row of zeros."""
+    return (labels.unsqueeze(1) == torch.arange(classes, device=labels.device)).float()
+
+
+def sigmoid_loss(
+    logits: Tensor, labels: Tensor, num_old: int, old_logits: Tensor | None = None, weight: float = 1.0
+) -> Tensor:
+    """Eq. 4 with sigmoids, as iCaRL's Algorithm 3: binary cross-entropy, mean over batch and nodes.
+
+    logits [n, c], old_logits [n, num_old] of the previous network. New nodes are trained towards the label, old nodes
+    towards the previous network's probabilities, times `weight`; old nodes get no zeros from the labels, so without
+    old_logits they are left alone (fine-tuning). At weight 1 it is one cross-entropy with one target vector.
+    """
+    new = F.binary_cross_entropy_with_logits(
+        logits[:, num_old:], one_hot(labels - num_old, logits.shape[1] - num_old), reduction="sum"
+    )
+    total = new
+    if old_logits is not None and num_old and weight:
+        total = new + weight * F.binary_cross_entropy_with_logits(
+            logits[:, :num_old], old_logits.detach().sigmoid(), reduction="sum"
+        )
+    return total / logits.numel()
+
+
+def softmax_loss(logits: Tensor, labels: Tensor, first: int = 0) -> Tensor:
+    """Cross-entropy over the classes first..c-1: without exemplars the new ones, so that old logits get no push."""
+    return F.cross_entropy(logits[:, first:], labels - first)
+
+
+def distillation(logits: Tensor, old_logits: Tensor, temperature: float = 2.0, sizes: Sequence[int] = ()) -> Tensor:
+    """Eq. 3 with softmax: T^2 KL(old || new) over the old classes, batch mean; 0 where the two are equal.
+
+    logits [n, c], old_logits [n, num_old]. sizes: classes of each old task, for one softmax a task, summed (EEIL).
+    """
+    total = logits.new_zeros(())
+    groups = list(sizes) or [old_logits.shape[1]]
+    olds, news = old_logits.detach().split(groups, dim=1), logits[:, : old_logits.shape[1]].split(groups, dim=1)
+    for old, new in zip(olds, news, strict=True):
+        log_new, old_p = (new / temperature).log_softmax(dim=1), (old / temperature).softmax(dim=1)
+        total = total + F.kl_div(log_new, old_p, reduction="batchmean") * temperature**2
+    return total
+
+
+def similarity_loss(features: Tensor, target: Tensor) -> Tensor:
+    """1 - cos, mean over the batch, [n, d] each: L_FD of Eq. 5 and L_sim of Eq. 7. No gradient to the target."""
+    return (1 - F.cosine_similarity(features, target.detach(), dim=1)).mean()
+
+
+def attention_distillation(maps: Tensor, old_maps: Tensor, weight: Tensor, old_weight: Tensor) -> Tensor:
+    """LwM's L_AD: L1 distance of unit Grad-CAM maps of the previous network's best class, batch mean.
+
+    maps, old_maps [n, d, h, w] of the last stage; weight [c, d], old_weight [c_old, d] of the heads. For mean pooling
+    and a linear head a class's Grad-CAM weights are its row of the head (over h w), so the map needs no second
+    backward pass, and the new network gets its gradient through both maps and rows.
+    """
+    best = F.linear(old_maps.mean(dim=(2, 3)), old_weight).argmax(dim=1)
+
+    def attention(maps: Tensor, rows: Tensor) -> Tensor:
+        cam = torch.einsum("ndhw,nd->nhw", maps, rows).relu().flatten(1)
+        return F.normalize(cam, dim=1)
+
+    old = attention(old_maps, old_weight[best]).detach()
+    return (attention(maps, weight[best]) - old).abs().sum(dim=1).mean()

@@ -1,0 +1,63 @@
+"""What stages 1 to 3 need of a network beyond common's: spatial maps, and a memory of features beside a head."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from common.heads import LinearHead
+from common.incremental import Net
+from common.resnet import CifarResNet, ImageNetResNet
+
+
+def spatial_maps(net: Net, images: Tensor) -> Tensor:
+    """The last stage's output before pooling, fp32 [n, d, h, w]; its spatial mean is `net.features(images)`.
+
+    Raises TypeError on a network that is none of `common.resnet`'s.
+    """
+    body: Any = net.backbone
+    with net.device.autocast():
+        if isinstance(body, CifarResNet):
+            maps = body.stages(F.relu(body.bn(body.conv(images)), inplace=True))
+        elif isinstance(body, ImageNetResNet):
+            maps = body.body.forward_features(images)
+        else:
+            raise TypeError(f"no spatial maps of a {type(body).__name__}")
+    return maps.float()
+
+
+class FeatureMemory(nn.Module):
+    """The feature classifier g~ and the memory M^t it is trained on; what a checkpoint of stages 2 and 3 holds.
+
+    rows [m, d], labels [m], tasks [m] of origin. Rows of a class lie together in herding order, classes in order of
+    arrival.
+    """
+
+    rows: Tensor
+    labels: Tensor
+    tasks: Tensor
+    scale: Tensor
+
+    def __init__(self, head: LinearHead) -> None:
+        super().__init__()
+        self.head = head
+        self.register_buffer("rows", head.weight.data.new_zeros(0, head.weight.shape[1]))
+        self.register_buffer("labels", torch.zeros(0, dtype=torch.long, device=head.weight.device))
+        self.register_buffer("tasks", torch.zeros(0, dtype=torch.long, device=head.weight.device))
+        self.register_buffer("scale", head.weight.data.new_ones(()))
+
+    def remember(self, rows: Tensor, labels: Tensor, task: int) -> None:
+        """M^t = M^(t-1) and these: adds a task's rows at the end."""
+        tasks = torch.full_like(labels, task)
+        self.rows, self.labels = torch.cat([self.rows, rows]), torch.cat([self.labels, labels])
+        self.tasks = torch.cat([self.tasks, tasks])
+
+    def load_state_dict(self, state_dict: Mapping[str, Any], strict: bool = True, assign: bool = False) -> Any:
+        """As a Module's, for a memory of any length."""
+        for name in ("rows", "labels", "tasks"):
+            setattr(self, name, torch.empty_like(state_dict[name], device=self.rows.device))
+        return super().load_state_dict(state_dict, strict, assign)
