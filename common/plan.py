@@ -259,8 +259,8 @@ def check(run: Run, dataset: Dataset | InputError | None) -> None:
 def cost(run: Run, dataset: Dataset | InputError | None) -> int:
     """Training images of a Run over all epochs, without those of the Run it starts from.
 
-    A method that trains on no images says itself what it costs (`work`). One that counts iterations has `steps`, as many
-    as it calls an epoch. `branches`: how many images are taken for each one of an epoch (BBN's two samplers).
+    A method that trains on no images says itself what it costs (`work`). One that counts iterations has `steps`, those
+    it calls an epoch. `branches`: how many images are taken for each one of an epoch (BBN's two samplers).
     """
     if hasattr(run.method, "work"):
         return run.method.work(run.protocol)

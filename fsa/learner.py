@@ -9,6 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from common.draws import Draws
 from common.errors import RunFailed
 from common.heads import LinearHead
 from common.imbalance import Rebalance
@@ -22,25 +23,6 @@ from fsa.cam import class_activation_map, normalise, split
 from fsa.maps import Maps, Pool, halves
 from fsa.methods import FSA, Earlier, Survey, Views
 from fsa.survey import SurveyLearner
-
-
-class Draws:
-    """Random numbers of an epoch's steps, set before it; the place moves on the device, where a captured step reads."""
-
-    def __init__(self, steps: int, samples: int, numbers: int, device: torch.device) -> None:
-        self.values = torch.zeros(steps, samples, numbers, device=device)
-        self.place = torch.zeros(1, dtype=torch.long, device=device)
-
-    def begin(self, generator: torch.Generator) -> None:
-        """Uniform numbers for the steps to come."""
-        self.values.copy_(torch.rand(self.values.shape, generator=generator))
-        self.place.zero_()
-
-    def next(self) -> Tensor:
-        """This step's numbers [samples, numbers]."""
-        values = self.values.index_select(0, self.place)[0]
-        self.place.add_(1)
-        return values
 
 
 def class_scores(net: Net, context: Context, indices: Tensor) -> Tensor:
@@ -94,7 +76,7 @@ class FSALearner(Learner):
         samples, locations = self.fsa.tail * self.fsa.donors, one.shape[2] * one.shape[3]
         if locations < 2:
             raise RunFailed(f"{self.context.run.network} pools a single location here, which has no parts to augment")
-        self.draws = Draws(self.fsa.steps, samples, 1 + locations, self.context.device.torch)
+        self.draws = Draws(self.fsa.steps, self.context.device.torch, (samples, 1 + locations))
 
     def stages(self, phase: Phase) -> Iterator[Stage]:
         for main in super().stages(phase):
@@ -119,7 +101,12 @@ class FSALearner(Learner):
         except ValueError as error:
             raise RunFailed(str(error)) from None
         if c.donors:
-            stage.on_epoch = lambda epoch: self.draws.begin(self.context.generator("fusion", 0 if c.offline else epoch))
+            stage.on_epoch = lambda epoch: self.begin_epoch(0 if c.offline else epoch)
+
+    def begin_epoch(self, epoch: int) -> None:
+        """Uniform numbers for every fusion to come."""
+        generator = self.context.generator("fusion", epoch)
+        self.draws.set(torch.rand(self.draws.values.shape, generator=generator))
 
     @property
     def cam_weight(self) -> Tensor:
@@ -178,7 +165,7 @@ class EarlierLearner(FSALearner):
         with torch.no_grad(), device.autocast():
             size = self.front(next(iter(images.plain(self.context.of_classes(0, 1)[:1])))).shape[2:]
         numbers = 1 + 2 * size.numel()
-        self.draws = Draws(self.fsa.steps, self.fsa.tail * self.fsa.donors, numbers, device.torch)
+        self.draws = Draws(self.fsa.steps, device.torch, (self.fsa.tail * self.fsa.donors, numbers))
 
     def stages(self, phase: Phase) -> Iterator[Stage]:
         for main in super().stages(phase):
