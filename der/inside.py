@@ -23,7 +23,7 @@ def transfer(setting: Setting, results: Results) -> Drawing:
         means = []
         for name in names:
             ours = estimate([backward_transfer(matrix(r, readout)) for r in results[name]])
-            published = (None, "")
+            published: tuple[float | None, str] = (None, "")
             if name == UNPRUNED and readout == "cnn":
                 published = value(setting, "repro_bwt", "DER w/o P (third-party run, classifier level)", setting.steps)
             rows.append(Comparison(f"backward transfer, {label} (points)", name, *published, ours))

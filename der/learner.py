@@ -30,7 +30,7 @@ class DERLearner(Learner):
     """The paper's method, its ablations and the control with random channels."""
 
     config: DER
-    net: Expandable
+    net: Any  # an Expandable
 
     def __init__(self, config: DER, context: Context) -> None:
         super().__init__(config, context)

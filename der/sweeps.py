@@ -27,9 +27,9 @@ def sizes(setting: Setting, results: Results) -> Drawing:
     swept = [w for w in setting.sparsities if results.get(f"DER {w:g}")]
     for name, readout in READOUTS.items():
         if name != MASKED and (found := results.get(name)):
-            x = millions(found)
+            size = millions(found)
             ours = estimate([average(r, readout) for r in found])
-            points.append(Curve(name, [x], [ours.mean], [ours.interval] if len(found) > 1 else None, len(found)))
+            points.append(Curve(name, [size], [ours.mean], [ours.interval] if len(found) > 1 else None, len(found)))
             rows.append(Comparison(AVERAGE, name, *value(setting, "table1", name, setting.steps), ours))
     if swept:
         groups = [results[f"DER {w:g}"] for w in swept]
@@ -48,10 +48,10 @@ def sizes(setting: Setting, results: Results) -> Drawing:
             rows += share_rows(f"{MASKED}, {label}", group)
     if comparable(setting):
         for name in (*READOUTS, "PODNet", "Bound"):
-            at, y = value(setting, "table1_params", name, setting.steps), value(setting, "table1", name, setting.steps)
-            one = 11.2 if name == "PODNet" else None
-            if (at[0] or one) is not None and y[0] is not None:
-                points.append(Curve(name, [at[0] or one or 0.0], [y[0]], published=True))
+            at, printed = (value(setting, entry, name, setting.steps)[0] for entry in ("table1_params", "table1"))
+            at = at or (11.2 if name == "PODNet" else None)
+            if at is not None and printed is not None:
+                points.append(Curve(name, [at], [printed], published=True))
     panel = Panel(f"{setting.steps} steps", PARAMETERS, AVERAGE, points, x_log=True)
     return Drawing([panel], rows, "DER from left to right: lambda_s from the largest to the smallest")
 

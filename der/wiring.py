@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -99,8 +100,8 @@ def _tell_sizes(body: nn.Module) -> None:
     """What modules and the network say of their numbers of channels."""
     plan = wiring(body)
     for name, _, _ in plan.convs:
-        conv = body.get_submodule(name)
-        conv.out_channels, conv.in_channels = conv.weight.shape[:2]  # type: ignore[assignment, union-attr, misc]
+        conv: Any = body.get_submodule(name)
+        conv.out_channels, conv.in_channels = conv.weight.shape[:2]
     for name, group in plan.norms:
         body.get_submodule(name).num_features = plan.channels[group]  # type: ignore[assignment]
     body.out_features = plan.channels[plan.features]  # type: ignore[assignment]
