@@ -140,8 +140,8 @@ def table1(s: Setting, results: Results) -> Drawing:
     for p in shown:
         kept = [f"{p.images} images"] if p.images else []
         kept += [f"{p.features} features"] if p.features else []
-        names.append(f"{' + '.join([p.method, *kept])}: {p.megabytes(s):.3g} MB")
-        rows += average_rows(names[-1], p.found, p.readout)
+        names.append(f"{p.method}, {p.megabytes(s):.3g} MB")
+        rows += average_rows(f"{' + '.join([p.method, *kept])} a class: {p.megabytes(s):.3g} MB", p.found, p.readout)
     groups = {
         "all tasks": [p.averages for p in shown],
         "without the first": [[float(np.mean(line[1:])) for line in lines(p.found, p.readout)] for p in shown],
