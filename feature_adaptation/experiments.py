@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Any
 
 from common.runs import Run
 from feature_adaptation.methods import Map, Oracle
@@ -107,9 +108,13 @@ def distilled(s: Setting) -> Runs:
     return heads | {f"FA {name}": s.adapt(runs) for name, runs in stages.items()}
 
 
+def _small(s: Setting) -> dict[str, Any]:
+    return {"features_per_class": s.small}
+
+
 def balance(s: Setting) -> Runs:
     """Table 3: classes drawn alike or by their rows, which differ where all current features train g~ too."""
-    main, small = s.stage1(), {"features_per_class": s.small}
+    main, small = s.stage1(), _small(s)
     return {
         "kept rows": s.adapt(main, **small),
         "all current, balanced": s.adapt(main, **small, current="all"),
@@ -120,7 +125,7 @@ def balance(s: Setting) -> Runs:
 def maps(s: Setting) -> Runs:
     """Every map on the same memory and pairs, and two oracles."""
     main = s.stage1()
-    runs = {name: s.adapt(main, map=name) for name in MAPS}
+    runs: dict[str, list[Run]] = {name: s.adapt(main, map=name) for name in MAPS}
     runs["mlp, L_sim alone"] = s.adapt(main, alpha=None)
     runs["mlp on true pairs"] = s.adapt(main, Oracle(map="mlp-true-pairs"))
     return {**runs, "true features": s.adapt(main, Oracle())}
@@ -153,7 +158,7 @@ def drift(s: Setting) -> Runs:
 
 def choices(s: Setting) -> Runs:
     """What the paper leaves open in stages 2 and 3, one choice changed at a time, on the same run of stage 1."""
-    main, small = s.stage1(), {"features_per_class": s.small}
+    main, small = s.stage1(), _small(s)
     return {
         "default": s.adapt(main, **small),
         "two hidden layers": s.adapt(main, **small, hidden_layers=2),
@@ -167,7 +172,7 @@ def choices(s: Setting) -> Runs:
 
 def controls(s: Setting) -> Runs:
     """What the paper leaves open in stage 1, one choice changed at a time; stages 2 and 3 as ever."""
-    small = {"features_per_class": s.small}
+    small = _small(s)
     hybrid = s.stage1(images=s.hybrids[0][0])
     stages = {
         "default": s.stage1(),

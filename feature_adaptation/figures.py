@@ -138,10 +138,10 @@ def table1(s: Setting, results: Results) -> Drawing:
     shown = [p for p in shown if p.method != "FA (MLP)" or p.features in (s.small, s.features[-1])]
     names, rows = [], []
     for p in shown:
-        kept = [f"{p.images} images"] if p.images else []
-        kept += [f"{p.features} features"] if p.features else []
-        names.append(f"{' + '.join([p.method, *kept])}: {p.megabytes(s):.3g} MB")
-        rows += average_rows(names[-1], p.found, p.readout)
+        kept = [f"{p.images} images a class"] if p.images else []
+        kept += [f"{p.features} features a class"] if p.features else []
+        names.append(f"{p.method}, {p.megabytes(s):.3g} MB")
+        rows += average_rows(f"{' + '.join([p.method, *kept])}: {p.megabytes(s):.3g} MB", p.found, p.readout)
     groups = {
         "all tasks": [p.averages for p in shown],
         "without the first": [[float(np.mean(line[1:])) for line in lines(p.found, p.readout)] for p in shown],

@@ -79,7 +79,8 @@ def differences(
 
 def orderings(s: Setting, results: Results) -> Drawing:
     """What the method predicts of whole methods, at each number of classes a task."""
-    curves, rows = [], []
+    curves: list[Curve] = []
+    rows: list[Comparison] = []
     for step in s.steps:
         more, listed = differences(results, ORDERINGS, f" {step}", f"{step} classes a task")
         curves, rows = [*curves, *more], [*rows, *listed]
