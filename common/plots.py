@@ -263,10 +263,14 @@ def _name_ticks(axes: Axes, names: Sequence[str], width: float) -> None:
 
 
 def _number_ticks(axes: Axes, values: Sequence[float], log: bool, width: float) -> None:
-    """Ticks at the values themselves if they are few, without those whose labels would touch."""
+    """Ticks at the values themselves if they are few, without those whose labels would touch.
+
+    Places that were measured, not chosen, need more than three digits; on a linear axis they get round ticks instead.
+    """
     if log:  # symlog is log from linthresh up, and keeps a zero
         axes.set_xscale("symlog", linthresh=min((v for v in values if v > 0), default=1.0))
-    if len(values) <= 12:
+    chosen = all(math.isclose(float(f"{v:.3g}"), v) for v in values)
+    if len(values) <= 12 and (chosen or log):
         places = axes.get_xaxis_transform() - axes.transAxes
         inches = [places.transform((v, 0))[0] * width for v in values]
         half = [0.04 * (len(word) + 1) for word in _words(values)]

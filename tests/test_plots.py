@@ -248,6 +248,12 @@ def test_ticks_stand_at_the_values() -> None:
     assert [text.get_text() for text in labels] == ["many", "medium", "few"]
 
 
+def test_measured_places_get_round_ticks() -> None:
+    panel = Panel("", "omega", "", [Curve("SDC", [0.90391, 0.91274], [1, 2]), Curve("CN", [1.0], [3])])
+    ticks = build(Drawing([panel]), "", "").axes[0].get_xticks()
+    assert 0.90391 not in ticks and all(float(f"{t:.3g}") == pytest.approx(t) for t in ticks)
+
+
 def test_points_that_are_nan_leave_a_hole() -> None:
     curve = Curve("CN", [1, 2, 3], [1.0, NAN, 3.0], [0.1, NAN, 0.1], 3)
     found = lines(build(Drawing([Panel("", "", "", [curve, Curve("DER", [], [], published=True)])]), "", "").axes[0])
