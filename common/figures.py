@@ -74,6 +74,8 @@ class Panel:
     y_range: tuple[float, float] | None = None
     x_log: bool = False
     y_log: bool = False
+    even_ticks: bool = False
+    """Ticks along x at round numbers, not at the values: for points without a common x."""
     rows: Sequence[str] = ()
     columns: Sequence[str] = ()
     """Names of a heat map's rows and columns."""

@@ -188,7 +188,7 @@ def _lines(axes: Axes, panel: Panel, curves: Sequence[Curve], style: Looks, widt
     if names:
         _name_ticks(axes, names, width)
     else:
-        _number_ticks(axes, sorted(map(float, values)), panel.x_log, width)
+        _number_ticks(axes, sorted(map(float, values)), panel, width)
 
 
 def _bars(axes: Axes, panel: Panel, curves: Sequence[Curve], style: Looks, width: float) -> None:
@@ -258,11 +258,11 @@ def _name_ticks(axes: Axes, names: Sequence[str], width: float) -> None:
     axes.tick_params(axis="x", length=0)
 
 
-def _number_ticks(axes: Axes, values: Sequence[float], log: bool, width: float) -> None:
+def _number_ticks(axes: Axes, values: Sequence[float], panel: Panel, width: float) -> None:
     """Ticks at the values themselves if they are few, without those whose labels would touch."""
-    if log:  # symlog is log from linthresh up, and keeps a zero
+    if panel.x_log:  # symlog is log from linthresh up, and keeps a zero
         axes.set_xscale("symlog", linthresh=min((v for v in values if v > 0), default=1.0))
-    if len(values) <= 12:
+    if len(values) <= 12 and not panel.even_ticks:
         places = axes.get_xaxis_transform() - axes.transAxes
         inches = [places.transform((v, 0))[0] * width for v in values]
         half = [0.04 * (len(word) + 1) for word in _words(values)]
@@ -271,7 +271,7 @@ def _number_ticks(axes: Axes, values: Sequence[float], log: bool, width: float) 
             if not kept or inches[i] + half[i] < inches[kept[-1]] - half[kept[-1]]:
                 kept.append(i)
         axes.set_xticks([values[i] for i in kept])
-    elif not log:
+    elif not panel.x_log:
         axes.locator_params(axis="x", nbins=7, integer=all(v == int(v) for v in values))
     axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
     axes.minorticks_off()

@@ -41,7 +41,7 @@ def maps(s: Setting, results: Results) -> Drawing:
                 quality = [old_mean(r, key=key) for r in found]
                 curves.append(point(name, round(float(np.mean(quality)), 4), [r.curve("cnn")[-1] for r in found]))
                 rows.append(Comparison(f"{x}, old tasks, at the end", name, None, "", estimate(quality), 0.0))
-        panels.append(Panel("after the last task", f"{x}, old tasks", LAST, curves))
+        panels.append(Panel("after the last task", f"{x}, old tasks", LAST, curves, even_ticks=True))
     note = "mlp on true pairs and true features are oracles; a map that explains less than 0 leads away from the truth"
     return Drawing(panels, rows, note)
 
@@ -127,7 +127,7 @@ def arrow_panel(result: Result) -> Panel:
     for x0, y0 in ends["stored"]:
         x, y = [*x, x0, x0], [*y, y0, float("nan")]
     curves.append(Curve("stored", x, y))
-    return Panel("class means of task 1", "first principal axis", "second principal axis", curves)
+    return Panel("class means of task 1", "first principal axis", "second principal axis", curves, even_ticks=True)
 
 
 def steps(s: Setting, results: Results) -> Drawing:
@@ -146,6 +146,6 @@ def steps(s: Setting, results: Results) -> Drawing:
                 ends = [value(r, len(r.phases()) - 1) for r in found]
                 rows.append(Comparison("omega, last task", f"{name}, {kind}", None, "", estimate(ends), 0.0))
     low = min((min(c.y) for p in panels for c in p.curves), default=0)
-    panels = [replace(p, y_range=(low - 0.02, 1.005)) for p in panels]
+    panels = [replace(p, y_range=(low - 0.02, 1.01)) for p in panels]
     panels = panels or [Panel("", TASK, OMEGA)]
     return Drawing(panels, rows, "the gap of the first two is what a map loses on classes it was not fitted to")
