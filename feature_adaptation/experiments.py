@@ -97,8 +97,7 @@ def widths(s: Setting) -> Runs:
     """Fig. 6 (hidden size), on held-out training images: one and two hidden layers."""
     stage1 = validated(s)
     runs = {f"1 {expansion}": s.adapt(stage1, expansion=expansion) for expansion in s.expansions}
-    two = [e for e in s.expansions if 1 < e <= 16]  # at 32 d it would have 4.5 million parameters
-    return runs | {f"2 {e}": s.adapt(stage1, hidden_layers=2, expansion=e) for e in two}
+    return runs | {f"2 {e}": s.adapt(stage1, hidden_layers=2, expansion=e) for e in s.deep}
 
 
 def distilled(s: Setting) -> Runs:
@@ -134,7 +133,7 @@ def maps(s: Setting) -> Runs:
 def sizes(s: Setting) -> Runs:
     """Maps at every memory size, all from one run of stage 1."""
     main, runs = s.stage1(), dict[str, list[Run]]()
-    names: tuple[Map, ...] = ("identity", "linear", "mlp") if s.every_method else ("identity", "mlp")
+    names: tuple[Map, ...] = ("identity", "linear", "mlp") if s.every_method else ("mlp",)
     for count in s.features:
         kept = s.kept(count)
         runs |= {f"{name} {count}": s.adapt(main, map=name, features_per_class=kept) for name in names}

@@ -181,7 +181,7 @@ def fig4(s: Setting, results: Results) -> Drawing:
                 Comparison("omega of old tasks after the last", f"{words}, {distilled}", None, "", estimate(last), 0.0)
             )
     low = min((min(c.y) for p in panels for c in p.curves), default=0)
-    panels = [Panel(p.title, p.x_label, p.y_label, p.curves, y_range=(low - 0.02, 1.005)) for p in panels]
+    panels = [Panel(p.title, p.x_label, p.y_label, p.curves, y_range=(low - 0.02, 1.02)) for p in panels]
     return Drawing(
         panels, rows, "omega of a task's own features is 1 when they are stored; the memory holds all features"
     )

@@ -58,6 +58,7 @@ class Setting:
     gammas: tuple[float, ...] = (0.0, 0.01, 0.05, 0.1, 0.5, 1.0)
     alphas: tuple[float | None, ...] = (1.0, 10.0, 100.0, 1000.0, None)
     expansions: tuple[int, ...] = (1, 4, 16, 32)
+    deep: tuple[int, ...] = (4, 16)  # with two hidden layers; at 32 d these would have 4.5 million parameters
     adapter: Recipe = ADAPTER
     classifier: Recipe = CLASSIFIER
     inputs: Inputs = CIFAR_INPUTS
@@ -180,8 +181,9 @@ SETTINGS: dict[str, tuple[Setting, ...]] = {
             every_method=False,
             gamma_maps=("identity", "mlp"),
             gammas=(0.0, 0.05, 1.0),
-            alphas=(1.0, 100.0),
-            expansions=(1, 16),
+            alphas=(1.0, 100.0, None),
+            expansions=(1, 4, 16),
+            deep=(16,),
             adapter=replace(ADAPTER, steps=400),
             classifier=replace(CLASSIFIER, steps=300),
         ),

@@ -146,6 +146,6 @@ def steps(s: Setting, results: Results) -> Drawing:
                 ends = [value(r, len(r.phases()) - 1) for r in found]
                 rows.append(Comparison("omega, last task", f"{name}, {kind}", None, "", estimate(ends), 0.0))
     low = min((min(c.y) for p in panels for c in p.curves), default=0)
-    panels = [replace(p, y_range=(low - 0.02, 1.005)) for p in panels]
+    panels = [replace(p, y_range=(low - 0.02, 1.01)) for p in panels]
     panels = panels or [Panel("", TASK, OMEGA)]
     return Drawing(panels, rows, "the gap of the first two is what a map loses on classes it was not fitted to")

@@ -42,23 +42,23 @@ def claim(s: Setting, results: Results) -> Drawing:
 Ordering = tuple[str, tuple[str, str], tuple[str, str]]
 """What is expected, and the (runs, read-out) of the one above and the one below."""
 ORDERINGS: tuple[Ordering, ...] = (
-    ("LwF above fine-tuning", ("LwF", "cnn"), ("fine-tuning", "cnn")),
-    ("FA without a map above LwF", ("FA (no map)", "cnn"), ("LwF", "cnn")),
-    ("FA (MLP) above FA without a map", ("FA (MLP)", "cnn"), ("FA (no map)", "cnn")),
-    ("FA (MLP) above a frozen extractor", ("FA (MLP)", "cnn"), ("frozen extractor", "cnn")),
-    ("true features above FA (MLP)", ("true features", "cnn"), ("FA (MLP)", "cnn")),
-    ("FA (MLP) above iCaRL-CNN", ("FA (MLP)", "cnn"), ("iCaRL", "cnn")),
+    ("LwF > fine-tuning", ("LwF", "cnn"), ("fine-tuning", "cnn")),
+    ("FA (no map) > LwF", ("FA (no map)", "cnn"), ("LwF", "cnn")),
+    ("FA (MLP) > FA (no map)", ("FA (MLP)", "cnn"), ("FA (no map)", "cnn")),
+    ("FA (MLP) > frozen extractor", ("FA (MLP)", "cnn"), ("frozen extractor", "cnn")),
+    ("true features > FA (MLP)", ("true features", "cnn"), ("FA (MLP)", "cnn")),
+    ("FA (MLP) > iCaRL-CNN", ("FA (MLP)", "cnn"), ("iCaRL", "cnn")),
 )
 MAP_ORDERINGS: tuple[Ordering, ...] = (
-    ("no map above the network's own head", ("identity", "cnn"), ("identity", "stage1")),
-    ("MLP above no map", ("mlp", "cnn"), ("identity", "cnn")),
-    ("linear above no map", ("linear", "cnn"), ("identity", "cnn")),
-    ("MLP above SDC", ("mlp", "cnn"), ("sdc", "cnn")),
-    ("MLP above linear", ("mlp", "cnn"), ("linear", "cnn")),
-    ("MLP above residual MLP", ("mlp", "cnn"), ("residual", "cnn")),
-    ("MLP with L_cls above L_sim alone", ("mlp", "cnn"), ("mlp, L_sim alone", "cnn")),
-    ("MLP on true pairs above MLP", ("mlp on true pairs", "cnn"), ("mlp", "cnn")),
-    ("true features above MLP", ("true features", "cnn"), ("mlp", "cnn")),
+    ("no map > own head", ("identity", "cnn"), ("identity", "stage1")),
+    ("MLP > no map", ("mlp", "cnn"), ("identity", "cnn")),
+    ("linear > no map", ("linear", "cnn"), ("identity", "cnn")),
+    ("MLP > SDC", ("mlp", "cnn"), ("sdc", "cnn")),
+    ("MLP > linear", ("mlp", "cnn"), ("linear", "cnn")),
+    ("MLP > residual MLP", ("mlp", "cnn"), ("residual", "cnn")),
+    ("L_sim + L_cls > L_sim", ("mlp", "cnn"), ("mlp, L_sim alone", "cnn")),
+    ("MLP on true pairs > MLP", ("mlp on true pairs", "cnn"), ("mlp", "cnn")),
+    ("true features > MLP", ("true features", "cnn"), ("mlp", "cnn")),
 )
 EXPECTED = "expected to be positive"
 

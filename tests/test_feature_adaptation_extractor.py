@@ -216,6 +216,46 @@ def test_what_stage_1_trains(
 
 
 @pytest.mark.parametrize(
+    "method",
+    [
+        Extractor(distillation=0.7, features=0.3),
+        Extractor(loss="softmax", features=0.3),
+        Extractor(distillation=0.0, features=0.3),
+        Extractor(features=0.0),
+    ],
+)
+def test_the_sum_of_stage_1(method: Extractor, stage1: MakeRun, tiny_data: Dataset, tmp_path: Path) -> None:
+    """Eq. 6 of a batch, each term written out, with the previous network as the teacher of both distillations."""
+    checked = []
+
+    def seen(learner: Any, phase: Phase) -> None:
+        if not phase.num_old:
+            return
+        net, teacher, old = learner.net.eval(), learner.teacher, phase.num_old
+        images = next(learner.context.train.plain(torch.arange(96)))
+        labels = old + torch.arange(96) % phase.num_new
+        with torch.no_grad():
+            logits, before = net(images), teacher(images)
+            cosine = F.cosine_similarity(net.features(images), teacher.features(images), dim=1).mean()
+            if method.loss == "sigmoid":
+                p, q, n = logits.sigmoid(), before.sigmoid(), logits.numel()
+                new = F.one_hot(labels - old, phase.num_new)
+                terms = -(new * p[:, old:].log() + (1 - new) * (1 - p[:, old:]).log()).sum() / n
+                terms -= method.distillation * (q * p[:, :old].log() + (1 - q) * (1 - p[:, :old]).log()).sum() / n
+            else:
+                terms = F.cross_entropy(logits[:, old:], labels - old)
+                p, q = (logits[:, :old] / 2).softmax(1), (before / 2).softmax(1)
+                terms += 4 * (q * (q / p).log()).sum(1).mean()
+            expected = terms + method.features * (1 - cosine)
+            torch.testing.assert_close(learner.loss(images, labels), expected, atol=1e-5, rtol=1e-4)
+            assert (logits[:, :old] - before).abs().max() > 1e-3 and cosine < 0.9999
+        checked.append(phase.index)
+
+    watch(stage1(method), tiny_data, tmp_path, seen)
+    assert checked == [1, 2]
+
+
+@pytest.mark.parametrize(
     ("method", "images"),
     [(Extractor(features=0.1), 0), (Extractor(loss="softmax", per_task=True), 2), (Extractor(frozen=True), 0)],
 )
