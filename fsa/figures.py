@@ -74,6 +74,15 @@ def notes(results: Results, *words: str) -> str:
     return "; ".join(filter(None, [*words, source, over_what(results.values())]))
 
 
+def shared(panels: Sequence[Panel]) -> list[Panel]:
+    """The panels on one scale, which their means fill; bars from zero up."""
+    values = np.concatenate([np.asarray(c.y, dtype=float) for panel in panels for c in panel.curves])
+    low, high = float(np.nanmin(values)), float(np.nanmax(values))
+    margin = 0.08 * (high - low) + 0.5
+    bars = any(panel.kind == "bars" for panel in panels)
+    return [replace(panel, y_range=(0.0 if bars else low - margin, high + margin)) for panel in panels]
+
+
 def gain_row(
     quantity: str, name: str, ours: Sequence[Result], theirs: Sequence[Result], measure: Measure = accuracy
 ) -> list[Comparison]:
@@ -107,7 +116,7 @@ def table(setting: Setting, results: Results, entry: str) -> Drawing:
     kind: Literal["lines", "bars"] = "lines" if len(factors) > 1 else "bars"
     panels = [Panel(f"{title(setting, None)}, ours", FACTOR, ACCURACY, ours, kind=kind)]
     if comparable(setting):
-        panels.append(Panel("the paper", FACTOR, ACCURACY, paper))
+        panels = shared([*panels, Panel("the paper", FACTOR, ACCURACY, paper)])
     note = f"{NO_AUG}: Phase II on the same batches, half tail images, without augmentation; the paper has no such row"
     return Drawing(panels, rows, notes(results, note))
 
@@ -131,7 +140,7 @@ def shots(setting: Setting, results: Results, entry: str) -> Drawing:
         Panel(f"{title(setting, None)}, ours", "training images of the class", "top-1 accuracy (%)", ours, kind="bars"),
         Panel("the paper", "training images of the class", "top-1 accuracy (%)", paper, kind="bars"),
     ]
-    return Drawing(panels, rows, notes(results, "many: > 100, medium: 20 to 100, few: < 20 training images"))
+    return Drawing(shared(panels), rows, notes(results, "many: > 100, medium: 20 to 100, few: < 20 training images"))
 
 
 def depths(setting: Setting, results: Results, entry: str) -> Drawing:
