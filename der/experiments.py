@@ -68,7 +68,7 @@ SETTINGS: dict[str, tuple[Setting, ...]] = {
             base_schedule=QUICK_BASE,
             finetune=replace(recipes.CLASSIFIER, epochs=10, milestones=(5,), batch=32),
             temperature=1.0,  # at 5 the few steps of a small classifier stage end far from where they lead
-            bias=replace(BIAS, epochs=10, milestones=(5,), batch=32),
+            bias=replace(BIAS, batch=32),
             b0=(2, 5),
             b50=(2, 5),
             total=200,

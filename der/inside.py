@@ -95,7 +95,7 @@ def channels(setting: Setting, results: Results) -> Drawing:
     panels = [
         Panel("by layer", "group of channels, from input to output", label, lines, y_range=(0, 105)),
         Panel("mean over steps", "group of channels, from input to output", label,
-              [mean_curve(MASKED, x, [list(line) for line in kept], "band: over steps")], y_range=(0, 105)),
+              [mean_curve(MASKED, x, [list(line) for line in kept], "band: 95 % over steps")], y_range=(0, 105)),
     ]  # fmt: skip
     rows = share_rows(MASKED, found)
     note = "a group: the channels between a block's convolutions, or the residual stream of a stage, which blocks share"

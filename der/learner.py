@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import torch
@@ -37,6 +37,8 @@ class DERLearner(Learner):
         device = context.device.torch
         self.batch = torch.zeros((), device=device)  # of this epoch; in a tensor, where a captured step counts it
         self.batches = 1
+        self.probe: Callable[[Tensor], Tensor] | None = None
+        """Fitted once the step's extractor is final: the classifier stage leaves the features as they are."""
 
     def build(self, classes: int) -> None:
         run = self.context.run
@@ -59,7 +61,7 @@ class DERLearner(Learner):
         return super().inherits(phase) and self.config.channels == "learned"
 
     def begin_phase(self, phase: Phase) -> None:
-        self.phase = phase
+        self.phase, self.probe = phase, None
         if phase.num_old and self.config.expand:
             self.expand(phase)
         elif phase.num_old:
@@ -150,16 +152,20 @@ class DERLearner(Learner):
         return new.soft(s, self.config.mask_rate if self.config.channels == "learned" else 0.0)
 
     def end_representation(self) -> None:
+        """The extractor is final from here on: pruned, if it has masks, and without its auxiliary classifier."""
+        self.net.aux = None
+        if isinstance(self.net.new, MaskedResNet):
+            self.prune(self.net.new)
+        if self.config.probe:
+            self.probe = fitted(self.net, self.context, self.phase.seen)
+
+    def prune(self, new: MaskedResNet) -> None:
         """Binary masks, BatchNorm under them, and the pruned network in place of the masked one."""
-        new, net = self.net.new, self.net
-        net.aux = None
-        if not isinstance(new, MaskedResNet):
-            return
         if self.config.recalibrate:
             order, batch = shuffled(self.indices, self.generator("recalibrate")), self.context.run.schedule.batch
             with self.context.device.autocast():
                 recalibrate(new, self.context.train.plain(order, batch))
-        net.replace_new(prune(new, fill=False), new.kept()[new.wiring.features].nonzero().squeeze(1))
+        self.net.replace_new(prune(new, fill=False), new.kept()[new.wiring.features].nonzero().squeeze(1))
 
     def classifier_loss(self, images: Tensor, labels: Tensor) -> Tensor:
         """Cross-entropy of logits over the temperature, features frozen (Sec. 3.4)."""
@@ -198,7 +204,7 @@ class DERLearner(Learner):
             for i, rest in enumerate(without(features, weight, self.net.widths)):
                 found[f"without {i + 1}"] = rest.argmax(dim=1)
         if self.config.probe:
-            found["probe"] = fitted(self.net, self.context, phase.seen)(features)
+            found["probe"] = (self.probe or fitted(self.net, self.context, phase.seen))(features)
         return found
 
 

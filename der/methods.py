@@ -68,7 +68,7 @@ class BiC:
     temperature: float = 2.0
     held_out: float = 0.1  # share of the exemplars kept for bias correction, as many of each new class
     bias: Schedule = BIAS
-    reset: bool = True
+    reset: bool = False  # DER's recipe has it, BiC's own code does not; which the paper ran is not known
 
     def check(self, protocol: Protocol) -> None:
         """ValueError without exemplars to hold out."""
