@@ -12,6 +12,7 @@ import math
 import os
 import re
 import time
+import uuid
 import zlib
 from collections import Counter
 from collections.abc import Callable, Iterator
@@ -317,8 +318,8 @@ def read_lines(path: Path) -> list[dict]:
 
 
 def write_atomic(path: Path, text: str) -> None:
-    """Write a text file so that a reader sees the old one or the whole new one."""
-    part = path.with_name(f"{path.name}.{os.getpid()}.part")
+    """Write a text file so that a reader sees the old one or the whole new one, whoever else writes it."""
+    part = path.with_name(f"{path.name}.{uuid.uuid4().hex}.part")
     part.write_text(text, encoding="utf-8")
     os.replace(part, path)
 

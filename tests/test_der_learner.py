@@ -106,7 +106,7 @@ def test_masks_move_at_their_own_rate_and_without_decay(der_run: MakeRun, tiny_d
         def watch(learner: Any, phase: Phase, when: str, ends: list[Tensor] = ends) -> None:
             if when == "before main" and phase.index == 0:
                 e = learner.net.new.e
-                ends.extend([e.detach().clone(), e])
+                ends.extend([e.detach().clone(), e.detach()])
 
         train(der_run(replace(MASKED, mask_rate=rate)), tiny_data, tmp_path / str(rate), watch)
         moved[rate] = float((ends[1] - ends[0]).abs().mean())

@@ -8,8 +8,10 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -270,6 +272,21 @@ def test_a_finished_run_is_not_trained_again(
     monkeypatch.setattr(incremental, "run", lambda *args: pytest.fail("trained again"))
     assert launcher.train(run, job(tmp_path)) == ""
     assert_same(outcome(tmp_path, run), before, "again")
+
+
+def test_two_threads_begin_in_one_new_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Both have written their part before either moves it into place."""
+    both, write_text = threading.Barrier(2, timeout=60), Path.write_text
+
+    def write_and_wait(path: Path, *args: Any, **kwargs: Any) -> int:
+        written = write_text(path, *args, **kwargs)
+        both.wait()
+        return written
+
+    monkeypatch.setattr(Path, "write_text", write_and_wait)
+    with ThreadPoolExecutor(2) as pool:
+        assert len(list(pool.map(Store, [tmp_path, tmp_path]))) == 2
+    assert [path.name for path in (tmp_path / "runs").iterdir()] == ["FORMAT"]
 
 
 def test_results_of_another_format(tiny_run: MakeRun, tmp_path: Path) -> None:
