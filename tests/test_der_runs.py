@@ -151,7 +151,7 @@ def test_bias_correction_learns_two_numbers_on_held_out_images(
         if when == "before main" and phase.index:
             out, rest = set(learner.held_out.tolist()), set(learner.kept.tolist())
             assert not out & rest and len(set(torch.bincount(labels[learner.held_out]).tolist())) == 1
-            assert float(head.alpha) == 1 and float(head.beta) == 0
+            assert head.alpha.item() == 1 and head.beta.item() == 0
         if when == "before bias":
             before["weight"] = head.weight.detach().clone()
         if when == "after bias":
