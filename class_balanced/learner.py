@@ -50,12 +50,5 @@ class ClassBalancedLearner(Learner):
         losses = sample_losses(self.net(images), labels, c.loss, c.gamma)
         return weigh(losses, self.weights[labels], c.reduction)
 
-    def readouts(self, features: Tensor, phase: Phase) -> dict[str, Tensor]:
-        """The class of the largest logit; on large images its five largest too, as in Table 3."""
-        predictions = super().readouts(features, phase)
-        if self.config.recipe == "imagenet":
-            predictions["top5"] = self.net.head(features).topk(min(5, phase.seen), dim=1).indices
-        return predictions
-
 
 LEARNERS: dict[type, type[Learner]] = {ClassBalanced: ClassBalancedLearner, **rebalance.LEARNERS}

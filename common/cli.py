@@ -121,13 +121,30 @@ def reproduce(papers: Sequence[str], args: Arguments) -> int:
     _check(args)
     store = Store(args.out, [records_folder(p) for p in papers])
     data = Data(args.data, args.out / "cache")
-    plans = [
-        make_plan(
-            p, args.preset, args.only, args.seeds, args.orders, args.epochs_scale, store, data, args.precision,
-            draw=args.draw, decode=not (args.list or args.draw),
-        )
-        for p in papers
-    ]  # fmt: skip
+    plans, refused = list[Plan](), dict[str, InputError]()
+    for p in papers:
+        try:
+            plans.append(
+                make_plan(
+                    p,
+                    args.preset,
+                    args.only,
+                    args.seeds,
+                    args.orders,
+                    args.epochs_scale,
+                    store,
+                    data,
+                    args.precision,
+                    draw=args.draw,
+                    decode=not (args.list or args.draw),
+                )
+            )
+        except InputError as error:
+            refused[p] = error
+    if not plans:
+        raise next(iter(refused.values()))
+    for p, error in refused.items():  # it has no such figure, or its data are not at hand; the others go on
+        print(f"skipped: {p}: {error}", file=sys.stderr)
     if args.list:
         return _list(plans, args)
     return sum(_reproduce(plan, args) for plan in plans) and 1

@@ -90,10 +90,12 @@ class Painter:
             return "computed from the formulas and the published class sizes; no training"
         counts = sorted({len(group) for group in groups.values()})
         orders, seeds = sorted({r.repeat[0] for r in results}), sorted({r.repeat[1] for r in results})
-        varied = f"seed {', '.join(map(str, seeds))}" if orders == ["native"] else f"class order {', '.join(orders)}"
+        varied = [f"class order {', '.join(orders)}"] if orders != ["native"] else []
+        if not all(r.repeat[0] == str(r.repeat[1]) for r in results):  # a seed that is not its class order's
+            varied.append(f"seed {', '.join(map(str, seeds))}")
         commits = sorted({r.environment["commit"][:7] + ("+" if r.environment["dirty"] else "") for r in results})
         words = [f"{self.preset} preset", *self.labels(results)]
-        words += [f"n = {' to '.join(map(str, dict.fromkeys((counts[0], counts[-1]))))} ({varied})"]
+        words += [f"n = {' to '.join(map(str, dict.fromkeys((counts[0], counts[-1]))))} ({', '.join(varied)})"]
         return "; ".join([*words, f"commit {', '.join(commits)}", *([reason] if reason else [])])
 
     def report(self, failures: list[str]) -> Path:
@@ -107,6 +109,7 @@ class Painter:
         context = ReportContext(
             labels=[*self.labels(results), *(f"failed: {f}" for f in failures)],
             full_schedule=self.full_schedule,
+            embedded=any(r.config["data"]["name"] == "glyphs" for r in results),
             results=results,
             from_records=sum(r.recorded for r in results),
             command=self.command,

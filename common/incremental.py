@@ -192,7 +192,10 @@ class Learner:
 
     def readouts(self, features: Tensor, phase: Phase) -> dict[str, Tensor]:
         """Predictions by name from test features [n, d]: classes [n], or guesses [n, k] of which one must be right."""
-        predictions = {"cnn": self.net.head(features).argmax(dim=1)}
+        logits = self.net.head(features)
+        predictions = {"cnn": logits.argmax(dim=1)}
+        if self.context.run.inputs.kind == "resized-crop":  # large images, of which papers print top-5 too
+            predictions["top5"] = logits.topk(min(5, phase.seen), dim=1).indices
         if self.context.memory.indices:
             predictions["nme"] = metrics.nearest_mean(features, self.exemplar_means())
         return predictions

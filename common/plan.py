@@ -25,6 +25,8 @@ IMAGES_PER_SECOND = {
     "resnet32-pad": 300.0,
     "resnet32-avgpool": 300.0,
     "resnet18": 40.0,
+    "resnet18-pool": 2.0,
+    "resnet18-preact": 6.0,
     "resnet34": 20.0,
     "resnet10-imagenet": 10.0,
     "resnet18-imagenet": 6.0,
@@ -106,6 +108,8 @@ class Plan:
     skipped: list[tuple[Figure, str]]
     """Figures this command cannot or does not make, with the reason."""
     decode: bool = True
+    any_copy: bool = False
+    """Whether results on any copy of the data will do: for drawing from records where nothing is finished here."""
 
     def required(self, figure: Figure) -> Mapping[str, list[Run]]:
         """The figure's Runs by curve, on the data at hand."""
@@ -113,10 +117,11 @@ class Plan:
 
     def _on_data(self, groups: Mapping[str, list[Run]]) -> Mapping[str, list[Run]]:
         precision = "" if self.precision == "auto" else self.precision
-        return {
-            name: [r.resolved(lambda spec: self.data.fingerprint(spec, self.decode), precision) for r in runs]
-            for name, runs in groups.items()
-        }
+
+        def content(spec: DataSpec) -> str:
+            return "" if self.any_copy else self.data.fingerprint(spec, self.decode)
+
+        return {name: [r.resolved(content, precision) for r in runs] for name, runs in groups.items()}
 
     def find(self, run: Run, records: bool = True) -> Result | None:
         return self.store.find(run, records)
@@ -176,7 +181,8 @@ def make_plan(
 ) -> Plan:
     """The plan of one paper. Raises InputError on an unknown preset or figure, or without data for any Run.
 
-    draw: only draw, so that missing data are no error. decode: read the data sets, which planning alone can do without.
+    draw: only draw, so that missing data are no error. decode: read the data sets, which planning alone can do without;
+    without it and without --data, records count whatever copy of the data they are of, unless a run is finished here.
     """
     experiments = importlib.import_module(f"{paper}.experiments")
     figures = importlib.import_module(f"{paper}.catalogue").FIGURES
@@ -184,7 +190,9 @@ def make_plan(
     chosen, skipped = select(figures, only, preset)
     plan = Plan(paper, settings, chosen, store, data, precision, skipped, decode)
     runs = plan.runs().values()
-    finished = all(plan.find(run, records=False) for run in runs)
+    here = [bool(plan.find(run, records=False)) for run in runs]
+    plan.any_copy = not decode and data.root is None and not any(here)
+    finished = all(here)
     if not draw and not finished and all(data.problem(run) for run in runs):
         raise InputError("; ".join(plan.problems()))
     for run in plan.unfinished():

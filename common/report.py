@@ -21,7 +21,8 @@ RULE = (
     "Ours is the mean over n repeats ± the half-width of its 95 % t-interval (std: standard deviation, n - 1), at the "
     "last epoch unless a row says best test epoch; difference: ours minus published. reproduced: the published mean "
     "lies within max(1.0 point, that half-width) of ours. not reproduced: it does not. indicative: a reduced schedule, "
-    "embedded data, one repeat (n = 1) or nothing measured. no published number: the paper gives none."
+    "embedded data, one repeat (n = 1) or nothing measured; or agreement of two repeats, or within more than 2 points, "
+    "where almost any number would agree. no published number: the paper gives none."
 )
 STYLE = """
 :root { --ink: #1d1f21; --soft: #6b7075; --line: #e3e5e8; --paper: #fff; --shade: #f6f7f8; }
@@ -76,6 +77,8 @@ class ReportContext:
     command: str
     published_on: Mapping[str, str] = field(default_factory=dict)
     """The data set behind a figure's published numbers, by the figure's id."""
+    embedded: bool = False
+    """Whether ours are of the embedded data, which the paper's are not."""
 
 
 def write_report(folder: Path, paper: dict, preset: str, rows: Sequence[ReportRow], context: ReportContext) -> None:
@@ -155,15 +158,17 @@ def _ours(ours: Estimate | None) -> str:
     return f"{_number(ours.mean)} ± {_number(ours.interval)} (std {_number(ours.std)}, n = {ours.n})"
 
 
-def cells(comparison: Comparison, full_schedule: bool) -> list[str]:
-    """One row of a figure's table; the verdict comes last."""
+def cells(comparison: Comparison, context: ReportContext) -> list[str]:
+    """One row of a figure's table; the verdict comes last. Between two data sets there is no difference to give."""
     published, ours = comparison.published, comparison.ours
     printed = _number(published)
     if published is not None and comparison.provenance:
         printed += f" ({comparison.provenance})"
-    difference = ours.mean - published if ours is not None and published is not None else None
+    difference = None
+    if ours is not None and published is not None and not context.embedded:
+        difference = ours.mean - published
     row = [comparison.quantity, comparison.method, printed, _ours(ours), _number(difference, "+")]
-    return [*row, verdict(comparison, full_schedule)]
+    return [*row, verdict(comparison, context.full_schedule)]
 
 
 def columns(context: ReportContext, figure: str) -> list[str]:
@@ -208,7 +213,7 @@ def _markdown(paper: dict, preset: str, rows: Sequence[ReportRow], context: Repo
         parts.append(f"[PDF]({name}.pdf) · [numbers]({name}.json)")
         parts += [_md(text) for text in (row.drawing.note, row.reason) if text]
         if row.drawing.comparisons:
-            body = [cells(c, context.full_schedule) for c in row.drawing.comparisons]
+            body = [cells(c, context) for c in row.drawing.comparisons]
             parts.append(_table_md(columns(context, row.figure.id), body))
     if missing := [row for row in rows if row.drawing is None]:
         lines = [f"- {row.figure.id} ({_md(row.figure.title)}): {_md(row.reason)}" for row in missing]
@@ -234,7 +239,7 @@ def _figure_html(row: ReportRow, context: ReportContext) -> str:
     notes = "".join(f" {escape(text)}." for text in (row.drawing.note, row.reason) if text)
     table = ""
     if row.drawing.comparisons:
-        body = [cells(c, context.full_schedule) for c in row.drawing.comparisons]
+        body = [cells(c, context) for c in row.drawing.comparisons]
         table = _table_html(columns(context, row.figure.id), body)
     return (
         f'<section id="{id}"><h2><small>{id}</small>{title}</h2>\n<div class="pair"><figure>'

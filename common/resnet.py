@@ -231,14 +231,15 @@ BACKBONES: dict[str, Callable[[bool], nn.Module]] = {
 }
 
 
-_INITIALISING = threading.Lock()  # torch's initialisers draw from one generator a process
+INITIALISING = threading.Lock()
+"""Held where torch's own initialisers draw: from one generator a process, which runs in threads share."""
 
 
 def backbone(name: str, final_relu: bool = True, seed: int | None = None) -> nn.Module:
     """A backbone by name, initialised from `seed` where one is given. Raises ValueError on an unknown name."""
     if name not in BACKBONES:
         raise ValueError(f"unknown network {name!r}; choose one of {', '.join(BACKBONES)}")
-    with _INITIALISING, torch.random.fork_rng(devices=[], enabled=seed is not None):
+    with INITIALISING, torch.random.fork_rng(devices=[], enabled=seed is not None):
         if seed is not None:
             torch.manual_seed(seed)
         return BACKBONES[name](final_relu)

@@ -132,7 +132,7 @@ class Expandable(nn.Module):
         count = 1 + max(int(k.split(".")[1]) for k in state if k.startswith("extractors."))
         self.extractors = nn.ModuleList(self._shaped(_part(state, f"extractors.{i}.")) for i in range(count))
         self.full = self._shaped(full) if (full := _part(state, "full.")) else None
-        self.aux = Classifier(1, 1) if "aux.weight" in state else None
+        self.aux = Classifier(1, 1, torch.Generator()) if "aux.weight" in state else None
         for name in ("head", "aux"):
             if head := getattr(self, name):
                 head.weight = nn.Parameter(torch.empty_like(state[f"{name}.weight"]))

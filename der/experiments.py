@@ -12,6 +12,7 @@ from common.runs import IMAGENET_INPUTS, Inputs, Protocol, Run, Schedule, repeat
 from der import schedule as recipes
 from der.methods import BIAS, WA, BiC
 from der.setting import Setting
+from lucir.methods import FINETUNE as UCIR_FINETUNE
 from lucir.methods import LUCIR, ICaRL
 
 INPUTS = Inputs((0.5071, 0.4867, 0.4408), (0.2675, 0.2565, 0.2761), brightness=63 / 255)  # official code
@@ -31,6 +32,7 @@ CIFAR = Setting(
     finetune=recipes.CLASSIFIER,
     temperature=5.0,
     bias=BIAS,
+    ucir=LUCIR(nme_flip="none"),
     b0=(5, 10, 20, 50),
     b50=(2, 5, 10),
     total=2000,
@@ -50,6 +52,7 @@ IMAGENET = replace(
     base_schedule=recipes.IMAGENET_BASE,
     finetune=recipes.IMAGENET_CLASSIFIER,
     temperature=1.0,
+    ucir=LUCIR(weight=10.0, finetune=replace(UCIR_FINETUNE, weight_decay=1e-4), nme_flip="none"),
     b0=(10,),
     b50=(10,),
     inputs=IMAGENET_INPUTS,
@@ -69,13 +72,16 @@ SETTINGS: dict[str, tuple[Setting, ...]] = {
             finetune=replace(recipes.CLASSIFIER, epochs=10, milestones=(5,), batch=32),
             temperature=1.0,  # at 5 the few steps of a small classifier stage end far from where they lead
             bias=replace(BIAS, batch=32),
+            ucir=LUCIR(finetune=replace(UCIR_FINETUNE, epochs=2, milestones=(1,), batch=32), nme_flip="none"),
             b0=(2, 5),
             b50=(2, 5),
             total=200,
             per_class=10,
-            sparsities=(0.1, 0.5, 2.0),
+            sparsity=1.5,
+            sparsities=(0.5, 1.5, 4.0),
             auxiliaries=(0.0, 1.0, 4.0),
             mask_rate=10.0,
+            mask_init="uniform",  # half of so few channels, drawn at random, learn too little in so few steps
             probe=True,
         ),
     ),
@@ -107,6 +113,7 @@ def settings(
             repeats=repeats,
             schedule=s.schedule.scaled(epochs_scale),
             base_schedule=s.base_schedule.scaled(epochs_scale),
+            ucir=replace(s.ucir, finetune=s.ucir.finetune and s.ucir.finetune.scaled(epochs_scale)),
             mask_rate=round(s.mask_rate / min(epochs_scale, 1.0), 2) if s.preset != "quick" else s.mask_rate,
         )
         for s in SETTINGS[preset]
@@ -121,7 +128,7 @@ def methods(s: Setting) -> dict[str, Any]:
     """The rows of Tables 1 and 2 that are run here, by the paper's names."""
     return {
         "iCaRL": ICaRL(nme_flip="none"),
-        "UCIR": LUCIR(nme_flip="none"),
+        "UCIR": s.ucir,
         "BiC": BiC(bias=s.bias),
         "WA": WA(),
         UNPRUNED: s.der(),

@@ -109,17 +109,18 @@ def silenced(setting: Setting, results: Results) -> Drawing:
         if not (found := results.get(name)):
             continue
         count = len(found[0].phases())
-        whole = np.mean([r.readout("cnn")["groups"] for r in found], axis=0)
-        lost = np.array(
-            [whole - np.mean([r.readout(f"without {i + 1}")["groups"] for r in found], axis=0) for i in range(count)]
-        )
+        repeats = [
+            np.subtract(r.readout("cnn")["groups"], [r.readout(f"without {i + 1}")["groups"] for i in range(count)])
+            for r in found
+        ]
+        lost = np.mean(repeats, axis=0)
         names = [str(i + 1) for i in range(count)]
         y = "extractor that is silenced"
         panels.append(
             Panel(f"{name}: points lost", "classes of step", y, kind="heat", matrix=lost, rows=names, columns=names)
         )
-        own, others = np.diag(lost), lost[~np.eye(count, dtype=bool)]
-        for quantity, part in (("its own step's classes", own), ("other steps' classes", others)):
+        own = np.eye(count, dtype=bool)
+        for quantity, part in (("its own step's classes", own), ("other steps' classes", ~own)):
             label = f"points lost on {quantity} without an extractor, mean"
-            rows.append(Comparison(label, name, None, "", estimate([float(part.mean())]), 0.0))
+            rows.append(Comparison(label, name, None, "", estimate([float(r[part].mean()) for r in repeats]), 0.0))
     return Drawing(panels, rows, "a negative number: the classes gain, as rivals' logits go; bold: least of a column")

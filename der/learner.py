@@ -52,7 +52,8 @@ class DERLearner(Learner):
             super().start_from(state)
             return
         run = self.context.run
-        other = Expandable(lambda: backbone(run.network), backbone(run.network), Classifier(1, 1), self.context.device)
+        head = Classifier(1, 1, torch.Generator())
+        other = Expandable(lambda: backbone(run.network), backbone(run.network), head, self.context.device)
         other.load_state_dict(state)
         self.net.wanted = torch.tensor(other.channels(), device=self.context.device.torch)
 

@@ -8,6 +8,8 @@ from typing import ClassVar, Literal
 from common.runs import Protocol, Schedule
 from der.schedule import CLASSIFIER
 
+Init = Literal["normal", "uniform"]
+
 
 @dataclass(frozen=True)
 class DER:
@@ -20,7 +22,7 @@ class DER:
     s_max: float = 15.0  # Eq. 8; the paper tunes it and gives no value
     mask_rate: float = 1.0
     """Learning rate of the mask logits over that of the weights; short schedules need more than 1."""
-    mask_init: Literal["normal", "uniform"] = "normal"  # the paper does not say; HAT: N(0, 1), or U(0, 2) to compress
+    mask_init: Init = "normal"  # the paper does not say; HAT: N(0, 1), or U(0, 2) to compress
     mask_bound: float = 6.0  # logits are kept within, as in HAT
     channels: Literal["learned", "random"] = "learned"
     """random: the control, masks drawn at random and held, with as many channels as the Run it starts from kept."""

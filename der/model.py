@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Literal
 
 import torch
 from torch import Tensor, nn
@@ -13,9 +12,9 @@ from common.resnet import BasicBlock, backbone
 from common.training import seeded
 from der.losses import weight_share
 from der.masks import kept, mask
+from der.methods import Init
 from der.wiring import IMAGE, wiring
 
-Init = Literal["normal", "uniform"]
 S_MAX = 15.0
 ZERO_LAST = ("resnet18", "resnet18-pool", "resnet32")
 """Networks whose blocks start as their shortcuts, with a last gamma of 0: the official ResNet-18, and ResNet-32 too."""

@@ -8,7 +8,8 @@ from typing import Any
 from common.datasets import DataSpec
 from common.runs import Inputs, Protocol, Run, Schedule
 from der import schedule as recipes
-from der.methods import DER
+from der.methods import DER, Init
+from lucir.methods import LUCIR
 
 
 @dataclass(frozen=True)
@@ -30,6 +31,8 @@ class Setting:
     finetune: Schedule
     temperature: float
     bias: Schedule
+    ucir: LUCIR
+    """LUCIR as its own package runs it on these data, but for the schedule, which is DER's."""
     b0: tuple[int, ...]
     """Numbers of steps of the protocols without a base."""
     b50: tuple[int, ...]
@@ -46,6 +49,7 @@ class Setting:
     """lambda_a of the sensitivity figure."""
     inputs: Inputs
     mask_rate: float = 1.0
+    mask_init: Init = "normal"
     probe: bool = False
     """Whether DER's runs have the read-out of the transfer figure; where not, the figure has runs of its own."""
     repeats: tuple[tuple[str, int], ...] = ()
@@ -67,7 +71,8 @@ class Setting:
 
     def masked(self, **changes: Any) -> DER:
         """DER with masks and pruning."""
-        return self.der(**{"sparsity": self.sparsity, "mask_rate": self.mask_rate} | changes)
+        masks = {"sparsity": self.sparsity, "mask_rate": self.mask_rate, "mask_init": self.mask_init}
+        return self.der(**masks | changes)
 
     def run(self, method: Any, protocol: Protocol, network: str, schedule: Schedule | None = None) -> list[Run]:
         """One Run per repeat."""

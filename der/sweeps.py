@@ -41,10 +41,11 @@ def sizes(setting: Setting, results: Results) -> Drawing:
         points.append(
             Curve(MASKED, [x[i] for i in by_size], y, intervals and [intervals[i] for i in by_size], len(groups[0]))
         )
-        for w, group, stat, size in zip(swept, groups, stats, x, strict=True):
+        for w, group, stat in zip(swept, groups, stats, strict=True):
             label = f"lambda_s = {w:g}"
             rows.append(Comparison(AVERAGE, f"{MASKED}, {label}", None, "", stat))
-            rows.append(Comparison(PARAMETERS, f"{MASKED}, {label}", None, "", estimate([size]), 0.0))
+            size = estimate([mean_parameters(r) / MILLION for r in group])
+            rows.append(Comparison(PARAMETERS, f"{MASKED}, {label}", None, "", size, 0.0))
             rows += share_rows(f"{MASKED}, {label}", group)
     if comparable(setting):
         for name in (*READOUTS, "PODNet", "Bound"):

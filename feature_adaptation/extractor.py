@@ -109,13 +109,6 @@ class ExtractorLearner(Learner):
             self.tested_on = extract(self.net, train, seen), train.labels[seen]
         return self.tested_on
 
-    def readouts(self, features: Tensor, phase: Phase) -> dict[str, Tensor]:
-        """CNN and, with exemplars, NME; on large images the five largest logits too."""
-        predictions = super().readouts(features, phase)
-        if self.context.run.inputs.kind == "resized-crop":
-            predictions["top5"] = self.net.head(features).topk(min(5, phase.seen), dim=1).indices
-        return predictions
-
     def end_phase(self, phase: Phase) -> dict[str, Any]:
         if self.config.keep != "nothing":
             cache.keep_current(self.net, self.teacher, self.context, phase, self.tested_on)

@@ -12,6 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from common.resnet import INITIALISING
 from feature_adaptation.adapter import FeatureAdapter, fit_adapter
 from feature_adaptation.methods import Adaptation
 from feature_adaptation.sdc import compensate, mean_shift
@@ -86,7 +87,8 @@ def fit_map(
         matrix = least_squares(old, new)
         return (lambda rows: rows @ matrix), nothing
     residual = config.map == "residual"
-    adapter = FeatureAdapter(old.shape[1], config.hidden_layers, config.expansion, residual, positive)
+    with INITIALISING:
+        adapter = FeatureAdapter(old.shape[1], config.hidden_layers, config.expansion, residual, positive)
     adapter.initialise(generator).to(old.device)
 
     def class_loss(mapped: Tensor, rows: Tensor) -> Tensor:

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
+from math import nan
 
 import numpy as np
 
 from common.curves import AVERAGE, CLASSES, TOP1, Results, average, mean_curve, paired, published_curve
-from common.figures import Comparison, Curve, Drawing, Panel, estimate
+from common.figures import Comparison, Curve, Drawing, Estimate, Panel, estimate
 from feature_adaptation import experiments as ex
 from feature_adaptation.figures import PUBLISHED, TASK, average_rows, bars, lines, memory_points, origins
 from feature_adaptation.presets import Setting
@@ -27,9 +28,10 @@ def claim(s: Setting, results: Results) -> Drawing:
         ratios = []
         for name, p in zip(names, theirs, strict=True):
             enough = [o.megabytes(s) for o in ours if np.mean(o.averages) >= np.mean(p.averages)]
-            ratios.append(p.megabytes(s, jpeg) / min(enough) if enough else float("nan"))
+            ratios.append(p.megabytes(s, jpeg) / min(enough) if enough else nan)
             quantity = f"memory of images {label} / of features that do as well"
-            rows.append(Comparison(quantity, name, None, "", estimate(ratios[-1:]) if enough else None, 0.0))
+            found = Estimate(ratios[-1], nan, nan, len(p.averages)) if enough else None  # one ratio, of means
+            rows.append(Comparison(quantity, name, None, "", found, 0.0))
         if names:
             curves.append(Curve(f"images {label}", names, ratios))
         held = sum(ratio >= TENFOLD - 1e-9 for ratio in ratios)

@@ -21,7 +21,7 @@ ROOT = Path(__file__).resolve().parents[1]
 TINY = ["--only", "fig3", "--epochs-scale", "0.1", "--device", "cpu"]
 
 
-def reproduce(*words: str, timeout: float = 120) -> subprocess.CompletedProcess[str]:
+def reproduce(*words: str, timeout: float = 300) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, "-m", "lucir.reproduce", *words]
     return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=timeout)
 
@@ -285,3 +285,45 @@ def _children(pid: int) -> list[int]:
         if fields and int(fields[1]) == pid:
             found.append(int(entry.name))
     return found
+
+
+def test_records_of_another_copy_of_the_data_are_drawn_unless_something_is_finished_here(
+    finished: tuple[Path, subprocess.CompletedProcess[str]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Who holds torchvision's CIFAR sees what was recorded on an image folder; results of both are never mixed."""
+    from common.store import write_record
+
+    store = Store(finished[0])
+    results = [r for p in sorted(store.runs.iterdir()) if p.is_dir() and (r := store.load(p.name))]
+    for result in results:
+        write_record(result, tmp_path / "records")
+    monkeypatch.setattr(plan.Data, "fingerprint", lambda data, spec, decode: "another")
+    fresh = Store(tmp_path, [tmp_path / "records"])
+
+    def found(root: Path | None = None) -> int:
+        data = plan.Data(root, tmp_path / "cache")
+        made = plan.make_plan(
+            "lucir", "quick", ["fig3a"], None, None, 0.1, fresh, data, "auto", draw=True, decode=False
+        )
+        return sum(bool(made.find(run)) for run in made.runs().values())
+
+    assert found() == 1
+    assert found(tmp_path) == 0  # the data asked for are others
+    one = next(r for r in results if r.config["start"])
+    folder = fresh.runs / f"{one.hash[:12]}0000"  # the same run, finished here on the other copy
+    folder.mkdir()
+    for name, content in (("config", one.config | {"fingerprint": "another"}), ("result", one.values)):
+        (folder / f"{name}.json").write_text(json.dumps(content))
+    (folder / "environment.json").write_text(json.dumps(one.environment))
+    assert found() == 1
+    assert Store(tmp_path).load(folder.name) is not None
+
+
+def test_papers_without_what_is_asked_are_skipped(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    args = cli.Arguments(only=("table7",), out=tmp_path, list=True)
+    assert cli.reproduce(["lucir", "der"], args) == 0
+    printed = capsys.readouterr()
+    assert "skipped: lucir: unknown figure 'table7'" in printed.err and "table7_resnet32" in printed.out
+    with pytest.raises(InputError, match="unknown figure 'nothing'"):
+        cli.reproduce(["lucir", "der"], cli.Arguments(only=("nothing",), out=tmp_path, list=True))
+    assert not capsys.readouterr().err

@@ -12,15 +12,16 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from common.memory import herd
-from common.metrics import average_incremental_accuracy
 from common.resnet import CifarResNet
 from common.runs import Protocol
 from common.samplers import class_sampler
 from common.splits import class_order, phases
+from common.store import Result
 from common.training import seeded, shuffled
 from feature_adaptation import metrics
 from feature_adaptation.adapter import FeatureAdapter, batches, fit_adapter
 from feature_adaptation.cache import herding_order
+from feature_adaptation.figures import average_rows
 from feature_adaptation.losses import (
     attention_distillation,
     distillation,
@@ -415,9 +416,15 @@ def test_what_the_metrics_say_of_known_maps() -> None:
 
 
 def test_average_incremental_accuracy_of_three_tasks() -> None:
-    """(80 + 60 + 40) / 3, and without the first (60 + 40) / 2; each is over the union of the classes seen."""
-    assert average_incremental_accuracy([80, 60, 40]) == 60
-    assert average_incremental_accuracy([80, 60, 40][1:]) == 50
+    """(80 + 60 + 40) / 3, and without the first (60 + 40) / 2, of each repeat; here of tasks of 4, 2 and 2 classes."""
+    repeats = []
+    for shift in (-1.0, 1.0):
+        values = [{"accuracy": a + shift, "groups": [a] * (i + 1)} for i, a in enumerate((80.0, 60.0, 40.0))]
+        phases = [{"classes": c, "stages": {"main": {"cnn": v}}} for c, v in zip((4, 6, 8), values, strict=True)]
+        repeats.append(Result("0" * 16, {}, {}, {"phases": phases}))
+    whole, rest = average_rows("FA", repeats, "cnn")[:2]
+    assert whole.ours and rest.ours and (whole.ours.mean, rest.ours.mean) == (60, 50)
+    assert whole.ours.n == 2 and whole.ours.std == pytest.approx(2**0.5)
 
 
 @pytest.mark.parametrize(

@@ -106,6 +106,9 @@ def test_estimate_of_none_is_an_error() -> None:
         (65.01, Estimate(64.0, 0.1, 0.2, 3), True, "not reproduced"),
         (66.0, Estimate(64.0, 0.8, 2.0, 3), True, "reproduced"),  # inside an interval wider than a point
         (66.01, Estimate(64.0, 0.8, 2.0, 3), True, "not reproduced"),
+        (64.0, Estimate(64.0, 0.9, 2.2, 3), True, "indicative"),  # an interval that holds almost anything
+        (70.0, Estimate(64.0, 0.9, 2.2, 3), True, "not reproduced"),  # but not this
+        (64.0, Estimate(64.0, 0.1, 0.9, 2), True, "indicative"),  # two repeats
         (64.0, Estimate(64.0, float("nan"), float("nan"), 1), True, "indicative"),
         (64.0, Estimate(64.0, 0.1, 0.2, 3), False, "indicative"),  # embedded data or a reduced schedule
         (64.0, None, True, "indicative"),
