@@ -143,8 +143,8 @@ def reproduce(papers: Sequence[str], args: Arguments) -> int:
             refused[p] = error
     if not plans:
         raise next(iter(refused.values()))
-    for p, error in refused.items():  # it has no such figure, or its data are not at hand; the others go on
-        print(f"skipped: {p}: {error}", file=sys.stderr)
+    for p, reason in refused.items():  # it has no such figure, or its data are not at hand; the others go on
+        print(f"skipped: {p}: {reason}", file=sys.stderr)
     if args.list:
         return _list(plans, args)
     return sum(_reproduce(plan, args) for plan in plans) and 1

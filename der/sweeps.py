@@ -44,8 +44,8 @@ def sizes(setting: Setting, results: Results) -> Drawing:
         for w, group, stat in zip(swept, groups, stats, strict=True):
             label = f"lambda_s = {w:g}"
             rows.append(Comparison(AVERAGE, f"{MASKED}, {label}", None, "", stat))
-            size = estimate([mean_parameters(r) / MILLION for r in group])
-            rows.append(Comparison(PARAMETERS, f"{MASKED}, {label}", None, "", size, 0.0))
+            counted = estimate([mean_parameters(r) / MILLION for r in group])
+            rows.append(Comparison(PARAMETERS, f"{MASKED}, {label}", None, "", counted, 0.0))
             rows += share_rows(f"{MASKED}, {label}", group)
     if comparable(setting):
         for name in (*READOUTS, "PODNet", "Bound"):
