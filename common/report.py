@@ -108,7 +108,8 @@ def facts(paper: dict, preset: str, context: ReportContext) -> dict[str, str]:
             f"{c.get('data', {}).get('name', '?')} (fingerprint {c.get('fingerprint', '?')})" for c in configs
         ),
         "epochs": ", ".join(map(str, epochs)),
-        "runs": f"{len(results)}, of which {context.from_records} from committed records; {hours:.1f} h of training",
+        "runs": f"{len(results)}, of which {context.from_records} from committed records; {hours:.1f} h of training, "
+        "starts not counted",
         "commit": commits,
         "machines": _each(machines),
         "precision": _each(str(e.get("precision", "unknown")) for e in places),

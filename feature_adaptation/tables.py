@@ -150,7 +150,11 @@ def anchors(s: Setting, results: Results) -> Drawing:
         more = [mean_curve("LwF.MC", x, lines(found, "cnn"))]
         port = published_curve(PUBLISHED, "anchors-port", "LwF.MC (port)") if overlay else []
         panels.append(Panel(f"{s.step} classes a task", CLASSES, TOP1, [*more, *port]))
-    return Drawing(panels, rows, "published values are iCaRL's and a public port's, none is the paper's own")
+    note = (
+        "published values are iCaRL's (learning rate 2.0, last ReLU kept) and a public port's, none is the paper's own; "
+        f"ours: learning rate {s.schedule.lr:g}, no last ReLU"
+    )
+    return Drawing(panels, rows, note)
 
 
 def choices(s: Setting, results: Results) -> Drawing:
