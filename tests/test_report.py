@@ -199,7 +199,7 @@ def test_facts_say_where_the_numbers_come_from() -> None:
         result("c", "1995", 1995, device="H200", precision="fp32"),
     ]
     about = facts(PAPER, "cifar", context(results=results, from_records=2))
-    assert about["runs"] == "3, of which 2 from committed records; 1.5 h of training"
+    assert about["runs"] == "3, of which 2 from committed records; 1.5 h of training, starts not counted"
     assert "abcdef0123 (with changes) (1 run)" in about["commit"]
     assert "H200" in about["machines"] and "CPU <x>" in about["machines"]
     assert about["precision"] == "bf16 (2 runs); fp32 (1 run)"
