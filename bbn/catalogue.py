@@ -12,7 +12,7 @@ from bbn.matrix import matrix
 from bbn.settings import Setting
 from bbn.tables import NAMES, error_table
 from common.curves import Results
-from common.figures import Drawing, Figure
+from common.figures import Drawing, Figure, about
 
 BOTH = ("quick", "cifar")
 
@@ -26,11 +26,7 @@ def entry(
     presets: tuple[str, ...] = BOTH,
 ) -> Figure:
     """A Figure whose functions see the one setting that stands for `role`."""
-
-    def on(function: Callable) -> Callable:
-        return lambda settings, *rest: function(next(s for s in settings if s.role == role), *rest)
-
-    return Figure(id, title, presets, on(runs), on(draw))
+    return about(lambda s: s.role == role, id, title, presets, runs, draw)
 
 
 def matrix_entry(id: str, title: str, roles: Sequence[str], presets: tuple[str, ...]) -> Figure:

@@ -10,9 +10,8 @@ from typing import Literal
 from bbn.methods import BBN, Method, Mixup, Probe
 from class_balanced.methods import ClassBalanced
 from common.datasets import DataSpec
-from common.errors import InputError
 from common.imbalance import Rebalance, Retrain
-from common.runs import IMAGENET_INPUTS, Inputs, LongTail, Protocol, Run, Schedule
+from common.runs import IMAGENET_INPUTS, Inputs, LongTail, Protocol, Run, Schedule, of_preset
 
 CIFAR_SCHEDULE = Schedule(  # Sec. 5.2; what the paper leaves out as in the official code
     epochs=200,
@@ -189,10 +188,7 @@ def settings(
 
     Raises InputError on an unknown preset or a scale that is not positive.
     """
-    if preset not in SETTINGS:
-        raise InputError(f"unknown preset {preset!r}; choose one of {', '.join(SETTINGS)}")
-    if not 0 < epochs_scale <= 1000:
-        raise InputError(f"--epochs-scale must be positive, and at most 1000, got {epochs_scale:g}")
+    found = of_preset(SETTINGS, preset, epochs_scale)
     if orders:
         warnings.warn("bbn learns all classes at once, so --orders is ignored", stacklevel=2)
     chosen = tuple(dict.fromkeys(seeds or DEFAULT_SEEDS[preset]))
@@ -205,5 +201,5 @@ def settings(
             retrain=s.retrain.scaled(epochs_scale),
             long=s.long.scaled(epochs_scale) if s.long else None,
         )
-        for s in SETTINGS[preset]
+        for s in found
     )

@@ -9,7 +9,7 @@ from class_balanced import analytic, figures, tables
 from class_balanced import experiments as ex
 from class_balanced.experiments import Runs, Setting
 from common.curves import Results
-from common.figures import Drawing, Figure
+from common.figures import Drawing, Figure, about
 
 Draw = Callable[[Setting, Results], Drawing]
 SMALL = ("quick", "cifar")
@@ -25,11 +25,7 @@ def entry(
     optional: Callable[[Setting], Runs] = lambda setting: {},
 ) -> Figure:
     """A Figure whose functions see the one setting they are about: that which is, or stands for, `role`."""
-
-    def on(function: Callable) -> Callable:
-        return lambda settings, *rest: function(next(s for s in settings if s.role == role), *rest)
-
-    return Figure(id, title, presets, on(runs), on(draw), on(optional))
+    return about(lambda s: s.role == role, id, title, presets, runs, draw, optional)
 
 
 def formula(id: str, title: str, draw: Callable[[], Drawing]) -> Figure:

@@ -8,9 +8,8 @@ from dataclasses import dataclass, replace
 
 from class_balanced.methods import ClassBalanced, Method
 from common.datasets import DataSpec
-from common.errors import InputError
 from common.imbalance import Rebalance, Retrain
-from common.runs import IMAGENET_INPUTS, Inputs, LongTail, Protocol, Run, Schedule
+from common.runs import IMAGENET_INPUTS, Inputs, LongTail, Protocol, Run, Schedule, of_preset
 
 CIFAR_SCHEDULE = Schedule(  # Sec. 5.2; weight decay and full batches as in the official code
     epochs=200,
@@ -194,16 +193,13 @@ def settings(
 
     Raises InputError on an unknown preset or a scale that is not positive.
     """
-    if preset not in SETTINGS:
-        raise InputError(f"unknown preset {preset!r}; choose one of {', '.join(SETTINGS)}")
-    if not 0 < epochs_scale <= 1000:
-        raise InputError(f"--epochs-scale must be positive, and at most 1000, got {epochs_scale:g}")
+    found = of_preset(SETTINGS, preset, epochs_scale)
     if orders:
         warnings.warn("class_balanced learns all classes at once, so --orders is ignored", stacklevel=2)
     chosen = tuple(dict.fromkeys(seeds or DEFAULT_SEEDS[preset]))
     return tuple(
         replace(s, seeds=chosen, schedule=s.schedule.scaled(epochs_scale), retrain=s.retrain.scaled(epochs_scale))
-        for s in SETTINGS[preset]
+        for s in found
     )
 
 

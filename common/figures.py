@@ -120,6 +120,24 @@ class Figure:
     on_request: bool = False
 
 
+def about(
+    fits: Callable[[Any], bool],
+    id: str,
+    title: str,
+    presets: tuple[str, ...],
+    runs: Callable[[Any], Mapping[str, list[Run]]],
+    draw: Callable[[Any, Mapping[str, list[Result]]], Drawing],
+    optional: Callable[[Any], Mapping[str, list[Run]]] = lambda setting: {},
+    on_request: bool = False,
+) -> Figure:
+    """A Figure whose functions see the one setting they are about, the first of the preset's that fits."""
+
+    def of_one(function: Callable) -> Callable:
+        return lambda settings, *rest: function(next(filter(fits, settings)), *rest)
+
+    return Figure(id, title, presets, of_one(runs), of_one(draw), of_one(optional), on_request)
+
+
 def verdict(comparison: Comparison, full_schedule: bool) -> Verdict:
     """The fixed rule: reproduced if the published mean lies within max(1 point, the interval) of ours.
 

@@ -5,13 +5,16 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 from common.datasets import DataSpec
+from common.errors import InputError
 from common.splits import Profile
+
+S = TypeVar("S")
 
 Flip = Literal["none", "horizontal", "channels"]
 """Of images when class means are taken: mirrored, or their colour channels reversed."""
@@ -179,6 +182,15 @@ class Run:
     def chain(self) -> list[Run]:
         """The Runs to finish in this order: the starts first, this one last."""
         return [*(self.start.chain if self.start else []), self]
+
+
+def of_preset(settings: Mapping[str, tuple[S, ...]], preset: str, epochs_scale: float) -> tuple[S, ...]:
+    """A package's settings of one preset. Raises InputError on an unknown preset or a scale that is not positive."""
+    if preset not in settings:
+        raise InputError(f"unknown preset {preset!r}; choose one of {', '.join(settings)}")
+    if not 0 < epochs_scale <= 1000:
+        raise InputError(f"--epochs-scale must be positive, and at most 1000, got {epochs_scale:g}")
+    return settings[preset]
 
 
 def repeated(seeds: Sequence[int], orders: Sequence[str] | None) -> tuple[tuple[str, int], ...]:

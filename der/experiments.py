@@ -7,8 +7,7 @@ from dataclasses import replace
 from typing import Any
 
 from common.datasets import DataSpec
-from common.errors import InputError
-from common.runs import IMAGENET_INPUTS, Inputs, Protocol, Run, Schedule, repeated
+from common.runs import IMAGENET_INPUTS, Inputs, Protocol, Run, Schedule, of_preset, repeated
 from der import schedule as recipes
 from der.methods import BIAS, WA, BiC
 from der.setting import Setting
@@ -77,8 +76,7 @@ SETTINGS: dict[str, tuple[Setting, ...]] = {
             b50=(2, 5),
             total=200,
             per_class=10,
-            sparsity=1.5,
-            sparsities=(0.5, 1.5, 4.0),
+            sparsities=(0.2, 0.5, 1.5),
             auxiliaries=(0.0, 1.0, 4.0),
             mask_rate=10.0,
             mask_init="uniform",  # half of so few channels, drawn at random, learn too little in so few steps
@@ -102,10 +100,7 @@ def settings(
     masks have a learning rate of their own, larger by as much as it is shorter (see README.md).
     Raises InputError on an unknown preset or a scale that is not positive.
     """
-    if preset not in SETTINGS:
-        raise InputError(f"unknown preset {preset!r}; choose one of {', '.join(SETTINGS)}")
-    if not 0 < epochs_scale <= 1000:
-        raise InputError(f"--epochs-scale must be positive, and at most 1000, got {epochs_scale:g}")
+    found = of_preset(SETTINGS, preset, epochs_scale)
     repeats = repeated(seeds or (SEED,), orders if orders or seeds else ORDERS[preset])
     return tuple(
         replace(
@@ -116,7 +111,7 @@ def settings(
             ucir=replace(s.ucir, finetune=s.ucir.finetune and s.ucir.finetune.scaled(epochs_scale)),
             mask_rate=round(s.mask_rate / min(epochs_scale, 1.0), 2) if s.preset != "quick" else s.mask_rate,
         )
-        for s in SETTINGS[preset]
+        for s in found
     )
 
 

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import replace
 
 from common.curves import Results
-from common.figures import Drawing, Figure
+from common.figures import Drawing, Figure, about
 from feature_adaptation import experiments as ex
 from feature_adaptation import figures, questions, tables
 from feature_adaptation.experiments import Runs
@@ -28,24 +28,12 @@ def entry(
 ) -> Figure:
     """A Figure whose functions see the one setting they are about: of the imagenet preset's two, that on `data`."""
 
-    def chosen(settings: tuple[Setting, ...]) -> Setting:
-        return next(s for s in settings if data in ("", s.data.name))
-
-    def noted(settings: tuple[Setting, ...], results: Results) -> Drawing:
-        setting = chosen(settings)
+    def noted(setting: Setting, results: Results) -> Drawing:
         drawing = draw(setting, results)
         note = STAGE_1_ONCE.format(setting.later) if setting.later > 1 else ""
         return replace(drawing, note="; ".join(filter(None, [drawing.note, note])))
 
-    return Figure(
-        id,
-        title,
-        presets,
-        lambda settings: runs(chosen(settings)),
-        noted,
-        optional=lambda settings: optional(chosen(settings)),
-        on_request=on_request,
-    )
+    return about(lambda s: data in ("", s.data.name), id, title, presets, runs, noted, optional, on_request)
 
 
 def large(id: str, title: str, runs: Callable, draw: Callable) -> list[Figure]:

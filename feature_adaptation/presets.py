@@ -7,8 +7,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from common.datasets import DataSpec
-from common.errors import InputError
-from common.runs import IMAGENET_INPUTS, Inputs, Protocol, Run, Schedule, repeated
+from common.runs import IMAGENET_INPUTS, Inputs, Protocol, Run, Schedule, of_preset, repeated
 from feature_adaptation.memory import SIZES, Size
 from feature_adaptation.methods import ADAPTER, CLASSIFIER, Adaptation, Extractor, Map, Recipe
 from lucir.experiments import CIFAR_SCHEDULE as LUCIR_SCHEDULE
@@ -225,10 +224,7 @@ def settings(
     epochs_scale is stage 1's: stages 2 and 3 count steps. Raises InputError on an unknown preset or a scale that is
     not positive.
     """
-    if preset not in SETTINGS:
-        raise InputError(f"unknown preset {preset!r}; choose one of {', '.join(SETTINGS)}")
-    if not 0 < epochs_scale <= 1000:
-        raise InputError(f"--epochs-scale must be positive, and at most 1000, got {epochs_scale:g}")
+    found = of_preset(SETTINGS, preset, epochs_scale)
     repeats = repeated(seeds or DEFAULT_SEEDS[preset], orders)
     later = LATER if len(repeats) == 1 and preset != "quick" else 1
     return tuple(
@@ -240,5 +236,5 @@ def settings(
             lucir_schedule=s.lucir_schedule.scaled(epochs_scale),
             finetune=s.finetune.scaled(epochs_scale),
         )
-        for s in SETTINGS[preset]
+        for s in found
     )

@@ -151,7 +151,7 @@ def anchors(s: Setting, results: Results) -> Drawing:
         port = published_curve(PUBLISHED, "anchors-port", "LwF.MC (port)") if overlay else []
         panels.append(Panel(f"{s.step} classes a task", CLASSES, TOP1, [*more, *port]))
     note = (
-        "published values are iCaRL's (learning rate 2.0, last ReLU kept) and a public port's, none is the paper's own; "
+        "published values are iCaRL's (learning rate 2.0, last ReLU kept) and a public port's, none is this paper's; "
         f"ours: learning rate {s.schedule.lr:g}, no last ReLU"
     )
     return Drawing(panels, rows, note)

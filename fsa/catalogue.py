@@ -7,7 +7,7 @@ from dataclasses import replace
 from functools import partial
 
 from common.curves import Results
-from common.figures import Drawing, Figure
+from common.figures import Drawing, Figure, about
 from fsa import experiments as ex
 from fsa import figures, pictures, readers
 from fsa.experiments import Runs
@@ -26,11 +26,7 @@ def entry(
     presets: tuple[str, ...] = BOTH,
 ) -> Figure:
     """A Figure whose functions see the one setting that is, or stands for, `role`."""
-
-    def on(function: Callable) -> Callable:
-        return lambda settings, *rest: function(next(s for s in settings if s.role == role), *rest)
-
-    return Figure(id, title, presets, on(runs), on(draw))
+    return about(lambda s: s.role == role, id, title, presets, runs, draw)
 
 
 def pair(id: str, title: str, runs: Callable[[Setting], Runs], draw: Draw, hundred: tuple[str, ...]) -> list[Figure]:

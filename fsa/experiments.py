@@ -6,9 +6,8 @@ import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
-from common.errors import InputError
 from common.imbalance import Rebalance
-from common.runs import Run
+from common.runs import Run, of_preset
 from fsa.methods import FSA, Earlier
 from fsa.presets import DEFAULT_SEEDS, SETTINGS, Setting
 
@@ -41,14 +40,11 @@ def settings(
 
     Raises InputError on an unknown preset or a scale that is not positive.
     """
-    if preset not in SETTINGS:
-        raise InputError(f"unknown preset {preset!r}; choose one of {', '.join(SETTINGS)}")
-    if not 0 < epochs_scale <= 1000:
-        raise InputError(f"--epochs-scale must be positive, and at most 1000, got {epochs_scale:g}")
+    found = of_preset(SETTINGS, preset, epochs_scale)
     if orders:
         warnings.warn("fsa learns all classes at once, so --orders is ignored", stacklevel=2)
     chosen = tuple(dict.fromkeys(seeds or DEFAULT_SEEDS[preset]))
-    return tuple(replace(s, seeds=chosen, phase1=s.phase1.scaled(epochs_scale)) for s in SETTINGS[preset])
+    return tuple(replace(s, seeds=chosen, phase1=s.phase1.scaled(epochs_scale)) for s in found)
 
 
 def cell(name: str, factor: float) -> str:

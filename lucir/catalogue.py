@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 
 from common.curves import Results
-from common.figures import Drawing, Figure
+from common.figures import Drawing, Figure, about
 from common.runs import Run
 from lucir import experiments as ex
 from lucir.experiments import Setting
@@ -38,12 +38,8 @@ def entry(
     on_request: bool = False,
 ) -> Figure:
     """A Figure whose functions see the one setting they are about: of the imagenet preset's two, that on `data`."""
-
-    def on(function: Callable) -> Callable:
-        return lambda settings, *rest: function(next(s for s in settings if data in ("", s.data.name)), *rest)
-
     presets = ("imagenet",) if data else ("quick", "cifar")
-    return Figure(id, title, presets, on(runs), on(draw), on(optional), on_request)
+    return about(lambda s: data in ("", s.data.name), id, title, presets, runs, draw, optional, on_request)
 
 
 def curves_entry(id: str, title: str, phases: int, data: str = "", runs: Callable | None = None) -> Figure:

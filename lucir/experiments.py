@@ -6,8 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from common.datasets import DataSpec
-from common.errors import InputError
-from common.runs import IMAGENET_INPUTS, Flip, Inputs, Protocol, Run, Schedule, repeated
+from common.runs import IMAGENET_INPUTS, Flip, Inputs, Protocol, Run, Schedule, of_preset, repeated
 from lucir.methods import FINETUNE, LUCIR, Base, ICaRL, Method
 
 CIFAR_SCHEDULE = Schedule(epochs=160, lr=0.1, milestones=(80, 120), batch=128, weight_decay=5e-4)  # Sec. 4.1
@@ -141,14 +140,11 @@ def settings(
 
     Raises InputError on an unknown preset or a scale that is not positive.
     """
-    if preset not in SETTINGS:
-        raise InputError(f"unknown preset {preset!r}; choose one of {', '.join(SETTINGS)}")
-    if not 0 < epochs_scale <= 1000:
-        raise InputError(f"--epochs-scale must be positive, and at most 1000, got {epochs_scale:g}")
+    found = of_preset(SETTINGS, preset, epochs_scale)
     repeats = repeated(seeds or DEFAULT_SEEDS[preset], orders)
     return tuple(
         replace(s, repeats=repeats, schedule=s.schedule.scaled(epochs_scale), finetune=s.finetune.scaled(epochs_scale))
-        for s in SETTINGS[preset]
+        for s in found
     )
 
 

@@ -182,7 +182,7 @@ def test_each_seed_of_the_matrix_is_judged_by_itself() -> None:
     }
     assert judged == {"not reproduced"}
     lone = claim("a", "b", 3, [0, 0, 3])  # whose interval would reach 3
-    assert verdict(lone, True) == "not reproduced" and verdict(claim("a", "b", 3, [3, 3]), True) == "reproduced"
+    assert verdict(lone, True) == "not reproduced" and verdict(claim("a", "b", 3, [3, 3, 3]), True) == "reproduced"
 
 
 def test_sigma_is_the_population_s() -> None:
