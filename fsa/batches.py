@@ -2,25 +2,38 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from common.incremental import Context, Net, extract
 from fsa.methods import FSA
 from fsa.splits import head_and_tail
 
 Sampler = Callable[[Tensor, torch.Generator], Tensor]
 
 
-def mean_scores(probabilities: Tensor, labels: Tensor, classes: int) -> Tensor:
+def mean_scores(probabilities: Iterable[Tensor], labels: Tensor, classes: int) -> Tensor:
     """Mean classification score of every class [column] over the images of a true class [row]: fp32 [c, c].
 
-    probabilities [n, c] are softmax outputs, labels [n]; every class needs an image.
+    probabilities: softmax outputs [m, c] of one batch after another (of 8,142 classes, all at once would not fit);
+    labels [n] of all; every class needs an image.
     """
-    sums = torch.zeros(classes, classes, device=labels.device).index_add_(0, labels, probabilities.float())
+    sums, start = torch.zeros(classes, classes, device=labels.device), 0
+    for batch in probabilities:
+        sums.index_add_(0, labels[start : start + len(batch)], batch.float())
+        start += len(batch)
     return sums / torch.bincount(labels, minlength=classes).unsqueeze(1)
+
+
+@torch.no_grad()
+def class_scores(net: Net, context: Context, indices: Tensor) -> Tensor:
+    """`mean_scores` of un-augmented training images, in eval mode (Sec. 4.2)."""
+    classes = net.head.weight.shape[0]
+    batches = extract(net, context.train, indices).split(2**26 // classes)
+    return mean_scores((net.head(batch).softmax(dim=1) for batch in batches), context.train.labels[indices], classes)
 
 
 def confusing_classes(scores: Tensor, classes: Tensor, pool: Tensor, count: int) -> Tensor:

@@ -13,22 +13,16 @@ from common.draws import Draws
 from common.errors import RunFailed
 from common.heads import LinearHead
 from common.imbalance import Rebalance
-from common.incremental import Context, Learner, Net, Phase, extract, frozen_copy
+from common.incremental import Learner, Net, Phase, extract, frozen_copy
 from common.rebalance import RebalanceLearner
 from common.resnet import backbone
 from common.training import Stage
 from fsa.augment import augmented, replaced
-from fsa.batches import head_tail_sampler, mean_scores, plain_sampler
+from fsa.batches import class_scores, head_tail_sampler, plain_sampler
 from fsa.cam import class_activation_map, normalise, split
 from fsa.maps import Maps, Pool, halves
 from fsa.methods import FSA, Earlier, Survey, Views
 from fsa.survey import SurveyLearner
-
-
-def class_scores(net: Net, context: Context, indices: Tensor) -> Tensor:
-    """`mean_scores` of un-augmented training images, in eval mode (Sec. 4.2)."""
-    probabilities = net.head(extract(net, context.train, indices)).softmax(dim=1).detach()
-    return mean_scores(probabilities, context.train.labels[indices], probabilities.shape[1])
 
 
 class FSALearner(Learner):

@@ -16,7 +16,7 @@ from torch import Tensor
 from common.incremental import Learner, Phase, extract
 from common.loader import DeviceImages, Images
 from fsa.augment import augmented, pooled
-from fsa.batches import Shelf, confusing_classes, mean_scores
+from fsa.batches import Shelf, class_scores, confusing_classes
 from fsa.cam import class_activation_map, split
 from fsa.methods import Survey
 from fsa.splits import head_and_tail
@@ -82,12 +82,10 @@ class SurveyLearner(Learner):
         label, count = self.config.classes[-1], self.config.points
         everything = context.of_classes(0, len(context.counts))
         labels = context.train.labels[everything]
-        scores = self.net.head(extract(self.net, context.train, everything)).softmax(dim=1)
+        scores = class_scores(self.net, context, everything).cpu()
         head = torch.from_numpy(head_and_tail(context.counts, config.share)[0])
         mine = torch.tensor([label])
-        donor_classes = confusing_classes(
-            mean_scores(scores, labels, len(context.counts)).cpu(), mine, head, config.confusing
-        )[0]
+        donor_classes = confusing_classes(scores, mine, head, config.confusing)[0]
         shelf, generator = Shelf(labels.cpu(), everything.cpu()), context.generator("survey")
         tails = shelf.of(mine.expand(count), generator).to(device)
         classes = donor_classes[torch.randint(len(donor_classes), (count,), generator=generator)]

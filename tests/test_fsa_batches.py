@@ -26,8 +26,9 @@ def random_scores(seed: int = 0) -> Tensor:
 
 def test_mean_scores_are_rows_of_true_classes() -> None:
     probabilities = torch.tensor([[0.9, 0.1], [0.5, 0.5], [0.2, 0.8]])
-    found = mean_scores(probabilities, torch.tensor([0, 0, 1]), 2)
-    torch.testing.assert_close(found, torch.tensor([[0.7, 0.3], [0.2, 0.8]]))
+    for size in (1, 2, 3):  # of a batch
+        found = mean_scores(probabilities.split(size), torch.tensor([0, 0, 1]), 2)
+        torch.testing.assert_close(found, torch.tensor([[0.7, 0.3], [0.2, 0.8]]))
 
 
 def test_confusion_is_read_from_a_class_own_row() -> None:
