@@ -21,15 +21,23 @@ class RecordArguments:
 
     out: Path = Path("results")
     """The results folder to read."""
+    papers: tuple[str, ...] = ()
+    """Packages whose runs to copy; default: all."""
+    to: Path | None = None
+    """Write to this folder instead, such as to send records to someone."""
     embedded: bool = False
     """Also runs on the embedded data set."""
 
 
 def record(args: RecordArguments) -> None:
-    """Write PAPER/records/HASH.json for every finished run."""
-    for result in _finished(args.out):
-        if args.embedded or result.config["data"]["name"] != "glyphs":
-            print(write_record(result, records_folder(result.config["paper"])))
+    """Write PAPER/records/HASH.json, or TO/HASH.json, for every finished run that is asked for."""
+    found = _finished(args.out)
+    if unknown := set(args.papers) - {r.config["paper"] for r in found}:
+        raise InputError(f"{args.out} holds no finished run of {', '.join(sorted(unknown))}")
+    for result in found:
+        paper = result.config["paper"]
+        if (not args.papers or paper in args.papers) and (args.embedded or result.config["data"]["name"] != "glyphs"):
+            print(write_record(result, args.to or records_folder(paper)))
 
 
 @dataclass(frozen=True)

@@ -86,6 +86,18 @@ def test_records_draw_the_same_figures(
     assert drawn["panels"] == original["panels"]
 
 
+def test_records_of_chosen_papers_go_where_they_are_asked_to(
+    finished: tuple[Path, subprocess.CompletedProcess[str]], tmp_path: Path
+) -> None:
+    out, words = finished[0], ["record", "--embedded", "--out"]
+    with pytest.raises(SystemExit) as ended:
+        cli.main([*words, str(out), "--papers", "lucir", "--to", str(tmp_path / "sent")])
+    assert ended.value.code == 0 and len(list((tmp_path / "sent").glob("*.json"))) == 2
+    with pytest.raises(SystemExit) as ended:
+        cli.main([*words, str(out), "--papers", "der", "--to", str(tmp_path / "none")])
+    assert ended.value.code == 2 and not (tmp_path / "none").exists()
+
+
 @pytest.mark.parametrize(
     ("words", "message"),
     [
