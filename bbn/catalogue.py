@@ -9,7 +9,7 @@ from bbn import experiments as ex
 from bbn import figures
 from bbn.experiments import Runs
 from bbn.matrix import matrix
-from bbn.settings import Setting
+from bbn.presets import Setting
 from bbn.tables import NAMES, error_table
 from common.curves import Results
 from common.figures import Drawing, Figure, about

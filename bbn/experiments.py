@@ -7,8 +7,7 @@ from dataclasses import replace
 
 from bbn.adaptor import Kind as Adaptor
 from bbn.methods import Ensemble, Mixup, Probe, Sampler, UnitFeatures
-from bbn.settings import INVERSE, MANNERS, Setting
-from bbn.settings import settings as settings  # `common.plan` asks a paper's experiments for them
+from bbn.presets import INVERSE, MANNERS, Setting
 from common.imbalance import Rebalance, Retrain
 from common.runs import Run
 

@@ -10,7 +10,7 @@ from bbn import experiments as ex
 from bbn.adaptor import alpha
 from bbn.experiments import cell
 from bbn.methods import TESTING
-from bbn.settings import MANNERS, Setting
+from bbn.presets import MANNERS, Setting
 from bbn.tables import (
     BEST,
     ERROR,

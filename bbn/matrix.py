@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from bbn.settings import MANNERS, Setting
+from bbn.presets import MANNERS, Setting
 from bbn.tables import ERROR, NAMES, claim, last, title
 from common.curves import Results, paired
 from common.figures import Comparison, Drawing, Panel, estimate

@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from bbn.settings import Setting
+from bbn.presets import Setting
 from common.curves import Results, paired
 from common.figures import Comparison, Curve, Drawing, Panel, Published, estimate
 from common.store import Result

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from class_balanced.experiments import BETAS, CIFAR_SCHEDULE, FACTORS
+from class_balanced.presets import BETAS, CIFAR_SCHEDULE, FACTORS
 from class_balanced.published import PUBLISHED
 from common.curves import Results
 from common.figures import Comparison, Curve, Drawing, Panel, estimate

@@ -7,7 +7,8 @@ from typing import Any
 
 from class_balanced import analytic, figures, tables
 from class_balanced import experiments as ex
-from class_balanced.experiments import Runs, Setting
+from class_balanced.experiments import Runs
+from class_balanced.presets import Setting
 from common.curves import Results
 from common.figures import Drawing, Figure, about
 

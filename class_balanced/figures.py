@@ -8,7 +8,8 @@ from dataclasses import replace
 import numpy as np
 
 from class_balanced import experiments as ex
-from class_balanced.experiments import Setting, cell
+from class_balanced.experiments import cell
+from class_balanced.presets import Setting
 from class_balanced.published import PUBLISHED, comparable, printed_name, published_error, published_value
 from class_balanced.tables import ERROR, data_name, error, errors
 from common.curves import Results, mean_curve, paired

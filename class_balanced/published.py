@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from class_balanced.experiments import Setting
 from class_balanced.methods import ClassBalanced
+from class_balanced.presets import Setting
 from common.figures import Published
 
 PUBLISHED = Published(Path(__file__).with_name("published.json"))

@@ -6,7 +6,8 @@ from collections.abc import Iterable, Sequence
 
 import numpy as np
 
-from class_balanced.experiments import DEPTHS, Setting, cell
+from class_balanced.experiments import cell
+from class_balanced.presets import DEPTHS, Setting
 from class_balanced.published import comparable, printed_name, published_error, published_value
 from common.curves import Results
 from common.figures import Comparison, Drawing, Estimate, Panel, estimate

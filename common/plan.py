@@ -184,9 +184,9 @@ def make_plan(
     draw: only draw, so that missing data are no error. decode: read the data sets, which planning alone can do without;
     without it and without --data, records count whatever copy of the data they are of, unless a run is finished here.
     """
-    experiments = importlib.import_module(f"{paper}.experiments")
+    presets = importlib.import_module(f"{paper}.presets")
     figures = importlib.import_module(f"{paper}.catalogue").FIGURES
-    settings = experiments.settings(preset, seeds, orders, epochs_scale)
+    settings = presets.settings(preset, seeds, orders, epochs_scale)
     chosen, skipped = select(figures, only, preset)
     plan = Plan(paper, settings, chosen, store, data, precision, skipped, decode)
     runs = plan.runs().values()

@@ -10,7 +10,7 @@ from common.runs import Run
 from der import experiments as ex
 from der.figures import ablation, bound, curves, small, statistics, table
 from der.inside import channels, masks, silenced, transfer
-from der.setting import Setting
+from der.presets import Setting
 from der.sweeps import sensitivity, sizes
 
 Runs = Mapping[str, list[Run]]

@@ -24,7 +24,7 @@ from common.figures import Comparison, Curve, Drawing, Panel, Published, estimat
 from common.store import Result
 from der.counts import mean_parameters, shares
 from der.experiments import MASKED, UNPRUNED
-from der.setting import Setting
+from der.presets import Setting
 
 PUBLISHED = Published(Path(__file__).with_name("published.json"))
 READOUTS = {name: "nme" if name == "iCaRL" else "cnn" for name in ("iCaRL", "UCIR", "BiC", "WA", UNPRUNED, MASKED)}

@@ -10,7 +10,7 @@ from common.store import Result
 from der.counts import backward_transfer, forward_transfer, shares
 from der.experiments import MASKED, UNPRUNED
 from der.figures import PUBLISHED, share_rows, value
-from der.setting import Setting
+from der.presets import Setting
 
 RANDOM = "random channels"
 

@@ -13,7 +13,7 @@ from common.store import Result
 from der.counts import mean_parameters, shares
 from der.experiments import MASKED, UNPRUNED
 from der.figures import MILLION, PARAMETERS, READOUTS, comparable, share_rows, value
-from der.setting import Setting
+from der.presets import Setting
 
 
 def millions(found: Sequence[Result]) -> float:

@@ -7,9 +7,8 @@ from typing import Any
 
 from common.runs import Run
 from feature_adaptation.methods import Map, Oracle
-from feature_adaptation.presets import Setting, settings
+from feature_adaptation.presets import Setting
 
-__all__ = ["settings"]
 MAPS: tuple[Map, ...] = ("identity", "shift", "sdc", "linear", "residual", "mlp")
 Runs = Mapping[str, list[Run]]
 

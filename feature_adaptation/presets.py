@@ -10,9 +10,9 @@ from common.datasets import DataSpec
 from common.runs import IMAGENET_INPUTS, Inputs, Protocol, Run, Schedule, of_preset, repeated
 from feature_adaptation.memory import SIZES, Size
 from feature_adaptation.methods import ADAPTER, CLASSIFIER, Adaptation, Extractor, Map, Recipe
-from lucir.experiments import CIFAR_SCHEDULE as LUCIR_SCHEDULE
-from lucir.experiments import IMAGENET_SCHEDULE as LUCIR_IMAGENET_SCHEDULE
 from lucir.methods import FINETUNE, LUCIR
+from lucir.presets import CIFAR_SCHEDULE as LUCIR_SCHEDULE
+from lucir.presets import IMAGENET_SCHEDULE as LUCIR_IMAGENET_SCHEDULE
 
 ICARL = Schedule(70, lr=2.0, milestones=(49, 63), gamma=0.2, batch=128, weight_decay=1e-5)  # iCaRL Sec. 4, CIFAR
 CIFAR_SCHEDULE = replace(ICARL, lr=0.5)  # ours: at 2.0 ResNet-32 learns nothing of ten classes in 7 epochs (README.md)

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 from common.imbalance import Rebalance
-from common.runs import Run, of_preset
+from common.runs import Run
 from fsa.methods import FSA, Earlier
-from fsa.presets import DEFAULT_SEEDS, SETTINGS, Setting
+from fsa.presets import Setting
 
 Runs = Mapping[str, list[Run]]
 OURS = "FSA (ours)"
@@ -31,20 +30,6 @@ CONTROLS: dict[str, FSA] = {
     OURS: FSA(),
 }
 """Phase II in every variant that tells what the gain comes from."""
-
-
-def settings(
-    preset: str, seeds: Sequence[int] | None, orders: Sequence[str] | None, epochs_scale: float
-) -> tuple[Setting, ...]:
-    """The settings of a preset. Seeds are Phase I's; the long-tailed draw keeps its own, Phase II its iterations.
-
-    Raises InputError on an unknown preset or a scale that is not positive.
-    """
-    found = of_preset(SETTINGS, preset, epochs_scale)
-    if orders:
-        warnings.warn("fsa learns all classes at once, so --orders is ignored", stacklevel=2)
-    chosen = tuple(dict.fromkeys(seeds or DEFAULT_SEEDS[preset]))
-    return tuple(replace(s, seeds=chosen, phase1=s.phase1.scaled(epochs_scale)) for s in found)
 
 
 def cell(name: str, factor: float) -> str:

@@ -8,7 +8,6 @@ from common.curves import Results
 from common.figures import Drawing, Figure, about
 from common.runs import Run
 from lucir import experiments as ex
-from lucir.experiments import Setting
 from lucir.figures import (
     bias,
     components,
@@ -23,6 +22,7 @@ from lucir.figures import (
     supp3a,
     supp3b,
 )
+from lucir.presets import Setting
 
 Runs = Mapping[str, list[Run]]
 SUBSET, FULL = "imagenet-subset", "imagenet"

@@ -24,7 +24,7 @@ from common.curves import (
 from common.figures import Comparison, Curve, Drawing, Panel, Published, estimate
 from common.store import Result
 from lucir import experiments as ex
-from lucir.experiments import Setting
+from lucir.presets import Setting
 
 PUBLISHED = Published(Path(__file__).with_name("published.json"))
 READOUTS = {

@@ -13,7 +13,7 @@ from bbn import experiments as ex
 from bbn import tables
 from bbn.catalogue import FIGURES
 from bbn.methods import BBN, Ensemble, Mixup, Probe, UnitFeatures
-from bbn.settings import CB_FOCAL, CIFAR_SCHEDULE, MANNERS, SETTINGS, settings
+from bbn.presets import CB_FOCAL, CIFAR_SCHEDULE, MANNERS, SETTINGS, settings
 from bbn.tables import BEST, LAST, PUBLISHED, claim, published
 from class_balanced.methods import ClassBalanced
 from common.errors import InputError

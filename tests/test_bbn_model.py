@@ -15,7 +15,7 @@ from torch import Tensor
 from bbn.adaptor import Kind, alpha, progress
 from bbn.losses import bilateral_loss
 from bbn.model import BBNResNet32, BilateralNet, mix
-from bbn.settings import CIFAR_SCHEDULE, INVERSE
+from bbn.presets import CIFAR_SCHEDULE, INVERSE
 from common.imbalance import class_weights
 from common.rebalance import ldam_margins
 from common.resnet import backbone

@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 
 from class_balanced.catalogue import FIGURES
-from class_balanced.experiments import settings
 from class_balanced.figures import shown
+from class_balanced.presets import settings
 from class_balanced.published import PUBLISHED, printed_name, published_error
 from common.figures import Drawing, verdict
 from common.runs import Run, canonical

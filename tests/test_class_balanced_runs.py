@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from class_balanced.catalogue import FIGURES
-from class_balanced.experiments import SETTINGS, settings
+from class_balanced.presets import SETTINGS, settings
 from common import cli, lists
 from common.errors import InputError
 from common.plan import Data, Plan, select

@@ -139,7 +139,7 @@ def test_too_many_exemplars_are_refused_before_training(tmp_path: Path) -> None:
     from dataclasses import replace
 
     from common.datasets import DataSpec
-    from lucir.experiments import settings
+    from lucir.presets import settings
 
     setting = replace(settings("quick", None, None, 1.0)[0], data=DataSpec("glyphs", 40, 5, 2))
     data = plan.Data(None, tmp_path)
@@ -185,7 +185,7 @@ def test_interrupt_exits_130_and_the_same_command_goes_on(tmp_path: Path) -> Non
 
 
 def test_damaged_results_and_records_are_named_in_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    from lucir.experiments import settings
+    from lucir.presets import settings
 
     setting = settings("quick", None, None, 0.1)[0]
     run = setting.runs(setting.icarl(), 1)[0]
@@ -203,7 +203,7 @@ def test_damaged_results_and_records_are_named_in_one_line(tmp_path: Path, capsy
 
 
 def test_a_torn_log_does_not_stop_a_resume(tmp_path: Path) -> None:
-    from lucir.experiments import settings
+    from lucir.presets import settings
 
     setting = settings("quick", None, None, 0.1)[0]
     run = setting.runs(setting.icarl(), 1)[0]

@@ -17,9 +17,10 @@ from common.splits import class_order, named_order
 from common.store import Result, _pack
 from der.catalogue import FIGURES
 from der.counts import backward_transfer, forward_transfer, mean_parameters, parameters
-from der.experiments import MASKED, UNPRUNED, settings
+from der.experiments import MASKED, UNPRUNED
 from der.figures import PARAMETERS, PUBLISHED
 from der.methods import DER
+from der.presets import settings
 
 READOUTS = ("cnn", "nme", "top5", "probe")
 EXTRACTOR = 11_168_832

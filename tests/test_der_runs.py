@@ -155,7 +155,7 @@ def test_bias_correction_learns_two_numbers_on_held_out_images(
         if when == "before bias":
             before["weight"] = head.weight.detach().clone()
         if when == "after bias":
-            assert torch.equal(head.weight, before["weight"]) and float(head.alpha) != 1 and float(head.beta) != 0
+            assert torch.equal(head.weight, before["weight"]) and head.alpha.item() != 1 and head.beta.item() != 0
             features = torch.rand(3, 16)
             raw, logits = features @ head.weight.T, head(features)
             torch.testing.assert_close(logits[:, : phase.num_old], raw[:, : phase.num_old])

@@ -24,9 +24,9 @@ from common.store import Store
 from common.training import seeded
 from feature_adaptation import adapter
 from feature_adaptation.cache import Current, Source
-from feature_adaptation.experiments import settings
 from feature_adaptation.learner import LEARNERS, AdaptationLearner
 from feature_adaptation.methods import Adaptation, Oracle, Recipe
+from feature_adaptation.presets import settings
 
 
 @pytest.fixture

@@ -16,8 +16,9 @@ from common.splits import longtail_counts
 from common.store import Result, _pack
 from fsa import measures
 from fsa.catalogue import FIGURES
-from fsa.experiments import OURS, settings
+from fsa.experiments import OURS
 from fsa.methods import Survey
+from fsa.presets import settings
 
 BY_ID = {figure.id: figure for figure in FIGURES}
 

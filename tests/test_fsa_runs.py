@@ -7,9 +7,9 @@ import pytest
 from common.errors import InputError
 from common.plan import cost, seconds_left, select
 from fsa.catalogue import FIGURES
-from fsa.experiments import CONTROLS, OURS, settings
+from fsa.experiments import CONTROLS, OURS
 from fsa.methods import FSA, Views
-from fsa.presets import DEFAULT_SEEDS
+from fsa.presets import DEFAULT_SEEDS, settings
 
 BY_ID = {figure.id: figure for figure in FIGURES}
 

@@ -15,8 +15,8 @@ from common.plan import select
 from common.runs import Run, canonical
 from common.store import Result, _pack
 from lucir.catalogue import FIGURES
-from lucir.experiments import SETTINGS, settings
 from lucir.figures import PUBLISHED
+from lucir.presets import SETTINGS, settings
 
 READOUTS = ("cnn", "nme", "tm", "no-bias", "unit-weights", "unit-weights-no-bias")
 

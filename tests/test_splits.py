@@ -14,8 +14,8 @@ from common.datasets import DataSpec
 from common.datasets import _choose_classes as choose_classes
 from common.runs import Inputs, LongTail, Protocol, Run, Schedule, canonical
 from common.splits import class_order, named_order, phases, positions
-from lucir.experiments import CIFAR_SCHEDULE
 from lucir.methods import FINETUNE, LUCIR, Base, ICaRL
+from lucir.presets import CIFAR_SCHEDULE
 
 # LUCIR's order of CIFAR-100: `np.random.seed(1993); np.random.shuffle(np.arange(100))`.
 BASE = [68, 56, 78, 8, 23, 84, 90, 65, 74, 76, 40, 89, 3, 92, 55, 9, 26, 80, 43, 38, 58, 70, 77, 1, 85, 19, 17, 50, 28,

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 
 from common.runs import Run
-from lucir.experiments import Setting, settings
+from lucir.presets import Setting, settings
 from own_method.methods import BalancedReplay
 
 __all__ = ["compared", "settings"]

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from common.curves import Results, accuracy_figure
 from common.figures import Drawing
-from lucir.experiments import Setting
 from lucir.figures import PUBLISHED, comparable
+from lucir.presets import Setting
 
 READOUTS = {
     "iCaRL-NME": ("iCaRL", "nme"),

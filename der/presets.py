@@ -1,14 +1,16 @@
-"""What a preset fixes, its protocols with their methods, and how Runs are made of them. No torch."""
+"""The presets: what each fixes, its protocols with their methods, and how Runs are made of them. No torch."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
 from common.datasets import DataSpec
-from common.runs import Inputs, Protocol, Run, Schedule
+from common.runs import IMAGENET_INPUTS, Inputs, Protocol, Run, Schedule, of_preset, repeated
 from der import schedule as recipes
-from der.methods import DER, Init
+from der.methods import BIAS, DER, Init
+from lucir.methods import FINETUNE as UCIR_FINETUNE
 from lucir.methods import LUCIR
 
 
@@ -102,3 +104,104 @@ class Setting:
         learned = self.b0_runs(self.masked(), steps, network)
         control = self.b0_runs(self.masked(channels="random"), steps, network)
         return [replace(run, start=start) for run, start in zip(control, learned, strict=True)]
+
+
+INPUTS = Inputs((0.5071, 0.4867, 0.4408), (0.2675, 0.2565, 0.2761), brightness=63 / 255)  # official code
+QUICK = Schedule(epochs=8, lr=0.1, milestones=(5, 7), batch=32, weight_decay=5e-4, warmup=1)
+QUICK_BASE = replace(QUICK, milestones=(4, 6), warmup=0)
+
+
+CIFAR = Setting(
+    "cifar",
+    DataSpec("cifar100"),
+    classes=100,
+    network="resnet18",
+    base_network="resnet18",
+    small_network="resnet32",
+    schedule=recipes.CIFAR,
+    base_schedule=recipes.CIFAR_BASE,
+    finetune=recipes.CLASSIFIER,
+    temperature=5.0,
+    bias=BIAS,
+    ucir=LUCIR(nme_flip="none"),
+    b0=(5, 10, 20, 50),
+    b50=(2, 5, 10),
+    total=2000,
+    per_class=20,
+    sparsity=0.5,
+    sparsities=(0.25, 0.5, 1.0, 2.0),
+    auxiliaries=(0.0, 0.25, 0.5, 1.0, 2.0),
+    inputs=INPUTS,
+)
+IMAGENET = replace(
+    CIFAR,
+    preset="imagenet",
+    data=DataSpec("imagenet-100"),
+    network="resnet18-preact",
+    base_network="resnet18-pool",
+    schedule=recipes.IMAGENET,
+    base_schedule=recipes.IMAGENET_BASE,
+    finetune=recipes.IMAGENET_CLASSIFIER,
+    temperature=1.0,
+    ucir=LUCIR(weight=10.0, finetune=replace(UCIR_FINETUNE, weight_decay=1e-4), nme_flip="none"),
+    b0=(10,),
+    b50=(10,),
+    inputs=IMAGENET_INPUTS,
+)
+SETTINGS: dict[str, tuple[Setting, ...]] = {
+    "quick": (
+        replace(
+            CIFAR,
+            preset="quick",
+            data=DataSpec("glyphs", classes=20, per_class=100, test_per_class=25),
+            classes=20,
+            network="resnet8-half",
+            base_network="resnet8-half",
+            small_network="resnet8-half",
+            schedule=QUICK,
+            base_schedule=QUICK_BASE,
+            finetune=replace(recipes.CLASSIFIER, epochs=10, milestones=(5,), batch=32),
+            temperature=1.0,  # at 5 the few steps of a small classifier stage end far from where they lead
+            bias=replace(BIAS, batch=32),
+            ucir=LUCIR(finetune=replace(UCIR_FINETUNE, epochs=2, milestones=(1,), batch=32), nme_flip="none"),
+            b0=(2, 5),
+            b50=(2, 5),
+            total=200,
+            per_class=10,
+            sparsities=(0.2, 0.5, 1.5),
+            auxiliaries=(0.0, 1.0, 4.0),
+            mask_rate=10.0,
+            mask_init="uniform",  # half of so few channels, drawn at random, learn too little in so few steps
+            probe=True,
+        ),
+    ),
+    "cifar": (CIFAR,),
+    "imagenet": (IMAGENET, replace(IMAGENET, data=DataSpec("imagenet"), classes=1000, total=20000, b50=())),
+}
+SEED = 1993
+ORDERS = {"quick": ("1993",), "cifar": ("O1", "O2", "O3"), "imagenet": ("1993",)}
+"""Class orders by default, each with seed 1993: the paper's three on CIFAR-100, one on ImageNet."""
+
+
+def settings(
+    preset: str, seeds: Sequence[int] | None, orders: Sequence[str] | None, epochs_scale: float
+) -> tuple[Setting, ...]:
+    """The settings of a preset. Seeds without `orders` also choose the class order; `orders` alone have seed 1993.
+
+    A shortened schedule keeps the 30 epochs of the classifier stage and of bias correction, which begin afresh. Its
+    masks have a learning rate of their own, larger by as much as it is shorter (see README.md).
+    Raises InputError on an unknown preset or a scale that is not positive.
+    """
+    found = of_preset(SETTINGS, preset, epochs_scale)
+    repeats = repeated(seeds or (SEED,), orders if orders or seeds else ORDERS[preset])
+    return tuple(
+        replace(
+            s,
+            repeats=repeats,
+            schedule=s.schedule.scaled(epochs_scale),
+            base_schedule=s.base_schedule.scaled(epochs_scale),
+            ucir=replace(s.ucir, finetune=s.ucir.finetune and s.ucir.finetune.scaled(epochs_scale)),
+            mask_rate=round(s.mask_rate / min(epochs_scale, 1.0), 2) if s.preset != "quick" else s.mask_rate,
+        )
+        for s in found
+    )
