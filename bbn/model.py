@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 from contextlib import AbstractContextManager, nullcontext
-from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from common.heads import LinearHead
-from common.resnet import CifarResNet, ImageNetResNet, backbone
+from common.resnet import backbone, parts
 from common.training import Device
 
 SECOND = 2**31
@@ -21,15 +20,8 @@ def cut(body: nn.Module) -> tuple[nn.Sequential, nn.Module, int]:
 
     Raises ValueError on a network that is no ResNet of `common.resnet`.
     """
-    if isinstance(body, CifarResNet):
-        parts: list[Any] = [body.conv, body.bn, nn.ReLU(inplace=True), *body.stages]
-    elif isinstance(body, ImageNetResNet):
-        net = body.body
-        parts = [net.conv1, net.bn1, net.act1, net.maxpool, net.layer1, net.layer2, net.layer3, net.layer4]
-    else:
-        raise ValueError(f"{type(body).__name__} has no last residual block to give each branch")
-    *front, last = parts
-    return nn.Sequential(*front, last[:-1]), last[-1], body.out_features
+    stem, (*stages, last) = parts(body)
+    return nn.Sequential(*stem, *stages, last[:-1]), last[-1], body.out_features  # type: ignore[return-value]
 
 
 def two_branches(network: str, seed: int | None = None) -> tuple[nn.Sequential, nn.Module, nn.Module, int]:

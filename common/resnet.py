@@ -210,6 +210,20 @@ class ImageNetResNet(nn.Module):
         return self.body(x)
 
 
+def parts(body: nn.Module) -> tuple[list[nn.Module], list[Any]]:
+    """(stem, stages) of a ResNet, the body's own modules: one after another they give `body.maps`.
+
+    Raises ValueError on any other network.
+    """
+    if isinstance(body, CifarResNet):
+        pool = [nn.MaxPool2d(3, 2, 1)] if body.stem_pool else []
+        return [body.conv, body.bn, nn.ReLU(inplace=True), *pool], list(body.stages)
+    if isinstance(body, ImageNetResNet):
+        net: Any = body.body
+        return [net.conv1, net.bn1, net.act1, net.maxpool], [net.layer1, net.layer2, net.layer3, net.layer4]
+    raise ValueError(f"{type(body).__name__} is no ResNet with stages")
+
+
 BACKBONES: dict[str, Callable[[bool], nn.Module]] = {
     "resnet8-half": lambda final_relu: CifarResNet((1, 1, 1), final_relu=final_relu, stem_stride=2),
     "resnet32": lambda final_relu: resnet32(final_relu=final_relu),

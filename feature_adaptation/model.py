@@ -6,12 +6,10 @@ from collections.abc import Mapping
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from common.heads import LinearHead
 from common.incremental import Net
-from common.resnet import CifarResNet, ImageNetResNet
 
 
 def spatial_maps(net: Net, images: Tensor) -> Tensor:
@@ -19,15 +17,11 @@ def spatial_maps(net: Net, images: Tensor) -> Tensor:
 
     Raises TypeError on a network that is none of `common.resnet`'s.
     """
-    body: Any = net.backbone
+    maps: Any = getattr(net.backbone, "maps", None)
+    if maps is None:
+        raise TypeError(f"no spatial maps of a {type(net.backbone).__name__}")
     with net.device.autocast():
-        if isinstance(body, CifarResNet):
-            maps = body.stages(F.relu(body.bn(body.conv(images)), inplace=True))
-        elif isinstance(body, ImageNetResNet):
-            maps = body.body.forward_features(images)
-        else:
-            raise TypeError(f"no spatial maps of a {type(body).__name__}")
-    return maps.float()
+        return maps(images).float()
 
 
 class FeatureMemory(nn.Module):

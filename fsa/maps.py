@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from common.errors import RunFailed
 from common.loader import DeviceImages
-from common.resnet import CifarResNet, ImageNetResNet
+from common.resnet import parts
 from common.runs import Flip
 
 
@@ -56,15 +55,10 @@ def halves(body: nn.Module, behind: int) -> tuple[nn.Module, nn.Module]:
 
     Raises RunFailed on a network that is no ResNet of `common.resnet`, or one with too few stages.
     """
-    if isinstance(body, CifarResNet):
-        stem: list[Any] = [body.conv, body.bn, nn.ReLU()]
-        stages = list(body.stages)
-    elif isinstance(body, ImageNetResNet):
-        net: Any = body.body
-        stem = [net.conv1, net.bn1, net.act1, net.maxpool]
-        stages = [net.layer1, net.layer2, net.layer3, net.layer4]
-    else:
-        raise RunFailed(f"{type(body).__name__} has no stages to cut between")
+    try:
+        stem, stages = parts(body)
+    except ValueError as error:
+        raise RunFailed(str(error)) from None
     if not 0 < behind < len(stages):
         raise RunFailed(f"the network has {len(stages)} stages, which leaves none in front of {behind}")
     return nn.Sequential(*stem, *stages[:-behind]), nn.Sequential(*stages[-behind:])

@@ -161,7 +161,7 @@ def test_resnet50_has_the_official_size_and_initialisation() -> None:
 
 
 def test_a_network_without_residual_blocks_is_refused(tiny_net: str) -> None:
-    with pytest.raises(ValueError, match="no last residual block"):
+    with pytest.raises(ValueError, match="no ResNet with stages"):
         BilateralNet(tiny_net, 3)
 
 
