@@ -18,7 +18,6 @@ from bbn.tables import (
     PUBLISHED,
     best,
     claim,
-    comparable,
     differences,
     errors,
     last,
@@ -27,7 +26,7 @@ from bbn.tables import (
     title,
 )
 from common.curves import Results, mean_curve
-from common.figures import Comparison, Curve, Drawing, Panel, estimate
+from common.figures import Comparison, Curve, Drawing, Panel, comparable, estimate
 from common.store import Result
 
 __all__ = ["PUBLISHED"]  # where the report looks for the paper

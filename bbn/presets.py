@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
@@ -11,7 +10,7 @@ from bbn.methods import BBN, Method, Mixup, Probe
 from class_balanced.methods import ClassBalanced
 from common.datasets import DataSpec
 from common.imbalance import Rebalance, Retrain
-from common.runs import IMAGENET_INPUTS, Inputs, LongTail, Protocol, Run, Schedule, of_preset
+from common.runs import IMAGENET_INPUTS, Inputs, LongTail, Protocol, Run, Schedule, of_preset, seeds_alone
 
 CIFAR_SCHEDULE = Schedule(  # Sec. 5.2; what the paper leaves out as in the official code
     epochs=200,
@@ -178,7 +177,6 @@ SETTINGS: dict[str, tuple[Setting, ...]] = {
     "cifar": (CIFAR10, CIFAR100),
     "imagenet": (_inat("inat2017", 5089), _inat("inat2018", 8142)),
 }
-DEFAULT_SEEDS = {"quick": (0,), "cifar": (0, 1, 2), "imagenet": (0,)}
 
 
 def settings(
@@ -189,9 +187,7 @@ def settings(
     Raises InputError on an unknown preset or a scale that is not positive.
     """
     found = of_preset(SETTINGS, preset, epochs_scale)
-    if orders:
-        warnings.warn("bbn learns all classes at once, so --orders is ignored", stacklevel=2)
-    chosen = tuple(dict.fromkeys(seeds or DEFAULT_SEEDS[preset]))
+    chosen = seeds_alone("bbn", preset, seeds, orders)
     return tuple(
         replace(
             s,

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from bbn.presets import Setting
 from common.curves import Results, paired
-from common.figures import Comparison, Curve, Drawing, Panel, Published, estimate
+from common.figures import Comparison, Curve, Drawing, Panel, Published, comparable, estimate
 from common.store import Result
 
 PUBLISHED = Published(Path(__file__).with_name("published.json"))
@@ -29,11 +29,6 @@ SHORT = {  # under bars
     "Ensemble Uniform + Reversed": "Uniform + Reversed",
     "Mixup, classifier fine-tuned": "Mixup, fine-tuned",
 }
-
-
-def comparable(setting: Setting) -> bool:
-    """Whether published values may be drawn over ours: the paper's data set, whatever the schedule."""
-    return setting.preset != "quick"
 
 
 def title(setting: Setting, factor: float | None) -> str:

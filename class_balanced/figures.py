@@ -10,10 +10,10 @@ import numpy as np
 from class_balanced import experiments as ex
 from class_balanced.experiments import cell
 from class_balanced.presets import Setting
-from class_balanced.published import PUBLISHED, comparable, printed_name, published_error, published_value
+from class_balanced.published import PUBLISHED, printed_name, published_error, published_value
 from class_balanced.tables import ERROR, data_name, error, errors
 from common.curves import Results, mean_curve, paired
-from common.figures import Comparison, Curve, Drawing, Estimate, Panel, estimate
+from common.figures import Comparison, Curve, Drawing, Estimate, Panel, comparable, estimate
 from common.metrics import class_accuracies
 from common.store import Result
 

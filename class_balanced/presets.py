@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from class_balanced.methods import ClassBalanced, Method
 from common.datasets import DataSpec
-from common.runs import IMAGENET_INPUTS, Inputs, LongTail, Protocol, Run, Schedule, of_preset
+from common.runs import IMAGENET_INPUTS, Inputs, LongTail, Protocol, Run, Schedule, of_preset, seeds_alone
 
 CIFAR_SCHEDULE = Schedule(  # Sec. 5.2; weight decay and full batches as in the official code
     epochs=200,
@@ -182,7 +181,6 @@ SETTINGS: dict[str, tuple[Setting, ...]] = {
         _imagenet("ilsvrc2012", "imagenet", 1000, IMAGENET_INPUTS, 2.0),
     ),
 }
-DEFAULT_SEEDS = {"quick": (0,), "cifar": (0, 1, 2), "imagenet": (0,)}
 
 
 def settings(
@@ -193,9 +191,7 @@ def settings(
     Raises InputError on an unknown preset or a scale that is not positive.
     """
     found = of_preset(SETTINGS, preset, epochs_scale)
-    if orders:
-        warnings.warn("class_balanced learns all classes at once, so --orders is ignored", stacklevel=2)
-    chosen = tuple(dict.fromkeys(seeds or DEFAULT_SEEDS[preset]))
+    chosen = seeds_alone("class_balanced", preset, seeds, orders)
     return tuple(
         replace(s, seeds=chosen, schedule=s.schedule.scaled(epochs_scale), retrain=s.retrain.scaled(epochs_scale))
         for s in found

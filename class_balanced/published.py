@@ -13,11 +13,6 @@ GRIDS = {"cifar10": "fig8", "cifar20": "fig9", "cifar100": "fig10"}
 """The figure that holds the errors of a data set's grid."""
 
 
-def comparable(setting: Setting) -> bool:
-    """Whether published values may be drawn over ours: the paper's data set, whatever the schedule."""
-    return setting.preset != "quick"
-
-
 def printed_name(model: ClassBalanced) -> str:
     """A model as Table 2 and the authors' re-run name it: CB Focal (beta=0.9999, gamma=1.0)."""
     words = [f"beta={model.beta:g}"] if model.beta else []

@@ -8,9 +8,9 @@ import numpy as np
 
 from class_balanced.experiments import cell
 from class_balanced.presets import DEPTHS, Setting
-from class_balanced.published import comparable, printed_name, published_error, published_value
+from class_balanced.published import printed_name, published_error, published_value
 from common.curves import Results
-from common.figures import Comparison, Drawing, Estimate, Panel, estimate
+from common.figures import Comparison, Drawing, Estimate, Panel, comparable, estimate
 from common.store import Result
 
 ERROR, FACTOR = "test error (%)", "imbalance factor"

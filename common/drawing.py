@@ -39,7 +39,7 @@ class Painter:
 
     def labels(self, results: Sequence[Result]) -> list[str]:
         """What keeps the numbers from being held against the published ones, if anything."""
-        data = [r.config["data"] for r in results if r.config["data"]["name"] == "glyphs"]
+        data = [r.config["data"] for r in results if r.embedded]
         sets = dict.fromkeys(f"{d['classes']} classes of {d['per_class']} images" for d in data)
         labels = [f"embedded data (glyphs, {', '.join(sets)}), not comparable with the paper's"] if sets else []
         if self.epochs_scale != 1:
@@ -109,7 +109,7 @@ class Painter:
         context = ReportContext(
             labels=[*self.labels(results), *(f"failed: {f}" for f in failures)],
             full_schedule=self.full_schedule,
-            embedded=any(r.config["data"]["name"] == "glyphs" for r in results),
+            embedded=any(r.embedded for r in results),
             results=results,
             from_records=sum(r.recorded for r in results),
             command=self.command,

@@ -36,7 +36,7 @@ def record(args: RecordArguments) -> None:
         raise InputError(f"{args.out} holds no finished run of {', '.join(sorted(unknown))}")
     for result in found:
         paper = result.config["paper"]
-        if (not args.papers or paper in args.papers) and (args.embedded or result.config["data"]["name"] != "glyphs"):
+        if (not args.papers or paper in args.papers) and (args.embedded or not result.embedded):
             print(write_record(result, args.to or records_folder(paper)))
 
 

@@ -190,9 +190,8 @@ def make_plan(
     chosen, skipped = select(figures, only, preset)
     plan = Plan(paper, settings, chosen, store, data, precision, skipped, decode)
     runs = plan.runs().values()
-    here = [bool(plan.find(run, records=False)) for run in runs]
-    plan.any_copy = not decode and data.root is None and not any(here)
-    finished = all(here)
+    plan.any_copy = not decode and data.root is None and not any(plan.find(run, records=False) for run in runs)
+    finished = all(plan.find(run, records=False) for run in runs)
     if not draw and not finished and all(data.problem(run) for run in runs):
         raise InputError("; ".join(plan.problems()))
     for run in plan.unfinished():

@@ -53,6 +53,19 @@ class BasicBlock(nn.Module):
         return F.relu(out) if self.final_relu else out
 
 
+def _stages(blocks: tuple[int, ...], width: int, make: Callable[[int, int, int, bool], nn.Module]) -> nn.Sequential:
+    """Stages of blocks, each twice as wide as the last and of half its resolution: make(c_in, c_out, stride, last)."""
+    channels, stages = width, []
+    for stage, count in enumerate(blocks):
+        layers = []
+        for block in range(count):
+            last = stage == len(blocks) - 1 and block == count - 1
+            layers.append(make(channels, width * 2**stage, 2 if stage > 0 and block == 0 else 1, last))
+            channels = width * 2**stage
+        stages.append(nn.Sequential(*layers))
+    return nn.Sequential(*stages)
+
+
 class CifarResNet(nn.Module):
     """3x3 stem and a stage of BasicBlocks for each number in `blocks`: [n, 3, 32, 32] -> [n, out_features].
 
@@ -78,17 +91,10 @@ class CifarResNet(nn.Module):
         self.conv = nn.Conv2d(3, width, 3, stem_stride, 1, bias=False)
         self.bn = nn.BatchNorm2d(width)
         self.stem_pool = stem_pool
-        channels, stages = width, []
-        for stage, count in enumerate(blocks):
-            layers = []
-            for block in range(count):
-                stride = 2 if stage > 0 and block == 0 else 1
-                last = stage == len(blocks) - 1 and block == count - 1
-                layers.append(BasicBlock(channels, width * 2**stage, stride, shortcut, final_relu or not last))
-                channels = width * 2**stage
-            stages.append(nn.Sequential(*layers))
-        self.stages = nn.Sequential(*stages)
-        self.out_features = channels
+        self.stages = _stages(
+            blocks, width, lambda c, out, stride, last: BasicBlock(c, out, stride, shortcut, final_relu or not last)
+        )
+        self.out_features = width * 2 ** (len(blocks) - 1)
         for module in self.modules():
             if isinstance(module, nn.Conv2d):
                 _initialise(module.weight, init)
@@ -131,15 +137,8 @@ class PreActResNet(nn.Module):
     def __init__(self, blocks: tuple[int, ...] = (2, 2, 2, 2), width: int = 64) -> None:
         super().__init__()
         self.conv = nn.Conv2d(3, width, 7, 2, 3, bias=False)
-        channels, stages = width, []
-        for stage, count in enumerate(blocks):
-            layers = []
-            for block in range(count):
-                layers.append(PreActBlock(channels, width * 2**stage, 2 if stage > 0 and block == 0 else 1))
-                channels = width * 2**stage
-            stages.append(nn.Sequential(*layers))
-        self.stages = nn.Sequential(*stages)
-        self.out_features = channels
+        self.stages = _stages(blocks, width, lambda c, out, stride, last: PreActBlock(c, out, stride))
+        self.out_features = width * 2 ** (len(blocks) - 1)
         for module in self.modules():
             if isinstance(module, nn.Conv2d):
                 _initialise(module.weight, "kaiming-out")

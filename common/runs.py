@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
+import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
@@ -198,6 +199,17 @@ def repeated(seeds: Sequence[int], orders: Sequence[str] | None) -> tuple[tuple[
     names = [str(int(o)) if o.isdigit() else o for o in orders or ()]
     pairs = [(name, s) for name in names for s in seeds] if orders else [(str(s), s) for s in seeds]
     return tuple(dict.fromkeys(pairs))
+
+
+SEEDS = {"quick": (0,), "cifar": (0, 1, 2), "imagenet": (0,)}
+"""By default, of the papers that learn all classes at once."""
+
+
+def seeds_alone(paper: str, preset: str, seeds: Sequence[int] | None, orders: Sequence[str] | None) -> tuple[int, ...]:
+    """The seeds of the repeats, each once, where all classes are learnt at once; warns that `orders` mean nothing."""
+    if orders:
+        warnings.warn(f"{paper} learns all classes at once, so --orders is ignored", stacklevel=3)
+    return tuple(dict.fromkeys(seeds or SEEDS[preset]))
 
 
 def canonical(value: Any) -> Any:

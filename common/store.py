@@ -61,6 +61,11 @@ class Result:
         return self.arrays is None
 
     @property
+    def embedded(self) -> bool:
+        """Whether it is of the embedded data set, which nobody has published numbers on."""
+        return self.config["data"]["name"] == "glyphs"
+
+    @property
     def repeat(self) -> tuple[str, int]:
         """(class order, seed): what pairs the repeats of two methods."""
         return self.config["order"], self.config["seed"]

@@ -20,7 +20,7 @@ from common.curves import (
     paired,
     paired_rows,
 )
-from common.figures import Comparison, Curve, Drawing, Panel, Published, estimate
+from common.figures import Comparison, Curve, Drawing, Panel, Published, comparable, estimate
 from common.store import Result
 from der.counts import mean_parameters, shares
 from der.experiments import MASKED, UNPRUNED
@@ -32,11 +32,6 @@ PARAMETERS, MILLION = "parameters, mean over steps (million)", 1e6
 PRINTED = 0.1  # million: the paper prints one decimal, and counts a classifier of all classes throughout
 PUBLISHED_ONLY = ("Bound", "PODNet", "RPSNet", "E2E", "TPCIL")
 """Rows of the tables without runs; Bound's are made by --only bound."""
-
-
-def comparable(setting: Setting) -> bool:
-    """Whether published values may be drawn over ours: the paper's data set, whatever the schedule."""
-    return setting.preset != "quick"
 
 
 def value(setting: Setting, entry: str, method: str, at: float | str) -> tuple[float | None, str]:

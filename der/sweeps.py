@@ -8,11 +8,11 @@ from dataclasses import replace
 import numpy as np
 
 from common.curves import AVERAGE, Results, average, mean_curve, paired
-from common.figures import Comparison, Curve, Drawing, Panel, estimate
+from common.figures import Comparison, Curve, Drawing, Panel, comparable, estimate
 from common.store import Result
 from der.counts import mean_parameters, shares
 from der.experiments import MASKED, UNPRUNED
-from der.figures import MILLION, PARAMETERS, READOUTS, comparable, share_rows, value
+from der.figures import MILLION, PARAMETERS, READOUTS, share_rows, value
 from der.presets import Setting
 
 

@@ -10,7 +10,7 @@ from typing import Literal
 import numpy as np
 
 from common.curves import Results, mean_curve
-from common.figures import Comparison, Curve, Drawing, Estimate, Panel, Published
+from common.figures import Comparison, Curve, Drawing, Estimate, Panel, Published, comparable
 from common.splits import longtail_counts
 from common.store import Result
 from fsa.experiments import OURS, cell
@@ -30,11 +30,6 @@ NAMES = {
     "inat2017": "iNaturalist 2017",
     "inat2018": "iNaturalist 2018",
 }
-
-
-def comparable(setting: Setting) -> bool:
-    """Whether published values may be drawn over ours: the paper's data set, whatever the schedule."""
-    return setting.preset != "quick"
 
 
 def title(setting: Setting, factor: float | None) -> str:

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from common.datasets import DataSpec
 from common.imbalance import Rebalance
-from common.runs import IMAGENET_INPUTS, Inputs, LongTail, Protocol, Run, Schedule, of_preset
+from common.runs import IMAGENET_INPUTS, Inputs, LongTail, Protocol, Run, Schedule, of_preset, seeds_alone
 from fsa.methods import FSA, STEPS, Earlier, Survey, Views
 
 CIFAR_PHASE1 = Schedule(epochs=300, lr=0.1, milestones=(150,), batch=128, weight_decay=5e-4)
@@ -200,7 +199,6 @@ SETTINGS: dict[str, tuple[Setting, ...]] = {
         _imagenet("inat2018", 8142, "resnet50-imagenet", INAT_PHASE2),
     ),
 }
-DEFAULT_SEEDS = {"quick": (0,), "cifar": (0, 1, 2), "imagenet": (0,)}
 
 
 def settings(
@@ -211,7 +209,5 @@ def settings(
     Raises InputError on an unknown preset or a scale that is not positive.
     """
     found = of_preset(SETTINGS, preset, epochs_scale)
-    if orders:
-        warnings.warn("fsa learns all classes at once, so --orders is ignored", stacklevel=2)
-    chosen = tuple(dict.fromkeys(seeds or DEFAULT_SEEDS[preset]))
+    chosen = seeds_alone("fsa", preset, seeds, orders)
     return tuple(replace(s, seeds=chosen, phase1=s.phase1.scaled(epochs_scale)) for s in found)

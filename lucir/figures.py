@@ -21,7 +21,7 @@ from common.curves import (
     paired,
     paired_rows,
 )
-from common.figures import Comparison, Curve, Drawing, Panel, Published, estimate
+from common.figures import Comparison, Curve, Drawing, Panel, Published, comparable, estimate
 from common.store import Result
 from lucir import experiments as ex
 from lucir.presets import Setting
@@ -33,11 +33,6 @@ READOUTS = {
     "Ours-NME": ("Ours", "nme"),
     "Ours-CNN": ("Ours", "cnn"),
 }
-
-
-def comparable(setting: Setting) -> bool:
-    """Whether published values may be drawn over ours: the paper's data set, whatever the schedule."""
-    return setting.preset != "quick"
 
 
 def published_curve(figure: str, name: str) -> list[Curve]:

@@ -9,7 +9,7 @@ from common.plan import cost, seconds_left, select
 from fsa.catalogue import FIGURES
 from fsa.experiments import CONTROLS, OURS
 from fsa.methods import FSA, Views
-from fsa.presets import DEFAULT_SEEDS, settings
+from fsa.presets import settings
 
 BY_ID = {figure.id: figure for figure in FIGURES}
 
@@ -85,7 +85,7 @@ def test_settings_refuse_what_they_cannot_mean() -> None:
             settings("quick", None, None, scale)
     with pytest.warns(UserWarning, match="--orders is ignored"):
         assert settings("cifar", [3, 3], ["O1"], 1)[0].seeds == (3,)
-    assert settings("cifar", None, None, 1)[0].seeds == DEFAULT_SEEDS["cifar"]
+    assert settings("cifar", None, None, 1)[0].seeds == (0, 1, 2)
 
 
 def test_the_time_of_phase_two_from_a_cache_is_not_that_of_training() -> None:

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from common.curves import Results, accuracy_figure
-from common.figures import Drawing
-from lucir.figures import PUBLISHED, comparable
+from common.figures import Drawing, comparable
+from lucir.figures import PUBLISHED
 from lucir.presets import Setting
 
 READOUTS = {
