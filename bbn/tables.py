@@ -59,9 +59,9 @@ def best(result: Result) -> float:
 def published(entry: str, method: str, x: float | None) -> tuple[float | None, str]:
     """A published number and its provenance; (None, "") where the paper has none, or none that was read there."""
     series = PUBLISHED.series(entry, method)
-    if series is None or series["provenance"] == "memory-unverified" or (x is not None and x not in series["x"]):
-        return None, ""
-    return series["y"][series["x"].index(x) if x is not None else 0], series["provenance"]
+    at = series["x"][0] if series and x is None else x
+    value, provenance = PUBLISHED.value(entry, method, at) if at is not None else (None, "")
+    return (None, "") if provenance == "memory-unverified" else (value, provenance)
 
 
 def errors(

@@ -10,7 +10,7 @@ import numpy as np
 from class_balanced import experiments as ex
 from class_balanced.experiments import cell
 from class_balanced.presets import Setting
-from class_balanced.published import PUBLISHED, printed_name, published_error, published_value
+from class_balanced.published import PUBLISHED, printed_name, published_error
 from class_balanced.tables import ERROR, data_name, error, errors
 from common.curves import Results, mean_curve, paired
 from common.figures import Comparison, Curve, Drawing, Estimate, Panel, comparable, estimate
@@ -91,7 +91,7 @@ def curves(setting: Setting, results: Results) -> Drawing:
         Comparison(
             f"{ERROR}; published: authors' re-run",
             name,
-            *published_value(figure, printed_name(models[name]), factor),
+            *PUBLISHED.value(figure, printed_name(models[name]), factor),
             errors(results.get(cell(name, factor))),
         )
         for name in ex.curves_names(setting)

@@ -21,13 +21,6 @@ def printed_name(model: ClassBalanced) -> str:
     return f"{name} ({', '.join(words)})" if words else name
 
 
-def published_value(figure: str, method: str, x: float) -> tuple[float | None, str]:
-    """A published number and its provenance; (None, "") where there is none."""
-    series = PUBLISHED.series(figure, method)
-    known = dict(zip(series["x"], series["y"], strict=True)) if series else {}
-    return (known[x], series["provenance"]) if series and x in known else (None, "")
-
-
 def published_error(setting: Setting, name: str, factor: float) -> tuple[float | None, str]:
     """The paper's error of a row of the grid on the data set that the setting is, or stands for."""
-    return published_value(GRIDS.get(setting.role, ""), name, factor)
+    return PUBLISHED.value(GRIDS.get(setting.role, ""), name, factor)

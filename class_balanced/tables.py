@@ -8,7 +8,7 @@ import numpy as np
 
 from class_balanced.experiments import cell
 from class_balanced.presets import DEPTHS, Setting
-from class_balanced.published import printed_name, published_error, published_value
+from class_balanced.published import PUBLISHED, printed_name, published_error
 from common.curves import Results
 from common.figures import Comparison, Drawing, Estimate, Panel, comparable, estimate
 from common.store import Result
@@ -80,7 +80,7 @@ def table2(setting: Setting, results: Results) -> Drawing:
         names.append(printed_name(model) if model else "Class-Balanced (best)")
         for f in factors:
             ours = errors(results.get(cell(key, f))) if model else best(setting, results, f)
-            value = published_value(figure, names[-1], f)
+            value = PUBLISHED.value(figure, names[-1], f)
             rows.append(Comparison(f"{ERROR}, factor {f:g}", names[-1], *value, ours))
     note = (
         f"{ERROR}; Class-Balanced (best): the least of all class-balanced models, chosen on test data as in the paper, "
@@ -103,7 +103,7 @@ def table3(setting: Setting, results: Results) -> Drawing:
         for depth in DEPTHS:
             names.append(f"{method}, ResNet-{depth}")
             for k, readout in ((1, "cnn"), (5, "top5")):
-                value = published_value(f"table3-{setting.role}-top{k}", method, depth)
+                value = PUBLISHED.value(f"table3-{setting.role}-top{k}", method, depth)
                 ours = errors(results.get(f"{method} {depth}"), readout)
                 rows.append(Comparison(f"top-{k} error (%)", names[-1], *value, ours))
     panels = side_by_side(setting, "validation error (%)", names, ["top-1", "top-5"], rows)

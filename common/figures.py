@@ -176,3 +176,13 @@ class Published:
         """One method's published series in a figure: x, y, std, average, provenance, note."""
         entry = self.entries.get(figure, {"series": []})
         return next((s for s in entry["series"] if s["method"] == method), None)
+
+    def value(self, figure: str, method: str, x: float | str) -> tuple[float | None, str]:
+        """A method's published number at one x, and its provenance; (None, "") where there is none.
+
+        Of several series of a method, which differ in provenance, it is the first that has x.
+        """
+        for series in self.entries.get(figure, {"series": []})["series"]:
+            if series["method"] == method and x in series["x"]:
+                return series["y"][series["x"].index(x)], series["provenance"]
+        return None, ""

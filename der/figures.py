@@ -35,14 +35,8 @@ PUBLISHED_ONLY = ("Bound", "PODNet", "RPSNet", "E2E", "TPCIL")
 
 
 def value(setting: Setting, entry: str, method: str, at: float | str) -> tuple[float | None, str]:
-    """The published number of a method at one x, and its provenance; (None, "") where there is none.
-
-    Some methods have several series in an entry, by provenance. Of the quick preset nothing is published.
-    """
-    for series in PUBLISHED.entries.get(entry, {"series": []})["series"] if comparable(setting) else []:
-        if series["method"] == method and at in series["x"]:
-            return series["y"][series["x"].index(at)], series["provenance"]
-    return None, ""
+    """The published number of a method at one x, and its provenance; none of the quick preset."""
+    return PUBLISHED.value(entry, method, at) if comparable(setting) else (None, "")
 
 
 def curves(setting: Setting, results: Results, entry: str, title: str, readout: str = "cnn") -> Drawing:

@@ -133,16 +133,9 @@ def anchors(s: Setting, results: Results) -> Drawing:
         n = min(map(len, columns), default=0)
         if n:
             curves.append(mean_curve(name, list(known), [[c[i] for c in columns] for i in range(n)]))
-        series = PUBLISHED.series("anchors", theirs)
-        assert series is not None
-        table = dict(zip(series["x"], series["y"], strict=True)) if overlay else {}
         for step, column in zip(known, columns, strict=True):
-            value = table.get(step)
-            rows.append(
-                Comparison(
-                    f"{AVERAGE}, {step} classes a task", name, value, "printed" if value else "", estimate(column)
-                )
-            )
+            value = PUBLISHED.value("anchors", theirs, step) if overlay else (None, "")
+            rows.append(Comparison(f"{AVERAGE}, {step} classes a task", name, *value, estimate(column)))
         curves += [replace(c, name=name) for c in published_curve(PUBLISHED, "anchors", theirs)] if overlay else []
     panels = [Panel("iCaRL paper, Table 1a", "classes a task", AVERAGE, curves)]
     if found := results.get(f"LwF {s.step}"):

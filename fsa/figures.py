@@ -40,13 +40,6 @@ def title(setting: Setting, factor: float | None) -> str:
     return ", ".join([*words, *([f"ResNet-{network}"] if network else [])])
 
 
-def published(entry: str, method: str, x: float | str) -> tuple[float | None, str]:
-    """A published number and its provenance; (None, "") where there is none."""
-    series = PUBLISHED.series(entry, method)
-    known = dict(zip(series["x"], series["y"], strict=True)) if series else {}
-    return (known[x], series["provenance"]) if series and x in known else (None, "")
-
-
 def line(name: str, x: Sequence[float | str], found: Sequence[Estimate | None], **fields: object) -> Curve:
     """A curve through Estimates with their intervals, without those that lack."""
     pairs = [(at, e) for at, e in zip(x, found, strict=True) if e]
@@ -92,7 +85,7 @@ def table(setting: Setting, results: Results, entry: str) -> Drawing:
     words, rows, ours, paper = [f"{f:g}" for f in factors], list[Comparison](), list[Curve](), list[Curve]()
     for name in names:
         found = [mean(results.get(cell(name, f), [])) for f in factors]
-        values = [published(entry, name, f) for f in factors]
+        values = [PUBLISHED.value(entry, name, f) for f in factors]
         known = zip(factors, values, found, strict=True)
         rows += [Comparison(f"{ACCURACY}, factor {f:g}", name, *value, e) for f, value, e in known if e]
         ours += [line(name, words, found)] if any(found) else []
@@ -104,7 +97,7 @@ def table(setting: Setting, results: Results, entry: str) -> Drawing:
         for other in ("CE", NO_AUG):
             quantity = f"FSA - {other} (points, paired), factor {f:g}"
             rows += gain_row(quantity, OURS, tuned, results.get(cell(other, f), []))
-            theirs = published(entry, OURS, f)[0], published(entry, other, f)[0]
+            theirs = PUBLISHED.value(entry, OURS, f)[0], PUBLISHED.value(entry, other, f)[0]
             if rows and rows[-1].quantity == quantity and None not in theirs:
                 value = round(theirs[0] - theirs[1], 2)  # type: ignore[operator]
                 rows[-1] = Comparison(quantity, OURS, value, "difference of two printed numbers", rows[-1].ours)
@@ -125,7 +118,7 @@ def shots(setting: Setting, results: Results, entry: str) -> Drawing:
         values = [mean(found, lambda r, key=key: r.readout("cnn")[key]) for key in present.values()]  # type: ignore[misc]
         ours.append(line(name, list(present), values))
         rows += [
-            Comparison(f"top-1 accuracy (%), {g}", name, *published(entry, name, g), e)
+            Comparison(f"top-1 accuracy (%), {g}", name, *PUBLISHED.value(entry, name, g), e)
             for g, e in zip(present, values, strict=True)
         ]
     for series in PUBLISHED.entries[entry]["series"]:
@@ -143,7 +136,7 @@ def depths(setting: Setting, results: Results, entry: str) -> Drawing:
     x, rows, curves = (50, 101, 152), list[Comparison](), list[Curve]()
     for name in ("CE", "CB", NO_AUG, OURS):
         found = [mean(results.get(cell(name, d), [])) for d in x]
-        values = [published(entry, name, d) for d in x]
+        values = [PUBLISHED.value(entry, name, d) for d in x]
         curves += [line(name, x, found)] if any(found) else []
         known = [np.nan if v is None else v for v, _ in values]
         curves += [Curve(name, x, known, published=True)] if np.isfinite(known).any() else []
@@ -229,7 +222,7 @@ def curves(setting: Setting, results: Results, entry: str | None = None) -> Draw
     rows = []
     for name, found in results.items():
         key = {"Phase I": "CE"}.get(name, name)
-        value = published(entry, key, setting.strongest or 0) if entry else (None, "")
+        value = PUBLISHED.value(entry, key, setting.strongest or 0) if entry else (None, "")
         rows.append(Comparison(f"{ACCURACY}, end", name, *value, mean(found)))
     for name, found in tuned.items():
         rows += gain_row("Phase II - Phase I (points, paired)", name, found, first)
@@ -287,7 +280,7 @@ def fig9(setting: Setting, results: Results) -> Drawing:
         bars.append(line(f"factor {factor:g}", names, found))
         table = f"table{1 if setting.role == 'cifar10' else 2}-resnet18"
         for name, e in zip(names, found, strict=True):
-            value = published(table, OURS, factor) if name == "Block4" else (None, "")
+            value = PUBLISHED.value(table, OURS, factor) if name == "Block4" else (None, "")
             rows += [Comparison(f"{ACCURACY}, factor {factor:g}", name, *value, e)] if e else []
             rows += gain_row(
                 f"{name} - {NO_AUG} (points, paired), factor {factor:g}",

@@ -39,12 +39,6 @@ def published_curve(figure: str, name: str) -> list[Curve]:
     return shared.published_curve(PUBLISHED, figure, name)
 
 
-def published_value(figure: str, name: str, index: int) -> tuple[float | None, str]:
-    """One published point and its provenance; (None, "") where there is none."""
-    series = PUBLISHED.series(figure, name)
-    return (series["y"][index], series["provenance"]) if series and series["y"] else (None, "")
-
-
 def first(found: list[Result]) -> str:
     """Which repeat is shown where only one can be."""
     return f"shown: class order {found[0].repeat[0]}, seed {found[0].repeat[1]}" if len(found) > 1 else ""
@@ -57,16 +51,16 @@ def fig3(setting: Setting, results: Results, figure: str, key: str, label: str) 
     for name, part in (("new classes", slice(old, None)), ("old classes", slice(old))):
         groups = [np.array(r.values["summary"][key][part]) for r in found]
         curves.append(Curve(name, list(range(len(groups[0]))), list(groups[0])))
-        for i, statistic in enumerate(("mean", "min", "max")):
+        for statistic in ("mean", "min", "max"):
             ours = estimate([float(getattr(g, statistic)()) for g in groups])
-            value = published_value(figure, f"iCaRL {name}", i)
+            value = PUBLISHED.value(figure, f"iCaRL {name}", statistic)
             rows.append(Comparison(f"{statistic} of {key}", name, *value, ours, tolerance=0.0))
-        mean, _ = published_value(figure, f"iCaRL {name}", 0)
+        mean, _ = PUBLISHED.value(figure, f"iCaRL {name}", "mean")
         if comparable(setting) and mean is not None:
             curves.append(Curve(name, [0], [mean], published=True, legend="mean"))
         if key == "biases":
             share = estimate([100 * float(np.mean(g > 0)) for g in groups])
-            value = published_value("fig3b_share_positive", f"iCaRL {name}", 0)
+            value = PUBLISHED.value("fig3b_share_positive", f"iCaRL {name}", "share > 0")
             rows.append(Comparison("classes with positive bias (%)", name, *value, share))
     panel = Panel("iCaRL, after 1 phase", "classes, sorted by value", label, curves, kind="sorted-bars")
     return Drawing([panel], rows, first(found))
@@ -107,12 +101,9 @@ def fig7b(setting: Setting, results: Results) -> Drawing:
         averages = [[average(x, readout) for x in group] for group in found]
         if found:
             curves.append(mean_curve(name, counts, list(zip(*averages, strict=True))))
-        series = PUBLISHED.series("fig7b", name)
-        assert series is not None
-        published = dict(zip(series["x"], series["y"], strict=True)) if comparable(setting) else {}
         for r, values in zip(counts, averages, strict=False):  # none where the numbers share no repeat
-            quantity, value = f"{AVERAGE}, {r} exemplars", published.get(r)
-            rows.append(Comparison(quantity, name, value, series["provenance"] if value else "", estimate(values)))
+            published = PUBLISHED.value("fig7b", name, r) if comparable(setting) else (None, "")
+            rows.append(Comparison(f"{AVERAGE}, {r} exemplars", name, *published, estimate(values)))
         curves += published_curve("fig7b", name) if comparable(setting) else []
     return Drawing([Panel("5 phases", "exemplars per class", AVERAGE, curves)], rows)
 
@@ -133,7 +124,7 @@ def fig9(setting: Setting, results: Results) -> Drawing:
         if found := results.get(label):
             panels.append(confusion_panel(name, found[0], readout, setting.base))
             ours = estimate([r.curve(readout)[-1] for r in found])
-            rows.append(Comparison("accuracy, all classes (%)", name, *published_value("fig9", name, 0), ours))
+            rows.append(Comparison("accuracy, all classes (%)", name, *PUBLISHED.value("fig9", name, 100), ours))
     note = "classes in the order they arrived; lines between base and new classes"
     return Drawing(panels, rows, "; ".join(filter(None, [note, first(next(iter(results.values())))])))
 
@@ -165,7 +156,7 @@ def supp3b(setting: Setting, results: Results) -> Drawing:
             last = estimate([line[-1] for line in lines])
             curves.append(mean_curve(name, list(range(len(lines[0]))), lines, f"{last.mean:.2f}"))
             quantity = "base classes after the last phase (%)"
-            rows.append(Comparison(quantity, name, *published_value("supp3b", name, -1), last))
+            rows.append(Comparison(quantity, name, *PUBLISHED.value("supp3b", name, 5), last))
         curves += published_curve("supp3b", name) if comparable(setting) else []
     return Drawing([Panel("5 phases", "phase", "accuracy on the base classes (%)", curves)], rows)
 
@@ -246,11 +237,9 @@ def joint(setting: Setting, results: Results) -> Drawing:
     values = [[r.curve("cnn")[-1] for r in group] for group in paired([results[str(n)] for n in counts])]
     curves = [mean_curve("Joint-CNN", counts, list(zip(*values, strict=True)))] if values else []
     figure = JOINT.get(setting.data.name, "")
-    series = PUBLISHED.series(figure, "Joint-CNN") or {"x": [], "y": [], "provenance": ""}
-    known = dict(zip(series["x"], series["y"], strict=True))
     curves += published_curve(figure, "Joint-CNN")
     rows = [
-        Comparison(f"accuracy at {n} classes (%)", "Joint-CNN", known.get(n), series["provenance"], estimate(v))
+        Comparison(f"accuracy at {n} classes (%)", "Joint-CNN", *PUBLISHED.value(figure, "Joint-CNN", n), estimate(v))
         for n, v in zip(counts, values, strict=False)
     ]
     return Drawing([Panel("all data of the classes seen", CLASSES, TOP1, curves)], rows)

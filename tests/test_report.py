@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from html.parser import HTMLParser
 from pathlib import Path
@@ -10,7 +11,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from common.figures import Comparison, Drawing, Estimate, Figure, Verdict, estimate, verdict
+from common.figures import Comparison, Drawing, Estimate, Figure, Published, Verdict, estimate, verdict
 from common.report import ReportContext, ReportRow, facts, varied, write_report
 from common.store import Result
 
@@ -118,6 +119,22 @@ def test_estimate_of_none_is_an_error() -> None:
 )
 def test_verdict(published: float | None, ours: Estimate | None, full: bool, expected: Verdict) -> None:
     assert verdict(compare(published, ours), full) == expected
+
+
+def test_published_value_is_of_the_first_series_that_has_it(tmp_path: Path) -> None:
+    series = [
+        {"method": "A", "x": [5], "y": [70.0], "provenance": "printed"},
+        {"method": "A", "x": [5, 10], "y": [1.0, 60.0], "provenance": "third-party"},
+        {"method": "B", "x": ["many", "few"], "y": [50.0, 20.0], "provenance": "official-file"},
+    ]
+    path = tmp_path / "published.json"
+    path.write_text(json.dumps({"paper": "P", "entries": [{"id": "table1", "series": series}]}))
+    known = Published(path)
+    assert known.value("table1", "A", 5) == (70.0, "printed")
+    assert known.value("table1", "A", 10) == (60.0, "third-party")
+    assert known.value("table1", "B", "few") == (20.0, "official-file")
+    for figure, method, x in (("table1", "A", 20), ("table1", "C", 5), ("table2", "A", 5)):
+        assert known.value(figure, method, x) == (None, "")
 
 
 def test_comparisons_show_numbers_difference_and_verdict(tmp_path: Path) -> None:
