@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import matplotlib
 import numpy as np
 
@@ -18,6 +20,13 @@ EMBEDDED = "t-SNE of cosine distances; only nearness within a panel means someth
 def class_name(setting: Setting, label: int) -> str:
     """A class as legends show it."""
     return CIFAR10[label] if setting.data.name == "cifar10" else f"class {label}"
+
+
+def class_names(setting: Setting, labels: Sequence[int]) -> str:
+    """Several classes as a panel or a row of the report names them."""
+    if setting.data.name != "cifar10":
+        return f"classes {', '.join(map(str, labels))}"
+    return ", ".join(class_name(setting, label) for label in labels)
 
 
 def points(setting: Setting, name: str, result: Result, part: str) -> Panel:
@@ -50,6 +59,7 @@ def motivation(setting: Setting, results: Results) -> Drawing:
 
 def parts(setting: Setting, results: Results) -> Drawing:
     """Fig. 4, 11, 12: class-specific and class-generic features of a few classes."""
+    results = {class_names(setting, found[0].config["method"]["classes"]): found for found in results.values()}
     panels = []
     for name, found in results.items():
         words = name if len(results) > 1 else ""
@@ -76,7 +86,7 @@ def augmented(setting: Setting, results: Results) -> Drawing:
             )
             for i, kind in enumerate(dict.fromkeys(kinds.tolist()))
         ]
-        donors = ", ".join(class_name(setting, c) for c in tail["donors"])
+        donors = class_names(setting, tail["donors"])
         name = class_name(setting, tail["class"])
         panels.append(Panel(f"{name}; donors: {donors}", "", "", drawn, kind="scatter"))
         for kind in ("training images", "augmented", "donors, head classes"):
@@ -92,7 +102,7 @@ def overlays(setting: Setting, results: Results) -> Drawing:
     config = next(iter(results.values()))[0].config["method"]["fsa"]
     columns = [_column(p, config["tau_specific"], config["tau_generic"]) for p in pictures]
     names = [class_name(setting, p["label"]) for p in pictures]
-    wrong = [f"\n(as {class_name(setting, p['guess'])})" if p["guess"] != p["label"] else "" for p in pictures]
+    wrong = [f"\nas {class_name(setting, p['guess'])}" if p["guess"] != p["label"] else "" for p in pictures]
     panel = Panel(
         title(setting, setting.factor),
         "class, from head to tail",
@@ -102,9 +112,7 @@ def overlays(setting: Setting, results: Results) -> Drawing:
         rows=("image", "activation", "specific", "generic"),
         columns=[name + guess for name, guess in zip(names, wrong, strict=True)],
     )
-    note = (
-        "the map before pooling, enlarged; specific and generic: what its thresholds keep; below a class, a wrong guess"
-    )
+    note = "the map before pooling, enlarged; specific and generic: what its thresholds keep; as ...: a wrong guess"
     return Drawing([panel], [], note)
 
 
