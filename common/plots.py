@@ -57,7 +57,7 @@ METHODS: dict[str, tuple[str, str]] = {
         (BLUE, "s", "iCaRL-NME", "fixed lambda (5)", "CB-Focal", "CB focal", "old classes", "old embeddings"),
         (ORANGE, "^", "Ours-NME", "WA", "Mixup", "new classes", "new embeddings"),
         (GREEN, "s", "CN", "DER", "LDAM-DRW"),
-        (PINK, "^", "CN+LC", "BiC", "CE-DRW", "CB sigmoid"),
+        (PINK, "<", "CN+LC", "BiC", "CE-DRW", "CB sigmoid"),
         (WINE, ">", "CN+LC+IS", "CE-DRS"),
         (OLIVE, "P", "iCaRL-CBF", "DER w/o P", "Manifold Mixup", "Sigmoid"),
         (INDIGO, "X", "iCaRL-TM", "PODNet", "cRT"),
