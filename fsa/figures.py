@@ -71,12 +71,30 @@ def shared(panels: Sequence[Panel]) -> list[Panel]:
     return [replace(panel, y_range=(0.0 if bars else low - margin, high + margin)) for panel in panels]
 
 
+def printed(setting: Setting, name: str, factor: float | None = None) -> tuple[float | None, str]:
+    """ResNet-18's number in Table 1 or 2 on the data set that the setting is or stands for; its factor by default."""
+    table = f"table{1 if setting.role == 'cifar10' else 2}-resnet18"
+    return PUBLISHED.value(table, "CE" if name == "Phase I" else name, factor or setting.factor or 0)
+
+
+def difference(ours: tuple[float | None, str], theirs: tuple[float | None, str]) -> tuple[float | None, str]:
+    """One published number minus another; none where either lacks."""
+    if ours[0] is None or theirs[0] is None:
+        return None, ""
+    return round(ours[0] - theirs[0], 2), "difference of two printed numbers"
+
+
 def gain_row(
-    quantity: str, name: str, ours: Sequence[Result], theirs: Sequence[Result], measure: Measure = accuracy
+    quantity: str,
+    name: str,
+    ours: Sequence[Result],
+    theirs: Sequence[Result],
+    measure: Measure = accuracy,
+    published: tuple[float | None, str] = (None, ""),
 ) -> list[Comparison]:
-    """The paired gain as a row without a published number; none where no repeat is shared."""
+    """The paired gain as a row; none where no repeat is shared."""
     found = gain(ours, theirs, measure)
-    return [Comparison(quantity, name, None, "", found, tolerance=0.0)] if found else []
+    return [Comparison(quantity, name, *published, found, tolerance=0.0)] if found else []
 
 
 def table(setting: Setting, results: Results, entry: str) -> Drawing:
@@ -96,11 +114,8 @@ def table(setting: Setting, results: Results, entry: str) -> Drawing:
         tuned = results.get(cell(OURS, f), [])
         for other in ("CE", NO_AUG):
             quantity = f"FSA - {other} (points, paired), factor {f:g}"
-            rows += gain_row(quantity, OURS, tuned, results.get(cell(other, f), []))
-            theirs = PUBLISHED.value(entry, OURS, f)[0], PUBLISHED.value(entry, other, f)[0]
-            if rows and rows[-1].quantity == quantity and None not in theirs:
-                value = round(theirs[0] - theirs[1], 2)  # type: ignore[operator]
-                rows[-1] = Comparison(quantity, OURS, value, "difference of two printed numbers", rows[-1].ours)
+            value = difference(PUBLISHED.value(entry, OURS, f), PUBLISHED.value(entry, other, f))
+            rows += gain_row(quantity, OURS, tuned, results.get(cell(other, f), []), published=value)
     kind: Literal["lines", "bars"] = "lines" if len(factors) > 1 else "bars"
     panels = [Panel(f"{title(setting, None)}, ours", FACTOR, ACCURACY, ours, kind=kind)]
     if comparable(setting):
@@ -278,9 +293,8 @@ def fig9(setting: Setting, results: Results) -> Drawing:
     for factor in dict.fromkeys(float(name.rsplit(" at ")[1]) for name in results):
         found = [mean(results.get(cell(n, factor), [])) for n in names]
         bars.append(line(f"factor {factor:g}", names, found))
-        table = f"table{1 if setting.role == 'cifar10' else 2}-resnet18"
         for name, e in zip(names, found, strict=True):
-            value = PUBLISHED.value(table, OURS, factor) if name == "Block4" else (None, "")
+            value = printed(setting, OURS, factor) if name == "Block4" else (None, "")
             rows += [Comparison(f"{ACCURACY}, factor {factor:g}", name, *value, e)] if e else []
             rows += gain_row(
                 f"{name} - {NO_AUG} (points, paired), factor {factor:g}",

@@ -85,10 +85,13 @@ def gain(ours: Sequence[Result], theirs: Sequence[Result], measure: Measure = ac
 
 def over_what(groups: Iterable[Sequence[Result]]) -> str:
     """What intervals are over, for a figure's note."""
-    seeds = {repeat(r) for group in groups for r in group}
+    results = [r for group in groups for r in group]
+    seeds = {repeat(r) for r in results}
     first, second = sorted({a for a, _ in seeds}), {b for _, b in seeds if b is not None}
     if len(first) > 1:
         return f"intervals over {len(first)} Phase-I seeds"
     if len(second) > 1:
-        return f"Phase I of seed {first[0]} shared: intervals over {len(second)} Phase-II seeds alone"
+        cached = any(start["method"]["type"] == "Views" for r in results if (start := r.config.get("start")))
+        shared = f"Phase I of seed {first[0]}{' and its views' if cached else ''} shared"
+        return f"{shared}: intervals over {len(second)} Phase-II seeds alone"
     return ""

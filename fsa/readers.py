@@ -10,44 +10,60 @@ from common.curves import Results
 from common.figures import Comparison, Curve, Drawing, Panel
 from common.store import Result
 from fsa.experiments import FIXED, OURS, UNIFORM, sources_of
-from fsa.figures import ACCURACY, NO_AUG, across, gain_row, line, notes, title
+from fsa.figures import ACCURACY, NO_AUG, across, difference, gain_row, line, notes, printed, title
 from fsa.measures import GROUPS, Measure, counts, gain, mean, on_class
 from fsa.presets import Setting
 
+GAIN = "gain (points)"
+Pairs = Mapping[str, tuple[Sequence[Result], Sequence[Result]]]
+"""Ours and theirs, by the name of their difference."""
+
 
 def gains(setting: Setting, results: Results) -> Drawing:
-    """What augmentation itself adds to balanced classifier retraining, on groups of classes and by class size."""
+    """What augmentation itself adds to classifier retraining, on groups of classes and by class size."""
+    pairs = {
+        "FSA - No Aug": (OURS, NO_AUG),
+        "No Aug - Phase I": (NO_AUG, "Phase I"),
+        "FSA - Phase I": (OURS, "Phase I"),
+    }
+    found = {name: (results.get(a, []), results.get(b, [])) for name, (a, b) in pairs.items()}
     groups, rows = list(GROUPS), list[Comparison]()
-    bars = [line(name, groups, [mean(found, m) for m in GROUPS.values()]) for name, found in results.items()]
-    ours, control, first = (results.get(name, []) for name in (OURS, NO_AUG, "Phase I"))
-    for name, found in results.items():
-        rows += [Comparison(f"{ACCURACY}, {g}", name, None, "", mean(found, m)) for g, m in GROUPS.items()]
-    pairs = {"FSA - No Aug": (ours, control), "No Aug - Phase I": (control, first), "FSA - Phase I": (ours, first)}
-    bars_of_gain = []
-    for name, (a, b) in pairs.items():
-        found_gains = [gain(a, b, m) for m in GROUPS.values()]
-        bars_of_gain += [line(name, groups, found_gains)] if any(found_gains) else []
-        for group, measure in GROUPS.items():
-            rows += gain_row(f"gain (points, paired), {group}", name, a, b, measure)
+    for group, measure in GROUPS.items():
+        paper = {n: printed(setting, n) if group == "all" else (None, "") for n in ("Phase I", NO_AUG, OURS)}
+        for name, runs in results.items():
+            rows.append(Comparison(f"{ACCURACY}, {group}", name, *paper[name], mean(runs, measure)))
+        for name, (a, b) in pairs.items():
+            value = difference(paper[a], paper[b])
+            rows += gain_row(f"gain (points, paired), {group}", name, *found[name], measure, value)
+    bars = [line(name, groups, [mean(runs, m) for m in GROUPS.values()]) for name, runs in results.items()]
+    added = {"FSA - No Aug": found.pop("FSA - No Aug")}
     panels = [
         Panel(title(setting, setting.factor), "classes", ACCURACY, bars, kind="bars"),
-        Panel("paired gains", "classes", "gain (points)", bars_of_gain, kind="bars"),
-        by_size({name: pair for name, pair in pairs.items() if name != "FSA - Phase I"}),
+        by_group("what augmentation adds", added),
+        by_size("what augmentation adds, by class size", added),
+        by_size("what Phase II adds, by class size", found),
     ]
-    return Drawing(panels, rows, notes(results))
+    return Drawing([p for p in panels if p.curves], rows, notes(results))
 
 
-def by_size(pairs: Mapping[str, tuple[Sequence[Result], Sequence[Result]]]) -> Panel:
+def by_group(name: str, pairs: Pairs) -> Panel:
+    """Paired gains on all, head and tail classes."""
+    found = {label: [gain(a, b, m) for m in GROUPS.values()] for label, (a, b) in pairs.items()}
+    bars = [line(label, list(GROUPS), gains) for label, gains in found.items() if any(gains)]
+    return Panel(name, "classes", GAIN, bars, kind="bars")
+
+
+def by_size(name: str, pairs: Pairs) -> Panel:
     """Paired gain on each class against its training images; classes of one size together."""
     lines = []
-    for name, (a, b) in pairs.items():
+    for label, (a, b) in pairs.items():
         if not a or not b:
             continue
         sizes = counts(a[0])
         groups = {int(size): np.flatnonzero(sizes == size) for size in sorted(set(sizes.tolist()))}
         found = [gain(a, b, _over([on_class(int(c)) for c in ids])) for ids in groups.values()]
-        lines.append(line(name, list(groups), found))
-    return Panel("by size of the class", "training images of the class", "gain (points)", lines, x_log=True)
+        lines.append(line(label, list(groups), found))
+    return Panel(name, "training images of the class", GAIN, lines, x_log=True)
 
 
 def _over(measures: Sequence[Measure]) -> Measure:
@@ -61,11 +77,18 @@ def variants(setting: Setting, results: Results) -> Drawing:
     found = {g: [gain(results[n], control, m) for n in others] for g, m in GROUPS.items()}
     differences = [line(f"{g} classes", others, each) for g, each in found.items() if any(each)]
     rows = [
-        Comparison(f"{ACCURACY}, {g}", n, None, "", mean(f, m)) for n, f in results.items() for g, m in GROUPS.items()
+        Comparison(f"{ACCURACY}, {g}", n, *(printed(setting, n) if g == "all" else (None, "")), mean(f, m))
+        for n, f in results.items()
+        for g, m in GROUPS.items()
     ]
     for name in others:
         for group, measure in GROUPS.items():
             rows += gain_row(f"- {NO_AUG} (points, paired), {group}", name, results[name], control, measure)
+    ours, theirs = (results.get(f"{name}, tail by class", []) for name in ("FSA", NO_AUG))
+    for group, measure in GROUPS.items():  # the other draw of tail images has a control of its own
+        rows += gain_row(
+            f"- {NO_AUG}, tail by class (points, paired), {group}", "FSA, tail by class", ours, theirs, measure
+        )
     panels = [
         Panel(title(setting, setting.factor), "", ACCURACY, list(groups.values()), kind="bars"),
         Panel(f"difference to {NO_AUG}", "", "points, paired", differences, kind="bars"),

@@ -152,6 +152,8 @@ def test_measuring_the_anchors_is_a_reproduction() -> None:
     lwf = rows["LwF.MC", f"{AVERAGE}, 10 classes a task"]
     assert (lwf.published, verdict(lwf, chosen[0].full_schedule)) == (44.4, "reproduced")
     assert verdict(rows["iCaRL-NME", f"{AVERAGE}, 10 classes a task"], True) == "not reproduced"
+    of_every = {r.method for r in rows.values() if r.quantity == f"{AVERAGE}, 10 classes a task" and r.published}
+    assert of_every == {"LwF.MC", "iCaRL-NME", "iCaRL-CNN"}
     assert PUBLISHED.series("anchors", "iCaRL") is not None and PUBLISHED.of("fig2")[0]["series"] == []
 
 

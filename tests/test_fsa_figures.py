@@ -136,6 +136,38 @@ def test_intervals_are_over_phase_two_seeds_where_phase_one_is_shared() -> None:
     assert "5 Phase-II seeds alone" in measures.over_what([ours, control, first])
 
 
+def test_reports_say_what_augmentation_adds() -> None:
+    """The paired gain over five Phase-II seeds, of either draw of tail images, and the paper's numbers beside ours."""
+
+    def right(run: Run) -> int:
+        if run.start is None:
+            return 50
+        return 55 + run.seed + (3 if run.method.donors else 0) + (10 if run.method.tail_draw == "classes" else 0)
+
+    for id, quantity in (
+        ("gain-cifar10", "gain (points, paired), tail"),
+        ("control-cifar10", "- No Aug (points, paired), tail"),
+    ):
+        drawing = draw(id, "cifar", [0], lambda run: fake(run, right(run)))
+        rows = {(row.method, row.quantity): row for row in drawing.comparisons}
+        found = rows["FSA - No Aug" if id == "gain-cifar10" else OURS, quantity].ours
+        assert found and (found.mean, found.interval, found.n) == (3, 0, 5)
+        assert rows["Phase I", "test accuracy (%), all"].published == 75.16
+        assert rows[OURS, "test accuracy (%), all"].published == 80.57
+        assert rows[OURS, "test accuracy (%), tail"].published is None
+        assert "Phase I of seed 0 and its views shared" in drawing.note
+    by_class = rows["FSA, tail by class", "- No Aug, tail by class (points, paired), all"].ours
+    assert by_class and (by_class.mean, by_class.n) == (3, 5)
+    over_first = {(r.method, r.quantity): r for r in draw("gain-cifar10", "cifar", [0]).comparisons}
+    assert over_first["FSA - Phase I", "gain (points, paired), all"].published == 5.41
+
+
+def test_classes_have_names_where_the_data_set_gives_them() -> None:
+    assert {row.method for row in draw("fig4", "cifar", [0]).comparisons} == {"airplane, automobile, cat, ship"}
+    assert {row.method for row in draw("fig4", "quick").comparisons} == {"classes 0, 1, 3, 8"}
+    assert draw("tsne", "cifar", [0]).panels[0].title.endswith("donors: airplane, automobile")
+
+
 def test_intervals_are_over_phase_one_seeds_where_there_are_several() -> None:
     groups = BY_ID["gain-cifar10"].runs(settings("cifar", [0, 1], None, 1.0))
 

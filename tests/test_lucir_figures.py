@@ -186,6 +186,12 @@ def test_variants_that_share_no_repeat_are_not_compared(id: str) -> None:
     assert len(drawing.panels) == 1
 
 
+def test_every_line_of_fig7b_has_its_published_numbers() -> None:
+    figure = next(f for f in FIGURES if f.id == "fig7b")
+    rows = [row for row in draw(figure, "cifar").comparisons if row.quantity == f"{AVERAGE}, 20 exemplars"]
+    assert {row.method for row in rows if row.published} == {"iCaRL-CNN", "iCaRL-NME", "Ours-CNN", "Ours-NME"}
+
+
 def test_lines_are_broken_where_the_paper_has_no_point() -> None:
     figure = next(f for f in FIGURES if f.id == "supp4b")
     published = [c for c in draw(figure, "cifar").panels[0].curves if c.published]
