@@ -11,7 +11,8 @@ from der.presets import Setting
 from lucir.methods import ICaRL
 
 Runs = Mapping[str, list[Run]]
-MASKED, UNPRUNED = "DER", "DER w/o P"
+MASKED, UNPRUNED, RANDOM = "DER", "DER w/o P", "random channels"
+WITH_MASKS = "+ E.R. + Aux + masks"
 
 
 def methods(s: Setting) -> dict[str, Any]:
@@ -54,7 +55,7 @@ def ablation(s: Setting) -> Runs:
         "baseline (no E.R., no Aux)": s.b0_runs(s.der(expand=False, aux=0.0), s.steps),
         "+ E.R.": s.b0_runs(s.der(aux=0.0), s.steps),
         "+ E.R. + Aux": s.b0_runs(s.der(), s.steps),
-        "+ E.R. + Aux + masks": s.b0_runs(s.masked(), s.steps),
+        WITH_MASKS: s.b0_runs(s.masked(), s.steps),
     }
 
 
@@ -97,7 +98,7 @@ def masks(s: Setting) -> Runs:
     return {
         UNPRUNED: s.b0_runs(s.der(), n, network),
         MASKED: s.b0_runs(s.masked(), n, network),
-        "random channels": s.random_runs(n, network),
+        RANDOM: s.random_runs(n, network),
     }
 
 

@@ -23,7 +23,7 @@ from common.curves import (
 from common.figures import Comparison, Curve, Drawing, Panel, Published, comparable, estimate
 from common.store import Result
 from der.counts import mean_parameters, shares
-from der.experiments import MASKED, UNPRUNED
+from der.experiments import MASKED, UNPRUNED, WITH_MASKS
 from der.presets import Setting
 
 PUBLISHED = Published(Path(__file__).with_name("published.json"))
@@ -113,7 +113,7 @@ def statistics(setting: Setting, results: Results, entries: Sequence[str], base:
                 lines.append(curve_of(name, found, readout))
         if lines:
             panels.append(Panel("after a base" if base else "no base", "number of classes", label, lines))
-    return Drawing(panels, rows + parameter_rows(setting, results))
+    return Drawing(panels, rows + parameter_rows(setting, results, base))
 
 
 def curve_of(name: str, found: Sequence[Result], readout: str, label: str = "") -> Curve:
@@ -123,11 +123,11 @@ def curve_of(name: str, found: Sequence[Result], readout: str, label: str = "") 
     return mean_curve(label or name, x, [r.curve(readout) for r in found], f"{mean:.2f}")
 
 
-def parameter_rows(setting: Setting, results: Results) -> list[Comparison]:
-    """Parameters of DER without and with pruning, and what the masks kept."""
-    entry, at = {"imagenet-100": ("table3_params", "ImageNet-100"), "imagenet": ("table3_params", "ImageNet-1000")}.get(
-        setting.data.name, ("table1_params", setting.steps)
-    )
+def parameter_rows(setting: Setting, results: Results, base: bool) -> list[Comparison]:
+    """Parameters of DER without and with pruning on ImageNet, averaged over steps."""
+    entry, at = "table3_params", f"ImageNet-{setting.classes}"
+    if base:
+        entry, at = "imagenet100_b50_params", "mean over steps"
     rows = []
     for name in (UNPRUNED, MASKED):
         if found := results.get(name):
@@ -137,17 +137,17 @@ def parameter_rows(setting: Setting, results: Results) -> list[Comparison]:
 
 
 def share_rows(name: str, found: Sequence[Result]) -> list[Comparison]:
-    """Shares of weights and multiply-additions that pruning kept, and that fresh masks would have kept."""
-    rows = []
-    for quantity, key in (
-        ("kept parameters (% of unpruned extractors)", "parameters"),
-        ("kept multiply-additions (% of unpruned extractors)", "flops"),
-        ("weights kept by masks at initialisation (%)", "initial"),
-    ):
-        rows.append(
-            Comparison(quantity, name, None, "", estimate([float(np.mean(shares(r, key))) for r in found]), 0.0)
-        )
-    return rows
+    """Shares of weights and multiply-additions that pruning kept, and that the masks kept before training."""
+    quantities = {
+        "kept parameters (% of unpruned extractors)": "parameters",
+        "kept multiply-additions (% of unpruned extractors)": "flops",
+        "weights kept by masks at initialisation (%)": "initial",
+    }
+    return [
+        Comparison(quantity, name, None, "", estimate([float(np.mean(shares(r, key))) for r in found]), 0.0)
+        for quantity, key in quantities.items()
+        if found
+    ]
 
 
 def ablation(setting: Setting, results: Results) -> Drawing:
@@ -158,12 +158,12 @@ def ablation(setting: Setting, results: Results) -> Drawing:
     for row in drawing.comparisons:
         which = {AVERAGE: "average", LAST: "last"}.get(row.quantity, "")
         published = value(setting, entry, row.method, which)
-        if row.method == "+ E.R. + Aux + masks" and which == "average":
-            published = value(setting, "table1", MASKED, 10)
+        if row.method == WITH_MASKS and which:
+            published = value(setting, "table1" if which == "average" else "table1_last", MASKED, 10)
         rows.append(replace(row, published=published[0], provenance=published[1]))
     reference = "+ E.R. + Aux"
     extra = paired_rows(results, names, reference, PUBLISHED, "") if results.get(reference) else []
-    return replace(drawing, comparisons=[*rows, *extra])
+    return replace(drawing, comparisons=[*rows, *extra, *share_rows(WITH_MASKS, results.get(WITH_MASKS, []))])
 
 
 def small(setting: Setting, results: Results) -> Drawing:
@@ -175,9 +175,7 @@ def small(setting: Setting, results: Results) -> Drawing:
     for row in drawing.comparisons:
         published = value(setting, "table7_resnet32", row.method, 10) if row.quantity == AVERAGE else (None, "")
         rows.append(replace(row, published=published[0], provenance=published[1]))
-    if found := results.get(MASKED):
-        rows += share_rows(MASKED, found)
-    return replace(drawing, comparisons=rows)
+    return replace(drawing, comparisons=[*rows, *share_rows(MASKED, results.get(MASKED, []))])
 
 
 def bound(setting: Setting, results: Results) -> Drawing:

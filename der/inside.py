@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 
 from common.curves import AVERAGE, Results, accuracy_figure, average, mean_curve, paired
 from common.figures import Comparison, Curve, Drawing, Panel, estimate
 from common.store import Result
 from der.counts import backward_transfer, forward_transfer, shares
-from der.experiments import MASKED, UNPRUNED
+from der.experiments import MASKED, RANDOM, UNPRUNED
 from der.figures import PUBLISHED, share_rows, value
 from der.presets import Setting
-
-RANDOM = "random channels"
 
 
 def transfer(setting: Setting, results: Results) -> Drawing:
@@ -50,31 +50,36 @@ def masks(setting: Setting, results: Results) -> Drawing:
     title = f"{setting.small_network}, {setting.steps} steps"
     drawing = accuracy_figure(results, names, PUBLISHED, "", title, False)
     panels, rows = list(drawing.panels), list(drawing.comparisons)
+    for name in (MASKED, RANDOM):
+        rows += share_rows(name, results.get(name, []))
     if found := results.get(MASKED):
-        rows += share_rows(MASKED, found)
-        panels += [over_training(found[0]), over_steps(found)]
+        panels += [over_training(found), over_steps(found)]
         for other in (UNPRUNED, RANDOM):
             if both := paired([found, results.get(other, [])]):
                 gains = [average(a, "cnn") - average(b, "cnn") for a, b in zip(*both, strict=True)]
                 quantity = f"{AVERAGE} of {MASKED} minus that of {other} (points, paired by seed and order)"
                 rows.append(Comparison(quantity, MASKED, None, "", estimate(gains)))
-    note = "random channels: drawn at the start of each step and held, in every layer as many as the learned masks kept"
+    note = (
+        "random channels: in every layer as many as the learned masks kept, drawn at the start of each step from all, "
+        "those that earlier steps switched off included, and held"
+    )
     return Drawing(panels, rows, note)
 
 
-def over_training(result: Result) -> Panel:
-    """The share of weights that binary masks would keep, over the epochs of every step."""
-    trace = result.values["trace"]
+def over_training(found: Sequence[Result]) -> Panel:
+    """The share of weights that binary masks would keep, over the epochs of every step, in the first repeat."""
+    trace = found[0].values["trace"]
     curves = []
-    for phase, first in enumerate(result.values["summary"]["initial_share"]):
+    for phase, first in enumerate(found[0].values["summary"]["initial_share"]):
         picked = zip(trace["phase"], trace["stage"], trace["kept"], strict=True)
         kept = [first, *(k for p, stage, k in picked if p == phase and stage == "main" and k is not None)]
         if len(kept) > 1:
             curves.append(Curve(f"step {phase + 1}", list(range(len(kept))), [100 * k for k in kept]))
-    return Panel("masks over training", "epoch of the step", "weights kept by binary masks (%)", curves)
+    title = "masks over training" + (", first repeat" if len(found) > 1 else "")
+    return Panel(title, "epoch of the step", "weights kept by binary masks (%)", curves)
 
 
-def over_steps(found: list[Result]) -> Panel:
+def over_steps(found: Sequence[Result]) -> Panel:
     """Parameters each step's extractor kept, and fresh masks would have kept."""
     steps = list(range(1, len(found[0].phases()) + 1))
     lines = [

@@ -34,6 +34,8 @@ class DERLearner(Learner):
 
     def __init__(self, config: DER, context: Context) -> None:
         super().__init__(config, context)
+        if config.channels == "random" and not context.run.start:
+            raise ValueError("random channels need a run to start from, which says how many channels to keep")
         device = context.device.torch
         self.batch = torch.zeros((), device=device)  # of this epoch; in a tensor, where a captured step counts it
         self.batches = 1
@@ -102,7 +104,7 @@ class DERLearner(Learner):
             e = chosen(channels, self.net.wanted[self.phase.index].tolist(), self.generator("channels"))
         else:
             e = mask_logits(sum(channels), self.config.mask_init, self.generator("masks"))
-        self.net.extractors[-1] = masked = MaskedResNet(body, e, self.config.s_max)
+        self.net.extractors[-1] = masked = MaskedResNet(body, e)
         self.net.place()
         share = masked.sparsity(masked.hard()).detach().reshape(1)
         self.net.initial = torch.cat([self.net.initial[: self.phase.index].to(share), share])

@@ -14,7 +14,7 @@ def auxiliary_targets(labels: Tensor, num_old: int) -> Tensor:
 
     labels [n] are positions in the class order, of which the first `num_old` are old.
     """
-    return (labels - num_old + 1).clamp(min=0)
+    return (labels.long() - num_old + 1).clamp(min=0)
 
 
 def auxiliary(logits: Tensor, labels: Tensor, num_old: int) -> Tensor:

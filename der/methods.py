@@ -28,7 +28,8 @@ class DER:
     """random: the control, masks drawn at random and held, with as many channels as the Run it starts from kept."""
     recalibrate: bool = True  # BatchNorm measured anew under binary masks; the paper does not say
     init: Literal["previous", "random"] = "previous"  # of F_t, Sec. 3.1
-    classifier: Literal["random", "inherit"] = "random"  # official code; the paper inherits the old block
+    classifier: Literal["random", "inherit"] = "random"
+    """random: the official code. inherit: the paper's, H_(t-1) as the old block of H_t; with `reset` off."""
     reset: bool = True  # both classifiers start again after the warm-up (official code)
     finetune: Schedule | None = CLASSIFIER  # classifier stage, Sec. 3.4; from the second step on
     temperature: float = 5.0  # delta of the classifier stage; 1 on ImageNet-100
@@ -43,6 +44,8 @@ class DER:
             raise ValueError(f"s_max must exceed 1, got {self.s_max:g}")
         if self.sparsity is None and self.channels == "random":
             raise ValueError("random channels need masks: give lambda_s")
+        if self.classifier == "inherit" and self.reset:
+            raise ValueError("what is inherited would start again after the warm-up: give reset=False with 'inherit'")
         if self.sparsity is not None and not self.expand:
             raise ValueError("a single network that is trained on cannot be pruned after each step")
         if self.finetune and len(protocol.sizes) > 1 and not (protocol.exemplars_per_class or protocol.exemplars_total):

@@ -15,7 +15,6 @@ from der.masks import kept, mask
 from der.methods import Init
 from der.wiring import IMAGE, wiring
 
-S_MAX = 15.0
 ZERO_LAST = ("resnet18", "resnet18-pool", "resnet32")
 """Networks whose blocks start as their shortcuts, with a last gamma of 0: the official ResNet-18, and ResNet-32 too."""
 
@@ -23,17 +22,17 @@ ZERO_LAST = ("resnet18", "resnet18-pool", "resnet32")
 class MaskedResNet(nn.Module):
     """A residual network whose channels are multiplied by masks after every BatchNorm: [n, 3, h, w] -> [n, d].
 
-    `e` holds the logits of all masks, one number a channel of every group of `wiring`, in one tensor. In train mode
-    masks are soft, sigmoid(s e); in eval mode they are binary, as the pruned network's.
+    `e` holds the logits of all masks, one number a channel of every group of `wiring`, in one tensor. Training passes
+    soft masks, `soft(s)`, to every call; without any they are binary, as the pruned network's, and `e` learns nothing.
     """
 
     kernels: Tensor
     reads: Tensor
     writes: Tensor
 
-    def __init__(self, body: nn.Module, e: Tensor, s: float = S_MAX) -> None:
+    def __init__(self, body: nn.Module, e: Tensor) -> None:
         super().__init__()
-        self.body, self.wiring, self.s = body, wiring(body), s
+        self.body, self.wiring = body, wiring(body)
         self.out_features: int = body.out_features  # type: ignore[assignment]
         if len(e) != sum(self.wiring.channels):
             raise ValueError(f"{len(e)} mask logits for {sum(self.wiring.channels)} channels")
@@ -45,9 +44,9 @@ class MaskedResNet(nn.Module):
         self.weights = sum(body.get_submodule(name).weight.numel() for name, _, _ in self.wiring.convs)  # type: ignore[operator, union-attr, misc]
         """Of all convolutions."""
 
-    def soft(self, s: float | Tensor | None = None, rate: float = 1.0) -> tuple[Tensor, ...]:
+    def soft(self, s: float | Tensor, rate: float = 1.0) -> tuple[Tensor, ...]:
         """The masks [c_g] of every group at s; rate as in `masks.mask`."""
-        return mask(self.e, self.s if s is None else s, rate).split(self.wiring.channels)
+        return mask(self.e, s, rate).split(self.wiring.channels)
 
     def kept(self) -> list[Tensor]:
         """Which channels pruning keeps, bool [c_g] of every group."""
@@ -59,7 +58,7 @@ class MaskedResNet(nn.Module):
 
     def forward(self, x: Tensor, masks: Sequence[Tensor] | None = None) -> Tensor:
         if masks is None:
-            masks = self.soft() if self.training else self.hard()
+            masks = self.hard()
         # m * BatchNorm(x) is BatchNorm with m * gamma and m * beta: no pass over the images of its own.
         masked = {}
         for name, group in self.wiring.norms:

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import replace
+from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 
@@ -14,6 +13,9 @@ from der.counts import mean_parameters, shares
 from der.experiments import MASKED, UNPRUNED
 from der.figures import MILLION, PARAMETERS, READOUTS, share_rows, value
 from der.presets import Setting
+
+Measures = Mapping[str, Callable[[Result], float]]
+"""What to take from a Result, by the name of its line."""
 
 
 def millions(found: Sequence[Result]) -> float:
@@ -58,29 +60,35 @@ def sizes(setting: Setting, results: Results) -> Drawing:
 
 
 def sensitivity(setting: Setting, results: Results) -> Drawing:
-    """Average accuracy against lambda_a, and accuracy and kept parameters against lambda_s."""
+    """Average accuracy against lambda_a, and accuracy and the share of weights kept against lambda_s."""
     panels, rows = list[Panel](), list[Comparison]()
 
-    def sweep(prefix: str, values: Sequence[float], name: str, measure: Callable[[Result], float]) -> Curve | None:
+    def sweep(title: str, weight: str, prefix: str, values: Sequence[float], y: str, measures: Measures) -> None:
         known = [w for w in values if results.get(f"{prefix} {w:g}")]
         groups = paired([results[f"{prefix} {w:g}"] for w in known])
         if not groups:
-            return None
-        lines = list(zip(*[[measure(r) for r in g] for g in groups], strict=True))
+            return
+        lines = [
+            mean_curve(name, [f"{w:g}" for w in known], list(zip(*[[of(r) for r in g] for g in groups], strict=True)))
+            for name, of in measures.items()
+        ]
+        panels.append(Panel(title, weight, y, lines))
         for w, group in zip(known, groups, strict=True):
-            quantity = name if measure is not cnn else AVERAGE
-            method = f"{'lambda_a' if prefix == 'aux' else 'lambda_s'} = {w:g}"
-            rows.append(Comparison(quantity, method, None, "", estimate([measure(r) for r in group])))
-        return mean_curve(name, [f"{w:g}" for w in known], lines)
+            method = f"{weight} = {w:g}"
+            if y == AVERAGE:
+                rows.extend(Comparison(y, method, None, "", estimate(list(map(of, group)))) for of in measures.values())
+            else:
+                rows.extend(share_rows(method, group))
 
     def cnn(result: Result) -> float:
         return average(result, "cnn")
 
-    if curve := sweep("aux", setting.auxiliaries, UNPRUNED, cnn):
-        panels.append(Panel("auxiliary loss", "lambda_a", AVERAGE, [curve]))
-    if curve := sweep("DER", setting.sparsities, MASKED, cnn):
-        panels.append(Panel("sparsity loss", "lambda_s", AVERAGE, [curve]))
-    kept = "kept parameters (% of unpruned)"
-    if curve := sweep("DER", setting.sparsities, kept, lambda r: float(np.mean(shares(r, "parameters")))):
-        panels.append(Panel("sparsity loss", "lambda_s", kept, [replace(curve, name=MASKED)]))
+    sweep("auxiliary loss", "lambda_a", "aux", setting.auxiliaries, AVERAGE, {UNPRUNED: cnn})
+    sweep("sparsity loss", "lambda_s", "DER", setting.sparsities, AVERAGE, {MASKED: cnn})
+    kept: Measures = {
+        "kept by pruning": lambda r: float(np.mean(shares(r, "parameters"))),
+        "kept by fresh masks": lambda r: float(np.mean(shares(r, "initial"))),
+    }
+    share = "share of an unpruned extractor (%)"
+    sweep("sparsity loss", "lambda_s", "DER", setting.sparsities, share, kept)
     return Drawing(panels, rows, "no published values are known; the published default of lambda_a is 1")

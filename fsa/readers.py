@@ -27,13 +27,10 @@ def gains(setting: Setting, results: Results) -> Drawing:
         "FSA - Phase I": (OURS, "Phase I"),
     }
     found = {name: (results.get(a, []), results.get(b, [])) for name, (a, b) in pairs.items()}
-    groups, rows = list(GROUPS), list[Comparison]()
+    groups, rows = list(GROUPS), accuracies(setting, results)
     for group, measure in GROUPS.items():
-        paper = {n: printed(setting, n) if group == "all" else (None, "") for n in ("Phase I", NO_AUG, OURS)}
-        for name, runs in results.items():
-            rows.append(Comparison(f"{ACCURACY}, {group}", name, *paper[name], mean(runs, measure)))
         for name, (a, b) in pairs.items():
-            value = difference(paper[a], paper[b])
+            value = difference(*(paper(setting, n, group) for n in (a, b)))
             rows += gain_row(f"gain (points, paired), {group}", name, *found[name], measure, value)
     bars = [line(name, groups, [mean(runs, m) for m in GROUPS.values()]) for name, runs in results.items()]
     added = {"FSA - No Aug": found.pop("FSA - No Aug")}
@@ -44,6 +41,20 @@ def gains(setting: Setting, results: Results) -> Drawing:
         by_size("what Phase II adds, by class size", found),
     ]
     return Drawing([p for p in panels if p.curves], rows, notes(results))
+
+
+def accuracies(setting: Setting, results: Results) -> list[Comparison]:
+    """Accuracy on all, head and tail classes; that on all beside the published one."""
+    return [
+        Comparison(f"{ACCURACY}, {group}", name, *paper(setting, name, group), mean(runs, measure))
+        for name, runs in results.items()
+        for group, measure in GROUPS.items()
+    ]
+
+
+def paper(setting: Setting, name: str, group: str) -> tuple[float | None, str]:
+    """What Tables 1 and 2 print of a method: its accuracy on all classes."""
+    return printed(setting, name) if group == "all" else (None, "")
 
 
 def by_group(name: str, pairs: Pairs) -> Panel:
@@ -76,11 +87,7 @@ def variants(setting: Setting, results: Results) -> Drawing:
     control, others = results.get(NO_AUG, []), [n for n in results if n not in (NO_AUG, "Phase I")]
     found = {g: [gain(results[n], control, m) for n in others] for g, m in GROUPS.items()}
     differences = [line(f"{g} classes", others, each) for g, each in found.items() if any(each)]
-    rows = [
-        Comparison(f"{ACCURACY}, {g}", n, *(printed(setting, n) if g == "all" else (None, "")), mean(f, m))
-        for n, f in results.items()
-        for g, m in GROUPS.items()
-    ]
+    rows = accuracies(setting, results)
     for name in others:
         for group, measure in GROUPS.items():
             rows += gain_row(f"- {NO_AUG} (points, paired), {group}", name, results[name], control, measure)

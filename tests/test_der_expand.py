@@ -147,6 +147,11 @@ def test_states_rebuild_the_shapes_they_were_saved_with(der_run: MakeRun, tiny_d
         assert all(p.requires_grad == (f is learner.net.new) for f in learner.net.extractors for p in f.parameters())
 
 
+def test_random_channels_need_a_run_that_says_how_many(der_run: MakeRun, tiny_data: Dataset, tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="a run to start from"):
+        train(der_run(replace(MASKED, channels="random")), tiny_data, tmp_path)
+
+
 def test_random_channels_are_as_many_as_learned(der_run: MakeRun, tiny_data: Dataset, tmp_path: Path) -> None:
     learned = der_run(MASKED)
     assert launcher.train(learned, Job(tmp_path, None, "cpu", 1, 1)) == ""
@@ -208,7 +213,7 @@ def test_inheriting_keeps_the_old_block(der_run: MakeRun, tiny_data: Dataset, tm
         if when in ("after main", "after classifier"):
             ends.append(weight.detach().clone())
 
-    train(der_run(replace(PLAIN, classifier="inherit")), tiny_data, tmp_path, watch)
+    train(der_run(replace(PLAIN, classifier="inherit", reset=False)), tiny_data, tmp_path, watch)
 
 
 def test_the_auxiliary_loss_is_the_new_extractors_alone(der_run: MakeRun, tiny_data: Dataset, tmp_path: Path) -> None:

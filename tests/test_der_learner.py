@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
@@ -87,15 +88,52 @@ def test_the_classifier_stage_trains_the_classifier_alone(der_run: MakeRun, tiny
     assert torch.equal(learner.net.head.weight, again)
 
 
-def test_s_is_annealed_in_every_epoch(der_run: MakeRun, tiny_data: Dataset, tmp_path: Path) -> None:
+def test_s_is_annealed_in_every_epoch(
+    der_run: MakeRun, tiny_data: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Linear from 1/s_max in the first batch to s_max in the last, in every epoch of every step, as it is trained."""
+    seen: dict[int, list[Tensor]] = {}
+    original = DERLearner.masks
+
+    def masks(learner: Any) -> Any:
+        made = original(learner)
+        e, m = (t.detach().double() for t in (learner.net.new.e, torch.cat(made)))
+        small = e.abs().argsort()[12]  # of 48: where neither rounding nor saturation hides s
+        seen.setdefault(learner.phase.index, []).append(m[small].logit() / e[small])
+        return made
+
+    monkeypatch.setattr(DERLearner, "masks", masks)
+    train(der_run(MASKED), tiny_data, tmp_path)
+    for phase, images in enumerate((24, 24 + 12, 24 + 12, 24 + 12)):
+        epoch = torch.linspace(1 / 15, 15, math.ceil(images / 16), dtype=torch.float64)
+        expected = epoch.repeat(SCHEDULE.epochs)
+        torch.testing.assert_close(torch.stack(seen[phase]), expected, rtol=1e-3, atol=1e-3)
+
+
+def test_logits_are_clamped_before_use(der_run: MakeRun, tiny_data: Dataset, tmp_path: Path) -> None:
     learner = train(der_run(MASKED), tiny_data, tmp_path)
     learner.net.extractors[-1] = MaskedResNet(learner.net.make(), torch.linspace(-8, 8, 48))
     learner.batches = 3
-    for _ in range(2):
-        learner.begin_epoch(0)
-        for s in (1 / 15, (1 / 15 + 15) / 2, 15):
-            torch.testing.assert_close(torch.cat(learner.masks()), torch.sigmoid(s * learner.net.new.e.detach()))
-    assert learner.net.new.e.abs().max() == 6  # clamped before use
+    learner.begin_epoch(0)
+    torch.testing.assert_close(torch.cat(learner.masks()), torch.sigmoid(torch.linspace(-8, 8, 48).clamp(-6, 6) / 15))
+
+
+def test_sparsity_is_a_term_of_the_loss(der_run: MakeRun, tiny_data: Dataset, tmp_path: Path) -> None:
+    """Eq. 11: the same batch and the same s with lambda_s of 2 and of 0 differ by twice the share in use."""
+
+    def watch(learner: Any, phase: Phase, when: str) -> None:
+        if when != "before main":
+            return
+        losses, new = [], learner.net.new
+        for weight in (2.0, 0.0):
+            learner.config = replace(MASKED, sparsity=weight)
+            learner.batch.fill_(1)
+            losses.append(learner.loss(X, torch.tensor([0, 1, 0, 1, 0])))
+        learner.config = MASKED
+        s = 1 / 15 + (15 - 1 / 15) / (learner.batches - 1)  # of the second batch
+        torch.testing.assert_close(losses[0] - losses[1], 2 * new.sparsity(new.soft(s)), atol=1e-4, rtol=1e-4)
+
+    train(der_run(MASKED), tiny_data, tmp_path, watch)
 
 
 def test_masks_move_at_their_own_rate_and_without_decay(der_run: MakeRun, tiny_data: Dataset, tmp_path: Path) -> None:
