@@ -11,7 +11,7 @@ from pathlib import Path
 
 from bbn.presets import Setting
 from common.curves import Results, paired
-from common.figures import Comparison, Curve, Drawing, Panel, Published, comparable, estimate
+from common.figures import UNVERIFIED, Comparison, Curve, Drawing, Panel, Published, comparable, estimate
 from common.store import Result
 
 PUBLISHED = Published(Path(__file__).with_name("published.json"))
@@ -61,7 +61,7 @@ def published(entry: str, method: str, x: float | None) -> tuple[float | None, s
     series = PUBLISHED.series(entry, method)
     at = series["x"][0] if series and x is None else x
     value, provenance = PUBLISHED.value(entry, method, at) if at is not None else (None, "")
-    return (None, "") if provenance == "memory-unverified" else (value, provenance)
+    return (None, "") if provenance == UNVERIFIED else (value, provenance)
 
 
 def errors(

@@ -1,4 +1,4 @@
-"""python -m class_balanced.reproduce: every figure of the paper, from runs to report."""
+"""python -m class_balanced.reproduce: the paper's figures, from runs to report."""
 
 from common.cli import main
 

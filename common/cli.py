@@ -37,7 +37,7 @@ class Arguments:
     preset: str = "quick"
     """quick (embedded data, minutes, no download), cifar (the paper's schedule) or imagenet (image folders)."""
     only: tuple[str, ...] = ()
-    """Figure ids or their beginnings, such as fig5c or fig3; default: every figure of the preset."""
+    """Figure ids, such as fig5c, or their beginnings, such as fig3; default: every figure of the preset."""
     seeds: tuple[int, ...] = ()
     """Seeds of initialisation and batch order; without --orders each also chooses its class order."""
     orders: tuple[str, ...] = ()
@@ -81,6 +81,9 @@ def main(argv: Sequence[str] | None = None, paper: str | None = None) -> None:
     except InputError as error:
         print(f"error: {error}", file=sys.stderr)
         code = 2
+    except BrokenPipeError:  # its reader has seen enough, as `head` does
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        code = 1
     except OSError as error:
         full = error.errno in (errno.ENOSPC, errno.EDQUOT)
         text = DISK_FULL.format(error.filename or "the output folder") if full else str(error)
@@ -135,7 +138,7 @@ def reproduce(papers: Sequence[str], args: Arguments) -> int:
                     store,
                     data,
                     args.precision,
-                    draw=args.draw,
+                    draw=args.draw or args.list,
                     decode=not (args.list or args.draw),
                 )
             )
@@ -157,6 +160,8 @@ def _check(args: Arguments) -> None:
     ):
         if value not in allowed:
             raise InputError(f"unknown {name} {value!r}; choose one of {', '.join(allowed)}")
+    if negative := [s for s in args.seeds if s < 0]:
+        raise InputError(f"--seeds must be 0 or more, got {negative[0]}")
     if args.jobs < 0:
         raise InputError(f"--jobs must be 0 (automatic) or more, got {args.jobs}")
 
@@ -183,6 +188,10 @@ def _reproduce(plan: Plan, args: Arguments) -> int:
     report = painter.report([f"{describe(o.run)}: {o.problem}" for o in failures])
     for problem in painter.problems:
         print(f"failed: {problem}", file=sys.stderr)
+    for undrawn in painter.undrawn():
+        print(f"not drawn: {undrawn}")
+    if args.draw and not painter.used:
+        print("no run of these figures is finished or recorded with these --seeds, --orders and --epochs-scale")
     print(f"{plan.paper}: {painter.summary()}; report: {report}")
     return len(failures) + len(painter.problems)
 
@@ -330,7 +339,12 @@ def _list(plans: Sequence[Plan], args: Arguments) -> int:
         left = seconds_left(todo, costs, list(finished.values()), jobs)
         note = "" if finished else " on a CPU, a rough guess before the first run"
         time_left = f"; about {_duration(left)} left{note}" if todo else ""
-        print(f"{plan.paper}: {len(finished)}/{len(runs)} runs finished, {len(todo)} to train{time_left}")
+        idle = [run for run in runs.values() if run.key not in finished and plan.data.problem(run)]
+        starts = f", {n} of them for others to start from" if (n := sum(r.key not in runs for r in todo)) else ""
+        without = f"; {len(idle)} lack their data, see above" if idle else ""
+        print(
+            f"{plan.paper}: {len(finished)}/{len(runs)} runs finished, {len(todo)} to train{starts}{time_left}{without}"
+        )
         for run in todo:
             print(f"  to train: {describe(run)}")
     return 0

@@ -17,7 +17,7 @@ from common.store import Result
 
 @dataclass
 class Painter:
-    """Figures and report of one plan under OUT/PRESET/PAPER."""
+    """Figures and report of one plan under OUT/PRESET/PAPER, or OUT/PRESET-xSCALE/PAPER."""
 
     plan: Plan
     out: Path
@@ -31,7 +31,9 @@ class Painter:
 
     @property
     def folder(self) -> Path:
-        return self.out / self.preset / self.plan.paper
+        """Of another length of schedules than the paper's there is another folder: neither overwrites the other."""
+        scale = "" if self.epochs_scale == 1 else f"-x{self.epochs_scale:g}"
+        return self.out / f"{self.preset}{scale}" / self.plan.paper
 
     @property
     def full_schedule(self) -> bool:
@@ -82,7 +84,8 @@ class Painter:
     def _missing(self, runs: list[Run]) -> str:
         """Why a figure is not whole, or ""."""
         problem = next((p for run in runs if (p := self.plan.data.problem(run))), "")
-        return f"{len(runs)} of its runs are not finished{': ' + problem if problem else ''}" if runs else ""
+        some = f"{len(runs)} of its runs {'is' if len(runs) == 1 else 'are'} not finished" if runs else ""
+        return f"{some}: {problem}" if problem else some
 
     def _caption(self, groups: Mapping[str, list[Result]], reason: str) -> str:
         results = [r for group in groups.values() for r in group]
@@ -114,11 +117,16 @@ class Painter:
             from_records=sum(r.recorded for r in results),
             command=self.command,
             published_on={
-                f.id: " / ".join(dict.fromkeys(e["dataset"] for e in entries(f.id))) for f in self.plan.figures
+                r.figure.id: " / ".join(dict.fromkeys(e["dataset"] for e in entries(r.figure.id))) for r in rows
             },
         )
         write_report(self.folder, self.plan.published.paper, self.preset, rows, context)
         return self.folder / "report.html"
+
+    def undrawn(self) -> list[str]:
+        """The figures asked for that could not be drawn, with the reason."""
+        rows = [self.rows[f.id] for f in self.plan.figures]
+        return [f"{row.figure.id}: {row.reason}" for row in rows if row.drawing is None]
 
     def summary(self) -> str:
         """How many figures were drawn and how the comparisons came out, in a line."""
@@ -126,4 +134,4 @@ class Painter:
         drawn = [row.drawing for row in asked if row.drawing]
         verdicts = Counter(verdict(c, self.full_schedule) for drawing in drawn for c in drawing.comparisons)
         counts = ", ".join(f"{n} {word}" for word, n in verdicts.items())
-        return f"{len(drawn)} of {len(asked)} figures in {self.folder} ({counts})"
+        return f"{len(drawn)} of {len(asked)} figures in {self.folder}{f' ({counts})' if counts else ''}"

@@ -31,13 +31,18 @@ class RecordArguments:
 
 def record(args: RecordArguments) -> None:
     """Write PAPER/records/HASH.json, or TO/HASH.json, for every finished run that is asked for."""
-    found = _finished(args.out)
+    found, written = _finished(args.out), 0
     if unknown := set(args.papers) - {r.config["paper"] for r in found}:
         raise InputError(f"{args.out} holds no finished run of {', '.join(sorted(unknown))}")
     for result in found:
         paper = result.config["paper"]
         if (not args.papers or paper in args.papers) and (args.embedded or not result.embedded):
             print(write_record(result, args.to or records_folder(paper)))
+            written += 1
+    if not written:
+        print(
+            f"nothing recorded: the {len(found)} finished runs in {args.out} are on embedded data; --embedded has them"
+        )
 
 
 @dataclass(frozen=True)

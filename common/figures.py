@@ -13,7 +13,9 @@ import numpy as np
 from common.runs import Run
 from common.store import Result
 
-Verdict = Literal["reproduced", "not reproduced", "indicative", "no published number"]
+Verdict = Literal["reproduced", "not reproduced", "indicative", "not measured", "no published number"]
+UNVERIFIED = "memory-unverified"
+"""Provenance of a number that is known from memory alone: shown, never judged against."""
 
 
 @dataclass(frozen=True)
@@ -24,19 +26,21 @@ class Estimate:
     std: float
     interval: float
     n: int
+    whole: bool = True
+    """Whether each repeat was trained from the start; not so where they share a first phase."""
 
 
-def estimate(values: Sequence[float]) -> Estimate:
+def estimate(values: Sequence[float], whole: bool = True) -> Estimate:
     """Mean, standard deviation (n - 1) and 95 % t-interval of repeats. Raises ValueError on none."""
     if not len(values):
         raise ValueError("no values to average")
     data, n = np.asarray(values, dtype=float), len(values)
     if n == 1:
-        return Estimate(float(data[0]), float("nan"), float("nan"), 1)
+        return Estimate(float(data[0]), float("nan"), float("nan"), 1, whole)
     from scipy.special import stdtrit  # Student's t quantile; scipy comes with scikit-learn
 
     std = float(data.std(ddof=1))
-    return Estimate(float(data.mean()), std, float(stdtrit(n - 1, 0.975)) * std / n**0.5, n)
+    return Estimate(float(data.mean()), std, float(stdtrit(n - 1, 0.975)) * std / n**0.5, n, whole)
 
 
 @dataclass(frozen=True)
@@ -146,12 +150,15 @@ def comparable(setting: Any) -> bool:
 def verdict(comparison: Comparison, full_schedule: bool) -> Verdict:
     """The fixed rule: reproduced if the published mean lies within max(1 point, the interval) of ours.
 
-    full_schedule is False for reduced schedules and embedded data, which are indicative, as is n = 1. So is agreement
-    within the interval of two repeats, or within one wider than twice the tolerance: almost any number would agree.
+    full_schedule is False for reduced schedules and embedded data, which are indicative, as are n = 1, repeats that
+    share a first phase, and a number known from memory. So is agreement within the interval of two repeats, or within
+    one wider than twice the tolerance: almost any number would agree.
     """
     if comparison.published is None:
         return "no published number"
-    if comparison.ours is None or not full_schedule or comparison.ours.n == 1:
+    if comparison.ours is None:
+        return "not measured"
+    if not full_schedule or comparison.ours.n == 1 or not comparison.ours.whole or comparison.provenance == UNVERIFIED:
         return "indicative"
     allowed = max(comparison.tolerance, comparison.ours.interval) + 1e-9  # exactly 1.00 apart is near enough
     if abs(comparison.published - comparison.ours.mean) > allowed:

@@ -7,9 +7,11 @@ that cannot be captured ends the run, and `Counts` say how many steps went which
 
 from __future__ import annotations
 
+import gc
 import threading
 from collections import Counter
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from functools import partial
 from typing import Protocol
 
@@ -27,7 +29,8 @@ Capture = Callable[[Callable[[], None]], Callable[[], None]]
 What is returned keeps the function alive, and with it the memory that the record reads and writes.
 """
 
-_capturing = threading.Lock()  # one capture at a time in a process; other threads go on replaying
+_capturing = threading.Lock()
+"""One capture or first step at a time in a process; other threads go on replaying."""
 _own = threading.local()
 
 
@@ -38,6 +41,9 @@ class Steps(Protocol):
     """Steps taken by path: "eager", "graph"; and "captured" graphs."""
 
     def epoch(self, order: Tensor, batch: int, generator: torch.Generator) -> Iterator[Callable[[], None]]: ...
+
+    def close(self) -> None:
+        """Give back what the steps hold on the device."""
 
 
 def capture_for(images: Images) -> Capture | None:
@@ -63,6 +69,9 @@ class EagerSteps:
         for images, labels in self.images.epoch(order, batch, generator):
             self.counts["eager"] += 1
             yield partial(self.step, images, labels)
+
+    def close(self) -> None:
+        pass
 
 
 class GraphSteps:
@@ -103,12 +112,16 @@ class GraphSteps:
         else:
             self.counts["eager"] += 1
             self.warm.add(size)
-            self._body(size)
+            with _capturing:  # what libraries do on first use would break another thread's capture
+                self._body(size)
 
     def _body(self, size: int) -> None:
         columns = self.next + torch.arange(size, device=self.next.device)
         self.step(*self.images.take(self.plan[:, columns]))
         self.next.add_(size)
+
+    def close(self) -> None:
+        self.graphs.clear()  # they refer back to this object, and each holds its own pool of memory
 
 
 def own_stream() -> torch.cuda.Stream:
@@ -121,9 +134,23 @@ def own_stream() -> torch.cuda.Stream:
 def cuda_graph(body: Callable[[], None]) -> Callable[[], None]:
     """Record the kernels of `body`, which is not run, and return what launches them all."""
     graph = torch.cuda.CUDAGraph()
-    with _capturing, torch.cuda.graph(graph, stream=own_stream(), capture_error_mode="thread_local"):
+    recording = torch.cuda.graph(graph, stream=own_stream(), capture_error_mode="thread_local")
+    with _capturing, _no_collection(), recording:
         body()
     return partial(_replay, graph, body)
+
+
+@contextmanager
+def _no_collection() -> Iterator[None]:
+    """Collect garbage now and not meanwhile: another graph that is destroyed inside a capture ends it."""
+    enabled = gc.isenabled()
+    gc.collect()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if enabled:
+            gc.enable()
 
 
 def _replay(graph: torch.cuda.CUDAGraph, body: Callable[[], None]) -> None:

@@ -90,7 +90,10 @@ def _train(run: Run, job: Job, progress: Callable[[int], None]) -> None:
             if job.threads > 1 and not workspace.saved_threads():
                 workspace.threads, measured = choose_threads(run, device, job.threads, job.out / "cache/threads.json")
             torch.set_num_threads(workspace.threads)
-        torch.backends.cudnn.benchmark = True  # shapes are few, and a graph keeps what its first step chose
+        # Shapes are few, and a graph keeps what its first step chose. But trying algorithms waits for the whole device,
+        # which no other thread's capture survives.
+        torch.backends.cudnn.benchmark = job.jobs == 1
+        torch.backends.cudnn.allow_tf32 = False  # fp32 means fp32; bf16 is there for speed
         with torch.cuda.stream(own_stream()) if device.type == "cuda" else nullcontext():
             result = incremental.run(run, dataset, learner, workspace, device)
         earlier = [c for c in workspace.commits if c != code["commit"]]

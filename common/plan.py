@@ -159,7 +159,8 @@ class Plan:
 
     def asked_in_vain(self, only: Sequence[str]) -> list[tuple[Figure, str]]:
         """Figures that --only names and this command cannot make, with the reason."""
-        return [(f, why) for f, why in self.skipped if only and f.id.startswith(tuple(only))]
+        wanted = named([*self.figures, *(f for f, _ in self.skipped)], only)
+        return [(f, why) for f, why in self.skipped if f.id in wanted]
 
     @property
     def published(self) -> Published:
@@ -199,29 +200,37 @@ def make_plan(
     return plan
 
 
+def named(figures: Sequence[Figure], only: Sequence[str]) -> set[str]:
+    """The ids that words name: each an id, or else the beginning of some."""
+    ids = {f.id for f in figures}
+    return {i for word in only if word for i in ids if i == word or (word not in ids and i.startswith(word))}
+
+
 def select(
     figures: Sequence[Figure], only: Sequence[str], preset: str
 ) -> tuple[list[Figure], list[tuple[Figure, str]]]:
-    """(figures to make, figures left out with the reason): those of a preset, or those whose ids begin as in `only`.
+    """(figures to make, figures left out with the reason): those of a preset, or those that `only` names.
 
+    A word of `only` is an id, or else the beginning of some.
     Raises InputError where a word fits no figure, or all fit another preset only.
     """
     for word in only:
-        if not word or not any(f.id.startswith(word) for f in figures):
+        if not named(figures, [word]):
             raise InputError(f"unknown figure {word!r}; choose from {' '.join(f.id for f in figures)}")
+    wanted = named(figures, only)
     chosen: list[Figure] = []
     skipped: list[tuple[Figure, str]] = []
     for figure in figures:
         if preset not in figure.presets:
             skipped.append((figure, f"needs --preset {' or '.join(figure.presets)}"))
-        elif only and not figure.id.startswith(tuple(only)):
+        elif only and figure.id not in wanted:
             skipped.append((figure, "not asked for"))
         elif figure.on_request and not only:
             skipped.append((figure, f"costly, on request: --only {figure.id}"))
         else:
             chosen.append(figure)
     if not chosen:
-        asked = [(f, reason) for f, reason in skipped if f.id.startswith(tuple(only))]
+        asked = [(f, reason) for f, reason in skipped if f.id in wanted]
         raise InputError("; ".join(f"{figure.id} {reason}" for figure, reason in asked))
     return chosen, skipped
 

@@ -21,8 +21,10 @@ RULE = (
     "Ours is the mean over n repeats ± the half-width of its 95 % t-interval (std: standard deviation, n - 1), at the "
     "last epoch unless a row says best test epoch; difference: ours minus published. reproduced: the published mean "
     "lies within max(1.0 point, that half-width) of ours. not reproduced: it does not. indicative: a reduced schedule, "
-    "embedded data, one repeat (n = 1) or nothing measured; or agreement of two repeats, or within more than 2 points, "
-    "where almost any number would agree. no published number: the paper gives none."
+    "embedded data, one repeat (n = 1), repeats that share a first phase, or a published number known from memory "
+    "alone (memory-unverified); or agreement of two repeats, or within more than 2 points, where almost any number "
+    "would agree. no published number: the paper gives none. In brackets behind a published number: where it is from "
+    "(printed in the paper, digitised from a plot, official-file of the authors, third-party: as others quote it)."
 )
 STYLE = """
 :root { --ink: #1d1f21; --soft: #6b7075; --line: #e3e5e8; --paper: #fff; --shade: #f6f7f8; }
@@ -147,8 +149,8 @@ def _each(words: Iterable[str]) -> str:
     return "; ".join(f"{w} ({n} run{'s' * (n > 1)})" if len(counts) > 1 else w for w, n in counts.most_common())
 
 
-def _number(value: float | None, sign: str = "") -> str:
-    return "–" if value is None or value != value else f"{value:{sign}.2f}"
+def _number(value: float | None, sign: str = "", digits: int = 2) -> str:
+    return "–" if value is None or value != value else f"{value:{sign}.{digits}f}"
 
 
 def _ours(ours: Estimate | None) -> str:
@@ -156,7 +158,9 @@ def _ours(ours: Estimate | None) -> str:
         return "–"
     if ours.n == 1:
         return f"{_number(ours.mean)} (n = 1)"
-    return f"{_number(ours.mean)} ± {_number(ours.interval)} (std {_number(ours.std)}, n = {ours.n})"
+    digits = 3 if 0 < ours.interval < 0.01 else 2  # such as omega, a cosine
+    mean, interval, std = (_number(value, digits=digits) for value in (ours.mean, ours.interval, ours.std))
+    return f"{mean} ± {interval} (std {std}, n = {ours.n})"
 
 
 def cells(comparison: Comparison, context: ReportContext) -> list[str]:

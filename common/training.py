@@ -7,7 +7,7 @@ import math
 import time
 from collections import Counter
 from collections.abc import Callable, Iterable
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, closing
 from dataclasses import dataclass, field
 from functools import lru_cache
 
@@ -144,30 +144,32 @@ def fit(
         total.add_(loss.detach() * len(labels))
 
     steps = make_steps(images, step, capture)
-    for epoch in range(first, schedule.epochs):
-        started = time.perf_counter()
-        stage.set_mode()
-        stage.on_epoch(epoch)
-        total.zero_()
-        generator = seeded(torch.device("cpu"), *seed, epoch)
-        order = stage.sampler(stage.indices, generator)
-        if schedule.drop_last and len(order) >= schedule.batch:
-            order = order[: len(order) // schedule.batch * schedule.batch]
-        count = math.ceil(len(order) / schedule.batch)
-        lr = math.nan
-        for number, take_step in enumerate(steps.epoch(order, schedule.batch, generator)):
-            if (now := schedule.lr_at(epoch, number / count)) != lr:
-                set_lr(optimiser, lr := now)
-            take_step()
-        sound = torch.stack([p.detach().isfinite().all() for p in parameters]).all()
-        loss, weights = torch.stack([total, sound]).tolist()  # the one read from the device
-        mean, lr = loss / len(order), round(lr, 12)
-        if not math.isfinite(mean):
-            raise RunFailed(f"loss not finite in stage {stage.name}, epoch {epoch + 1}, lr {lr:g}")
-        if not weights:  # by the last step, after its loss
-            raise RunFailed(f"weights not finite in stage {stage.name}, epoch {epoch + 1}, lr {lr:g}")
-        seconds = time.perf_counter() - started
-        after_epoch(Epoch(stage.name, epoch + 1, lr, round(mean, 6), len(order), round(seconds, 3)), optimiser)
+    with closing(steps):
+        for epoch in range(first, schedule.epochs):
+            started = time.perf_counter()
+            stage.set_mode()
+            stage.on_epoch(epoch)
+            total.zero_()
+            generator = seeded(torch.device("cpu"), *seed, epoch)
+            order = stage.sampler(stage.indices, generator)
+            if schedule.drop_last and len(order) >= schedule.batch:
+                order = order[: len(order) // schedule.batch * schedule.batch]
+            count = math.ceil(len(order) / schedule.batch)
+            lr = math.nan
+            for number, take_step in enumerate(steps.epoch(order, schedule.batch, generator)):
+                if (now := schedule.lr_at(epoch, number / count)) != lr:
+                    set_lr(optimiser, lr := now)
+                take_step()
+            sound = torch.stack([p.detach().isfinite().all() for p in parameters]).all()
+            loss, weights = torch.stack([total, sound]).tolist()  # the one read from the device
+            mean, lr = loss / len(order), round(lr, 12)
+            if not math.isfinite(mean):
+                raise RunFailed(f"loss not finite in stage {stage.name}, epoch {epoch + 1}, lr {lr:g}")
+            if not weights:  # by the last step, after its loss
+                raise RunFailed(f"weights not finite in stage {stage.name}, epoch {epoch + 1}, lr {lr:g}")
+            seconds = time.perf_counter() - started
+            after_epoch(Epoch(stage.name, epoch + 1, lr, round(mean, 6), len(order), round(seconds, 3)), optimiser)
+    optimiser.zero_grad(set_to_none=True)  # the gradients lie in the graphs' memory
     stage.on_end()
     return steps.counts
 

@@ -60,7 +60,7 @@ class AdaptationLearner(Learner):
         """Nothing: the head of stage 1 comes with the features of every task."""
 
     def begin_phase(self, phase: Phase) -> None:
-        """Spec step 4 to 7 of a task: fit the map, move the memory, add the new classes, train the classifier."""
+        """After stage 1 of a task: fit the map, move the memory, add the new classes, train the classifier."""
         super().begin_phase(phase)
         self.now, net = self.source.current(phase.index), self.net
         net.scale.copy_(self.now.new.norm(dim=1).mean())
@@ -195,7 +195,7 @@ class AdaptationLearner(Learner):
 
 
 class OracleLearner(AdaptationLearner):
-    """Bounds that look at old images' true features: no map could do better with this memory."""
+    """References, not bounds, that look at old images' true features: a map that errs can still classify better."""
 
     config: Oracle
 

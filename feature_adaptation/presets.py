@@ -51,7 +51,7 @@ class Setting:
     """L where memory is short: a tenth of the usual budget or less."""
     every_method: bool = True
     """Whether Fig. 3 has every method at each step, or some of them at `step` alone."""
-    gamma: float = 0.05  # of Eq. 6, as vaguely remembered of the paper; Fig. 5 sweeps it
+    gamma: float = 0.05  # of Eq. 6, not known from the paper; Fig. 5 sweeps it
     gamma_maps: tuple[Map, ...] = ("identity", "linear", "residual", "mlp")
     """Maps at each gamma of Fig. 5: with little drift a map may do more harm than none."""
     gammas: tuple[float, ...] = (0.0, 0.01, 0.05, 0.1, 0.5, 1.0)
@@ -154,7 +154,7 @@ CIFAR = Setting(
     features=(5, 10, 20, 50, 100, 240, 500),  # 240 take the bytes of 20 images
     images=(1, 5, 10, 20),
     lucir_images=(10, 20),
-    hybrids=((10, 120), (10, 200)),  # the bytes of 20 images, and what is vaguely remembered of the paper
+    hybrids=((10, 120), (10, 200)),  # the first in the bytes of 20 images
     small=20,
 )
 SETTINGS: dict[str, tuple[Setting, ...]] = {

@@ -1,4 +1,4 @@
-"""python -m feature_adaptation.reproduce: every figure of the paper, from runs to report."""
+"""python -m feature_adaptation.reproduce: the paper's figures, from runs to report."""
 
 from common.cli import main
 

@@ -63,7 +63,7 @@ def over_repeats(values: Iterable[tuple[tuple[int, int | None], float]]) -> Esti
     for (first, _), value in values:
         by_first.setdefault(first, []).append(value)
     if len(by_first) == 1:
-        return estimate(next(iter(by_first.values())))
+        return estimate(next(iter(by_first.values())), whole=False)
     return estimate([float(np.mean(group)) for group in by_first.values()])
 
 

@@ -1,4 +1,4 @@
-"""python -m fsa.reproduce: every figure of the paper, from runs to report."""
+"""python -m fsa.reproduce: the paper's figures, from runs to report."""
 
 from common.cli import main
 

@@ -143,6 +143,10 @@ def supp3a(setting: Setting, results: Results) -> Drawing:
     drawing = accuracy_figure(results, readouts, PUBLISHED, "supp3a", "5 phases", comparable(setting), ["A-GEM"])
     averages = {r.method: average_row(r, PUBLISHED, "fig5c") for r in drawing.comparisons if r.quantity == AVERAGE}
     rows = [averages[r.method] if r.quantity == AVERAGE and not r.published else r for r in drawing.comparisons]
+    if comparable(setting):  # the supplement's plot leaves out what Fig. 5(c) has
+        lines = [line for name in ("iCaRL-CNN", "Ours-CNN") for line in published_curve("fig5c", name)]
+        panel = drawing.panels[0]
+        drawing = replace(drawing, panels=[replace(panel, curves=[*panel.curves, *lines])])
     return replace(drawing, comparisons=rows)
 
 

@@ -57,6 +57,13 @@ class TinyNet(nn.Module):
         return (F.relu(x) if self.final_relu else x).mean(dim=(2, 3))
 
 
+class TinyMaps(TinyNet):
+    """The tiny network with its last map apart, [n, 8, 4, 4]."""
+
+    def maps(self, x: Tensor) -> Tensor:
+        return torch.relu(self.bn2(self.conv2(torch.relu(self.bn1(self.conv1(x))))))
+
+
 @pytest.fixture
 def tiny_net(monkeypatch: pytest.MonkeyPatch) -> str:
     """The name of a network small enough to train in a blink."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import importlib
 import json
 import os
 import signal
@@ -38,7 +39,7 @@ def test_a_reproduction_leaves_figures_report_and_runs(
 ) -> None:
     out, process = finished
     assert process.returncode == 0, process.stderr
-    folder = out / "quick" / "lucir"
+    folder = out / "quick-x0.1" / "lucir"
     for name in ("fig3a.png", "fig3a.pdf", "fig3b.json", "report.md", "report.html"):
         assert (folder / name).stat().st_size > 500
     report = (folder / "report.md").read_text(encoding="utf-8")
@@ -65,7 +66,30 @@ def test_list_counts_what_is_finished(finished: tuple[Path, subprocess.Completed
     listed = reproduce(*TINY, "--out", str(out), "--list").stdout
     assert "1/1 runs finished, 0 to train" in listed
     fresh = reproduce("--out", str(out), "--list").stdout
-    assert "0/31 runs finished, 37 to train" in fresh
+    assert "0/31 runs finished, 37 to train, 6 of them for others to start from" in fresh
+
+
+def test_drawing_nothing_says_why(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as ended:
+        cli.main(["--only", "fig3a", "--seeds", "7", "--draw", "--out", str(tmp_path)], paper="lucir")
+    printed = capsys.readouterr().out
+    assert ended.value.code == 0 and "not drawn: fig3a: 1 of its runs is not finished" in printed
+    assert "no run of these figures is finished or recorded" in printed
+
+
+def test_recording_nothing_says_why(
+    finished: tuple[Path, subprocess.CompletedProcess[str]], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit):
+        cli.main(["record", "--out", str(finished[0]), "--to", str(tmp_path)])
+    assert "nothing recorded: the 2 finished runs" in capsys.readouterr().out and not list(tmp_path.iterdir())
+
+
+def test_an_id_names_its_figure_alone() -> None:
+    """Though others begin with it; a beginning that is no id names all."""
+    figures = importlib.import_module("bbn.catalogue").FIGURES
+    assert [f.id for f in plan.select(figures, ["table1-cifar10"], "cifar")[0]] == ["table1-cifar10"]
+    assert len(plan.select(figures, ["table1-cifar"], "cifar")[0]) > 1
 
 
 def test_records_draw_the_same_figures(
@@ -82,7 +106,7 @@ def test_records_draw_the_same_figures(
     with pytest.raises(SystemExit) as ended:
         cli.main([*TINY, "--draw", "--out", str(tmp_path / "empty")], paper="lucir")
     assert ended.value.code == 0
-    drawn, original = (json.loads((f / "quick/lucir/fig3a.json").read_text()) for f in (tmp_path / "empty", out))
+    drawn, original = (json.loads((f / "quick-x0.1/lucir/fig3a.json").read_text()) for f in (tmp_path / "empty", out))
     assert drawn["panels"] == original["panels"]
 
 
@@ -111,6 +135,7 @@ def test_records_of_chosen_papers_go_where_they_are_asked_to(
         (["--orders", "O9"], "unknown class order 'O9'"),
         (["--preset", "cifar", "--data", "/nowhere"], "/nowhere"),
         (["--seeds", "a"], "--seeds"),
+        (["--seeds", "-1"], "--seeds must be 0 or more"),
         (["--sed", "1"], "--sed"),
     ],
 )

@@ -308,7 +308,7 @@ def test_classification_pulls_the_map_towards_the_fixed_head() -> None:
 
 
 def test_no_drift() -> None:
-    """Spec invariant 9: the identity is exact, the MLP near on current classes and a little less on others."""
+    """The identity is exact, the MLP near on current classes and a little less on others."""
     assert omega(fitted("identity", NEW, NEW), OLD, OLD) == pytest.approx(1)
     for kind in ("linear", "shift", "sdc", "residual"):
         assert omega(fitted(kind, NEW, NEW), OLD, OLD) > 0.999
@@ -318,7 +318,7 @@ def test_no_drift() -> None:
 
 
 def test_a_rotation() -> None:
-    """Spec invariant 10: least squares exact, the MLP near, SDC not."""
+    """Least squares exact, the MLP near, SDC not."""
     after = NEW @ ROTATION
     torch.testing.assert_close(fitted("linear", NEW, after)(OLD), OLD @ ROTATION, atol=1e-4, rtol=1e-4)
     torch.testing.assert_close(least_squares(NEW, after), ROTATION, atol=1e-5, rtol=1e-4)
@@ -331,7 +331,7 @@ def test_a_rotation() -> None:
 
 
 def test_a_shift() -> None:
-    """Spec invariant 11: SDC exact for every sigma and prototype, and the mean shift too."""
+    """SDC exact for every sigma and prototype, and the mean shift too."""
     for sigma in (1e-3, 0.3, 10.0):
         torch.testing.assert_close(compensate(OLD, NEW, NEW + SHIFT, sigma), OLD + SHIFT, atol=1e-4, rtol=1e-4)
     torch.testing.assert_close(mean_shift(OLD, NEW, NEW + SHIFT), OLD + SHIFT, atol=1e-5, rtol=1e-5)
@@ -339,7 +339,7 @@ def test_a_shift() -> None:
 
 
 def test_sdc_weights() -> None:
-    """Spec invariant 12, against exponentials in double precision."""
+    """Against exponentials in double precision."""
     old, new = F.normalize(NEW, dim=1), F.normalize(NEW @ ROTATION, dim=1)
     stored, sigma = F.normalize(OLD, dim=1), 0.3
     d2 = (stored.double()[:, None] - old.double()[None]).square().sum(dim=2)
@@ -363,7 +363,7 @@ def test_sdc_weights() -> None:
 
 
 def test_pairs_keep_their_rows() -> None:
-    """Spec invariant 13: maps without training do not depend on the order of the pairs."""
+    """Maps without training do not depend on the order of the pairs."""
     order = torch.randperm(len(NEW), generator=rng("order"))
     after = (NEW @ ROTATION).tanh()
     for kind in ("linear", "sdc", "shift"):

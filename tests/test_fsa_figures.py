@@ -129,7 +129,7 @@ def test_intervals_are_over_phase_two_seeds_where_phase_one_is_shared() -> None:
     control = [fake(run, 55 + (run.seed == 4)) for run in reversed(groups["No Aug"])]
     first = [fake(run, 50) for run in groups["Phase I"]]
     found = measures.gain(ours, control)
-    assert found and (found.mean, found.n) == (pytest.approx(np.mean([5, 6, 7, 8, 8])), 5)
+    assert found and (found.mean, found.n, found.whole) == (pytest.approx(np.mean([5, 6, 7, 8, 8])), 5, False)
     assert found.interval == pytest.approx(2.776445 * np.std([5, 6, 7, 8, 8], ddof=1) / 5**0.5, rel=1e-5)
     over_first = measures.gain(ours, first)
     assert over_first and (over_first.mean, over_first.n) == (12, 5)

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from conftest import TinyNet
+from conftest import TinyMaps, TinyNet
 from recorder import record
 from torch import Tensor
 
@@ -25,13 +25,6 @@ from fsa.learner import EarlierLearner, FSALearner
 from fsa.methods import FSA, Earlier, Survey, Views
 
 MakeRun = Callable[..., Run]
-
-
-class TinyMaps(TinyNet):
-    """The tiny network with its last map apart, [n, 8, 4, 4]."""
-
-    def maps(self, x: Tensor) -> Tensor:
-        return torch.relu(self.bn2(self.conv2(torch.relu(self.bn1(self.conv1(x))))))
 
 
 @pytest.fixture(autouse=True)

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import gc
+import weakref
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -49,6 +52,27 @@ def trained(net: nn.Module, loss: Callable[[Tensor, Tensor], Tensor], schedule: 
 def captured(monkeypatch: pytest.MonkeyPatch) -> None:
     """Steps are captured with the recorder, as they are on CUDA with graphs."""
     monkeypatch.setattr(training, "capture_for", lambda images: record)
+
+
+def test_graphs_go_with_their_stage(monkeypatch: pytest.MonkeyPatch) -> None:
+    """By reference count: each holds memory of its own, and one that is collected inside a later capture ends it."""
+    graphs: list[weakref.ref] = []
+
+    def capture(body: Callable[[], None]) -> Callable[[], None]:
+        graph = nn.Module()
+        graphs.append(weakref.ref(graph))
+        again = record(body)
+        return partial(lambda graph, body: again(), graph, body)
+
+    monkeypatch.setattr(training, "capture_for", lambda images: capture)
+    net = network()
+    gc.disable()
+    try:
+        trained(net, lambda x, y: F.cross_entropy(net(x), y))
+        assert len(graphs) == 2 and not any(graph() for graph in graphs)
+    finally:
+        gc.enable()
+    assert all(p.grad is None for p in net.parameters())
 
 
 def test_replayed_steps_train_as_called_ones(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -117,7 +117,7 @@ def test_runs_of_a_head_share_one_base_model_and_the_quick_preset_stays_small() 
 
 
 def test_paper_protocols() -> None:
-    """Spec section 1: phases, memory and the published schedule of every CIFAR run."""
+    """Phases, memory and the published schedule of every CIFAR run."""
     chosen = settings("cifar", [1993], None, 1.0)
     runs = {f.id: f.runs(chosen) for f in FIGURES if "cifar" in f.presets}
     sizes = {id: next(iter(g.values()))[0].protocol.sizes for id, g in runs.items()}

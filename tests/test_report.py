@@ -112,13 +112,21 @@ def test_estimate_of_none_is_an_error() -> None:
         (64.0, Estimate(64.0, 0.1, 0.9, 2), True, "indicative"),  # two repeats
         (64.0, Estimate(64.0, float("nan"), float("nan"), 1), True, "indicative"),
         (64.0, Estimate(64.0, 0.1, 0.2, 3), False, "indicative"),  # embedded data or a reduced schedule
-        (64.0, None, True, "indicative"),
+        (64.0, Estimate(64.0, 0.1, 0.2, 5, whole=False), True, "indicative"),  # five repeats from one first phase
+        (64.0, None, True, "not measured"),
         (None, Estimate(64.0, 0.1, 0.2, 3), True, "no published number"),
         (None, None, False, "no published number"),
     ],
 )
 def test_verdict(published: float | None, ours: Estimate | None, full: bool, expected: Verdict) -> None:
     assert verdict(compare(published, ours), full) == expected
+
+
+def test_a_number_from_memory_is_not_judged() -> None:
+    for provenance, expected in (("third-party", "reproduced"), ("memory-unverified", "indicative")):
+        assert (
+            verdict(Comparison("accuracy (%)", "DER", 64.0, provenance, Estimate(64.0, 0.1, 0.2, 3)), True) == expected
+        )
 
 
 def test_published_value_is_of_the_first_series_that_has_it(tmp_path: Path) -> None:
@@ -156,7 +164,7 @@ def test_comparisons_show_numbers_difference_and_verdict(tmp_path: Path) -> None
         "| accuracy (%) | Ours-CNN | 60.00 (printed) | 63.11 (n = 1) | +3.11 | indicative |",
         "| accuracy (%) | Ours-CNN | – | 50.00 ± 0.20 (std 0.10, n = 3) | – | no published number |",
     ]
-    assert "| all | 1 of 1 drawn | 1 | 1 | 1 | 1 |" in md
+    assert "| all | 1 of 1 drawn | 1 | 1 | 1 | 0 | 1 |" in md
     for text in ("63.10 ± 0.85 (std 0.34, n = 3)", "-0.32", "published (CIFAR-100)", "max(1.0 point"):
         assert text in html and text in md
     assert re.findall(r'class="verdict ([a-z-]+)"', html) == [
