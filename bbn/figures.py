@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 
@@ -137,6 +138,8 @@ def branches(setting: Setting, results: Results) -> Drawing:
             end = estimate([r.readout(name)[group] for r in found])
             rows.append(Comparison(f"accuracy of {words}, last epoch (%)", classes, None, "", end))
         panels.append(Panel(words, "epoch", "test accuracy (%)", curves))
+    top = 1.05 * max(y for panel in panels for curve in panel.curves for y in curve.y)
+    panels = [replace(panel, y_range=(0, top)) for panel in panels]
     trace = found[0].values["trace"]
     adaptor = Panel("alpha in training", "epoch", "alpha", [Curve("parabolic decay", trace["epoch"], trace["alpha"])])
     return Drawing([*panels, _sweep(found, known), adaptor], rows, title(setting, setting.factors[0]))

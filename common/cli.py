@@ -298,17 +298,17 @@ def describe(run: Run) -> str:
     if tail := run.longtail:
         words = [_method(run.method), f"on {run.data.name}, imbalance {tail.imbalance:g}"]
     order = f", order {run.order}" if run.order != "native" else ""
-    return f"{' '.join(words)}{order}, seed {run.seed} ({run.hash})"
+    start = f", from {run.start.hash}" if run.start else ""
+    return f"{' '.join(words)}{order}, seed {run.seed}{start} ({run.hash})"
 
 
 def _method(method: Any) -> str:
-    """A method's name with the settings that are not its defaults."""
-    changed = {
-        f.name: value
-        for f in fields(method)
-        if (value := getattr(method, f.name)) != f.default and isinstance(value, (str, int, float))
-    }
-    settings = ", ".join(f"{name} {value}" for name, value in changed.items())
+    """A method's name with the settings that are not its defaults; of one with parts of its own the name alone."""
+    values = {f.name: value for f in fields(method) if (value := getattr(method, f.name)) != f.default}
+    settings = ", ".join(
+        f"no {name}" if value is None else f"{name} {value}" if isinstance(value, (str, int, float)) else name
+        for name, value in values.items()
+    )
     return type(method).__name__ + (f" ({settings})" if settings else "")
 
 

@@ -21,13 +21,13 @@ from common.store import Result, Store
 PAPERS = ("lucir", "der", "feature_adaptation", "bbn", "class_balanced", "fsa")
 IMAGES_PER_SECOND = {
     "resnet8-half": 3500.0,
-    "resnet32": 300.0,
-    "resnet32-pad": 300.0,
-    "resnet32-avgpool": 300.0,
-    "resnet18": 40.0,
+    "resnet32": 100.0,
+    "resnet32-pad": 100.0,
+    "resnet32-avgpool": 80.0,
+    "resnet18": 15.0,
     "resnet18-pool": 2.0,
     "resnet18-preact": 6.0,
-    "resnet34": 20.0,
+    "resnet34": 8.0,
     "resnet10-imagenet": 10.0,
     "resnet18-imagenet": 6.0,
     "resnet50-imagenet": 2.0,
@@ -36,7 +36,7 @@ IMAGES_PER_SECOND = {
     "resnet152-imagenet": 0.8,
     "resnet152-pretrained": 0.8,
 }
-"""A rough training rate of one CPU core, for estimates before anything has been measured here."""
+"""A rough training rate of one CPU core in fp32, for estimates before anything has been measured here."""
 
 PER_CLASS = {
     "imagenet": 1300,

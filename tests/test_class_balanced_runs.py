@@ -140,10 +140,13 @@ def test_list_names_figures_and_runs(
 def test_large_data_sets_are_listed_where_they_are(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Without any data the preset ends in one line; with one data set the others' figures are skipped with a reason."""
-    words = ["--preset", "imagenet", "--list", "--out", str(tmp_path / "out")]
+    """Without any data the preset ends in one line; listed, figures whose data are not there say so."""
+    words = ["--preset", "imagenet", "--out", str(tmp_path / "out")]
     code, _, error = run_command(words, capsys)
     assert code == 2 and "inat2017 needs --data DIR" in error and error.count("\n") == 1
+    words.append("--list")
+    code, listed, _ = run_command(words, capsys)
+    assert code == 0 and "inat2017 needs --data DIR" in listed and "lack their data" in listed
     folder = tmp_path / "inat2018"
     image_folder(folder, [2, 1])
     monkeypatch.setitem(lists.PUBLISHED, "inat2018", (2, 3, 2))
