@@ -78,13 +78,13 @@ def main(argv: Sequence[str] | None = None, paper: str | None = None) -> None:
             description = f"Reproduce the figures of {', '.join(papers)}."
             chosen = _parse(Arguments, prog, description, arguments[0 if paper else 1 :])
             code = reproduce(papers, chosen)
+        sys.stdout.flush()
     except InputError as error:
         print(f"error: {error}", file=sys.stderr)
         code = 2
-    except BrokenPipeError:  # its reader has seen enough, as `head` does
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        code = 1
     except OSError as error:
+        if isinstance(error, BrokenPipeError) and _unread():
+            sys.exit(1)
         full = error.errno in (errno.ENOSPC, errno.EDQUOT)
         text = DISK_FULL.format(error.filename or "the output folder") if full else str(error)
         print(f"error: {text}", file=sys.stderr)
@@ -92,8 +92,17 @@ def main(argv: Sequence[str] | None = None, paper: str | None = None) -> None:
     except KeyboardInterrupt:
         print("interrupted; the same command goes on from here", file=sys.stderr)
         code = 130
-    sys.stdout.flush()
     sys.exit(code)
+
+
+def _unread() -> bool:
+    """Whether the reader of what is printed has gone, as `head` does; what is left to print is dropped then."""
+    try:
+        sys.stdout.flush()
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return True
+    return False
 
 
 def _papers(arguments: Sequence[str]) -> list[str]:
@@ -190,7 +199,7 @@ def _reproduce(plan: Plan, args: Arguments) -> int:
         print(f"failed: {problem}", file=sys.stderr)
     for undrawn in painter.undrawn():
         print(f"not drawn: {undrawn}")
-    if args.draw and not painter.used:
+    if args.draw and not painter.used and painter.undrawn():
         print("no run of these figures is finished or recorded with these --seeds, --orders and --epochs-scale")
     print(f"{plan.paper}: {painter.summary()}; report: {report}")
     return len(failures) + len(painter.problems)

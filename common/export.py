@@ -31,18 +31,18 @@ class RecordArguments:
 
 def record(args: RecordArguments) -> None:
     """Write PAPER/records/HASH.json, or TO/HASH.json, for every finished run that is asked for."""
-    found, written = _finished(args.out), 0
+    found = _finished(args.out)
     if unknown := set(args.papers) - {r.config["paper"] for r in found}:
         raise InputError(f"{args.out} holds no finished run of {', '.join(sorted(unknown))}")
-    for result in found:
-        paper = result.config["paper"]
-        if (not args.papers or paper in args.papers) and (args.embedded or not result.embedded):
-            print(write_record(result, args.to or records_folder(paper)))
-            written += 1
-    if not written:
-        print(
-            f"nothing recorded: the {len(found)} finished runs in {args.out} are on embedded data; --embedded has them"
+    asked = [r for r in found if not args.papers or r.config["paper"] in args.papers]
+    wanted = [r for r in asked if args.embedded or not r.embedded]
+    for result in wanted:
+        print(write_record(result, args.to or records_folder(result.config["paper"])))
+    if not wanted:
+        why = (
+            f"the {len(asked)} finished runs are on embedded data; --embedded has them" if asked else "no finished run"
         )
+        print(f"nothing recorded from {args.out}: {why}")
 
 
 @dataclass(frozen=True)

@@ -27,7 +27,7 @@ class Estimate:
     interval: float
     n: int
     whole: bool = True
-    """Whether each repeat was trained from the start; not so where they share a first phase."""
+    """Whether each repeat was trained from the start; not so where they share a first phase, as the caller must say."""
 
 
 def estimate(values: Sequence[float], whole: bool = True) -> Estimate:

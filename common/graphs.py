@@ -93,7 +93,7 @@ class GraphSteps:
         plan = self.images.plan(order, generator)
         if plan.shape != self.plan.shape:
             self.plan = torch.empty_like(plan)
-            self.graphs.clear()  # they read the old buffer
+            self.close()  # its graphs read the old buffer
         self.plan.copy_(plan)
         self.next.zero_()
         for start in range(0, len(order), batch):
@@ -121,7 +121,8 @@ class GraphSteps:
         self.next.add_(size)
 
     def close(self) -> None:
-        self.graphs.clear()  # they refer back to this object, and each holds its own pool of memory
+        with _capturing:
+            self.graphs.clear()  # they refer back to this object, and each holds its own pool of memory
 
 
 def own_stream() -> torch.cuda.Stream:

@@ -159,7 +159,7 @@ class Plan:
 
     def asked_in_vain(self, only: Sequence[str]) -> list[tuple[Figure, str]]:
         """Figures that --only names and this command cannot make, with the reason."""
-        wanted = named([*self.figures, *(f for f, _ in self.skipped)], only)
+        wanted = named([*self.figures, *(f for f, _ in self.skipped)], only, self.settings[0].preset)
         return [(f, why) for f, why in self.skipped if f.id in wanted]
 
     @property
@@ -200,10 +200,11 @@ def make_plan(
     return plan
 
 
-def named(figures: Sequence[Figure], only: Sequence[str]) -> set[str]:
-    """The ids that words name: each an id, or else the beginning of some."""
-    ids = {f.id for f in figures}
-    return {i for word in only if word for i in ids if i == word or (word not in ids and i.startswith(word))}
+def named(figures: Sequence[Figure], only: Sequence[str], preset: str) -> set[str]:
+    """The ids that words name: each an id of the preset, or else the beginning of some."""
+    exact = {f.id for f in figures if preset in f.presets} & set(only)
+    begun = tuple(word for word in only if word and word not in exact)
+    return exact | {f.id for f in figures if f.id.startswith(begun)}
 
 
 def select(
@@ -211,13 +212,13 @@ def select(
 ) -> tuple[list[Figure], list[tuple[Figure, str]]]:
     """(figures to make, figures left out with the reason): those of a preset, or those that `only` names.
 
-    A word of `only` is an id, or else the beginning of some.
+    A word of `only` is an id of the preset, or else the beginning of some.
     Raises InputError where a word fits no figure, or all fit another preset only.
     """
     for word in only:
-        if not named(figures, [word]):
+        if not named(figures, [word], preset):
             raise InputError(f"unknown figure {word!r}; choose from {' '.join(f.id for f in figures)}")
-    wanted = named(figures, only)
+    wanted = named(figures, only, preset)
     chosen: list[Figure] = []
     skipped: list[tuple[Figure, str]] = []
     for figure in figures:

@@ -23,8 +23,9 @@ RULE = (
     "lies within max(1.0 point, that half-width) of ours. not reproduced: it does not. indicative: a reduced schedule, "
     "embedded data, one repeat (n = 1), repeats that share a first phase, or a published number known from memory "
     "alone (memory-unverified); or agreement of two repeats, or within more than 2 points, where almost any number "
-    "would agree. no published number: the paper gives none. In brackets behind a published number: where it is from "
-    "(printed in the paper, digitised from a plot, official-file of the authors, third-party: as others quote it)."
+    "would agree. not measured: no run of ours. no published number: the paper gives none. In brackets behind a "
+    "published number: where it is from (printed in the paper, digitised from a plot, official-file of the authors, "
+    "third-party: as others quote it)."
 )
 STYLE = """
 :root { --ink: #1d1f21; --soft: #6b7075; --line: #e3e5e8; --paper: #fff; --shade: #f6f7f8; }
@@ -158,7 +159,7 @@ def _ours(ours: Estimate | None) -> str:
         return "–"
     if ours.n == 1:
         return f"{_number(ours.mean)} (n = 1)"
-    digits = 3 if 0 < ours.interval < 0.01 else 2  # such as omega, a cosine
+    digits = 3 if 0 < ours.interval < 0.01 and abs(ours.mean) < 1.5 else 2  # such as omega, a cosine
     mean, interval, std = (_number(value, digits=digits) for value in (ours.mean, ours.interval, ours.std))
     return f"{mean} ± {interval} (std {std}, n = {ours.n})"
 

@@ -82,7 +82,7 @@ def test_recording_nothing_says_why(
 ) -> None:
     with pytest.raises(SystemExit):
         cli.main(["record", "--out", str(finished[0]), "--to", str(tmp_path)])
-    assert "nothing recorded: the 2 finished runs" in capsys.readouterr().out and not list(tmp_path.iterdir())
+    assert "the 2 finished runs are on embedded data" in capsys.readouterr().out and not list(tmp_path.iterdir())
 
 
 def test_an_id_names_its_figure_alone() -> None:
@@ -90,6 +90,16 @@ def test_an_id_names_its_figure_alone() -> None:
     figures = importlib.import_module("bbn.catalogue").FIGURES
     assert [f.id for f in plan.select(figures, ["table1-cifar10"], "cifar")[0]] == ["table1-cifar10"]
     assert len(plan.select(figures, ["table1-cifar"], "cifar")[0]) > 1
+    figures = importlib.import_module("feature_adaptation.catalogue").FIGURES
+    chosen = [f.id for f in plan.select(figures, ["fig2"], "imagenet")[0]]  # an id, but of the other presets
+    assert chosen == ["fig2-imagenet-subset", "fig2-imagenet"]
+
+
+def test_a_reader_that_has_seen_enough_is_no_error() -> None:
+    command = f"{sys.executable} -m lucir.reproduce --list --only fig3a | true"
+    environment = {k: v for k, v in os.environ.items() if k != "PYTHONUNBUFFERED"}
+    ended = subprocess.run(command, cwd=ROOT, shell=True, capture_output=True, text=True, env=environment)
+    assert ended.stderr == ""
 
 
 def test_records_draw_the_same_figures(

@@ -19,7 +19,7 @@ def test_a_method_of_ones_own_is_trained_drawn_and_reported(tmp_path: Path) -> N
     environment = os.environ | path
     process = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=300)
     assert process.returncode == 0, process.stderr
-    folder = tmp_path / "quick" / "own_method"
+    folder = tmp_path / "quick-x0.1" / "own_method"
     assert (folder / "compared.png").stat().st_size > 500
     assert "| average incremental accuracy (%) | Balanced replay |" in (folder / "report.md").read_text()
     results = [Store(tmp_path).load(p.name) for p in (tmp_path / "runs").iterdir() if p.is_dir()]

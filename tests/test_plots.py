@@ -115,7 +115,7 @@ def test_json_holds_every_number_and_is_strict(tmp_path: Path) -> None:
     assert (first["curves"][0]["n"], first["y_range"]) == (3, [0, 1])
     assert second["curves"][0]["y"] == [2.5, 3] and second["curves"][0]["published"] is True
     assert third["matrix"] == matrix(4).matrix.tolist() and third["boundary"] == 2  # type: ignore[union-attr]
-    ours = {"mean": 61.0, "std": None, "interval": None, "n": 1}
+    ours = {"mean": 61.0, "std": None, "interval": None, "n": 1, "whole": True}
     assert data["comparisons"][0] == {
         "quantity": "accuracy", "method": "CN", "published": 60.0, "provenance": "printed", "ours": ours,
         "tolerance": 1.0,
