@@ -41,9 +41,8 @@ dl { display: grid; grid-template-columns: max-content 1fr; gap: .15rem 1.2rem; 
 dt { color: var(--soft); }
 dd { margin: 0; overflow-wrap: anywhere; }
 section { border-top: 1px solid var(--line); margin-top: 2rem; padding-top: 1.5rem; }
-.pair { display: grid; grid-template-columns: minmax(0, 1.15fr) minmax(0, 1fr); gap: 1.5rem; align-items: start; }
-figure { margin: 0; }
-figure img { max-width: 100%; height: auto; border: 1px solid var(--line); border-radius: 4px; }
+figure { margin: 0 0 1rem; }
+figure img { zoom: .7; max-width: 100%; height: auto; border: 1px solid var(--line); border-radius: 4px; }
 .table { overflow-x: auto; }
 table { border-collapse: collapse; font-size: .86rem; width: 100%; font-variant-numeric: tabular-nums; }
 th, td { text-align: left; padding: .3rem .6rem; border-bottom: 1px solid var(--line); vertical-align: top; }
@@ -53,7 +52,6 @@ tbody tr:hover { background: var(--shade); }
 .reproduced { background: #007a5a; }
 .not-reproduced { background: #b34700; }
 .indicative { background: #0072B2; }
-@media (max-width: 1000px) { .pair { grid-template-columns: 1fr; } }
 @media print { section { break-inside: avoid; } }
 """
 
@@ -185,15 +183,16 @@ def columns(context: ReportContext, figure: str) -> list[str]:
 
 
 def counts(rows: Sequence[ReportRow], full_schedule: bool) -> list[list[str]]:
-    """Verdicts by figure, and their sum in the last row."""
+    """Verdicts by drawn figure, and their sum in the last row."""
     table, total = [], Counter[str]()
     for row in rows:
-        found = Counter(verdict(c, full_schedule) for c in row.drawing.comparisons) if row.drawing else Counter()
+        if row.drawing is None:
+            continue
+        found = Counter(verdict(c, full_schedule) for c in row.drawing.comparisons)
         total.update(found)
-        state = "drawn" if row.drawing and not row.reason else "drawn in part" if row.drawing else "not drawn"
+        state = "drawn in part" if row.reason else "drawn"
         table.append([row.figure.id, state, *(str(found[v]) for v in VERDICTS)])
-    drawn = sum(row.drawing is not None for row in rows)
-    return [*table, ["all", f"{drawn} of {len(rows)} drawn", *(str(total[v]) for v in VERDICTS)]]
+    return [*table, ["all", f"{len(table)} of {len(rows)} drawn", *(str(total[v]) for v in VERDICTS)]]
 
 
 def _table_md(titles: Sequence[str], body: Iterable[Sequence[str]]) -> str:
@@ -248,10 +247,10 @@ def _figure_html(row: ReportRow, context: ReportContext) -> str:
         body = [cells(c, context) for c in row.drawing.comparisons]
         table = _table_html(columns(context, row.figure.id), body)
     return (
-        f'<section id="{id}"><h2><small>{id}</small>{title}</h2>\n<div class="pair"><figure>'
+        f'<section id="{id}"><h2><small>{id}</small>{title}</h2>\n<figure>'
         f'<a href="{name}.png"><img src="{name}.png" alt="{title}" loading="lazy"></a><figcaption>'
         f'<a href="{name}.pdf">PDF</a> · <a href="{name}.json">numbers</a>{notes}</figcaption></figure>\n'
-        f"{table}</div></section>"
+        f"{table}</section>"
     )
 
 

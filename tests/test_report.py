@@ -191,7 +191,7 @@ def test_missing_figures_are_listed_with_their_reason(tmp_path: Path) -> None:
     assert "fig1.png" not in md + html
     for text in (md, html):
         assert "2 of its runs are not finished" in text
-    assert "| fig1 | not drawn |" in md and "| fig2 | drawn in part |" in md
+    assert "| fig1 |" not in md and "| fig2 | drawn in part |" in md and "| 1 of 2 drawn |" in md
 
 
 def test_html_escapes_links_and_closes_its_tags(tmp_path: Path) -> None:
