@@ -147,7 +147,6 @@ def reproduce(papers: Sequence[str], args: Arguments) -> int:
                     store,
                     data,
                     args.precision,
-                    draw=args.draw or args.list,
                     decode=not (args.list or args.draw),
                 )
             )
@@ -197,9 +196,10 @@ def _reproduce(plan: Plan, args: Arguments) -> int:
     report = painter.report([f"{describe(o.run)}: {o.problem}" for o in failures])
     for problem in painter.problems:
         print(f"failed: {problem}", file=sys.stderr)
-    for undrawn in painter.undrawn():
-        print(f"not drawn: {undrawn}")
-    if args.draw and not painter.used and painter.undrawn():
+    undrawn = painter.undrawn()
+    for line in undrawn:
+        print(f"not drawn: {line}")
+    if args.draw and undrawn and not painter.used:
         print("no run of these figures is finished or recorded with these --seeds, --orders and --epochs-scale")
     print(f"{plan.paper}: {painter.summary()}; report: {report}")
     return len(failures) + len(painter.problems)
@@ -307,8 +307,13 @@ def describe(run: Run) -> str:
     if tail := run.longtail:
         words = [_method(run.method), f"on {run.data.name}, imbalance {tail.imbalance:g}"]
     order = f", order {run.order}" if run.order != "native" else ""
-    start = f", from {run.start.hash}" if run.start else ""
-    return f"{' '.join(words)}{order}, seed {run.seed}{start} ({run.hash})"
+    start = f", from {_folder(run.start)}" if run.start else ""
+    return f"{' '.join(words)}{order}, seed {run.seed}{start} ({_folder(run)})"
+
+
+def _folder(run: Run) -> str:
+    """The name of a Run's folder, or how it begins where the data or the precision are not settled."""
+    return run.hash if run.fingerprint and run.precision else f"{run.key}..."
 
 
 def _method(method: Any) -> str:

@@ -177,13 +177,12 @@ def make_plan(
     store: Store,
     data: Data,
     precision: str,
-    draw: bool,
     decode: bool,
 ) -> Plan:
     """The plan of one paper. Raises InputError on an unknown preset or figure, or without data for any Run.
 
-    draw: only draw, so that missing data are no error. decode: read the data sets, which planning alone can do without;
-    without it and without --data, records count whatever copy of the data they are of, unless a run is finished here.
+    decode: read the data sets, as training needs; listing and drawing do without, and take missing data for no error.
+    Without it and without --data, records count whatever copy of the data they are of, unless a run is finished here.
     """
     presets = importlib.import_module(f"{paper}.presets")
     figures = importlib.import_module(f"{paper}.catalogue").FIGURES
@@ -193,7 +192,7 @@ def make_plan(
     runs = plan.runs().values()
     plan.any_copy = not decode and data.root is None and not any(plan.find(run, records=False) for run in runs)
     finished = all(plan.find(run, records=False) for run in runs)
-    if not draw and not finished and all(data.problem(run) for run in runs):
+    if decode and not finished and all(data.problem(run) for run in runs):
         raise InputError("; ".join(plan.problems()))
     for run in plan.unfinished():
         check(run, data.opened.get(run.data))
