@@ -71,7 +71,7 @@ class EagerSteps:
             yield partial(self.step, images, labels)
 
     def close(self) -> None:
-        pass
+        """Nothing to give back."""
 
 
 class GraphSteps:

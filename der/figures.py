@@ -136,6 +136,11 @@ def parameter_rows(setting: Setting, results: Results, base: bool) -> list[Compa
     return rows
 
 
+SHARE = "share of an unpruned extractor (%)"
+KEPT = {"kept by pruning": "parameters", "kept by fresh masks": "initial"}
+"""Keys of `shares`, by the names of their lines."""
+
+
 def share_rows(name: str, found: Sequence[Result]) -> list[Comparison]:
     """Shares of weights and multiply-additions that pruning kept, and that the masks kept before training."""
     quantities = {

@@ -11,7 +11,7 @@ from common.figures import Comparison, Curve, Drawing, Panel, estimate
 from common.store import Result
 from der.counts import backward_transfer, forward_transfer, shares
 from der.experiments import MASKED, RANDOM, UNPRUNED
-from der.figures import PUBLISHED, share_rows, value
+from der.figures import KEPT, PUBLISHED, SHARE, share_rows, value
 from der.presets import Setting
 
 
@@ -82,11 +82,8 @@ def over_training(found: Sequence[Result]) -> Panel:
 def over_steps(found: Sequence[Result]) -> Panel:
     """Parameters each step's extractor kept, and fresh masks would have kept."""
     steps = list(range(1, len(found[0].phases()) + 1))
-    lines = [
-        mean_curve("kept by pruning", steps, [shares(r, "parameters") for r in found]),
-        mean_curve("kept by fresh masks", steps, [shares(r, "initial") for r in found]),
-    ]
-    return Panel("extractors", "step", "share of an unpruned extractor (%)", lines)
+    lines = [mean_curve(name, steps, [shares(r, key) for r in found]) for name, key in KEPT.items()]
+    return Panel("extractors", "step", SHARE, lines)
 
 
 def channels(setting: Setting, results: Results) -> Drawing:

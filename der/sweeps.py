@@ -11,7 +11,7 @@ from common.figures import Comparison, Curve, Drawing, Panel, comparable, estima
 from common.store import Result
 from der.counts import mean_parameters, shares
 from der.experiments import MASKED, UNPRUNED
-from der.figures import MILLION, PARAMETERS, READOUTS, share_rows, value
+from der.figures import KEPT, MILLION, PARAMETERS, READOUTS, SHARE, share_rows, value
 from der.presets import Setting
 
 Measures = Mapping[str, Callable[[Result], float]]
@@ -68,27 +68,24 @@ def sensitivity(setting: Setting, results: Results) -> Drawing:
         groups = paired([results[f"{prefix} {w:g}"] for w in known])
         if not groups:
             return
+        names = [f"{w:g}" for w in known]
         lines = [
-            mean_curve(name, [f"{w:g}" for w in known], list(zip(*[[of(r) for r in g] for g in groups], strict=True)))
+            mean_curve(name, names, list(zip(*[[of(r) for r in g] for g in groups], strict=True)))
             for name, of in measures.items()
         ]
         panels.append(Panel(title, weight, y, lines))
-        for w, group in zip(known, groups, strict=True):
-            method = f"{weight} = {w:g}"
-            if y == AVERAGE:
-                rows.extend(Comparison(y, method, None, "", estimate(list(map(of, group)))) for of in measures.values())
-            else:
-                rows.extend(share_rows(method, group))
+        for name, group in zip(names, groups, strict=True):
+            rows.extend(rows_of[y](f"{weight} = {name}", group))
 
     def cnn(result: Result) -> float:
         return average(result, "cnn")
 
+    def accuracy_rows(method: str, group: Sequence[Result]) -> list[Comparison]:
+        return [Comparison(AVERAGE, method, None, "", estimate([cnn(r) for r in group]))]
+
+    rows_of = {AVERAGE: accuracy_rows, SHARE: share_rows}
+    kept = {name: lambda r, key=key: float(np.mean(shares(r, key))) for name, key in KEPT.items()}
     sweep("auxiliary loss", "lambda_a", "aux", setting.auxiliaries, AVERAGE, {UNPRUNED: cnn})
     sweep("sparsity loss", "lambda_s", "DER", setting.sparsities, AVERAGE, {MASKED: cnn})
-    kept: Measures = {
-        "kept by pruning": lambda r: float(np.mean(shares(r, "parameters"))),
-        "kept by fresh masks": lambda r: float(np.mean(shares(r, "initial"))),
-    }
-    share = "share of an unpruned extractor (%)"
-    sweep("sparsity loss", "lambda_s", "DER", setting.sparsities, share, kept)
+    sweep("sparsity loss", "lambda_s", "DER", setting.sparsities, SHARE, kept)
     return Drawing(panels, rows, "no published values are known; the published default of lambda_a is 1")

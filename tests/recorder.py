@@ -17,13 +17,19 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 aten = torch.ops.aten
-REFUSED = {
+READS_BACK = {
     *(aten._local_scalar_dense.default, aten.nonzero.default, aten.masked_select.default, aten.bincount.default),
-    *(aten._unique2.default, aten.unique_dim.default, aten.repeat_interleave.Tensor),
-    aten.lift_fresh.default,  # torch.tensor(...): a copy from the host's pageable memory
+    *(aten._unique2.default, aten.unique_dim.default, aten.unique_consecutive.default, aten.repeat_interleave.Tensor),
+    aten.equal.default,
 }
-INDEXING = {aten.index.Tensor, aten.index_put.default, aten.index_put_.default}
+INDEXING = {aten.index.Tensor, aten.index_put.default, aten.index_put_.default, aten._index_put_impl_.default}
 NOT_PERMITTED = "operation not permitted when stream is capturing"
+
+
+def reads_back(func: Any, args: tuple) -> bool:
+    """Whether an operation reads values from the device: for Python, or to know the shape of its result."""
+    masks = args[1] if func in INDEXING else ()
+    return func in READS_BACK or any(t is not None and t.dtype in (torch.bool, torch.uint8) for t in masks)
 
 
 class _Recorder(TorchDispatchMode):
@@ -32,10 +38,8 @@ class _Recorder(TorchDispatchMode):
         self.calls: list[tuple[Callable, tuple, dict, Any]] = []
 
     def __torch_dispatch__(self, func: Any, types: Any, args: tuple = (), kwargs: dict | None = None) -> Any:
-        masks = (
-            [t for t in args[1] if t is not None and t.dtype in (torch.bool, torch.uint8)] if func in INDEXING else []
-        )
-        if func in REFUSED or masks:
+        made = func is aten.lift_fresh.default  # torch.tensor(...): a copy from the host's pageable memory
+        if made or reads_back(func, args):
             raise RuntimeError(NOT_PERMITTED)
         result = func(*args, **(kwargs or {}))
         self.calls.append((func, args, kwargs or {}, result))

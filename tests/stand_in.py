@@ -13,17 +13,11 @@ from typing import Any
 
 import pytest
 import torch
+from recorder import INDEXING, NOT_PERMITTED, reads_back
 from torch.utils._python_dispatch import TorchDispatchMode, return_and_correct_aliasing
 from torch.utils._pytree import tree_leaves, tree_map
 
 aten, CUDA = torch.ops.aten, torch.device("cuda:0")
-SYNCS = {
-    *(aten._local_scalar_dense.default, aten.nonzero.default, aten.masked_select.default, aten.bincount.default),
-    *(aten._unique2.default, aten.unique_dim.default, aten.unique_consecutive.default, aten.repeat_interleave.Tensor),
-    aten.equal.default,
-}
-INDEXING = {aten.index.Tensor, aten.index_put.default, aten.index_put_.default, aten._index_put_impl_.default}
-NOT_PERMITTED = "operation not permitted when stream is capturing"
 _capturing: list[bool] = []
 
 
@@ -84,10 +78,7 @@ def _run(func: Any, args: Any, kwargs: dict) -> Any:
     asked = kwargs.get("device")
     target = torch.device(asked).type if asked is not None else None
     there = target in ("cuda", "meta") or (target is None and bool(device))
-    if device and (
-        func in SYNCS
-        or (func in INDEXING and any(i is not None and i.dtype in (torch.bool, torch.uint8) for i in args[1]))
-    ):
+    if device and reads_back(func, args):
         _refuse_in_capture()
     if func is aten.lift_fresh.default and not device:
         _refuse_in_capture()  # torch.tensor(...)

@@ -140,7 +140,7 @@ def test_list_names_figures_and_runs(
 def test_large_data_sets_are_listed_where_they_are(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Without any data the preset ends in one line; listed, figures whose data are not there say so."""
+    """Without any data the preset ends in one line; listed, the figures without theirs say so, all or some."""
     words = ["--preset", "imagenet", "--out", str(tmp_path / "out")]
     code, _, error = run_command(words, capsys)
     assert code == 2 and "inat2017 needs --data DIR" in error and error.count("\n") == 1

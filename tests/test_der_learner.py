@@ -114,8 +114,12 @@ def test_logits_are_clamped_before_use(der_run: MakeRun, tiny_data: Dataset, tmp
     learner = train(der_run(MASKED), tiny_data, tmp_path)
     learner.net.extractors[-1] = MaskedResNet(learner.net.make(), torch.linspace(-8, 8, 48))
     learner.batches = 3
-    learner.begin_epoch(0)
-    torch.testing.assert_close(torch.cat(learner.masks()), torch.sigmoid(torch.linspace(-8, 8, 48).clamp(-6, 6) / 15))
+    clamped = torch.linspace(-8, 8, 48).clamp(-6, 6)
+    for _ in range(2):  # an epoch begins the anneal anew
+        learner.begin_epoch(0)
+        for s in (1 / 15, (1 / 15 + 15) / 2, 15):
+            torch.testing.assert_close(torch.cat(learner.masks()), torch.sigmoid(s * clamped))
+    assert learner.net.new.e.abs().max() == 6
 
 
 def test_sparsity_is_a_term_of_the_loss(der_run: MakeRun, tiny_data: Dataset, tmp_path: Path) -> None:
