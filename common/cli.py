@@ -217,6 +217,7 @@ def _command(plan: Plan, args: Arguments) -> str:
     words += [f"--orders {' '.join(args.orders)}"] if args.orders else []
     words += [f"--precision {args.precision}"] if args.precision != "auto" else []
     words += [f"--epochs-scale {args.epochs_scale:g}"] if args.epochs_scale != 1 else []
+    words += ["--draw"] if args.draw else []
     return " ".join(words)
 
 

@@ -50,15 +50,16 @@ class Painter:
         return labels
 
     def draw_complete(self) -> list[str]:
-        """Draw every figure that has all its required runs and is not drawn yet; their paths."""
-        return [path for figure in self.plan.figures if figure.id not in self.rows and (path := self._draw(figure))]
+        """Draw every figure whose required runs are all finished here and that is not drawn yet; their paths."""
+        waiting = [figure for figure in self.plan.figures if figure.id not in self.rows]
+        return [path for figure in waiting if (path := self._draw(figure, records=False))]
 
     def draw_rest(self) -> list[str]:
-        """Draw what can be drawn of the others, and again what has gained runs since."""
+        """Draw what runs and records allow of the others, and again what has gained runs since."""
         return [path for figure in self.plan.figures if (path := self._draw(figure, partial=True))]
 
-    def _draw(self, figure: Figure, partial: bool = False) -> str:
-        groups, missing = self.plan.results(figure)
+    def _draw(self, figure: Figure, partial: bool = False, records: bool = True) -> str:
+        groups, missing = self.plan.results(figure, records)
         reason = self._missing(missing)
         if reason and not partial:
             return ""

@@ -142,18 +142,18 @@ class Plan:
         """Why some of the Runs cannot be trained for want of data, each reason once."""
         return [problem for problem in dict.fromkeys(map(self.data.problem, self.runs().values())) if problem]
 
-    def results(self, figure: Figure) -> tuple[dict[str, list[Result]], list[Run]]:
-        """What is finished of a figure's required and optional Runs, and the required ones that are missing."""
+    def results(self, figure: Figure, records: bool = True) -> tuple[dict[str, list[Result]], list[Run]]:
+        """What is finished or recorded of a figure's required and optional Runs, and the required ones missing."""
         groups, missing = dict[str, list[Result]](), list[Run]()
         for name, runs in self.required(figure).items():
-            found = [(run, self.find(run)) for run in runs]
+            found = [(run, self.find(run, records)) for run in runs]
             missing += [run for run, result in found if result is None]
             if results := [result for _, result in found if result]:
                 groups[name] = results
         if missing and not groups:
             return {}, missing
         for name, runs in self._on_data(figure.optional(self.settings)).items():
-            if results := [r for r in map(self.find, runs) if r]:
+            if results := [r for run in runs if (r := self.find(run, records))]:
                 groups[name] = results
         return groups, missing
 
