@@ -233,7 +233,7 @@ def _train(plan: Plan, waiting: list[Run], args: Arguments) -> Iterator[Outcome]
     # From the whole plan, not from what is left: sums depend on the threads in the last bits.
     jobs, threads = _jobs(args.jobs, device.type, len(plan.runs()))
     job = Job(args.out, args.data, device.type, jobs, threads)
-    left = [cost(run, plan.data.opened.get(run.data)) - plan.store.trained(run) for run in todo]
+    left = [max(cost(run, plan.data.opened.get(run.data)) - plan.store.trained(run), 0) for run in todo]
     print(
         f"{plan.paper}: {len(todo)} runs on {device.type} in {device.precision}, {jobs} at once, "
         f"{threads} thread{'s' if threads > 1 else ''} each",
@@ -289,7 +289,7 @@ def _progress(total: int, runs: int) -> Iterator[tuple[Callable[[int], None], Ca
             progress.update(task, runs=f"{ended}/{runs}")
             if not console.is_terminal:
                 elapsed = time.perf_counter() - started
-                left = elapsed * (total - done) / done if done else float("nan")
+                left = elapsed * max(total - done, 0) / done if done else float("nan")
                 state = "failed" if outcome.problem else "done"
                 print(f"[{ended}/{runs}] {state}: {describe(outcome.run)}; about {_duration(left)} left", flush=True)
 

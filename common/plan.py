@@ -299,7 +299,7 @@ def cost(run: Run, dataset: Dataset | InputError | None) -> int:
             total += run.schedule.epochs * int(size * per_class + (kept * seen if seen else 0))
         seen += size
         if finetune and index:
-            total += finetune.epochs * int((quota if quota is not None else 0) * seen or protocol.exemplars_total or 0)
+            total += finetune.epochs * int(kept * seen)
     return total * getattr(run.method, "branches", 1)
 
 

@@ -11,7 +11,6 @@ import math
 import os
 import textwrap
 from collections.abc import Iterable, Sequence
-from itertools import cycle
 from pathlib import Path
 from typing import Any
 
@@ -98,12 +97,15 @@ def plotted(drawing: Drawing, title: str, caption: str) -> dict:
 
 
 def looks(drawing: Drawing) -> Looks:
-    """Colour and marker of every name: the known methods' own, else the first that no other name here has."""
+    """Colour and marker of every name: the known methods' own, else the first pair that no other name here has."""
     names = list(dict.fromkeys(c.name for panel in drawing.panels for c in panel.curves))
     chosen = {name: METHODS[name] for name in names if name in METHODS}
-    colours = cycle([c for c in PALETTE if c not in {colour for colour, _ in chosen.values()}] or PALETTE)
-    markers = cycle([m for m in MARKERS if m not in {marker for _, marker in chosen.values()}] or MARKERS)
-    return chosen | {name: (next(colours), next(markers)) for name in names if name not in METHODS}
+    colours = [c for c in PALETTE if c not in {colour for colour, _ in chosen.values()}] or PALETTE
+    markers = [m for m in MARKERS if m not in {marker for _, marker in chosen.values()}] or MARKERS
+    free = (name for name in names if name not in METHODS)
+    return chosen | {  # each round of the colours begins with another marker
+        name: (colours[i % len(colours)], markers[(i + i // len(colours)) % len(markers)]) for i, name in enumerate(free)
+    }
 
 
 def build(drawing: Drawing, title: str, caption: str) -> Figure:

@@ -146,6 +146,8 @@ def test_unknown_names_keep_their_colour_across_panels() -> None:
 def test_more_names_than_colours_still_draw() -> None:
     names = tuple(f"method {i}" for i in range(25))
     assert set(looks(Drawing([accuracy(names)]))) == set(names)
+    mixed = looks(Drawing([accuracy(("DER w/o P", "DER", *names[:12]))]))
+    assert len(set(mixed.values())) == len(mixed)
 
 
 def test_published_lines_are_dashed_and_hollow_in_the_same_colour() -> None:
