@@ -102,10 +102,10 @@ def looks(drawing: Drawing) -> Looks:
     chosen = {name: METHODS[name] for name in names if name in METHODS}
     colours = [c for c in PALETTE if c not in {colour for colour, _ in chosen.values()}] or PALETTE
     markers = [m for m in MARKERS if m not in {marker for _, marker in chosen.values()}] or MARKERS
-    free = (name for name in names if name not in METHODS)
-    return chosen | {  # each round of the colours begins with another marker
-        name: (colours[i % len(colours)], markers[(i + i // len(colours)) % len(markers)]) for i, name in enumerate(free)
-    }
+    for i, name in enumerate(name for name in names if name not in METHODS):
+        turn = i + i // len(colours)  # each round of the colours begins with another marker
+        chosen[name] = colours[i % len(colours)], markers[turn % len(markers)]
+    return chosen
 
 
 def build(drawing: Drawing, title: str, caption: str) -> Figure:
