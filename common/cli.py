@@ -185,7 +185,7 @@ def _reproduce(plan: Plan, args: Arguments) -> int:
     painter = Painter(plan, args.out, args.preset, args.epochs_scale, _command(plan, args))
     waiting = [] if args.draw else plan.unfinished()
     failures: list[Outcome] = []
-    _say(painter.draw_complete())
+    _say(painter.draw_complete() if waiting else [])
     for outcome in _train(plan, waiting, args) if waiting else ():
         if outcome.problem:
             failures.append(outcome)

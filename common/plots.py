@@ -103,7 +103,7 @@ def looks(drawing: Drawing) -> Looks:
     colours = [c for c in PALETTE if c not in {colour for colour, _ in chosen.values()}] or PALETTE
     markers = [m for m in MARKERS if m not in {marker for _, marker in chosen.values()}] or MARKERS
     for i, name in enumerate(name for name in names if name not in METHODS):
-        turn = i + i // len(colours)  # each round of the colours begins with another marker
+        turn = i + i // math.lcm(len(colours), len(markers))  # another marker once every pair on the diagonal is taken
         chosen[name] = colours[i % len(colours)], markers[turn % len(markers)]
     return chosen
 

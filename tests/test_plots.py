@@ -143,11 +143,13 @@ def test_unknown_names_keep_their_colour_across_panels() -> None:
     assert len({chosen[name] for name in ("mine", "other", "CN")}) == 3
 
 
-def test_more_names_than_colours_still_draw() -> None:
-    names = tuple(f"method {i}" for i in range(25))
-    assert set(looks(Drawing([accuracy(names)]))) == set(names)
-    mixed = looks(Drawing([accuracy(("DER w/o P", "DER", *names[:12]))]))
-    assert len(set(mixed.values())) == len(mixed)
+DER = ("DER", "DER w/o P", "iCaRL", "BiC", "WA", "UCIR", "Bound")
+
+
+@pytest.mark.parametrize("known", [(), ("Bound",), ("CN", "iCaRL-NME"), DER[:2], DER])
+def test_more_names_than_colours_look_different(known: tuple[str, ...]) -> None:
+    names = (*known, *(f"method {i}" for i in range(12)))
+    assert len(set(looks(Drawing([accuracy(names)])).values())) == len(names)
 
 
 def test_published_lines_are_dashed_and_hollow_in_the_same_colour() -> None:
