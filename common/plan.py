@@ -191,8 +191,7 @@ def make_plan(
     plan = Plan(paper, settings, chosen, store, data, precision, skipped, decode)
     runs = plan.runs().values()
     plan.any_copy = not decode and data.root is None and not any(plan.find(run, records=False) for run in runs)
-    finished = all(plan.find(run, records=False) for run in runs)
-    if decode and not finished and all(data.problem(run) for run in runs):
+    if decode and not all(plan.find(run, records=False) for run in runs) and all(data.problem(run) for run in runs):
         raise InputError("; ".join(plan.problems()))
     for run in plan.unfinished():
         check(run, data.opened.get(run.data))

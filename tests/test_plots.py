@@ -146,9 +146,11 @@ def test_unknown_names_keep_their_colour_across_panels() -> None:
 DER = ("DER", "DER w/o P", "iCaRL", "BiC", "WA", "UCIR", "Bound")
 
 
-@pytest.mark.parametrize("known", [(), ("Bound",), ("CN", "iCaRL-NME"), DER[:2], DER])
-def test_more_names_than_colours_look_different(known: tuple[str, ...]) -> None:
-    names = (*known, *(f"method {i}" for i in range(12)))
+@pytest.mark.parametrize(
+    ("known", "others"), [((), 25), (("Bound",), 25), (("CN", "iCaRL-NME"), 25), (DER[:2], 25), (DER, 12)]
+)
+def test_more_names_than_colours_look_different(known: tuple[str, ...], others: int) -> None:
+    names = (*known, *(f"method {i}" for i in range(others)))
     assert len(set(looks(Drawing([accuracy(names)])).values())) == len(names)
 
 

@@ -6,6 +6,7 @@ import hashlib
 import json
 import re
 from collections.abc import Sequence
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,7 @@ from common.store import Store
 each_paper = pytest.mark.parametrize("paper", PAPERS)
 
 
+@cache
 def records(paper: str) -> dict[str, dict]:
     """The records of a paper, by id."""
     found = {path.stem: json.loads(path.read_text()) for path in records_folder(paper).glob("*.json")}
