@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from common.heads import LinearHead
-from common.resnet import backbone, parts
+from common.resnet import backbone, parts, pool
 from common.training import Device
 
 SECOND = 2**31
@@ -32,11 +32,6 @@ def two_branches(network: str, seed: int | None = None) -> tuple[nn.Sequential, 
     trunk, cb_block, width = cut(backbone(network, seed=seed))
     _, rb_block, _ = cut(backbone(network, seed=None if seed is None else seed + SECOND))
     return trunk, cb_block, rb_block, width
-
-
-def pool(maps: Tensor) -> Tensor:
-    """Global average pooling, fp32: [n, d, h, w] -> [n, d]."""
-    return maps.float().mean(dim=(2, 3))
 
 
 class BilateralNet(nn.Module):

@@ -66,6 +66,11 @@ def _stages(blocks: tuple[int, ...], width: int, make: Callable[[int, int, int, 
     return nn.Sequential(*stages)
 
 
+def pool(maps: Tensor) -> Tensor:
+    """Global average pooling, at least in fp32, since bf16 would round the mean to 8 bits: [n, c, h, w] -> [n, c]."""
+    return maps.mean(dim=(2, 3), dtype=torch.promote_types(maps.dtype, torch.float32))
+
+
 class CifarResNet(nn.Module):
     """3x3 stem and a stage of BasicBlocks for each number in `blocks`: [n, 3, 32, 32] -> [n, out_features].
 
@@ -105,7 +110,7 @@ class CifarResNet(nn.Module):
         return self.stages(F.max_pool2d(x, 3, 2, 1) if self.stem_pool else x)
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.maps(x).mean(dim=(2, 3))
+        return pool(self.maps(x))
 
 
 class PreActBlock(nn.Module):
@@ -144,7 +149,7 @@ class PreActResNet(nn.Module):
                 _initialise(module.weight, "kaiming-out")
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.stages(F.max_pool2d(self.conv(x), 3, 2, 1)).mean(dim=(2, 3))
+        return pool(self.stages(F.max_pool2d(self.conv(x), 3, 2, 1)))
 
 
 def _initialise(weight: Tensor, init: Init) -> None:
@@ -206,7 +211,7 @@ class ImageNetResNet(nn.Module):
         return self.body.forward_features(x)
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.body(x)
+        return pool(self.maps(x))
 
 
 def parts(body: nn.Module) -> tuple[list[nn.Module], list[Any]]:

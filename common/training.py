@@ -32,7 +32,8 @@ class Device:
         return torch.device(self.type)
 
     def autocast(self) -> AbstractContextManager:
-        return torch.autocast(self.type, torch.bfloat16, enabled=self.precision == "bf16")
+        # Autocast caches converted weights for the whole process: a run in one thread would depend on the others.
+        return torch.autocast(self.type, torch.bfloat16, enabled=self.precision == "bf16", cache_enabled=False)
 
 
 def choose_device(device: str = "auto", precision: str = "auto") -> Device:

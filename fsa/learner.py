@@ -15,7 +15,7 @@ from common.heads import LinearHead
 from common.imbalance import Rebalance
 from common.incremental import Learner, Net, Phase, extract, frozen_copy
 from common.rebalance import RebalanceLearner
-from common.resnet import backbone
+from common.resnet import backbone, pool
 from common.training import Stage
 from fsa.augment import augmented, replaced
 from fsa.batches import class_scores, head_tail_sampler, plain_sampler
@@ -169,8 +169,8 @@ class EarlierLearner(FSALearner):
     def loss(self, images: Tensor, labels: Tensor) -> Tensor:
         maps, labels = self.mixed(images, labels)
         with self.context.device.autocast():
-            features = self.back(maps).mean(dim=(2, 3))
-        return F.cross_entropy(self.net.head(features.float()), labels)
+            features = pool(self.back(maps))
+        return F.cross_entropy(self.net.head(features), labels)
 
     def mixed(self, images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
         """The batch's maps after the block, donors' mixed with their tail images', and the labels of both."""

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from common.errors import RunFailed
 from common.loader import DeviceImages
-from common.resnet import parts
+from common.resnet import parts, pool
 from common.runs import Flip
 
 
@@ -20,7 +20,7 @@ class Pool(nn.Module):
         return x
 
     def forward(self, x: Tensor) -> Tensor:
-        return x.float().mean(dim=(2, 3))
+        return pool(x)
 
 
 class Maps(DeviceImages):

@@ -15,6 +15,7 @@ from torch import Tensor
 
 from common.heads import CosineHead, LinearHead
 from common.resnet import BasicBlock, ImageNetResNet, backbone, resnet32
+from common.training import Device
 
 
 def generator(seed: int) -> torch.Generator:
@@ -263,3 +264,22 @@ def test_imagenet_resnet18_is_torchvisions() -> None:
         features = cosine(images)
     assert features.shape == (2, 512) and features.min() < 0
     assert (net.body.layer1[0].bn2.weight == 1).all()
+
+
+@pytest.mark.parametrize("name", ["resnet8-half", "resnet32", "resnet18-preact", "resnet10-imagenet"])
+def test_features_are_pooled_in_fp32(name: str) -> None:
+    """Autocast makes maps in bf16; their mean keeps the bits that bf16 would drop."""
+    net, images = backbone(name, seed=0).eval(), torch.randn(2, 3, 64, 64, generator=generator(0))
+    seen = []
+    last = net.body.layer4 if name.endswith("imagenet") else net.stages  # type: ignore[union-attr]
+    last.register_forward_hook(lambda module, inputs, output: seen.append(output))  # type: ignore[union-attr, operator]
+    with torch.no_grad(), Device("cpu", "bf16").autocast():
+        features = net(images)
+    assert seen[0].dtype == torch.bfloat16 and features.dtype == torch.float32
+    torch.testing.assert_close(features, seen[0].double().mean(dim=(2, 3)).float(), rtol=1e-6, atol=1e-7)
+
+
+def test_autocast_keeps_no_converted_weights() -> None:
+    """Its cache is one for all threads: what one run converts must not reach another."""
+    with Device("cpu", "bf16").autocast():
+        assert not torch.is_autocast_cache_enabled()
