@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
-from common.figures import Comparison, Curve, Drawing, Panel, Published, estimate
+from common.figures import Comparison, Curve, Drawing, Panel, PublishedFigure, Results, estimate
 from common.metrics import average_incremental_accuracy, forgetting
 from common.store import Result
 
@@ -14,7 +14,6 @@ CLASSES, TOP1 = "number of classes", "top-1 accuracy (%)"
 AVERAGE, LAST = "average incremental accuracy (%)", "accuracy after the last phase (%)"
 FORGETTING = "forgetting (points)"
 PAIRED = "average incremental accuracy minus that of {} (points, paired by seed and order)"
-Results = Mapping[str, list[Result]]
 
 
 def paired(groups: Sequence[Sequence[Result]]) -> list[list[Result]]:
@@ -43,35 +42,35 @@ def accuracy_curve(name: str, x: Sequence[float], repeats: Sequence[Sequence[flo
     return mean_curve(name, x, repeats, f"{stat.mean:.2f}"), Comparison(AVERAGE, name, None, "", stat)
 
 
-def published_curve(published: Published, figure: str, name: str) -> list[Curve]:
+def published_curve(published: PublishedFigure, method: str) -> list[Curve]:
     """The paper's line, broken where points are not known; empty where none is."""
-    series = published.series(figure, name)
+    series = published.series(method)
     if series is None or not series["y"]:
         return []
     x, y = series["x"], series["y"]
-    protocol: dict[str, Any] = published.entries[figure]["protocol"]
-    if isinstance(protocol.get("base"), int) and isinstance(protocol.get("phases"), int) and x[0] == protocol["base"]:
-        step = (x[-1] - x[0]) // protocol["phases"]
+    base, phases = published.protocol.get("base"), published.protocol.get("phases")
+    if isinstance(base, int) and isinstance(phases, int) and x[0] == base:
+        step = (x[-1] - x[0]) // phases
         known = dict(zip(x, y, strict=True))
         x = list(range(x[0], x[-1] + 1, step)) if step else x
         y = [known.get(n, float("nan")) for n in x]
     legend = f"{series['average']:.2f}" if series["average"] is not None else ""
-    return [Curve(name, x, y, published=True, legend=legend)]
+    return [Curve(method, x, y, published=True, legend=legend)]
 
 
-def average_row(row: Comparison, published: Published, figure: str) -> Comparison:
+def average_row(row: Comparison, published: PublishedFigure) -> Comparison:
     """The row with the paper's average filled in; averages are printed in legends even where points are digitised."""
-    series = published.series(figure, row.method)
+    series = published.series(row.method)
     if series is None or series["average"] is None:
         return row
     provenance = "printed" if series["provenance"] == "digitised" else series["provenance"]
     return replace(row, published=series["average"], provenance=provenance)
 
 
-def end_rows(name: str, found: Sequence[Result], readout: str, published: Published, figure: str) -> list[Comparison]:
+def end_rows(name: str, found: Sequence[Result], readout: str, published: PublishedFigure) -> list[Comparison]:
     """Accuracy after the last phase beside the paper's, and forgetting (`metrics.forgetting`), which papers omit."""
-    series = published.series(figure, name)
-    phases = published.entries[figure]["protocol"].get("phases") if series else None
+    series = published.series(name)
+    phases = published.protocol.get("phases")
     known = series if series and len(series["y"]) > 1 and phases == len(found[0].phases()) - 1 else None
     value, provenance = (known["y"][-1], known["provenance"]) if known else (None, "")
     last = estimate([r.curve(readout)[-1] for r in found])
@@ -83,19 +82,19 @@ def end_rows(name: str, found: Sequence[Result], readout: str, published: Publis
 
 
 def paired_rows(
-    results: Results, readouts: Mapping[str, tuple[str, str]], reference: str, published: Published, figure: str
+    results: Results, readouts: Mapping[str, tuple[Any, str]], reference: str, published: PublishedFigure
 ) -> list[Comparison]:
     """How far each variant's average lies from the reference's, repeat by repeat, beside the published difference."""
     rows = []
     label, readout = readouts[reference]
-    paper = published.series(figure, reference)
+    paper = published.series(reference)
     for name, (other, other_readout) in readouts.items():
         if name == reference or not results.get(label) or not results.get(other):
             continue
         both = paired([results[other], results[label]])
         differences = [average(a, other_readout) - average(b, readout) for a, b in zip(*both, strict=True)]
         if differences:
-            theirs = published.series(figure, name)
+            theirs = published.series(name)
             known = theirs and paper and theirs["average"] is not None and paper["average"] is not None
             value = round(theirs["average"] - paper["average"], 2) if known and theirs and paper else None
             row = Comparison(PAIRED.format(reference), name, value, "printed" if known else "", estimate(differences))
@@ -105,26 +104,25 @@ def paired_rows(
 
 def accuracy_figure(
     results: Results,
-    readouts: Mapping[str, tuple[str, str]],
-    published: Published,
-    figure: str,
+    readouts: Mapping[str, tuple[Any, str]],
+    published: PublishedFigure,
     title: str,
-    overlay: bool,
     only_published: Sequence[str] = (),
 ) -> Drawing:
-    """Accuracy against classes for each `readouts` entry: curve name -> (Results' name, read-out).
+    """Accuracy against classes for each `readouts` entry: curve name -> (key of the Results, read-out).
 
-    overlay: draw the published lines too. only_published: methods without runs, whose published average is a row.
+    only_published: methods without runs, of which the published line and average are shown.
     """
     curves, rows = [], []
-    for name, (label, readout) in readouts.items():
-        if found := results.get(label):
+    for name, (key, readout) in readouts.items():
+        if found := results.get(key):
             x = [p["classes"] for p in found[0].phases()]
             curve, row = accuracy_curve(name, x, [r.curve(readout) for r in found])
             curves.append(curve)
-            rows += [average_row(row, published, figure), *end_rows(name, found, readout, published, figure)]
-        curves += published_curve(published, figure, name) if overlay else []
+            rows += [average_row(row, published), *end_rows(name, found, readout, published)]
+        curves += published_curve(published, name)
     for name in only_published:
-        rows.append(average_row(Comparison(AVERAGE, name, None, "", None), published, figure))
-        curves += published_curve(published, figure, name) if overlay else []
+        if published.series(name):
+            rows.append(average_row(Comparison(AVERAGE, name, None, "", None), published))
+            curves += published_curve(published, name)
     return Drawing([Panel(title, CLASSES, TOP1, curves)], rows)

@@ -73,7 +73,7 @@ class Painter:
         self.drawn[figure.id] = shown
         self.used |= results
         try:
-            drawing = figure.draw(self.plan.settings, groups)
+            drawing = figure.draw(self.plan.settings, groups, self.plan.published)
             self.rows[figure.id] = ReportRow(figure, drawing, reason)
             plots.render(drawing, figure.title, self._caption(groups, reason), self.folder / figure.id)
         except Exception as error:  # a full disk, a damaged file or a bug in one figure must not stop the runs
@@ -113,7 +113,6 @@ class Painter:
         context = ReportContext(
             labels=[*self.labels(results), *(f"failed: {f}" for f in failures)],
             full_schedule=self.full_schedule,
-            embedded=any(r.embedded for r in results),
             results=results,
             from_records=sum(r.recorded for r in results),
             command=self.command,

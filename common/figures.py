@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -106,45 +106,50 @@ class Drawing:
     note: str = ""
 
 
+Runs = Mapping[Any, list[Run]]
+"""The Runs of each curve, one per repeat. A key is a name, or a tuple where the name has parts: ("iCaRL", 20)."""
+Results = Mapping[Any, list[Result]]
+"""What is finished of `Runs`, by the same keys."""
+
+
 @dataclass(frozen=True)
 class Figure:
-    """One figure or table of a paper: the Runs it needs by name, and how Results become a Drawing.
-
-    Both callables take the setting (what preset and command line decide). `runs` gives, for each curve's name, one Run
-    per repeat; `optional` Runs are drawn where they exist and never trained for this figure. `draw` gets the finished
-    ones of both. `on_request`: trained and drawn only when --only names it.
-    """
+    """One figure or table of a paper: the setting it is about, the Runs it needs, and how Results become a Drawing."""
 
     id: str
     title: str
-    presets: tuple[str, ...]
-    runs: Callable[[Any], Mapping[str, list[Run]]]
-    draw: Callable[[Any, Mapping[str, list[Result]]], Drawing]
-    optional: Callable[[Any], Mapping[str, list[Run]]] = field(default=lambda setting: {})
+    experiment: Callable[[Any], Runs]
+    """The setting -> the Runs that the figure needs."""
+    drawing: Callable[[Any, Results, PublishedFigure], Drawing]
+    """(setting, what is finished, what the paper prints in this figure) -> everything to plot."""
+    presets: tuple[str, ...] = ("quick", "cifar")
+    role: str | None = ""
+    """Which of the preset's settings the figure is about: the one of this role, or "" for the first. None: all of
+    them, as a tuple."""
+    extra: Callable[[Any], Runs] = field(default=lambda setting: {})
+    """The setting -> Runs that are drawn where they are finished, and never trained for this figure."""
     on_request: bool = False
+    """Whether the figure is made only when --only names it."""
 
+    def about(self, settings: Sequence[Any]) -> Any:
+        """The setting, of a preset's, that this figure is about."""
+        if self.role is None:
+            return tuple(settings)
+        return next(s for s in settings if self.role in ("", s.role))
 
-def about(
-    fits: Callable[[Any], bool],
-    id: str,
-    title: str,
-    presets: tuple[str, ...],
-    runs: Callable[[Any], Mapping[str, list[Run]]],
-    draw: Callable[[Any, Mapping[str, list[Result]]], Drawing],
-    optional: Callable[[Any], Mapping[str, list[Run]]] = lambda setting: {},
-    on_request: bool = False,
-) -> Figure:
-    """A Figure whose functions see the one setting they are about, the first of the preset's that fits."""
+    def runs(self, settings: Sequence[Any]) -> Runs:
+        return self.experiment(self.about(settings))
 
-    def of_one(function: Callable) -> Callable:
-        return lambda settings, *rest: function(next(filter(fits, settings)), *rest)
+    def optional(self, settings: Sequence[Any]) -> Runs:
+        return self.extra(self.about(settings))
 
-    return Figure(id, title, presets, of_one(runs), of_one(draw), of_one(optional), on_request)
+    def draw(self, settings: Sequence[Any], results: Results, published: Published) -> Drawing:
+        """The Drawing of `results`. On data that are not the paper's nothing published is handed to it.
 
-
-def comparable(setting: Any) -> bool:
-    """Whether published values may be drawn over ours: the paper's data set, whatever the schedule."""
-    return setting.preset != "quick"
+        A figure without Runs follows from formulas, which no data change.
+        """
+        comparable = all(s.comparable for s in settings) or not self.runs(settings)
+        return self.drawing(self.about(settings), results, published.figure(self.id, comparable))
 
 
 def verdict(comparison: Comparison, full_schedule: bool) -> Verdict:
@@ -167,29 +172,57 @@ def verdict(comparison: Comparison, full_schedule: bool) -> Verdict:
     return "indicative" if wide or comparison.ours.n < 3 else "reproduced"
 
 
-class Published:
-    """The paper's numbers with their provenance, from PAPER/published.json."""
+@dataclass(frozen=True)
+class PublishedFigure:
+    """What the paper prints in one figure; nothing at all where the data at hand are not the paper's."""
 
-    def __init__(self, path: Path) -> None:
-        content = json.loads(path.read_text())
-        self.paper = content["paper"]
-        self.entries = {entry["id"]: entry for entry in content["entries"]}
+    entries: Mapping[str, dict]
+    id: str
+
+    def of(self, id: str) -> PublishedFigure:
+        """What the paper prints in another figure."""
+        return replace(self, id=id)
+
+    @property
+    def protocol(self) -> dict[str, Any]:
+        """Base classes, phases and whatever else the entry says of what was run."""
+        return self.entries[self.id]["protocol"] if self.id in self.entries else {}
+
+    def series(self, method: str) -> dict | None:
+        """A method's published series: x, y, std, average, provenance, note."""
+        entry = self.entries.get(self.id, {"series": []})
+        return next((s for s in entry["series"] if s["method"] == method), None)
+
+    def value(self, method: str, x: float | str) -> tuple[float | None, str]:
+        """A method's published number at one x, and its provenance; (None, "") where there is none.
+
+        A method may have several series, which differ in provenance. The first that has x counts.
+        """
+        for series in self.entries.get(self.id, {"series": []})["series"]:
+            if series["method"] == method and x in series["x"]:
+                return series["y"][series["x"].index(x)], series["provenance"]
+        return None, ""
+
+
+@dataclass(frozen=True)
+class Published:
+    """A paper's numbers with their provenance."""
+
+    paper: Mapping[str, Any]
+    """Its title, authors, venue, year."""
+    entries: Mapping[str, dict]
+    """What each figure prints, by the figure's id."""
+
+    @classmethod
+    def load(cls, path: Path) -> Published:
+        """The numbers in PAPER/published.json."""
+        content = json.loads(path.read_text(encoding="utf-8"))
+        return cls(content["paper"], {entry["id"]: entry for entry in content["entries"]})
 
     def of(self, figure: str) -> list[dict]:
         """The entries of a figure: that of its id, and its parts, whose ids go on with a hyphen."""
         return [e for i, e in self.entries.items() if i == figure or i.startswith(f"{figure}-")]
 
-    def series(self, figure: str, method: str) -> dict | None:
-        """One method's published series in a figure: x, y, std, average, provenance, note."""
-        entry = self.entries.get(figure, {"series": []})
-        return next((s for s in entry["series"] if s["method"] == method), None)
-
-    def value(self, figure: str, method: str, x: float | str) -> tuple[float | None, str]:
-        """A method's published number at one x, and its provenance; (None, "") where there is none.
-
-        Of several series of a method, which differ in provenance, it is the first that has x.
-        """
-        for series in self.entries.get(figure, {"series": []})["series"]:
-            if series["method"] == method and x in series["x"]:
-                return series["y"][series["x"].index(x)], series["provenance"]
-        return None, ""
+    def figure(self, id: str, comparable: bool = True) -> PublishedFigure:
+        """What the paper prints in one figure; nothing where the data are not comparable with the paper's."""
+        return PublishedFigure(self.entries if comparable else {}, id)

@@ -10,7 +10,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from html import escape
 from pathlib import Path
-from typing import get_args
+from typing import Any, get_args
 from urllib.parse import quote
 
 from common.figures import Comparison, Drawing, Estimate, Figure, Verdict, verdict
@@ -78,18 +78,18 @@ class ReportContext:
     command: str
     published_on: Mapping[str, str] = field(default_factory=dict)
     """The data set behind a figure's published numbers, by the figure's id."""
-    embedded: bool = False
-    """Whether ours are of the embedded data, which the paper's are not."""
 
 
-def write_report(folder: Path, paper: dict, preset: str, rows: Sequence[ReportRow], context: ReportContext) -> None:
+def write_report(
+    folder: Path, paper: Mapping[str, Any], preset: str, rows: Sequence[ReportRow], context: ReportContext
+) -> None:
     """Write folder/report.md and folder/report.html."""
     folder.mkdir(parents=True, exist_ok=True)
     write_atomic(folder / "report.md", _markdown(paper, preset, rows, context))
     write_atomic(folder / "report.html", _html(paper, preset, rows, context))
 
 
-def facts(paper: dict, preset: str, context: ReportContext) -> dict[str, str]:
+def facts(paper: Mapping[str, Any], preset: str, context: ReportContext) -> dict[str, str]:
     """What was run, where and how, by name."""
     results = context.results
     configs, places = [r.config for r in results], [r.environment for r in results]
@@ -120,7 +120,7 @@ def facts(paper: dict, preset: str, context: ReportContext) -> dict[str, str]:
     return {name: text for name, text in entries.items() if text}
 
 
-def citation(paper: dict) -> str:
+def citation(paper: Mapping[str, Any]) -> str:
     """Venue, year and arXiv number."""
     number = f", arXiv:{paper['arxiv']}" if paper.get("arxiv") else ""
     return f"{paper.get('venue', '')} {paper.get('year', '')}".strip() + number
@@ -162,37 +162,39 @@ def _ours(ours: Estimate | None) -> str:
     return f"{mean} ± {interval} (std {std}, n = {ours.n})"
 
 
-def cells(comparison: Comparison, context: ReportContext) -> list[str]:
-    """One row of a figure's table; the verdict comes last. Between two data sets there is no difference to give."""
+def table(row: ReportRow, context: ReportContext) -> tuple[list[str], list[list[str]]]:
+    """Titles and cells of a figure's table. Where nothing published bears on it, it lists what was measured."""
+    comparisons = row.drawing.comparisons if row.drawing else ()
+    if all(c.published is None for c in comparisons):
+        return ["quantity", "method", "ours"], [[c.quantity, c.method, _ours(c.ours)] for c in comparisons]
+    data = context.published_on.get(row.figure.id)
+    titles = ["quantity", "method", f"published ({data})" if data else "published", "ours", "difference", "verdict"]
+    return titles, [cells(c, context.full_schedule) for c in comparisons]
+
+
+def cells(comparison: Comparison, full_schedule: bool) -> list[str]:
+    """One row beside its published number; the verdict comes last."""
     published, ours = comparison.published, comparison.ours
     printed = _number(published)
     if published is not None and comparison.provenance:
         printed += f" ({comparison.provenance})"
-    difference = None
-    if ours is not None and published is not None and not context.embedded:
-        difference = ours.mean - published
+    difference = ours.mean - published if ours is not None and published is not None else None
     row = [comparison.quantity, comparison.method, printed, _ours(ours), _number(difference, "+")]
-    return [*row, verdict(comparison, context.full_schedule)]
+    return [*row, verdict(comparison, full_schedule)]
 
 
-def columns(context: ReportContext, figure: str) -> list[str]:
-    """The titles above `cells`."""
-    data = context.published_on.get(figure)
-    published = f"published ({data})" if data else "published"
-    return ["quantity", "method", published, "ours", "difference", "verdict"]
-
-
-def counts(rows: Sequence[ReportRow], full_schedule: bool) -> list[list[str]]:
-    """Verdicts by drawn figure, and their sum in the last row."""
-    table, total = [], Counter[str]()
-    for row in rows:
-        if row.drawing is None:
-            continue
-        found = Counter(verdict(c, full_schedule) for c in row.drawing.comparisons)
-        total.update(found)
-        state = "drawn in part" if row.reason else "drawn"
-        table.append([row.figure.id, state, *(str(found[v]) for v in VERDICTS)])
-    return [*table, ["all", f"{len(table)} of {len(rows)} drawn", *(str(total[v]) for v in VERDICTS)]]
+def counts(rows: Sequence[ReportRow], full_schedule: bool) -> tuple[list[str], list[list[str]]]:
+    """Titles and cells of the summary: verdicts by drawn figure, and their sum in the last row."""
+    drawn = [(row, row.drawing) for row in rows if row.drawing]
+    found = [Counter(verdict(c, full_schedule) for c in drawing.comparisons) for _, drawing in drawn]
+    total = sum(found, Counter[str]())
+    named = [v for v in VERDICTS if total[v]]
+    body = [
+        [row.figure.id, "drawn in part" if row.reason else "drawn", *(str(n[v]) for v in named)]
+        for (row, _), n in zip(drawn, found, strict=True)
+    ]
+    last = ["all", f"{len(drawn)} of {len(rows)} drawn", *(str(total[v]) for v in named)]
+    return ["figure", "state", *named], [*body, last]
 
 
 def _table_md(titles: Sequence[str], body: Iterable[Sequence[str]]) -> str:
@@ -206,10 +208,10 @@ def _md(text: str) -> str:
     return text
 
 
-def _markdown(paper: dict, preset: str, rows: Sequence[ReportRow], context: ReportContext) -> str:
+def _markdown(paper: Mapping[str, Any], preset: str, rows: Sequence[ReportRow], context: ReportContext) -> str:
     parts = [f"# {_md(paper['title'])}", *(f"> **{_md(label)}**" for label in context.labels)]
     parts.append("\n".join(f"- {name}: {_md(text)}" for name, text in facts(paper, preset, context).items()))
-    parts += ["## Summary", _table_md(["figure", "state", *VERDICTS], counts(rows, context.full_schedule))]
+    parts += ["## Summary", _table_md(*counts(rows, context.full_schedule))]
     for row in rows:
         if row.drawing is None:
             continue
@@ -218,8 +220,7 @@ def _markdown(paper: dict, preset: str, rows: Sequence[ReportRow], context: Repo
         parts.append(f"[PDF]({name}.pdf) · [numbers]({name}.json)")
         parts += [_md(text) for text in (row.drawing.note, row.reason) if text]
         if row.drawing.comparisons:
-            body = [cells(c, context) for c in row.drawing.comparisons]
-            parts.append(_table_md(columns(context, row.figure.id), body))
+            parts.append(_table_md(*table(row, context)))
     if missing := [row for row in rows if row.drawing is None]:
         lines = [f"- {row.figure.id} ({_md(row.figure.title)}): {_md(row.reason)}" for row in missing]
         parts += ["## Not drawn", "\n".join(lines)]
@@ -242,24 +243,21 @@ def _figure_html(row: ReportRow, context: ReportContext) -> str:
     assert row.drawing is not None
     name, id, title = quote(row.figure.id), escape(row.figure.id), escape(row.figure.title)
     notes = "".join(f" {escape(text)}." for text in (row.drawing.note, row.reason) if text)
-    table = ""
-    if row.drawing.comparisons:
-        body = [cells(c, context) for c in row.drawing.comparisons]
-        table = _table_html(columns(context, row.figure.id), body)
+    rows = _table_html(*table(row, context)) if row.drawing.comparisons else ""
     return (
         f'<section id="{id}"><h2><small>{id}</small>{title}</h2>\n<figure>'
         f'<a href="{name}.png"><img src="{name}.png" alt="{title}" loading="lazy"></a><figcaption>'
         f'<a href="{name}.pdf">PDF</a> · <a href="{name}.json">numbers</a>{notes}</figcaption></figure>\n'
-        f"{table}</section>"
+        f"{rows}</section>"
     )
 
 
-def _html(paper: dict, preset: str, rows: Sequence[ReportRow], context: ReportContext) -> str:
+def _html(paper: Mapping[str, Any], preset: str, rows: Sequence[ReportRow], context: ReportContext) -> str:
     title = escape(paper["title"])
     labels = "\n".join(f'<p class="label">{escape(label)}</p>' for label in context.labels)
     about = facts(paper, preset, context)
     listed = "\n".join(f"<dt>{escape(name)}</dt><dd>{escape(text)}</dd>" for name, text in about.items())
-    summary = _table_html(["figure", "state", *VERDICTS], counts(rows, context.full_schedule))
+    summary = _table_html(*counts(rows, context.full_schedule))
     drawn = "\n".join(_figure_html(row, context) for row in rows if row.drawing)
     missing = "\n".join(
         f"<li><b>{escape(row.figure.id)}</b> {escape(row.figure.title)}: {escape(row.reason)}</li>"

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from typing import ClassVar
 
+from common import settings as shared
 from common.datasets import DataSpec
-from common.runs import IMAGENET_INPUTS, Flip, Inputs, Protocol, Run, Schedule, of_preset, repeated
+from common.runs import IMAGENET_INPUTS, Flip, Inputs, Protocol, Run, Schedule
+from common.settings import chosen, repeated
 from lucir.methods import FINETUNE, LUCIR, Base, ICaRL, Method
 
 CIFAR_SCHEDULE = Schedule(epochs=160, lr=0.1, milestones=(80, 120), batch=128, weight_decay=5e-4)  # Sec. 4.1
@@ -16,18 +19,15 @@ PHASES = {1: "fig5a", 2: "fig5b", 5: "fig5c", 10: "fig5d"}
 """Numbers of incremental phases of Fig. 5, and its panel for each."""
 
 
-@dataclass(frozen=True)
-class Setting:
-    """One data set with the paper's protocol and schedule on it, and the repeats asked for."""
+@dataclass(frozen=True, kw_only=True)
+class Setting(shared.Setting):
+    """One data set with the paper's protocol and schedule on it."""
 
-    preset: str
-    data: DataSpec
-    network: str
-    classes: int
+    paper: ClassVar[str] = "lucir"
+
     base: int
     small_base: int
     """Base classes of the supplement's Fig. 4."""
-    schedule: Schedule
     finetune: Schedule
     exemplars: int
     sweep: tuple[int, ...]
@@ -36,15 +36,12 @@ class Setting:
     """Fixed values of eta compared with the learnable one."""
     weight: float
     """lambda_base"""
-    inputs: Inputs
     nme_flip: Flip
-    repeats: tuple[tuple[str, int], ...] = ()
-    """(class order, seed) of each repeat."""
 
     @property
-    def full_schedule(self) -> bool:
-        """Whether results can be held against the published ones: real data at the paper's schedule."""
-        return self.preset != "quick" and self.schedule in (CIFAR_SCHEDULE, IMAGENET_SCHEDULE)
+    def total(self) -> int:
+        """The fixed memory of the supplement's Fig. 5: 2000 on CIFAR-100, which is 20 a class at the end."""
+        return self.exemplars * self.classes
 
     def lucir(self, **changes: object) -> LUCIR:
         """The paper's method in this setting, or an ablation of it."""
@@ -72,14 +69,13 @@ class Setting:
 
     def base_runs(self, method: Base, classes: int) -> list[Run]:
         """Cross-entropy training on the first `classes` classes, one Run per repeat; no exemplars."""
-        protocol = Protocol(classes, classes, 0, exemplars_per_class=0)
-        run = Run("lucir", method, self.data, protocol, self.schedule, self.network, inputs=self.inputs)
-        return [replace(run, order=order, seed=seed) for order, seed in self.repeats]
+        return self.run(method, Protocol(classes, classes, 0, exemplars_per_class=0))
 
 
 CIFAR = Setting(
-    "cifar",
-    DataSpec("cifar100"),
+    preset="cifar",
+    role="cifar100",
+    data=DataSpec("cifar100"),
     network="resnet32",
     classes=100,
     base=50,
@@ -115,6 +111,7 @@ SETTINGS: dict[str, tuple[Setting, ...]] = {
         replace(
             CIFAR,
             preset="imagenet",
+            role=name,
             data=DataSpec(name),
             network="resnet18-imagenet",
             classes=classes,
@@ -138,9 +135,4 @@ def settings(
 
     Raises InputError on an unknown preset or a scale that is not positive.
     """
-    found = of_preset(SETTINGS, preset, epochs_scale)
-    repeats = repeated(seeds or DEFAULT_SEEDS[preset], orders)
-    return tuple(
-        replace(s, repeats=repeats, schedule=s.schedule.scaled(epochs_scale), finetune=s.finetune.scaled(epochs_scale))
-        for s in found
-    )
+    return chosen(SETTINGS, preset, repeated(seeds or DEFAULT_SEEDS.get(preset, ()), orders), epochs_scale)
