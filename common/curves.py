@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
-from common.figures import Comparison, Curve, Drawing, Panel, PublishedFigure, Results, estimate
+from common.figures import Comparison, Curve, Drawing, Estimate, Panel, PublishedFigure, Results, estimate
 from common.metrics import average_incremental_accuracy, forgetting
 from common.store import Result
 
@@ -29,11 +29,32 @@ def average(result: Result, readout: str) -> float:
     return average_incremental_accuracy(result.curve(readout))
 
 
+def through(
+    name: str, x: Sequence[float | str], found: Sequence[Estimate | None], legend: str = "", reference: bool = False
+) -> Curve:
+    """A line or a row of bars through Estimates, with their intervals. Where there is no Estimate, x is left out."""
+    known = [(at, e) for at, e in zip(x, found, strict=True) if e]
+    n = max((e.n for _, e in known), default=1)
+    interval = [e.interval for _, e in known] if n > 1 else None
+    means = [e.mean for _, e in known]
+    return Curve(name, [at for at, _ in known], means, interval, n, legend=legend, reference=reference)
+
+
 def mean_curve(name: str, x: Sequence[float | str], repeats: Sequence[Sequence[float]], legend: str = "") -> Curve:
     """The mean of one line a repeat, with its 95 % interval at each point."""
-    stats = [estimate(column) for column in zip(*repeats, strict=True)]
-    interval = [s.interval for s in stats] if len(repeats) > 1 else None
-    return Curve(name, x, [s.mean for s in stats], interval, len(repeats), legend=legend)
+    return through(name, x, [estimate(column) for column in zip(*repeats, strict=True)], legend)
+
+
+def across(name: str, x: Sequence[float | str], height: float, legend: str = " ") -> Curve:
+    """A dashed line at one height, to hold others against."""
+    return Curve(name, x, [height] * len(x), reference=True, legend=legend)
+
+
+def published_points(name: str, x: Sequence[float | str], values: Sequence[float | None]) -> list[Curve]:
+    """What the paper prints at each x, as points or bars over the measured ones; empty where it prints nothing."""
+    if all(value is None for value in values):
+        return []
+    return [Curve(name, x, [float("nan") if v is None else v for v in values], published=True)]
 
 
 def accuracy_curve(name: str, x: Sequence[float], repeats: Sequence[Sequence[float]]) -> tuple[Curve, Comparison]:

@@ -130,6 +130,8 @@ class Figure:
     """The setting -> Runs that are drawn where they are finished, and never trained for this figure."""
     on_request: bool = False
     """Whether the figure is made only when --only names it."""
+    formerly: tuple[str, ...] = ()
+    """Earlier ids of this figure, and of figures that it has taken in. --only still knows them, with a note."""
 
     def about(self, settings: Sequence[Any]) -> Any:
         """The setting, of a preset's, that this figure is about."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
@@ -207,9 +208,10 @@ def make_plan(
 
 
 def named(figures: Sequence[Figure], only: Sequence[str], preset: str) -> set[str]:
-    """The ids that words name: each an id of the preset, or else the beginning of some."""
-    exact = {f.id for f in figures if preset in f.presets} & set(only)
-    begun = tuple(word for word in only if word and word not in exact)
+    """The ids that words name: each an id of the preset, an id that a figure had before, or the beginning of some."""
+    exact = {f.id for f in figures if preset in f.presets and {f.id, *f.formerly} & set(only)}
+    known = {id for f in figures if f.id in exact for id in (f.id, *f.formerly)}
+    begun = tuple(word for word in only if word and word not in known)
     return exact | {f.id for f in figures if f.id.startswith(begun)}
 
 
@@ -224,6 +226,9 @@ def select(
     for word in only:
         if not named(figures, [word], preset):
             raise InputError(f"unknown figure {word!r}; choose from {' '.join(f.id for f in figures)}")
+        for figure in figures:
+            if word in figure.formerly:
+                warnings.warn(f"figure {word} is now {figure.id}", stacklevel=2)
     wanted = named(figures, only, preset)
     chosen: list[Figure] = []
     skipped: list[tuple[Figure, str]] = []

@@ -11,13 +11,13 @@ from common.curves import AVERAGE, LAST
 from common.errors import InputError
 from common.figures import Drawing, Figure, verdict
 from common.metrics import average_incremental_accuracy
-from common.plan import select
+from common.plan import published, select
 from common.runs import Run, canonical
 from common.store import Result, _pack
 from lucir.catalogue import FIGURES
-from lucir.figures import PUBLISHED
 from lucir.presets import SETTINGS, settings
 
+PUBLISHED = published("lucir")
 READOUTS = ("cnn", "nme", "tm", "no-bias", "unit-weights", "unit-weights-no-bias")
 
 
@@ -46,7 +46,7 @@ def fake(run: Run, accuracies: list[float] | None = None) -> Result:
 def draw(figure: Figure, preset: str, groups: Mapping[str, list[Run]] | None = None) -> Drawing:
     chosen = settings(preset, None, None, 1.0)
     groups = groups if groups is not None else figure.runs(chosen)
-    return figure.draw(chosen, {name: [fake(run) for run in runs] for name, runs in groups.items()})
+    return figure.draw(chosen, {key: [fake(run) for run in runs] for key, runs in groups.items()}, PUBLISHED)
 
 
 CASES = [(figure, preset) for figure in FIGURES for preset in figure.presets]
@@ -77,13 +77,13 @@ def test_measuring_the_published_values_is_a_reproduction() -> None:
     """Three runs around the paper's curve of ours give its printed average, 63.42, and the verdict."""
     figure = next(f for f in FIGURES if f.id == "fig5c")
     chosen = settings("cifar", None, None, 1.0)
-    series = PUBLISHED.series("fig5c", "Ours-CNN")
+    series = PUBLISHED.figure("fig5c").series("Ours-CNN")
     assert series is not None
     results = {
         name: [fake(run, [y + shift for y in series["y"]]) for run, shift in zip(runs, (-0.5, 0, 0.5), strict=True)]
         for name, runs in figure.runs(chosen).items()
     }
-    comparisons = figure.draw(chosen, results).comparisons
+    comparisons = figure.draw(chosen, results, PUBLISHED).comparisons
     rows = {row.method: row for row in comparisons if row.quantity == AVERAGE}
     last = {row.method: row for row in comparisons if row.quantity == LAST}
     assert last["Ours-CNN"].published == series["y"][-1] == 54.31
@@ -102,7 +102,8 @@ def test_joint_is_drawn_where_its_runs_exist() -> None:
     figure = next(f for f in FIGURES if f.id == "fig5c")
     chosen = settings("cifar", [1993], None, 1.0)
     groups = {**figure.runs(chosen), **figure.optional(chosen)}
-    curves = figure.draw(chosen, {n: [fake(r) for r in runs] for n, runs in groups.items()}).panels[0].curves
+    found = {key: [fake(r) for r in runs] for key, runs in groups.items()}
+    curves = figure.draw(chosen, found, PUBLISHED).panels[0].curves
     joint = [c for c in curves if c.name == "Joint-CNN"]
     assert [c.published for c in joint] == [False, True]
     assert list(joint[0].x) == [50, 60, 70, 80, 90, 100]
@@ -127,7 +128,7 @@ def test_paper_protocols() -> None:
     assert sizes["supp4b"] == [30] + [5] * 14
     total = runs["supp5a"]["Ours"][0].protocol
     assert (total.exemplars_per_class, total.exemplars_total) == (None, 2000)
-    assert [int(name.split()[1]) for name in runs["fig7b"] if name.startswith("Ours")] == [1, 5, 10, 20, 30, 40, 50]
+    assert [r for name, r in runs["fig7b"] if name == "Ours"] == [1, 5, 10, 20, 30, 40, 50]
     run = runs["fig5c"]["Ours"][0]
     assert run.start is not None
     assert (run.order, run.seed, run.start.order) == ("1993", 1993, "1993")
@@ -172,7 +173,9 @@ def test_repeats_are_paired_by_order_and_seed() -> None:
     groups = figure.runs(chosen)
     results = {name: [fake(run, [60 + 2 * i] * 6) for i, run in enumerate(runs)] for name, runs in groups.items()}
     results["CN"] = [fake(run, [50 + 2 * i] * 6) for i, run in enumerate(groups["CN"])][1:]
-    rows = [r for r in figure.draw(chosen, results).comparisons if "paired" in r.quantity and r.method == "CN"]
+    rows = [
+        r for r in figure.draw(chosen, results, PUBLISHED).comparisons if "paired" in r.quantity and r.method == "CN"
+    ]
     assert [(r.ours.mean, r.ours.n, r.published) for r in rows if r.ours] == [(-10.0, 2, -7.77)]
 
 
@@ -182,7 +185,7 @@ def test_variants_that_share_no_repeat_are_not_compared(id: str) -> None:
     figure = next(f for f in FIGURES if f.id == id)
     chosen = settings("cifar", [1993, 1994], None, 1.0)
     groups = {name: [runs[i % 2]] for i, (name, runs) in enumerate(figure.runs(chosen).items())}
-    drawing = figure.draw(chosen, {name: [fake(run) for run in runs] for name, runs in groups.items()})
+    drawing = figure.draw(chosen, {name: [fake(run) for run in runs] for name, runs in groups.items()}, PUBLISHED)
     assert len(drawing.panels) == 1
 
 
