@@ -11,6 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from common.figures import PublishedFigure
 from common.memory import herd
 from common.resnet import CifarResNet
 from common.runs import Protocol
@@ -422,7 +423,7 @@ def test_average_incremental_accuracy_of_three_tasks() -> None:
         values = [{"accuracy": a + shift, "groups": [a] * (i + 1)} for i, a in enumerate((80.0, 60.0, 40.0))]
         phases = [{"classes": c, "stages": {"main": {"cnn": v}}} for c, v in zip((4, 6, 8), values, strict=True)]
         repeats.append(Result("0" * 16, {}, {}, {"phases": phases}))
-    whole, rest = average_rows("FA", repeats, "cnn")[:2]
+    whole, rest = average_rows("FA", repeats, "cnn", PublishedFigure({}, ""))[:2]
     assert whole.ours and rest.ours and (whole.ours.mean, rest.ours.mean) == (60, 50)
     assert whole.ours.n == 2 and whole.ours.std == pytest.approx(2**0.5)
 
