@@ -56,24 +56,15 @@ def parts(s: Setting) -> Runs:
     return {classes: s.survey(classes) for classes in s.shown}
 
 
-def pair(s: Setting, factor: float | None = None, draws: Sequence[int] = (), views: int | None = None) -> Runs:
-    """Phase I, its control and FSA."""
-    return {
-        PHASE_1: s.train(factor=factor),
-        NO_AUG: s.tune(CONTROL, factor, draws, views),
-        OURS: s.tune(FSA(), factor, draws, views),
-    }
-
-
-def strongest(s: Setting) -> Runs:
-    """Phase I, its control and FSA at the strongest imbalance."""
-    return pair(s, s.strongest)
-
-
 def phases(s: Setting, factor: float | None = None) -> Runs:
-    """Phase I, its control, FSA, and what Fig. 6 calls no augmentation."""
+    """Phase I, its control and FSA, by default at the strongest imbalance."""
     factor = factor or s.strongest
-    return {**pair(s, factor), "natural batches": s.tune(VARIANTS["natural batches"], factor)}
+    return {PHASE_1: s.train(factor=factor), NO_AUG: s.tune(CONTROL, factor), OURS: s.tune(FSA(), factor)}
+
+
+def curves(s: Setting, factor: float | None = None) -> Runs:
+    """The same, and what Fig. 6 calls no augmentation."""
+    return {**phases(s, factor), "natural batches": s.tune(VARIANTS["natural batches"], factor or s.strongest)}
 
 
 def table(s: Setting) -> Runs:
@@ -134,14 +125,10 @@ def blocks(s: Setting) -> Runs:
     return runs
 
 
-def gain(s: Setting) -> Runs:
-    """Phase I, the control and FSA from cached views, Phase II repeated from the same Phase I."""
-    return pair(s, draws=s.draws, views=s.views)
-
-
 def variants(s: Setting) -> Runs:
-    """Every variant of Phase II from cached views, from the same Phase I."""
-    tuned = {name: s.tune(method, draws=s.control_draws, views=s.views) for name, method in VARIANTS.items()}
+    """Every variant of Phase II from cached views, repeated from the same Phase I."""
+    draws = {NO_AUG: s.draws, OURS: s.draws}
+    tuned = {n: s.tune(m, draws=draws.get(n, s.control_draws), views=s.views) for n, m in VARIANTS.items()}
     return {PHASE_1: s.train(), **tuned}
 
 
@@ -175,7 +162,9 @@ SMALL, CIFAR, LARGE = ("quick", "cifar"), ("cifar",), ("imagenet",)
 Draw = Callable[[Setting, Results, PublishedFigure], Drawing]
 
 
-def both(id: str, title: str, runs: Callable[[Setting], Runs], drawing: Draw, hundred: tuple[str, ...]) -> list[Figure]:
+def both(
+    id: str, title: str, runs: Callable[[Setting], Runs], drawing: Draw, hundred: tuple[str, ...] = CIFAR
+) -> list[Figure]:
     """A figure about CIFAR-10-LT and one about CIFAR-100-LT, the latter in the presets `hundred`."""
     return [
         Figure(f"{id}-cifar10", f"{title}, {TEN}", runs, drawing, role="cifar10"),
@@ -183,19 +172,18 @@ def both(id: str, title: str, runs: Callable[[Setting], Runs], drawing: Draw, hu
     ]
 
 
-def curves(letter: str, title: str, role: str, factor: float) -> Figure:
-    """One of the supplement's learning curves, at an imbalance factor."""
-    drawing = partial(draw.learning_curves, factor=factor)
-    name = f"Suppl. Fig. 10: learning curves, {title}"
-    return Figure(f"fig10{letter}", name, partial(phases, factor=factor), drawing, CIFAR, role)
+def supplement(letter: str, title: str, role: str, factor: float) -> Figure:
+    """One part of the supplement's Fig. 10: learning curves at an imbalance factor."""
+    runs, drawing = partial(curves, factor=factor), partial(draw.learning_curves, factor=factor)
+    return Figure(f"fig10{letter}", f"Suppl. Fig. 10: learning curves, {title}", runs, drawing, CIFAR, role)
 
 
 FIGURES: list[Figure] = [
     Figure("fig2", "Fig. 2: class sizes", nothing, draw.class_sizes, (*SMALL, *LARGE), role=None, extra=counted),
     Figure("fig3", "Fig. 3: features of an under-represented class", motivation, pictures.motivation),
     Figure("fig4", "Fig. 4: class-specific and class-generic features", parts, pictures.parts),
-    Figure("fig6", "Fig. 6: both phases", phases, draw.learning_curves),
-    *both("fig7", "Fig. 7: confusion", strongest, draw.confusion, SMALL),
+    Figure("fig6", "Fig. 6: both phases", curves, draw.learning_curves),
+    *both("fig7", "Fig. 7: confusion", phases, draw.confusion, SMALL),
     Figure("table1-resnet18", f"Table 1: {TEN}, ResNet-18", table, draw.table, role="cifar10"),
     Figure("table1-resnet34", f"Table 1: {TEN}, ResNet-34", table, draw.table, CIFAR, "cifar10-resnet34"),
     Figure("table2-resnet18", f"Table 2: {HUNDRED}, ResNet-18", table, draw.table, role="cifar100"),
@@ -204,19 +192,21 @@ FIGURES: list[Figure] = [
     Figure("table3-places-lt", "Table 3: Places-LT", large, draw.shots, LARGE, "places-lt"),
     Figure("table4-inat2017", "Table 4: iNaturalist 2017", depths, draw.depths, LARGE, "inat2017"),
     Figure("table4-inat2018", "Table 4: iNaturalist 2018", depths, draw.depths, LARGE, "inat2018"),
-    *both("fig8", "Fig. 8: the head's share", shares, draw.head_shares, CIFAR),
-    *both("fig9", "Fig. 9: the block that is augmented", blocks, draw.blocks, CIFAR),
-    curves("a", f"{HUNDRED} 100, ResNet-18", "cifar100", 100.0),
-    curves("b", f"{HUNDRED} 100, ResNet-34", "cifar100-resnet34", 100.0),
-    curves("c", f"{HUNDRED} 200, ResNet-18", "cifar100", 200.0),
-    curves("d", f"{TEN} 200, ResNet-34", "cifar10-resnet34", 200.0),
+    *both("fig8", "Fig. 8: the head's share", shares, draw.head_shares),
+    *both("fig9", "Fig. 9: the block that is augmented", blocks, draw.blocks),
+    supplement("a", f"{HUNDRED} 100, ResNet-18", "cifar100", 100.0),
+    supplement("b", f"{HUNDRED} 100, ResNet-34", "cifar100-resnet34", 100.0),
+    supplement("c", f"{HUNDRED} 200, ResNet-18", "cifar100", 200.0),
+    supplement("d", f"{TEN} 200, ResNet-34", "cifar10-resnet34", 200.0),
     Figure("fig11", "Suppl. Fig. 11: features of ResNet-34", parts, pictures.parts, CIFAR, "cifar10-resnet34"),
     Figure("fig12", "Suppl. Fig. 12: features of other classes", parts, pictures.parts, role="cifar100"),
     Figure("cam", "Readers: activation maps on images", parts, pictures.overlays),
     Figure("tsne", "Readers: augmented features of the tail", parts, pictures.augmented),
-    *both("gain", "Readers: what augmentation adds", gain, readers.gains, CIFAR),
-    *both("control", "Readers: what the gain comes from", variants, readers.variants, CIFAR),
-    *both("source", "Readers: images afresh or cached", sources, readers.sources, CIFAR),
-    *both("tau", "Readers: both thresholds", thresholds, readers.thresholds, CIFAR),
-    *both("numbers", "Readers: ratio, donors, confusing classes", numbers, readers.numbers, CIFAR),
+    *(
+        replace(figure, formerly=(f"gain-{figure.role}",))
+        for figure in both("control", "Readers: what the gain comes from", variants, readers.variants)
+    ),
+    *both("source", "Readers: images afresh or cached", sources, readers.sources),
+    *both("tau", "Readers: both thresholds", thresholds, readers.thresholds),
+    *both("numbers", "Readers: ratio, donors, confusing classes", numbers, readers.numbers),
 ]

@@ -58,9 +58,9 @@ class Setting(shared.Setting):
     """Whether tables and curves draw Phase II's images afresh; else from cached views."""
     views: int = 10
     draws: tuple[int, ...] = (0, 1, 2, 3, 4)
-    """Seeds of Phase II from every Phase I, where it is repeated; else it has Phase I's."""
+    """Seeds of Phase II, from every Phase I, of FSA and its control among the variants."""
     control_draws: tuple[int, ...] = (0, 1, 2, 3, 4)
-    """As `draws`, of the figures that compare many variants."""
+    """As `draws`, of the other variants and where sources of images are compared; elsewhere Phase II has Phase I's."""
 
     def baselines(self) -> dict[str, Rebalance]:
         """The rows of Tables 1 and 2 that are Phase I alone, in the paper's words."""

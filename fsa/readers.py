@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
 from functools import partial
 
 import numpy as np
 
 from common.curves import across, through
 from common.figures import Comparison, Curve, Drawing, Panel, PublishedFigure, Results
-from common.store import Result
 from fsa.figures import ACCURACY, NO_AUG, OURS, PHASE_1, difference, gain_row, notes, printed, title
 from fsa.measures import GROUPS, counts, gain, mean, on_classes
 from fsa.presets import Setting
@@ -19,42 +17,35 @@ FIXED = "fused once"
 UNIFORM = "ratio U(0, 1)"
 FSA_BY_CLASS, NO_AUG_BY_CLASS = "FSA, tail by class", "No Aug, tail by class"
 """Tail images drawn class by class, which have a control of their own."""
-GAIN = "gain (points)"
-Pairs = Mapping[str, tuple[Sequence[Result], Sequence[Result]]]
-"""Ours and theirs, by the name of their difference."""
+SIZE, GAIN = "training images of the class", "gain (points, paired)"
 
 
-def gains(s: Setting, results: Results, published: PublishedFigure) -> Drawing:
-    """What augmentation itself adds to classifier retraining, on groups of classes and by class size."""
-    pairs = {
-        "FSA - No Aug": (OURS, NO_AUG),
-        "No Aug - Phase I": (NO_AUG, PHASE_1),
-        "FSA - Phase I": (OURS, PHASE_1),
-    }
-    found = {name: (results.get(a, []), results.get(b, [])) for name, (a, b) in pairs.items()}
-    groups, rows = list(GROUPS), accuracies(s, results, published)
+def variants(s: Setting, results: Results, published: PublishedFigure) -> Drawing:
+    """Every variant of Phase II from the same Phase I: accuracy, the difference to the control, and gains by class."""
+    control, others = results.get(NO_AUG, []), [n for n in results if n not in (NO_AUG, PHASE_1)]
+    heights, differences, rows = list[Curve](), list[Curve](), list[Comparison]()
     for group, measure in GROUPS.items():
-        for name, (a, b) in pairs.items():
-            value = difference(*(on_all(s, published, n, group) for n in (a, b)))
-            rows += gain_row(f"gain (points, paired), {group}", name, *found[name], measure, value)
-    bars = [through(name, groups, [mean(runs, m) for m in GROUPS.values()]) for name, runs in results.items()]
-    added = {"FSA - No Aug": found.pop("FSA - No Aug")}
+        name = f"{group} classes"
+        found = {n: mean(runs, measure) for n, runs in results.items()}
+        heights.append(through(name, list(found), list(found.values())))
+        rows += [Comparison(f"{ACCURACY}, {group}", n, *on_all(s, published, n, group), e) for n, e in found.items()]
+        gains = [gain(results[n], control, measure) for n in others]
+        differences += [through(name, others, gains)] if any(gains) else []
+    pairs = [(n, NO_AUG) for n in others] + [(FSA_BY_CLASS, NO_AUG_BY_CLASS), (NO_AUG, PHASE_1), (OURS, PHASE_1)]
+    for name, other in pairs:
+        for group, measure in GROUPS.items():
+            quantity = f"- {other} (points, paired), {group}"
+            value = difference(*(on_all(s, published, n, group) for n in (name, other)))
+            rows += gain_row(quantity, name, results.get(name, []), results.get(other, []), measure, value)
+    added = [by_size("FSA - No Aug", results, OURS, NO_AUG)]
+    tuned = [by_size("No Aug - Phase I", results, NO_AUG, PHASE_1), by_size("FSA - Phase I", results, OURS, PHASE_1)]
     panels = [
-        Panel(title(s, s.factor), "classes", ACCURACY, bars, kind="bars"),
-        by_group("what augmentation adds", added),
-        by_size("what augmentation adds, by class size", added),
-        by_size("what Phase II adds, by class size", found),
+        Panel(title(s, s.factor), "", ACCURACY, heights, kind="bars"),
+        Panel(f"difference to {NO_AUG}", "", "points, paired", differences, kind="bars"),
+        Panel("what augmentation adds, by class size", SIZE, GAIN, [c for c in added if c.x], x_log=True),
+        Panel("what Phase II adds, by class size", SIZE, GAIN, [c for c in tuned if c.x], x_log=True),
     ]
     return Drawing([p for p in panels if p.curves], rows, notes(results))
-
-
-def accuracies(s: Setting, results: Results, published: PublishedFigure) -> list[Comparison]:
-    """Accuracy on all, head and tail classes; that on all beside the published one."""
-    return [
-        Comparison(f"{ACCURACY}, {group}", name, *on_all(s, published, name, group), mean(runs, measure))
-        for name, runs in results.items()
-        for group, measure in GROUPS.items()
-    ]
 
 
 def on_all(s: Setting, published: PublishedFigure, name: str, group: str) -> tuple[float | None, str]:
@@ -62,45 +53,12 @@ def on_all(s: Setting, published: PublishedFigure, name: str, group: str) -> tup
     return printed(s, published, name) if group == "all" else (None, "")
 
 
-def by_group(name: str, pairs: Pairs) -> Panel:
-    """Paired gains on all, head and tail classes."""
-    found = {label: [gain(a, b, m) for m in GROUPS.values()] for label, (a, b) in pairs.items()}
-    bars = [through(label, list(GROUPS), gains) for label, gains in found.items() if any(gains)]
-    return Panel(name, "classes", GAIN, bars, kind="bars")
-
-
-def by_size(name: str, pairs: Pairs) -> Panel:
+def by_size(label: str, results: Results, name: str, other: str) -> Curve:
     """Paired gain on each class against its training images; classes of one size together."""
-    lines = []
-    for label, (a, b) in pairs.items():
-        if not a or not b:
-            continue
-        sizes = counts(a[0])
-        groups = {int(size): np.flatnonzero(sizes == size) for size in sorted(set(sizes.tolist()))}
-        found = [gain(a, b, partial(on_classes, labels=ids)) for ids in groups.values()]
-        lines.append(through(label, list(groups), found))
-    return Panel(name, "training images of the class", GAIN, lines, x_log=True)
-
-
-def variants(s: Setting, results: Results, published: PublishedFigure) -> Drawing:
-    """Every variant of Phase II from the same Phase I: accuracy, and the difference to the control."""
-    control, others = results.get(NO_AUG, []), [n for n in results if n not in (NO_AUG, PHASE_1)]
-    heights, differences, rows = list[Curve](), list[Curve](), accuracies(s, results, published)
-    for group, measure in GROUPS.items():
-        name = f"{group} classes"
-        heights.append(through(name, list(results), [mean(found, measure) for found in results.values()]))
-        added = [gain(results[n], control, measure) for n in others]
-        differences += [through(name, others, added)] if any(added) else []
-    pairs = [(n, NO_AUG) for n in others] + [(FSA_BY_CLASS, NO_AUG_BY_CLASS)]
-    for name, other in pairs:
-        for group, measure in GROUPS.items():
-            quantity = f"- {other} (points, paired), {group}"
-            rows += gain_row(quantity, name, results.get(name, []), results.get(other, []), measure)
-    panels = [
-        Panel(title(s, s.factor), "", ACCURACY, heights, kind="bars"),
-        Panel(f"difference to {NO_AUG}", "", "points, paired", differences, kind="bars"),
-    ]
-    return Drawing(panels, rows, notes(results))
+    ours, theirs = results.get(name, []), results.get(other, [])
+    sizes = counts(ours[0]) if ours and theirs else np.array([], dtype=int)
+    groups = {int(size): np.flatnonzero(sizes == size) for size in np.unique(sizes)}
+    return through(label, list(groups), [gain(ours, theirs, partial(on_classes, labels=g)) for g in groups.values()])
 
 
 def sources(s: Setting, results: Results, published: PublishedFigure) -> Drawing:

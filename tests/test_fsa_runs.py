@@ -32,7 +32,7 @@ def test_every_run_of_the_papers_preset_is_the_papers() -> None:
 
 def test_phase_two_repeats_share_phase_one() -> None:
     """Five seeds of the control and of FSA, the full iterations, from ten cached views of one shortened Phase I."""
-    groups = BY_ID["gain-cifar10"].runs(settings("cifar", [3], None, 0.1))
+    groups = BY_ID["control-cifar10"].runs(settings("cifar", [3], None, 0.1))
     (first,) = groups["Phase I"]
     assert (first.seed, first.schedule.epochs, first.schedule.milestones) == (3, 30, (15,))
     for name in (NO_AUG, OURS):
@@ -42,7 +42,7 @@ def test_phase_two_repeats_share_phase_one() -> None:
         (cache,) = starts
         assert cache and cache.method == Views(10) and cache.start == first and cache.seed == 3
         assert {run.schedule.epochs for run in groups[name]} == {64}
-    both = BY_ID["gain-cifar10"].runs(settings("cifar", [0, 1], None, 1.0))
+    both = BY_ID["control-cifar10"].runs(settings("cifar", [0, 1], None, 1.0))
     assert len(both[OURS]) == 10 and len({run.start for run in both[OURS]}) == 2
 
 
@@ -90,7 +90,7 @@ def test_settings_refuse_what_they_cannot_mean() -> None:
 
 
 def test_the_time_of_phase_two_from_a_cache_is_not_that_of_training() -> None:
-    run = BY_ID["gain-cifar10"].runs(settings("cifar", [0], None, 1.0))[OURS][0]
+    run = BY_ID["control-cifar10"].runs(settings("cifar", [0], None, 1.0))[OURS][0]
     afresh = BY_ID["table1-resnet18"].runs(settings("cifar", [0], None, 1.0))[OURS, 100][0]
     assert cost(run, None) == cost(afresh, None) == 6400 * 128
     assert seconds_left([run], [cost(run, None)], [], 1) < 100 < seconds_left([afresh], [cost(afresh, None)], [], 1)
