@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 from common.figures import Figure, Runs
 from common.runs import Run
 from feature_adaptation import figures as draw
-from feature_adaptation import questions, tables
+from feature_adaptation import questions as ask
 from feature_adaptation.methods import Map, Oracle
 from feature_adaptation.presets import Setting
 
@@ -180,52 +181,44 @@ def controls(s: Setting) -> Runs:
     return {**runs, "hybrid, exemplars train the map": s.adapt(hybrid, features_per_class=s.small, exemplar_pairs=True)}
 
 
-IMAGENET = ("imagenet",)
-SUBSET, FULL = "imagenet-subset", "imagenet"
+def large(figure: Figure) -> list[Figure]:
+    """The figure about each of the ImageNet sets."""
+    names = {"imagenet-subset": "ImageNet-100", "imagenet": "ImageNet-1000"}
+    return [
+        replace(
+            figure,
+            id=f"{figure.id}-{role}",
+            title=f"{figure.title}, {name}",
+            presets=("imagenet",),
+            role=role,
+            formerly=(),
+        )
+        for role, name in names.items()
+    ]
 
+
+FIG2 = Figure("fig2", "Fig. 2: memory against accuracy", memory, draw.memory, formerly=("claim",))
+FIG3 = Figure("fig3", "Fig. 3: accuracy against classes", tasks, draw.tasks, formerly=("orderings",))
+TABLE1 = Figure("table1", "Table 1: memory and average accuracy", memory, draw.memory_bars)
 FIGURES: list[Figure] = [
-    Figure("fig2", "Fig. 2: memory against accuracy", memory, draw.memory),
-    Figure(
-        "fig2-imagenet-subset", "Fig. 2: memory against accuracy, ImageNet-100", memory, draw.memory, IMAGENET, SUBSET
-    ),
-    Figure("fig2-imagenet", "Fig. 2: memory against accuracy, ImageNet-1000", memory, draw.memory, IMAGENET, FULL),
-    Figure("fig3", "Fig. 3: accuracy against classes", tasks, draw.tasks),
-    Figure(
-        "fig3-imagenet-subset", "Fig. 3: accuracy against classes, ImageNet-100", tasks, draw.tasks, IMAGENET, SUBSET
-    ),
-    Figure("fig3-imagenet", "Fig. 3: accuracy against classes, ImageNet-1000", tasks, draw.tasks, IMAGENET, FULL),
-    Figure("table1", "Table 1: memory and average accuracy", memory, draw.memory_bars),
-    Figure(
-        "table1-imagenet-subset",
-        "Table 1: memory and average accuracy, ImageNet-100",
-        memory,
-        draw.memory_bars,
-        IMAGENET,
-        SUBSET,
-    ),
-    Figure(
-        "table1-imagenet",
-        "Table 1: memory and average accuracy, ImageNet-1000",
-        memory,
-        draw.memory_bars,
-        IMAGENET,
-        FULL,
-    ),
+    FIG2,
+    *large(FIG2),
+    FIG3,
+    *large(FIG3),
+    TABLE1,
+    *large(TABLE1),
     Figure("fig4", "Fig. 4: quality of feature adaptation", quality, draw.quality),
     Figure("fig5-gamma", "Fig. 5: sensitivity to gamma", gammas, draw.gammas),
     Figure("fig5-alpha", "Fig. 5: sensitivity to alpha", alphas, draw.alphas),
-    Figure("fig5-hidden", "Fig. 6: sensitivity to the hidden size", widths, draw.widths),
+    Figure("fig6", "Fig. 6: sensitivity to the hidden size", widths, draw.widths, formerly=("fig5-hidden",)),
     Figure("table2", "Table 2: feature distillation", distilled, draw.distilled),
     Figure("table3", "Table 3: balanced feature classifier", balance, draw.balance),
-    Figure("stage1", "Readers: what stage 1 forgets", stage1, tables.forgetting, extra=adapted),
-    Figure("maps", "Readers: every map, and accuracy against omega", maps, questions.maps),
-    Figure("map-orderings", "Readers: what should be above what, maps", maps, tables.map_orderings),
-    Figure("sizes", "Readers: every memory size from one stage 1", sizes, questions.sizes),
-    Figure("drift", "Readers: true against predicted drift", drift, questions.drift),
-    Figure("steps", "Readers: one step and all steps, old and current classes", maps, questions.steps),
-    Figure("claim", "Readers: an order of magnitude less memory?", memory, tables.claim),
-    Figure("orderings", "Readers: what should be above what", tasks, tables.orderings),
-    Figure("anchors", "Readers: LwF.MC and iCaRL against iCaRL's paper", anchors, tables.anchors, ("cifar",)),
-    Figure("choices", "Readers: stages 2 and 3, what is open", choices, tables.choices, on_request=True),
-    Figure("controls", "Readers: stage 1, what is open", controls, tables.controls, on_request=True),
+    Figure("stage1", "Readers: what stage 1 forgets", stage1, ask.forgetting, extra=adapted),
+    Figure("maps", "Readers: every map, and accuracy against omega", maps, ask.maps, formerly=("map-orderings",)),
+    Figure("sizes", "Readers: every memory size from one stage 1", sizes, ask.sizes),
+    Figure("drift", "Readers: true against predicted drift", drift, ask.drift),
+    Figure("steps", "Readers: one step and all steps, old and current classes", maps, ask.steps),
+    Figure("anchors", "Readers: LwF.MC and iCaRL against iCaRL's paper", anchors, ask.anchors, ("cifar",)),
+    Figure("choices", "Readers: stages 2 and 3, what is open", choices, ask.choices, on_request=True),
+    Figure("controls", "Readers: stage 1, what is open", controls, ask.controls, on_request=True),
 ]

@@ -3,62 +3,40 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
+from math import nan
 from typing import Any
 
 import numpy as np
 
-from common.curves import AVERAGE, CLASSES, TOP1, average, end_rows, mean_curve, through
+from common.curves import AVERAGE, CLASSES, TOP1, average, mean_curve, through
 from common.figures import Comparison, Curve, Drawing, Estimate, Panel, PublishedFigure, Results, estimate
 from common.store import Result
 from feature_adaptation.memory import preserved
+from feature_adaptation.parts import (
+    LOG_MEMORY,
+    OMEGA,
+    TAKEN,
+    TASK,
+    Ordering,
+    average_rows,
+    bars,
+    lines,
+    notes,
+    on_one_scale,
+    orderings,
+    origins,
+    point,
+    with_truth,
+)
 from feature_adaptation.presets import Setting
 
-TASK, OMEGA = "task", "omega (mean cosine)"
-LOG_MEMORY = "preserved data (MB), log axis from the least on"
-LATER_INCREMENTAL = "average incremental accuracy without the first task (%)"
-TAKEN = "old images called new, last task (%)"
 VALIDATION = "on a tenth of the training images, held out"
 READOUTS = {"iCaRL-NME": ("iCaRL", "nme"), "iCaRL-CNN": ("iCaRL", "cnn"), "LUCIR": ("LUCIR", "cnn")}
 """Exemplar methods of Fig. 2 and 3: curve name -> (method of the key, read-out)."""
 MAP_NAMES = {"identity": "FA (no map)", "mlp": "FA (MLP)"}
 """Maps that the paper names."""
-ORIGINS = 6  # tasks of origin shown where each is a curve
-
-
-def notes(s: Setting, *words: str) -> str:
-    """A figure's note, with what intervals are over where stage 1 ran once."""
-    once = f"stage 1 ran once: intervals are over {s.later} seeds of stages 2 and 3 alone" if s.later > 1 else ""
-    return "; ".join(filter(None, [*words, once]))
-
-
-def origins(count: int) -> list[int]:
-    """Old tasks to show of `count`: at most ORIGINS, spread evenly."""
-    return sorted(set(np.linspace(0, count - 2, min(ORIGINS, count - 1)).round().astype(int).tolist()))
-
-
-def lines(found: Sequence[Result], name: str) -> list[list[float]]:
-    return [r.curve(name) for r in found]
-
-
-def average_rows(name: str, found: Sequence[Result], of: str, published: PublishedFigure) -> list[Comparison]:
-    """The average with and without the first task, as both are in use; the accuracy at the end and forgetting."""
-    curves = lines(found, of)
-    rows = [Comparison(AVERAGE, name, None, "", estimate([float(np.mean(line)) for line in curves]))]
-    if len(curves[0]) > 1:
-        rest = estimate([float(np.mean(line[1:])) for line in curves])
-        rows.append(Comparison(LATER_INCREMENTAL, name, None, "", rest))
-    return [*rows, *end_rows(name, found, of, published)]
-
-
-def point(name: str, x: float, values: Sequence[float]) -> Curve:
-    """One point with its interval."""
-    return through(name, [x], [estimate(values)])
-
-
-def bars(title: str, names: Sequence[str], groups: Mapping[str, Sequence[Estimate]], y: str) -> Panel:
-    """One group of bars a name, one colour a group of Estimates."""
-    return Panel(title, "", y, [through(group, names, found) for group, found in groups.items() if found], kind="bars")
+TENFOLD = 10.0  # "at least an order of magnitude"
 
 
 @dataclass(frozen=True)
@@ -77,6 +55,7 @@ class Kept:
         return [average(r, self.readout) for r in self.found]
 
     def megabytes(self, s: Setting, jpeg: bool = False) -> float:
+        """MB of preserved data."""
         return preserved(s.size, self.features, self.images, jpeg)
 
 
@@ -88,6 +67,7 @@ MEMORY = {
     "LwF": ("LwF", "cnn"),
     "LwF+FD": ("LwF+FD", "cnn"),
 }
+"""Curves of Fig. 2, as `READOUTS`."""
 
 
 def memory_points(results: Results) -> list[Kept]:
@@ -101,7 +81,7 @@ def memory_points(results: Results) -> list[Kept]:
 
 
 def memory(s: Setting, results: Results, published: PublishedFigure) -> Drawing:
-    """Fig. 2: memory against accuracy, with images counted raw and as JPEGs."""
+    """Fig. 2: memory against accuracy, with images counted raw and as JPEGs, and what that says of the claim."""
     points, panels = memory_points(results), []
     for title, jpeg in (("images uncompressed", False), (f"images as JPEGs of {s.size.jpeg:,} bytes", True)):
         curves = []
@@ -111,8 +91,32 @@ def memory(s: Setting, results: Results, published: PublishedFigure) -> Drawing:
             curves.append(through(method, x, [estimate(p.averages) for p in mine]))
         panels.append(Panel(title, LOG_MEMORY, AVERAGE, curves, x_log=True))
     rows = [Comparison(f"{AVERAGE}, {p.megabytes(s):.3g} MB", p.method, None, "", estimate(p.averages)) for p in points]
+    tenfold = claim(s, points)
     note = "no number of the paper's figure could be recovered; JPEG sizes are approximate"
-    return Drawing(panels, rows, notes(s, note))
+    return Drawing([*panels, *tenfold.panels], [*rows, *tenfold.comparisons], notes(s, note, tenfold.note))
+
+
+def claim(s: Setting, points: Sequence[Kept]) -> Drawing:
+    """How many times less memory reaches what exemplar methods reach: the paper says at least ten."""
+    ours = [p for p in points if p.method == "FA (MLP)"]
+    theirs = [p for p in points if p.images and not p.features]
+    names = [f"{p.method}, P = {p.images}" for p in theirs]
+    curves, rows, words = [], [], []
+    for label, jpeg in (("uncompressed", False), ("as JPEGs", True)):
+        ratios = []
+        for name, p in zip(names, theirs, strict=True):
+            enough = [o.megabytes(s) for o in ours if np.mean(o.averages) >= np.mean(p.averages)]
+            ratios.append(p.megabytes(s, jpeg) / min(enough) if enough else nan)
+            quantity = f"memory of images {label} / of features that do as well"
+            found = Estimate(ratios[-1], nan, nan, len(p.averages)) if enough else None  # one ratio, of means
+            rows.append(Comparison(quantity, name, None, "", found, 0.0))
+        curves.append(Curve(f"images {label}", names, ratios))
+        held = sum(ratio >= TENFOLD - 1e-9 for ratio in ratios)
+        words.append(f"images {label}: tenfold or more at {held} of {len(ratios)} points")
+    title = "for the same accuracy; claimed: 10"
+    panel = Panel(title, "", "times less memory, FA (MLP)", curves, kind="bars")
+    note = "; ".join([*words, "no bar: FA (MLP) does not do as well at any size measured"])
+    return Drawing([panel], rows, note) if names else Drawing([])
 
 
 METHODS = {
@@ -125,10 +129,19 @@ METHODS = {
     "LwF": ("LwF", "cnn"),
     "fine-tuning": ("fine-tuning", "cnn"),
 }
+"""Curves of Fig. 3, as `READOUTS`."""
+ORDERINGS: tuple[Ordering, ...] = (
+    ("LwF > fine-tuning", ("LwF", "cnn"), ("fine-tuning", "cnn")),
+    ("FA (no map) > LwF", ("FA (no map)", "cnn"), ("LwF", "cnn")),
+    ("FA (MLP) > FA (no map)", ("FA (MLP)", "cnn"), ("FA (no map)", "cnn")),
+    ("FA (MLP) > frozen extractor", ("FA (MLP)", "cnn"), ("frozen extractor", "cnn")),
+    ("true features > FA (MLP)", ("true features", "cnn"), ("FA (MLP)", "cnn")),
+    ("FA (MLP) > iCaRL-CNN", ("FA (MLP)", "cnn"), ("iCaRL", "cnn")),
+)
 
 
 def tasks(s: Setting, results: Results, published: PublishedFigure) -> Drawing:
-    """Fig. 3: accuracy on the classes seen so far, at each number of classes a task."""
+    """Fig. 3: accuracy on the classes seen so far, at each number of classes a task, and what should be above what."""
     panels, rows = [], []
     joint = [r.curve("cnn")[-1] for r in results.get("joint", [])]
     for step in s.steps:
@@ -142,8 +155,9 @@ def tasks(s: Setting, results: Results, published: PublishedFigure) -> Drawing:
         panels.append(Panel(f"{step} classes a task", CLASSES, TOP1, curves))
     if joint:
         rows.append(Comparison("accuracy, all classes (%)", "joint", None, "", estimate(joint)))
+    above = orderings(results, ORDERINGS, s.steps)
     note = f"FA keeps all features; iCaRL and LUCIR keep {s.budget} images a class; true features: an oracle's memory"
-    return Drawing(panels, rows, notes(s, note))
+    return Drawing([*panels, *above.panels], [*rows, *above.comparisons], notes(s, note))
 
 
 def memory_bars(s: Setting, results: Results, published: PublishedFigure) -> Drawing:
@@ -181,17 +195,6 @@ def quality(s: Setting, results: Results, published: PublishedFigure) -> Drawing
         rows.append(Comparison("omega of old tasks after the last", title, None, "", estimate(last), 0.0))
     note = "omega of a task's own features is 1 when they are stored; the memory holds all features"
     return Drawing(on_one_scale(panels, 1.02), rows, notes(s, note))
-
-
-def on_one_scale(panels: Sequence[Panel], top: float) -> list[Panel]:
-    """The panels with one y axis, from below their least mean to `top`."""
-    low = min((min(c.y) for p in panels for c in p.curves), default=0)
-    return [replace(p, y_range=(low - 0.02, top)) for p in panels]
-
-
-def with_truth(found: Sequence[Result]) -> list[Result]:
-    """Results whose run could be held against true features."""
-    return [r for r in found if "omega" in r.phases()[-1].get("quality", {})]
 
 
 def sensitivity(

@@ -1,20 +1,68 @@
-"""What draws readers' questions about stage 2: maps, memory sizes, true and predicted drift, one step and all steps."""
+"""What draws the figures that readers asked for: maps, memory sizes, drift, forgetting, anchors, and open choices."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from functools import partial
 
 import numpy as np
 
-from common.curves import AVERAGE, LAST, across, average, mean_curve, through
+from common.curves import AVERAGE, CLASSES, LAST, TOP1, across, average, mean_curve, published_curve, through
 from common.figures import Comparison, Curve, Drawing, Panel, PublishedFigure, Results, estimate
 from common.store import Result
-from feature_adaptation.figures import LOG_MEMORY, OMEGA, TASK, bars, notes, on_one_scale, point, with_truth
 from feature_adaptation.memory import preserved
+from feature_adaptation.parts import (
+    LOG_MEMORY,
+    OMEGA,
+    TAKEN,
+    TASK,
+    Ordering,
+    average_rows,
+    by_readout,
+    lines,
+    notes,
+    on_one_scale,
+    orderings,
+    origins,
+    point,
+    with_truth,
+)
 from feature_adaptation.presets import Setting
 
 EXPLAINED = "share of the drift explained"
+ORDERINGS: tuple[Ordering, ...] = (
+    ("no map > own head", ("identity", "cnn"), ("identity", "stage1")),
+    ("MLP > no map", ("mlp", "cnn"), ("identity", "cnn")),
+    ("linear > no map", ("linear", "cnn"), ("identity", "cnn")),
+    ("MLP > SDC", ("mlp", "cnn"), ("sdc", "cnn")),
+    ("MLP > linear", ("mlp", "cnn"), ("linear", "cnn")),
+    ("MLP > residual MLP", ("mlp", "cnn"), ("residual", "cnn")),
+    ("L_sim + L_cls > L_sim", ("mlp", "cnn"), ("mlp, L_sim alone", "cnn")),
+    ("MLP on true pairs > MLP", ("mlp on true pairs", "cnn"), ("mlp", "cnn")),
+    ("true features > MLP", ("true features", "cnn"), ("mlp", "cnn")),
+)
+
+
+def forgetting(s: Setting, results: Results, published: PublishedFigure) -> Drawing:
+    """Accuracy on each task's classes as later ones come, and how often old classes are taken for new ones."""
+    titles = {"own head": "the network's own head", "FA (MLP)": "classifier on adapted features"}
+    panels, rows, errors = [], [], []
+    for name, title in titles.items():
+        if not (found := results.get(name)):
+            continue
+        count = len(found[0].phases())
+        curves = []
+        for i in origins(count):
+            repeats = [[r.readout("cnn", t)["groups"][i] for t in range(i, count)] for r in found]
+            curves.append(mean_curve(f"of task {i + 1}", list(range(i + 1, count + 1)), repeats))
+        panels.append(Panel(title, TASK, "accuracy on a task's classes (%)", curves, y_range=(0, 100)))
+        taken = [[r.readout("cnn", t)["old_to_new"] for t in range(1, count)] for r in found]
+        errors.append(mean_curve(name, list(range(2, count + 1)), taken))
+        rows += average_rows(name, found, "cnn", published)
+        rows.append(Comparison(TAKEN, name, None, "", estimate([line[-1] for line in taken])))
+    panels.append(Panel("errors", TASK, "old images called new (%)", errors))
+    return Drawing(panels, rows, notes(s, "all classes seen so far compete"))
 
 
 def old_mean(result: Result, phase: int = -1, key: str = "omega") -> float:
@@ -23,24 +71,12 @@ def old_mean(result: Result, phase: int = -1, key: str = "omega") -> float:
     return float(np.mean(values[: len(result.phases()) - 1 if phase == -1 else phase]))
 
 
-def by_readout(results: Results, readouts: dict[str, str], title: str) -> tuple[Panel, list[Comparison]]:
-    """Averages of several read-outs of every variant, side by side. readouts: {name: read-out}."""
-    groups = {
-        name: [estimate([average(r, of) for r in found]) for found in results.values()] for name, of in readouts.items()
-    }
-    rows = [
-        Comparison(f"{AVERAGE}, {name}", variant, None, "", e)
-        for name, found in groups.items()
-        for variant, e in zip(results, found, strict=True)
-    ]
-    return bars(title, list(results), groups, AVERAGE), rows
-
-
 def maps(s: Setting, results: Results, published: PublishedFigure) -> Drawing:
-    """Every map on the same pairs and memory: accuracy, and accuracy against omega."""
+    """Every map on the same pairs and memory: accuracy, what should be above what, and accuracy against omega."""
     readouts = {"feature classifier": "cnn", "nearest class mean": "ncm"}
     panel, rows = by_readout(results, readouts, "average over all tasks")
-    panels = [panel]
+    above = orderings(results, ORDERINGS)
+    panels, rows = [panel, *above.panels], [*rows, *above.comparisons]
     for key, x in (("omega", OMEGA), ("explained", EXPLAINED)):
         curves = []
         for name, all_found in results.items():
@@ -50,7 +86,7 @@ def maps(s: Setting, results: Results, published: PublishedFigure) -> Drawing:
                 rows.append(Comparison(f"{x}, old tasks, at the end", name, None, "", estimate(quality), 0.0))
         panels.append(Panel("after the last task", f"{x}, old tasks", LAST, curves))
     note = "mlp on true pairs and true features are oracles; a map that explains less than 0 leads away from the truth"
-    return Drawing(panels, rows, notes(s, note))
+    return Drawing(panels, rows, notes(s, note, "a difference with an interval across 0 decides nothing"))
 
 
 def sizes(s: Setting, results: Results, published: PublishedFigure) -> Drawing:
@@ -160,3 +196,49 @@ def steps(s: Setting, results: Results, published: PublishedFigure) -> Drawing:
 def quality(result: Result, phase: int, key: str) -> float:
     """A number that a phase has of its map."""
     return result.phases()[phase]["quality"][key]
+
+
+def anchors(s: Setting, results: Results, published: PublishedFigure) -> Drawing:
+    """Stage 1 without feature distillation is LwF.MC; iCaRL shares its hyper-parameters: the numbers that are known."""
+    readouts = {"LwF.MC": ("LwF", "cnn", "LwF.MC"), "iCaRL-NME": ("iCaRL", "nme", "iCaRL")}
+    readouts["iCaRL-CNN"] = ("iCaRL", "cnn", "hybrid1 (iCaRL CNN head)")
+    curves, rows = [], []
+    for name, (method, of, theirs) in readouts.items():
+        found = {
+            step: estimate([average(r, of) for r in results[method, step]])
+            for step in s.steps
+            if (method, step) in results
+        }
+        curves += [through(name, list(found), list(found.values()))] if found else []
+        for step, e in found.items():
+            value = published.value(theirs, step)
+            rows.append(Comparison(f"{AVERAGE}, {step} classes a task", name, *value, e))
+        curves += [replace(c, name=name) for c in published_curve(published, theirs)]
+    panels = [Panel("iCaRL paper, Table 1a", "classes a task", AVERAGE, curves)]
+    if lwf := results.get(("LwF", s.step)):
+        x = [p["classes"] for p in lwf[0].phases()]
+        port = published_curve(published.of("anchors-port"), "LwF.MC (port)")
+        panels.append(
+            Panel(f"{s.step} classes a task", CLASSES, TOP1, [mean_curve("LwF.MC", x, lines(lwf, "cnn")), *port])
+        )
+    note = (
+        "published values are iCaRL's (learning rate 2.0, last ReLU kept) and a public port's, none is this paper's; "
+        f"ours: learning rate {s.schedule.lr:g}, no last ReLU"
+    )
+    return Drawing(panels, rows, notes(s, note))
+
+
+def choices(s: Setting, results: Results, published: PublishedFigure) -> Drawing:
+    """One open choice of stages 2 and 3 changed at a time."""
+    return variants(s, results)
+
+
+def controls(s: Setting, results: Results, published: PublishedFigure) -> Drawing:
+    """One open choice of stage 1 changed at a time."""
+    return variants(s, results, f"hybrids keep {s.hybrids[0][0]} images a class too")
+
+
+def variants(s: Setting, results: Results, *words: str) -> Drawing:
+    """Averages of the feature classifier and of stage 1's own head, side by side."""
+    panel, rows = by_readout(results, {"feature classifier": "cnn", "own head": "stage1"}, "one choice changed")
+    return Drawing([panel], rows, notes(s, f"{s.small} features a class", *words))

@@ -163,14 +163,15 @@ def test_measuring_the_anchors_is_a_reproduction() -> None:
 
 def test_the_claim_counts_memory_by_one_function() -> None:
     """FA better than every exemplar method already at its least memory; then never; the ratio is that of the bytes."""
-    figure = next(f for f in FIGURES if f.id == "claim")
+    figure = next(f for f in FIGURES if f.id == "fig2")
     chosen = settings("cifar", None, None, 1.0)
     groups = figure.runs(chosen)
 
     def rows(ours: float) -> dict[tuple[str, bool], float | None]:
         results = {n: [fake(r, ours if n[0] == "FA (MLP)" else 60.0) for r in g] for n, g in groups.items()}
         drawing = figure.draw(chosen, results, PUBLISHED)
-        return {(r.method, "JPEG" in r.quantity): r.ours.mean if r.ours else None for r in drawing.comparisons}
+        found = [r for r in drawing.comparisons if r.quantity.startswith("memory of images")]
+        return {(r.method, "JPEG" in r.quantity): r.ours.mean if r.ours else None for r in found}
 
     better = rows(70.0)
     least = megabytes("cifar100", chosen[0].features[0])
@@ -182,7 +183,7 @@ def test_the_claim_counts_memory_by_one_function() -> None:
 
 
 def test_orderings_are_paired() -> None:
-    figure = next(f for f in FIGURES if f.id == "orderings")
+    figure = next(f for f in FIGURES if f.id == "fig3")
     chosen = settings("cifar", [1, 2, 3], None, 1.0)
     groups = figure.runs(chosen)
     results = {
@@ -194,13 +195,14 @@ def test_orderings_are_paired() -> None:
 
 
 def test_maps_are_paired_on_one_stage_1() -> None:
-    figure = next(f for f in FIGURES if f.id == "map-orderings")
+    figure = next(f for f in FIGURES if f.id == "maps")
     chosen = settings("cifar", [0], ["1993"], 0.1)
     above = {"mlp": 66.0, "true features": 70.0}
     groups = figure.runs(chosen)
     results = {n: [fake(r, above.get(n, 60.0) + 5 * i) for i, r in enumerate(g)] for n, g in groups.items()}
     drawing = figure.draw(chosen, results, PUBLISHED)
-    found = {r.method: (round(r.ours.mean, 6), r.ours.n) for r in drawing.comparisons if r.ours}
+    rows = [r for r in drawing.comparisons if "paired" in r.quantity]
+    found = {r.method: (round(r.ours.mean, 6), r.ours.n) for r in rows if r.ours}
     assert found["MLP > no map"] == (6.0, 3) and found["true features > MLP"] == (4.0, 3)
     assert found["linear > no map"] == (0.0, 3)
     assert found["no map > own head"] == (READOUTS.index("stage1"), 3)

@@ -22,7 +22,6 @@ from common.training import seeded, shuffled
 from feature_adaptation import metrics
 from feature_adaptation.adapter import FeatureAdapter, batches, fit_adapter
 from feature_adaptation.cache import herding_order
-from feature_adaptation.figures import average_rows
 from feature_adaptation.losses import (
     attention_distillation,
     distillation,
@@ -34,6 +33,7 @@ from feature_adaptation.losses import (
 from feature_adaptation.maps import Pairs, Transform, fit_map, least_squares
 from feature_adaptation.memory import SIZES, first, megabytes, preserved, ranks
 from feature_adaptation.methods import Adaptation, Extractor, Oracle, Recipe
+from feature_adaptation.parts import average_rows
 from feature_adaptation.sdc import compensate, log_weights, mean_shift
 
 CPU = torch.device("cpu")
