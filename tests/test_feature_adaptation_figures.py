@@ -235,6 +235,12 @@ def test_what_stage_1_forgets() -> None:
     assert len(both.panels) == 3 and {c.name for c in both.panels[2].curves} == {"own head", "FA (MLP)"}
 
 
+def test_earlier_ids_name_the_figure_that_took_them_in() -> None:
+    for old, new in (("claim", "fig2"), ("orderings", "fig3"), ("map-orderings", "maps"), ("fig5-hidden", "fig6")):
+        with pytest.warns(UserWarning, match=f"figure {old} is now {new}"):
+            assert [f.id for f in select(FIGURES, [old], "cifar")[0]] == [new]
+
+
 def test_bad_settings() -> None:
     with pytest.raises(InputError, match="unknown preset"):
         settings("imagnet", None, None, 1.0)

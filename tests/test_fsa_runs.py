@@ -63,6 +63,11 @@ def test_every_control_of_the_specification_is_there() -> None:
     assert {r.schedule.batch for r in runs} == {128}
 
 
+def test_the_gain_is_a_part_of_the_controls() -> None:
+    with pytest.warns(UserWarning, match="figure gain-cifar10 is now control-cifar10"):
+        assert [f.id for f in select(FIGURES, ["gain-cifar10"], "cifar")[0]] == ["control-cifar10"]
+
+
 def test_the_quick_preset() -> None:
     chosen = settings("quick", None, None, 1.0)
     runs = {r.key: r for f in select(FIGURES, (), "quick")[0] for g in f.runs(chosen).values() for r in g}
