@@ -29,14 +29,8 @@ from common.figures import Curve, Drawing, Panel
 from common.heat import heat, heat_size
 from common.pictures import change, picture, picture_size, scatter
 
-DPI, MARGIN, GAP, PER_ROW, WIDEST, COLOUR_MAP = (
-    140,
-    0.15,
-    0.3,
-    4,
-    16.0,
-    "viridis",
-)  # at most 4 panels or 16 inches a row
+DPI, MARGIN, GAP, COLOUR_MAP = 140, 0.15, 0.3, "viridis"
+PER_ROW, WIDEST = 4, 16.0  # at most so many panels and inches a row
 FRAME, INK = "0.35", "0.15"
 STYLE: dict[Any, Any] = {
     "font.family": "DejaVu Sans", "font.size": 8.5,  # comes with matplotlib: the same figure everywhere, offline

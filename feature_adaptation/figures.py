@@ -33,7 +33,7 @@ from feature_adaptation.presets import Setting
 
 VALIDATION = "on a tenth of the training images, held out"
 READOUTS = {"iCaRL-NME": ("iCaRL", "nme"), "iCaRL-CNN": ("iCaRL", "cnn"), "LUCIR": ("LUCIR", "cnn")}
-"""Exemplar methods of Fig. 2 and 3: curve name -> (method of the key, read-out)."""
+"""Exemplar methods of Fig. 2 and 3: curve -> (method of the key, read-out). Others: their own name, "cnn"."""
 MAP_NAMES = {"identity": "FA (no map)", "mlp": "FA (MLP)"}
 """Maps that the paper names."""
 TENFOLD = 10.0  # "at least an order of magnitude"
@@ -59,25 +59,14 @@ class Kept:
         return preserved(s.size, self.features, self.images, jpeg)
 
 
-MEMORY = {
-    "FA (MLP)": ("FA (MLP)", "cnn"),
-    "FA hybrid": ("FA hybrid", "cnn"),
-    **READOUTS,
-    "EEIL-style": ("EEIL-style", "cnn"),
-    "LwF": ("LwF", "cnn"),
-    "LwF+FD": ("LwF+FD", "cnn"),
-}
-"""Curves of Fig. 2, as `READOUTS`."""
-
-
 def memory_points(results: Results) -> list[Kept]:
     """Every method and memory size of Fig. 2, by method, then by size."""
-    return [
-        Kept(name, images, features, found, of)
-        for name, (wanted, of) in MEMORY.items()
-        for (method, images, features), found in results.items()
-        if method == wanted
-    ]
+    points = []
+    for name in ("FA (MLP)", "FA hybrid", *READOUTS, "EEIL-style", "LwF", "LwF+FD"):
+        wanted, of = READOUTS.get(name, (name, "cnn"))
+        mine = [(key, found) for key, found in results.items() if key[0] == wanted]
+        points += [Kept(name, images, features, found, of) for (_, images, features), found in mine]
+    return points
 
 
 def memory(s: Setting, results: Results, published: PublishedFigure) -> Drawing:
@@ -119,17 +108,7 @@ def claim(s: Setting, points: Sequence[Kept]) -> Drawing:
     return Drawing([panel], rows, note) if names else Drawing([])
 
 
-METHODS = {
-    "true features": ("true features", "cnn"),
-    "FA (MLP)": ("FA (MLP)", "cnn"),
-    "FA (no map)": ("FA (no map)", "cnn"),
-    "frozen extractor": ("frozen extractor", "cnn"),
-    **READOUTS,
-    "LwF+FD": ("LwF+FD", "cnn"),
-    "LwF": ("LwF", "cnn"),
-    "fine-tuning": ("fine-tuning", "cnn"),
-}
-"""Curves of Fig. 3, as `READOUTS`."""
+METHODS = ("true features", "FA (MLP)", "FA (no map)", "frozen extractor", *READOUTS, "LwF+FD", "LwF", "fine-tuning")
 ORDERINGS: tuple[Ordering, ...] = (
     ("LwF > fine-tuning", ("LwF", "cnn"), ("fine-tuning", "cnn")),
     ("FA (no map) > LwF", ("FA (no map)", "cnn"), ("LwF", "cnn")),
@@ -146,7 +125,8 @@ def tasks(s: Setting, results: Results, published: PublishedFigure) -> Drawing:
     joint = [r.curve("cnn")[-1] for r in results.get("joint", [])]
     for step in s.steps:
         curves = []
-        for name, (method, of) in METHODS.items():
+        for name in METHODS:
+            method, of = READOUTS.get(name, (name, "cnn"))
             if found := results.get((method, step)):
                 classes = [p["classes"] for p in found[0].phases()]
                 curves.append(mean_curve(name, classes, lines(found, of)))
