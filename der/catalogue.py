@@ -33,12 +33,9 @@ def table(s: Setting, base: bool = False) -> Runs:
     return {(name, n): runs(method, n) for n in steps for name, method in methods(s).items()}
 
 
-def every(s: Setting, steps: int, base: bool) -> Runs:
-    return {key: runs for key, runs in table(s, base).items() if key[1] == steps}
-
-
-def der(s: Setting, steps: int, base: bool) -> Runs:
-    return {key: runs for key, runs in every(s, steps, base).items() if key[0] in (UNPRUNED, MASKED)}
+def curves(s: Setting, base: bool = False) -> Runs:
+    """DER without and with masks over every number of steps."""
+    return {(name, n): runs for (name, n), runs in table(s, base).items() if name in (UNPRUNED, MASKED)}
 
 
 def both(s: Setting, network: str = "") -> Runs:
@@ -105,46 +102,64 @@ def joint(s: Setting) -> Runs:
     return {("Bound", n): s.run(method, Protocol(n, n, 0, 0)) for n in sorted(counts)}
 
 
-def curve(steps: int, base: bool) -> Figure:
-    return Figure(
-        f"curve_cifar100_{'b50' if base else 'b0'}_{steps}",
-        f"Curve: {'half of the classes as base' if base else 'no base'}, {steps} steps",
-        partial(der, steps=steps, base=base),
-        partial(figures.curves, steps=steps),
-        presets=("quick", "cifar") if steps <= 5 else ("cifar",),
-        extra=partial(every, steps=steps, base=base),
-    )
-
-
-def photo(id: str, title: str, role: str, base: bool, readout: str) -> Figure:
-    draw = partial(figures.curves, steps=10, readout=readout)
-    return Figure(id, title, partial(der, steps=10, base=base), draw, PHOTOS, role)
-
-
-with_base = partial(table, base=True)
+after_base = partial(table, base=True)
 FIGURES: list[Figure] = [
     Figure("fig1", "Fig. 1: accuracy against parameters", sparsities, sweeps.sizes, extra=others),
     Figure("table1", "Table 1: no base", table, figures.table),
-    Figure("table2", "Table 2: a base of half the classes", with_base, partial(figures.table, base=True)),
-    Figure("table3_imagenet100", "Table 3: ImageNet-100", table, figures.photos, PHOTOS, IMAGENET100),
-    Figure("table3_imagenet1000", "Table 3: ImageNet-1000", table, figures.photos, PHOTOS, IMAGENET),
+    Figure("table2", "Table 2: a base of half the classes", after_base, partial(figures.table, base=True)),
     Figure(
-        "imagenet100_b50",
+        "table3-imagenet100",
+        "Table 3: ImageNet-100",
+        table,
+        figures.photos,
+        PHOTOS,
+        IMAGENET100,
+        formerly=("table3_imagenet100", "curve_imagenet100_b0_10"),
+    ),
+    Figure(
+        "table3-imagenet1000",
+        "Table 3: ImageNet-1000",
+        table,
+        figures.photos,
+        PHOTOS,
+        IMAGENET,
+        formerly=("table3_imagenet1000", "curve_imagenet1000_b0_10"),
+    ),
+    Figure(
+        "imagenet100-b50",
         "ImageNet-100, a base of 50 classes",
-        with_base,
+        after_base,
         partial(figures.photos, base=True),
         PHOTOS,
         IMAGENET100,
+        formerly=("imagenet100_b50", "curve_imagenet100_b50_10"),
     ),
-    *(curve(n, False) for n in (5, 10, 20, 50)),
-    *(curve(n, True) for n in (2, 5, 10)),
-    photo("curve_imagenet100_b0_10", "Curve: ImageNet-100, no base", IMAGENET100, False, "top5"),
-    photo("curve_imagenet1000_b0_10", "Curve: ImageNet-1000, no base", IMAGENET, False, "top5"),
-    photo("curve_imagenet100_b50_10", "Curve: ImageNet-100, a base of 50 classes", IMAGENET100, True, "cnn"),
-    Figure("ablation_b0_10", "Ablation: expansion, auxiliary loss, masks", components, figures.components),
-    Figure("transfer_b0_10", "Forward and backward transfer", probed, inside.transfer),
+    Figure(
+        "curves-b0",
+        "Accuracy after every step, no base",
+        curves,
+        figures.curves,
+        extra=table,
+        formerly=tuple(f"curve_cifar100_b0_{n}" for n in (5, 10, 20, 50)),
+    ),
+    Figure(
+        "curves-b50",
+        "Accuracy after every step, half of the classes as base",
+        partial(curves, base=True),
+        partial(figures.curves, base=True),
+        extra=after_base,
+        formerly=tuple(f"curve_cifar100_b50_{n}" for n in (2, 5, 10)),
+    ),
+    Figure(
+        "ablation",
+        "Ablation: expansion, auxiliary loss, masks",
+        components,
+        figures.components,
+        formerly=("ablation_b0_10",),
+    ),
+    Figure("transfer", "Forward and backward transfer", probed, inside.transfer, formerly=("transfer_b0_10",)),
     Figure("sensitivity", "Sensitivity to lambda_a and lambda_s", weights, sweeps.weights),
-    Figure("table7_resnet32", "Table 7 (appendix): a smaller extractor", small, figures.small),
+    Figure("table7", "Table 7 (appendix): a smaller extractor", small, figures.small, formerly=("table7_resnet32",)),
     Figure("masks", "Readers: learned masks against random channels", control, inside.control),
     Figure("channels", "Readers: channels kept per layer and step", pruned, inside.channels),
     Figure("silenced", "Readers: which extractor serves which classes", both, inside.silenced),

@@ -10,7 +10,6 @@ from common.curves import (
     CLASSES,
     LAST,
     TOP1,
-    accuracy_curve,
     accuracy_figure,
     average,
     mean_curve,
@@ -42,20 +41,19 @@ SHARES = {
 """Keys of `counts.shares`, by the names of their rows."""
 
 
-def beside(row: Comparison, known: tuple[float | None, str]) -> Comparison:
+def beside(row: Comparison, value: tuple[float | None, str]) -> Comparison:
     """The row with a published number and its provenance."""
-    return replace(row, published=known[0], provenance=known[1])
+    return replace(row, published=value[0], provenance=value[1])
+
+
+def statistic(row: Comparison, printed: PublishedFigure) -> tuple[float | None, str]:
+    """What an entry that has no curve, but averages and last accuracies, prints for a row, and its provenance."""
+    return printed.value(row.method, {AVERAGE: "average", LAST: "last"}.get(row.quantity, ""))
 
 
 def last(result: Result, readout: str) -> float:
     """Accuracy of a read-out after the last step."""
     return result.curve(readout)[-1]
-
-
-def measured(result: Result, readout: str) -> bool:
-    """Whether a Result has a read-out."""
-    *_, stage = result.phases()[-1]["stages"].values()
-    return readout in stage
 
 
 def millions(found: Sequence[Result]) -> list[float]:
@@ -74,13 +72,8 @@ def share_rows(name: str, found: Sequence[Result]) -> list[Comparison]:
 
 def table(s: Setting, results: Results, published: PublishedFigure, base: bool = False) -> Drawing:
     """Tables 1 and 2: average incremental accuracy and parameters over the numbers of steps."""
-    steps = s.b50 if base else s.b0
-    names, end, size = (
-        list(map(str, steps)),
-        published.of(f"{published.id}_last"),
-        published.of(f"{published.id}_params"),
-    )
-    accuracy, sizes, rows = list[Curve](), list[Curve](), list[Comparison]()
+    steps, end = s.b50 if base else s.b0, published.of(f"{published.id}-last")
+    lines, rows = list[Curve](), list[Comparison]()
     for name, readout in READOUTS.items():
         found = {n: results[name, n] for n in steps if results.get((name, n))}
         for n, group in found.items():
@@ -88,81 +81,82 @@ def table(s: Setting, results: Results, published: PublishedFigure, base: bool =
                 ours = estimate([of(r, readout) for r in group])
                 rows.append(Comparison(f"{quantity}, {n} steps", name, *printed.value(name, n), ours))
         if both := paired(list(found.values())):
-            lines = zip(*[[average(r, readout) for r in group] for group in both], strict=True)
-            accuracy.append(mean_curve(name, list(map(str, found)), list(lines)))
-        if found and name in (UNPRUNED, MASKED):
-            counted = {n: estimate(millions(group)) for n, group in found.items()}
-            rows += [
-                Comparison(f"{PARAMETERS}, {n} steps", name, *size.value(name, n), ours, PRINTED)
-                for n, ours in counted.items()
-            ]
-            sizes.append(through(name, list(map(str, counted)), list(counted.values())))
+            repeats = zip(*[[average(r, readout) for r in group] for group in both], strict=True)
+            lines.append(mean_curve(name, list(map(str, found)), list(repeats)))
     for name in (*READOUTS, *PUBLISHED_ONLY):
-        values = [published.value(name, n) for n in steps]
+        values = {n: published.value(name, n) for n in steps}
         if name in (*READOUTS, "Bound"):
-            accuracy += published_points(name, names, [value for value, _ in values])
+            lines += published_points(name, list(map(str, steps)), [value for value, _ in values.values()])
         if name in PUBLISHED_ONLY:
-            rows += [
-                Comparison(f"{AVERAGE}, {n} steps", name, *value, None)
-                for n, value in zip(steps, values, strict=True)
-                if value[0] is not None
-            ]
+            printed_only = {n: value for n, value in values.items() if value[0] is not None}
+            rows += [Comparison(f"{AVERAGE}, {n} steps", name, *v, None) for n, v in printed_only.items()]
+    bars, counts = parameters(results, published.of(f"{published.id}-params"), steps)
     panels = [
-        Panel("half of the classes as base" if base else "no base", "steps", AVERAGE, accuracy),
-        Panel("", "steps", PARAMETERS, sizes, kind="bars", y_log=True),
+        Panel("half of the classes as base" if base else "no base", "steps", AVERAGE, lines),
+        Panel("", "steps", PARAMETERS, bars, kind="bars", y_log=True),
     ]
     note = f"{NEAREST}; parameters of extractors and classifier, averaged over steps"
-    return Drawing([p for p in panels if p.curves], rows, note)
+    return Drawing([p for p in panels if p.curves], [*rows, *counts], note)
+
+
+def parameters(
+    results: Results, printed: PublishedFigure, steps: Sequence[int]
+) -> tuple[list[Curve], list[Comparison]]:
+    """Bars and rows of DER's parameters over the numbers of steps, without and with pruning."""
+    bars, rows = list[Curve](), list[Comparison]()
+    for name in (UNPRUNED, MASKED):
+        counted = {n: estimate(millions(found)) for n in steps if (found := results.get((name, n)))}
+        for n, ours in counted.items():
+            rows.append(Comparison(f"{PARAMETERS}, {n} steps", name, *printed.value(name, n), ours, PRINTED))
+        bars += [through(name, list(map(str, counted)), list(counted.values()))] if counted else []
+    return bars, rows
+
+
+def curves(s: Setting, results: Results, published: PublishedFigure, base: bool = False) -> Drawing:
+    """Accuracy after every step, a panel for each number of steps; DER's published lines are the official files'."""
+    panels, rows = list[Panel](), list[Comparison]()
+    for n in s.b50 if base else s.b0:
+        readouts = {name: ((name, n), readout) for name, readout in READOUTS.items()}
+        drawing = accuracy_figure(results, readouts, published.of(f"{published.id}-{n}"), f"{n} steps")
+        panels += [panel for panel in drawing.panels if panel.curves]
+        rows += [replace(row, quantity=f"{row.quantity}, {n} steps") for row in drawing.comparisons]
+    note = f"{NEAREST}, the others by their classifiers" if any(name == "iCaRL" for name, _ in results) else ""
+    return Drawing(panels, rows, note)
 
 
 def photos(s: Setting, results: Results, published: PublishedFigure, base: bool = False) -> Drawing:
-    """Table 3: averages and last accuracies, top-1 and top-5, over one number of steps."""
+    """Table 3: accuracy on ImageNet after every step, top-1 and top-5, and parameters.
+
+    An official file has DER's curve in one of the two; its average comes before one that is quoted.
+    """
     panels, rows = list[Panel](), list[Comparison]()
     for metric, label in (("top1", TOP1), ("top5", TOP5)):
-        printed, lines = published.of(f"{published.id}_{metric}"), list[Curve]()
-        for name in (*READOUTS, *PUBLISHED_ONLY):
-            readout = "top5" if metric == "top5" else READOUTS.get(name, "cnn")
-            found = [r for r in results.get((name, s.steps), []) if measured(r, readout)]
-            for which, of in (("average", average), ("last", last)):
-                value = printed.value(name, which)
-                if found or value[0] is not None:
-                    ours = estimate([of(r, readout) for r in found]) if found else None
-                    rows.append(Comparison(f"{which} {label}", name, *value, ours))
-            if found:
-                lines.append(accuracy_curve(name, s.seen(s.steps, base), [r.curve(readout) for r in found])[0])
-        if lines:
-            panels.append(Panel("after a base" if base else "no base", CLASSES, label, lines))
-    size = published.of(f"{published.id}_params")
+        printed = published.of(f"{published.id}-{metric}")
+        readouts = {name: ((name, s.steps), "top5" if metric == "top5" else READOUTS[name]) for name in READOUTS}
+        title = "half of the classes as base" if base else "no base"
+        drawing = accuracy_figure(results, readouts, printed.of(f"{printed.id}-curve"), title)
+        panels.append(replace(drawing.panels[0], y_label=label))
+        found = [row if row.published else beside(row, statistic(row, printed)) for row in drawing.comparisons]
+        missing = [name for name in (*READOUTS, *PUBLISHED_ONLY) if not results.get((name, s.steps))]
+        for row in (Comparison(which, name, None, "", None) for name in missing for which in (AVERAGE, LAST)):
+            if (value := statistic(row, printed))[0] is not None:
+                found.append(beside(row, value))
+        rows += [replace(row, quantity=f"{row.quantity}, {label.partition(' ')[0]}") for row in found]
     for name in (UNPRUNED, MASKED):
-        if expanded := results.get((name, s.steps)):
-            value = size.value(name, "mean over steps")
-            rows.append(Comparison(PARAMETERS, name, *value, estimate(millions(expanded)), PRINTED))
+        if counted := results.get((name, s.steps)):
+            value = published.of(f"{published.id}-params").value(name, "mean over steps")
+            rows.append(Comparison(PARAMETERS, name, *value, estimate(millions(counted)), PRINTED))
     return Drawing(panels, rows)
 
 
-def curves(s: Setting, results: Results, published: PublishedFigure, steps: int, readout: str = "cnn") -> Drawing:
-    """Accuracy after every step; published lines are the official files' of DER."""
-    names = {
-        name: ((name, steps), readout if name != "iCaRL" else "nme") for name in READOUTS if results.get((name, steps))
-    }
-    drawing = accuracy_figure(results, names, published, f"{steps} steps")
-    if readout == "top5":
-        panels = [replace(p, y_label="top-5 accuracy (%)") for p in drawing.panels]
-        drawing = replace(drawing, panels=panels)
-    note = "iCaRL by nearest mean of exemplars, the others by their classifiers"
-    return replace(drawing, note=note) if results.get(("iCaRL", steps)) else drawing
-
-
 def components(s: Setting, results: Results, published: PublishedFigure) -> Drawing:
-    """Ablation: expansion, the auxiliary loss and masks, one by one."""
+    """Ablation: expansion, the auxiliary loss and masks, one by one. Table 1 prints the numbers with masks."""
     nothing, readouts = published.of(""), {name: (name, "cnn") for name in results}
     drawing = accuracy_figure(results, readouts, nothing, f"{s.steps} steps")
     rows = list[Comparison]()
     for row in drawing.comparisons:
-        value = published.value(row.method, {AVERAGE: "average", LAST: "last"}.get(row.quantity, ""))
-        if row.method == WITH_MASKS:  # the paper's Table 1 has it
-            entry = {AVERAGE: "table1", LAST: "table1_last"}.get(row.quantity, "")
-            value = published.of(entry).value(MASKED, s.steps)
+        table = published.of({AVERAGE: "table1", LAST: "table1-last"}.get(row.quantity, ""))
+        value = table.value(MASKED, s.steps) if row.method == WITH_MASKS else statistic(row, published)
         rows.append(beside(row, value))
     if results.get(WITH_AUXILIARY):
         rows += paired_rows(results, readouts, WITH_AUXILIARY, nothing)
@@ -194,7 +188,7 @@ def joint(s: Setting, results: Results, published: PublishedFigure) -> Drawing:
             seen = s.seen(n, base)
             if set(seen) <= found.keys():
                 repeats = zip(*(found[c] for c in seen), strict=True)
-                ours = estimate([average_incremental_accuracy(line) for line in repeats])
+                ours = estimate([average_incremental_accuracy(repeat) for repeat in repeats])
                 value = published.of(entry).value("Bound", n)
                 quantity = f"{AVERAGE}, {n} steps{' after a base' if base else ''}"
                 rows.append(Comparison(quantity, "Bound", *value, ours))

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from common.curves import AVERAGE, accuracy_figure, average, mean_curve, paired, through
+from common.curves import accuracy_figure, mean_curve, paired, paired_rows, through
 from common.figures import Comparison, Curve, Drawing, Panel, PublishedFigure, Results, estimate
 from common.store import Result
 from der.counts import backward_transfer, forward_transfer, shares
@@ -22,7 +22,7 @@ KEPT = {"kept by pruning": "parameters", "kept by fresh masks": "initial"}
 def transfer(s: Setting, results: Results, published: PublishedFigure) -> Drawing:
     """Forward and backward transfer by the classifier and by a probe of the representation (see `counts`)."""
     lines, rows = list[Curve](), list[Comparison]()
-    third = published.of("repro_bwt").value("DER w/o P (third-party run, classifier level)", s.steps)
+    third = published.of("repro-bwt").value("DER w/o P (third-party run, classifier level)", s.steps)
     for readout, label in (("cnn", "classifier"), ("probe", "representation")):
         backward, forward = f"backward transfer, {label}", f"forward transfer, {label}"
         found = {n: results[n] for n in (UNPRUNED, MASKED, "single network") if results.get(n)}
@@ -55,10 +55,7 @@ def control(s: Setting, results: Results, published: PublishedFigure) -> Drawing
     if found := results.get(MASKED):
         panels += [over_training(found), over_steps(found)]
         for other in (UNPRUNED, RANDOM):
-            if both := paired([found, results.get(other, [])]):
-                gains = [average(a, "cnn") - average(b, "cnn") for a, b in zip(*both, strict=True)]
-                quantity = f"{AVERAGE} of {MASKED} minus that of {other} (points, paired by seed and order)"
-                rows.append(Comparison(quantity, MASKED, None, "", estimate(gains)))
+            rows += paired_rows(results, {name: (name, "cnn") for name in (MASKED, other)}, other, published)
     note = (
         "random channels: in every layer as many as the learned masks kept, drawn at the start of each step from all, "
         "those that earlier steps switched off included, and held"
