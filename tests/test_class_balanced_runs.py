@@ -27,7 +27,7 @@ def test_the_quick_preset_stays_small() -> None:
 
 def test_the_papers_schedules() -> None:
     chosen = settings("cifar", [0], None, 1.0)
-    run = BY_ID["fig10"].runs(chosen)["Focal_1.0_0.99 at 200"][0]
+    run = BY_ID["fig10"].runs(chosen)["Focal_1.0_0.99", 200][0]
     assert (run.network, run.order, run.test_every) == ("resnet32-avgpool", "native", 2)
     assert run.longtail and (run.longtail.imbalance, run.longtail.seed) == (200.0, 0)
     s = run.schedule
@@ -39,7 +39,7 @@ def test_the_papers_schedules() -> None:
     large = {s.role: s for s in settings("imagenet", None, None, 1.0)}
     for role, fast in (("inat2017", 1.6), ("inat2018", 1.6), ("ilsvrc2012", 0.8)):
         runs = BY_ID[f"table3-{role}"].runs(tuple(large.values()))
-        softmax, focal = runs["Softmax (224 px) 101"][0], runs["CB focal (320 px) 101"][0]
+        softmax, focal = runs["Softmax", 224, 101][0], runs["CB focal", 320, 101][0]
         assert (softmax.schedule.lr, focal.schedule.lr) == pytest.approx((0.4, fast))
         assert (focal.schedule.batch, focal.schedule.milestones) == (1024, (30, 60, 80))
         assert (softmax.inputs.size, focal.inputs.size, focal.network) == (224, 320, "resnet101-imagenet")
