@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from functools import partial
 
@@ -12,7 +12,7 @@ from bbn.matrix import matrices, source_first
 from bbn.methods import Ensemble, Mixup, Probe, Sampler, UnitFeatures
 from bbn.presets import INVERSE, MANNERS, Setting
 from bbn.tables import NAMES, error_table
-from common.figures import Drawing, Figure, Runs, no_runs
+from common.figures import Figure, Runs, no_runs, per_data
 from common.imbalance import Rebalance, Retrain
 
 BOTH, CIFAR, IMAGENET = ("quick", "cifar"), ("cifar",), ("imagenet",)
@@ -128,19 +128,7 @@ def budgets(s: Setting) -> Runs:
     }
 
 
-def per_data(
-    id: str,
-    title: str,
-    runs: Callable[[Setting], Runs],
-    drawing: Callable[..., Drawing],
-    presets: Mapping[str, tuple[str, ...]],
-) -> list[Figure]:
-    """One figure for each data set, with its presets: ID-ROLE."""
-    return [
-        Figure(f"{id}-{role}", f"{title}, {NAMES[role]}", runs, drawing, where, role) for role, where in presets.items()
-    ]
-
-
+each = partial(per_data, NAMES)
 SMALL = {"cifar10": BOTH, "cifar100": BOTH}
 TEN_FIRST = {"cifar10": BOTH, "cifar100": CIFAR}
 """For figures that cost too much to be made twice in the quick preset."""
@@ -154,8 +142,8 @@ FIGURES: list[Figure] = [
         BOTH,
         role=None,
     ),
-    *per_data("table1", "Table 1", methods, draw.methods, SMALL),
-    *per_data("table2", "Table 2", schedules, draw.schedules, INAT),
+    *each("table1", "Table 1", methods, draw.methods, SMALL),
+    *each("table2", "Table 2", schedules, draw.schedules, INAT),
     Figure(
         "table3",
         "Table 3: samplers of the re-balancing branch",
@@ -175,10 +163,16 @@ FIGURES: list[Figure] = [
         role=None,
     ),
     Figure("fig6", "Suppl. Fig. 6: compactness of features", unit_features, draw.compactness, role="cifar10"),
-    *per_data("table6", "Suppl. Table 6: ensembles", ensembles, error_table, TEN_FIRST | INAT),
+    *each("table6", "Suppl. Table 6: ensembles", ensembles, error_table, TEN_FIRST | INAT),
     Figure("fig7", "Suppl. Fig. 7: adaptors over training", no_runs, draw.adaptors, (*BOTH, *IMAGENET)),
-    Figure("branches", "Readers: each branch's accuracy as alpha moves", strongest, draw.branches, role="cifar100"),
-    *per_data("epochs", "Readers: last against best epoch", strongest, draw.epochs, SMALL),
+    *each(
+        "branches",
+        "Readers: BBN and its branches as alpha moves",
+        strongest,
+        draw.branches,
+        SMALL,
+        formerly={"cifar10": ("epochs-cifar10",), "cifar100": ("branches", "epochs-cifar100")},
+    ),
     Figure(
         "options",
         "Readers: details of BBN",
@@ -187,7 +181,7 @@ FIGURES: list[Figure] = [
         CIFAR,
         "cifar10",
     ),
-    *per_data(
+    *each(
         "control",
         "Readers: two stages with BBN's budget",
         budgets,

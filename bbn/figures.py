@@ -106,10 +106,11 @@ def over_epochs(name: str, found: Sequence[Result], readout: str = "cnn", group:
 
 
 def branches(s: Setting, results: Results, published: PublishedFigure) -> Drawing:
-    """Both branches, together and alone, on many-, medium- and few-shot classes as alpha moves over training."""
+    """BBN over training: its error beside the paper's, and each branch on many-, medium- and few-shot classes."""
     found = results["BBN"]
+    error, rows = over_training(s, found, published)
     known = {group: f"{group}-shot classes" for group in GROUPS if group in found[0].readout("cnn")}
-    panels, rows = [], []
+    panels = []
     for readout, words in (("cb", "conventional branch alone"), ("rb", "re-balancing branch alone"), ("cnn", "both")):
         curves = [over_epochs(name, found, readout, group) for group, name in known.items()]
         panels.append(Panel(words, "epoch", "test accuracy (%)", curves))
@@ -125,13 +126,12 @@ def branches(s: Setting, results: Results, published: PublishedFigure) -> Drawin
     ]
     panels.append(Panel("both, after training", "alpha in testing", "test accuracy (%)", sweep))
     decay = Curve("parabolic decay", trace["epoch"], trace["alpha"])
-    return Drawing([*panels, Panel("alpha in training", "epoch", "alpha", [decay])], rows, title(s, s.factors[0]))
+    return Drawing([error, *panels, Panel("alpha in training", "epoch", "alpha", [decay])], rows)
 
 
-def epochs(s: Setting, results: Results, published: PublishedFigure) -> Drawing:
-    """Test error of BBN over training: what choosing the best test epoch gives."""
-    found, factor = results["BBN"], s.factors[0]
-    accuracy = over_epochs("BBN", found)
+def over_training(s: Setting, found: Sequence[Result], published: PublishedFigure) -> tuple[Panel, list[Comparison]]:
+    """Test error of BBN over training, and what choosing the best test epoch gives."""
+    factor, accuracy = s.factors[0], over_epochs("BBN", found)
     curves = [replace(accuracy, y=[100 - y for y in accuracy.y])]
     value, provenance = published.of(f"table1-{s.role}").value("BBN", factor)
     if value is not None:
@@ -143,4 +143,4 @@ def epochs(s: Setting, results: Results, published: PublishedFigure) -> Drawing:
     when = estimate([float(max(line, key=lambda e: (line[e], -e))) for line in map(tested, found)])
     rows.append(Comparison("last minus best test epoch (points)", "BBN", None, "", gain))
     rows.append(Comparison("best test epoch", "BBN", None, "", when))
-    return Drawing([Panel(title(s, factor), "epoch", ERROR, curves)], rows)
+    return Panel(title(s, factor), "epoch", ERROR, curves), rows

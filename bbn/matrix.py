@@ -48,17 +48,15 @@ def _heat(source: Setting, target: Setting, errors: np.ndarray) -> Panel:
     )
 
 
-def _orderings(
-    published: PublishedFigure, target: Setting, matrices: Sequence[np.ndarray], own: bool
-) -> list[Comparison]:
+def _orderings(published: PublishedFigure, target: Setting, found: Sequence[np.ndarray], own: bool) -> list[Comparison]:
     """What the paper states of the matrix, whose numbers are printed in a picture only; each seed is judged by itself.
 
     own: the features were learnt on the same data; the place of the least error is stated for that case alone.
     """
     where, corner = NAMES[target.role], (MANNERS.index("RS"), MANNERS.index("CE"))
-    columns = [float((m[1:] < m[0]).all(axis=0).sum()) for m in matrices]
-    rows = [float((m[:, :1] < m[:, 1:]).all(axis=1).sum()) for m in matrices]
-    least = [float(m[corner] == m.min()) for m in matrices]
+    columns = [float((m[1:] < m[0]).all(axis=0).sum()) for m in found]
+    rows = [float((m[:, :1] < m[:, 1:]).all(axis=1).sum()) for m in found]
+    least = [float(m[corner] == m.min()) for m in found]
     stated = [
         (f"columns of 3, on {where}", "RW and RS classifiers better than CE", columns),
         (f"rows of 3, on {where}", "CE features better than RW and RS", rows),

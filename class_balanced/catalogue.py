@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
+from functools import partial
 
 from class_balanced import analytic, tables
 from class_balanced import figures as draw
 from class_balanced.methods import ClassBalanced, Method
 from class_balanced.presets import DEPTHS, LARGE, Setting
 from class_balanced.tables import SETS
-from common.figures import Drawing, Figure, Runs, no_runs
+from common.figures import Figure, Runs, no_runs, per_data
 from common.imbalance import Rebalance, Retrain
 
 SMALL, CIFAR, IMAGENET = ("quick", "cifar"), ("cifar",), ("imagenet",)
@@ -102,21 +103,7 @@ def counted(settings: Sequence[Setting]) -> Runs:
     return {SETS[s.role]: [run for runs in large_images(s).values() for run in runs] for s in large}
 
 
-def per_data(
-    id: str,
-    title: str,
-    runs: Callable[[Setting], Runs],
-    drawing: Callable[..., Drawing],
-    presets: Mapping[str, tuple[str, ...]],
-    extra: Callable[[Setting], Runs] = no_runs,
-) -> list[Figure]:
-    """One figure for each data set, with its presets: ID-ROLE."""
-    return [
-        Figure(f"{id}-{role}", f"{title}, {SETS[role]}", runs, drawing, where, role, extra)
-        for role, where in presets.items()
-    ]
-
-
+each = partial(per_data, SETS)
 BOTH = {"cifar10": SMALL, "cifar100": SMALL}
 TEN_FIRST = {"cifar10": SMALL, "cifar100": CIFAR}
 """For figures whose runs the quick preset has for one data set only."""
@@ -134,34 +121,31 @@ FIGURES: list[Figure] = [
     Figure("fig3", "Fig. 3: the class-balanced term", no_runs, analytic.class_balanced_term),
     Figure("fig4", "Fig. 4: images per class of CIFAR-100-LT", no_runs, analytic.class_sizes),
     Figure("fig6", "Fig. 6: effective number of each class", no_runs, analytic.effective_numbers),
-    *per_data("table2", "Table 2: losses without class weights", base_losses, tables.base_losses, BOTH, grid),
-    *per_data("fig5", "Fig. 5: error against beta", over_beta, draw.over_beta, BOTH),
-    *per_data("table3", "Table 3", large_images, tables.large_images, LARGE_SETS),
-    *per_data("fig7", "Fig. 7: over training", resnet50, draw.resnet50, {"ilsvrc2012": IMAGENET, "inat2018": IMAGENET}),
+    *each("table2", "Table 2: losses without class weights", base_losses, tables.base_losses, BOTH, grid),
+    *each(
+        "fig5",
+        "Fig. 5: error against beta",
+        over_beta,
+        draw.over_beta,
+        BOTH,
+        formerly={"cifar10": ("selection-cifar10",), "cifar100": ("selection-cifar100",)},
+    ),
+    *each("table3", "Table 3", large_images, tables.large_images, LARGE_SETS),
+    *each("fig7", "Fig. 7: over training", resnet50, draw.resnet50, {"ilsvrc2012": IMAGENET, "inat2018": IMAGENET}),
     Figure("fig8", "Fig. 8: every model on CIFAR-10-LT", grid, tables.grid, role="cifar10"),
     Figure("fig9", "Fig. 9: every model on CIFAR-20-LT", grid, tables.grid, role="cifar20"),
     Figure("fig10", "Fig. 10: every model on CIFAR-100-LT", grid, tables.grid, role="cifar100"),
-    Figure(
-        "cifar100-lt100",
-        "CIFAR-100-LT, factor 100: softmax and class-balanced",
+    *each(
+        "closeup",
+        "Softmax and class-balanced at close range",
         closeup,
         draw.closeup,
-        CIFAR,
-        "cifar100",
+        BOTH,
+        formerly={"cifar10": ("cifar10-lt50", "classes-cifar10"), "cifar100": ("cifar100-lt100", "classes-cifar100")},
     ),
-    Figure(
-        "cifar10-lt50",
-        "CIFAR-10-LT, factor 50: softmax and class-balanced",
-        closeup,
-        draw.closeup,
-        CIFAR,
-        "cifar10",
-    ),
-    *per_data("curves", "Loss curves", loss_curves, draw.loss_curves, BOTH),
-    *per_data("baselines", "Common baselines", baselines, draw.baselines, TEN_FIRST, closeup),
+    *each("curves", "Loss curves", loss_curves, draw.loss_curves, BOTH),
+    *each("baselines", "Common baselines", baselines, draw.baselines, TEN_FIRST, closeup),
     Figure("limits", "Readers: two limits of the effective number", no_runs, analytic.limits),
     Figure("weights", "Readers: mean weight and effective learning rate", no_runs, analytic.weights),
-    *per_data("reduction", "Readers: two reductions of a weighted loss", reductions, draw.reductions, TEN_FIRST),
-    *per_data("classes", "Readers: classes from head to tail", closeup, draw.classes, BOTH),
-    *per_data("selection", "Readers: last against best test epoch", over_beta, draw.selection, BOTH),
+    *each("reduction", "Readers: two reductions of a weighted loss", reductions, draw.reductions, TEN_FIRST),
 ]

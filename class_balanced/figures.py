@@ -14,6 +14,7 @@ from common.store import Result
 INDEX = "class, head to tail"
 SHOTS = {"many": "many (> 100 images)", "medium": "medium (20-100)", "few": "few (< 20)"}
 """Groups of classes by their training images."""
+GAIN = "last minus best test epoch (points)"
 
 
 def shown(s: Setting, name: str) -> tuple[str, str]:
@@ -30,19 +31,38 @@ def head(s: Setting, factor: float) -> str:
 
 
 def over_beta(s: Setting, results: Results, published: PublishedFigure) -> Drawing:
-    """Fig. 5: error against beta of three class-balanced losses, their base losses as lines across."""
-    curves, rows, betas = list[Curve](), list[Comparison](), [f"{b:g}" for b in s.betas]
-    for loss in dict.fromkeys(model.loss for model in s.beta_models().values()):
-        names = [name for name, model in s.beta_models().items() if model.loss == loss]
+    """Fig. 5: error against beta of three class-balanced losses; and what choosing the test epoch would gain."""
+    models, betas = s.beta_models(), [f"{b:g}" for b in s.betas]
+    curves, gains, rows, gain_rows = list[Curve](), list[Curve](), list[Comparison](), list[Comparison]()
+    for loss in dict.fromkeys(model.loss for model in models.values()):
+        names = [name for name, model in models.items() if model.loss == loss]
         plain, *weighted = line = [cell_row(s, results, published, name, s.factor) for name in names]
-        rows += line
         if plain.ours:
             curves.append(across(f"CB {loss}", betas, plain.ours.mean, "base loss"))
         if any(row.ours for row in weighted):
             curves.append(through(f"CB {loss}", betas, [row.ours for row in weighted]))
         curves += published_points(f"CB {loss}", betas, [row.published for row in weighted])
-    note = f"dashed across: the loss without class weights; focal loss: gamma {s.gammas[0]:g}"
-    return Drawing([Panel(head(s, s.factor), "beta", ERROR, curves)], rows, note)
+        gain = {name: selection_bias(results.get((name, s.factor))) for name in names}
+        gains.append(through(f"CB {loss}", ["0", *betas], list(gain.values())))
+        rows += line
+        gain_rows += [Comparison(GAIN, name, None, "", e) for name, e in gain.items() if e]
+    top = 1.1 * max([0.9, *(y for curve in gains for y in curve.y)])
+    panels = [
+        Panel(head(s, s.factor), "beta", ERROR, curves),
+        Panel("what choosing the test epoch would gain", "beta", GAIN, gains, kind="bars", y_range=(0, top)),
+    ]
+    note = (
+        f"dashed across, and beta 0: the loss without class weights; focal loss: gamma {s.gammas[0]:g}; "
+        f"tested every {s.test_every} epochs"
+    )
+    return Drawing(panels, [*rows, *gain_rows], note)
+
+
+def selection_bias(found: Sequence[Result] | None) -> Estimate | None:
+    """By how much the error at the last epoch exceeds that at the best of the tested epochs, the end among them."""
+    tested = [[a for a in r.values["trace"]["test_accuracy"] if a is not None] for r in found or ()]
+    ends = [r.readout("cnn")["accuracy"] for r in found or ()]
+    return estimate([max([*line, end]) - end for line, end in zip(tested, ends, strict=True)]) if found else None
 
 
 def over_epochs(found: Sequence[Result], key: str, method: str, legend: str = "") -> Curve:
@@ -82,30 +102,24 @@ def loss_curves(s: Setting, results: Results, published: PublishedFigure) -> Dra
 
 
 def closeup(s: Setting, results: Results, published: PublishedFigure) -> Drawing:
-    """Chosen cells of the grid: error at the end beside the published one, and over training."""
-    factor = s.closeup_factor
-    names = [name for name in s.closeup if results.get((name, factor))]
-    rows = [cell_row(s, results, published, name, factor) for name in names]
-    bars = [through("at the end", names, [row.ours for row in rows])]
-    bars += published_points("at the end", names, [row.published for row in rows])
-    end = Panel(head(s, factor), "", ERROR, bars, kind="bars")
-    return Drawing([end, *training(s, results, names, factor)], rows)
-
-
-def classes(s: Setting, results: Results, published: PublishedFigure) -> Drawing:
-    """Accuracy and weight norm of every class, head to tail; accuracy on classes of many, medium and few images."""
-    index = list(range(s.classes))
-    accuracy, norms, rows = list[Curve](), list[Curve](), list[Comparison]()
-    for name in s.closeup:
-        if not (found := results.get((name, s.closeup_factor))):
-            continue
+    """A few cells of the grid: error at the end and over training; accuracy and weight norm of each class."""
+    factor, index = s.closeup_factor, list(range(s.classes))
+    found = {name: group for name in s.closeup if (group := results.get((name, factor)))}
+    rows = [cell_row(s, results, published, name, factor) for name in found]
+    labels = [" ".join(filter(None, shown(s, name))) for name in found]
+    bars = [through("last epoch", labels, [row.ours for row in rows])]
+    bars += published_points("last epoch", labels, [row.published for row in rows])
+    accuracy, norms = list[Curve](), list[Curve]()
+    for name, group in found.items():
         method, legend = shown(s, name)
-        lines = [class_accuracies(r.confusion("cnn")).tolist() for r in found]
+        lines = [class_accuracies(r.confusion("cnn")).tolist() for r in group]
         accuracy.append(mean_curve(method, index, lines, legend))
-        norms.append(mean_curve(method, index, [r.values["summary"]["norms"] for r in found], legend))
-        rows += [Comparison(f"accuracy (%), {k}", name, None, "", e) for k, e in shots(found).items()]
+        norms.append(mean_curve(method, index, [r.values["summary"]["norms"] for r in group], legend))
+        rows += [Comparison(f"accuracy (%), {k}", name, None, "", e) for k, e in shots(group).items()]
     panels = [
-        Panel(head(s, s.closeup_factor), INDEX, "accuracy on the class (%)", accuracy),
+        Panel(head(s, factor), "", ERROR, bars, kind="bars"),
+        *training(s, results, found, factor),
+        Panel("each class", INDEX, "accuracy on the class (%)", accuracy),
         Panel("last layer", INDEX, "L2 norm of the class's weight", norms),
     ]
     return Drawing(panels, rows)
@@ -115,31 +129,6 @@ def shots(found: Sequence[Result]) -> dict[str, Estimate]:
     """Accuracy on classes of many, medium and few training images, where there are such."""
     values = {label: [r.readout("cnn")[k] for r in found if k in r.readout("cnn")] for k, label in SHOTS.items()}
     return {label: estimate(v) for label, v in values.items() if v}
-
-
-def selection(s: Setting, results: Results, published: PublishedFigure) -> Drawing:
-    """Error at the last and at the best test epoch: what choosing on test data would gain."""
-    found = {name: group for name in s.beta_models() if (group := results.get((name, s.factor)))}
-    last = [errors(group) for group in found.values()]
-    best = [estimate([least(r) for r in group]) for group in found.values()]
-    gain = [estimate([error(r) - least(r) for r in group]) for group in found.values()]
-    both = [through("last epoch", list(found), last), through("best test epoch", list(found), best)]
-    bias = through("last - best", list(found), gain)
-    rows = [
-        Comparison("selection bias: last - best (points)", name, None, "", e)
-        for name, e in zip(found, gain, strict=True)
-    ]
-    panels = [
-        Panel(head(s, s.factor), "", ERROR, both, kind="bars"),
-        Panel("selection bias", "", "last - best (points)", [bias], "bars", y_range=(0, 1.1 * max([*bias.y, 0.9]))),
-    ]
-    return Drawing(panels, rows, f"tested every {s.test_every} epochs; every other figure shows the last epoch")
-
-
-def least(result: Result) -> float:
-    """Test error at the best of the tested epochs, the end among them."""
-    found = [a for a in result.values["trace"]["test_accuracy"] if a is not None]
-    return 100 - max(*found, result.readout("cnn")["accuracy"])
 
 
 def reductions(s: Setting, results: Results, published: PublishedFigure) -> Drawing:

@@ -159,6 +159,26 @@ class Figure:
         return self.drawing(self.about(settings), results, published.figure(self.id, comparable))
 
 
+def per_data(
+    names: Mapping[str, str],
+    id: str,
+    title: str,
+    experiment: Callable[[Any], Runs],
+    drawing: Callable[[Any, Results, PublishedFigure], Drawing],
+    presets: Mapping[str, tuple[str, ...]],
+    extra: Callable[[Any], Runs] = no_runs,
+    formerly: Mapping[str, tuple[str, ...]] = {},
+) -> list[Figure]:
+    """One figure for each data set, ID-ROLE, with its presets and earlier ids by role.
+
+    names: the data sets' names by role, for the titles.
+    """
+    return [
+        Figure(f"{id}-{r}", f"{title}, {names[r]}", experiment, drawing, at, r, extra, formerly=formerly.get(r, ()))
+        for r, at in presets.items()
+    ]
+
+
 def verdict(comparison: Comparison, full_schedule: bool) -> Verdict:
     """The fixed rule: reproduced if the published mean lies within max(1 point, the interval) of ours.
 

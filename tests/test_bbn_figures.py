@@ -134,7 +134,7 @@ def test_best_and_last_epoch_stand_side_by_side() -> None:
 
 
 def test_the_best_epoch_is_the_first_of_the_best() -> None:
-    rows = {r.quantity: r for r in draw(named("epochs-cifar100"), "cifar").comparisons}
+    rows = {r.quantity: r for r in draw(named("branches-cifar100"), "cifar").comparisons}
     when, gain = rows["best test epoch"].ours, rows["last minus best test epoch (points)"].ours
     assert when and gain and (when.mean, gain.mean) == (3.0, 2.0)
     assert rows["test error (%), best test epoch"].published == 57.44  # factor 100
@@ -327,6 +327,13 @@ def test_scaling_keeps_stages_apart() -> None:
     assert not s.full_schedule and (s.schedule.epochs, s.schedule.milestones) == (10, (6, 8))
     assert s.methods()["CE-DRW"] == Rebalance(beta=0.999999, defer=8) and s.retrain.epochs == 1
     assert all(s.full_schedule for preset in ("cifar", "imagenet") for s in SETTINGS[preset])
+
+
+@pytest.mark.parametrize("old", ["branches", "epochs-cifar100", "epochs-cifar10"])
+def test_earlier_ids_still_name_their_figure(old: str) -> None:
+    new = "branches-cifar10" if old == "epochs-cifar10" else "branches-cifar100"
+    with pytest.warns(UserWarning, match=f"figure {old} is now {new}"):
+        assert [f.id for f in select(FIGURES, [old], "cifar")[0]] == [new]
 
 
 def test_bad_words_are_one_line() -> None:

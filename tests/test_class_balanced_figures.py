@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from class_balanced.catalogue import FIGURES
-from class_balanced.figures import shown
+from class_balanced.figures import GAIN, shown
 from class_balanced.presets import settings
 from class_balanced.tables import GRIDS, printed_name
 from common.figures import Drawing, verdict
@@ -94,13 +94,13 @@ def test_a_figure_draws_from_part_of_its_runs(id: str) -> None:
 def test_keys_of_recorded_runs_stay_as_they_are() -> None:
     """A new field must not change the hashes by which records are found."""
     chosen = settings("cifar", [0], None, 1.0)
-    keys = {n: [r.key for r in runs] for n, runs in BY_ID["cifar100-lt100"].runs(chosen).items()}
+    keys = {n: [r.key for r in runs] for n, runs in BY_ID["closeup-cifar100"].runs(chosen).items()}
     assert keys == {
         ("SM", 100): ["59d56804ea7d"],
         ("SM_0.9999", 100): ["b769b6a22847"],
         ("Focal_1.0_0.9", 100): ["ecb84213093a"],
     }
-    assert list(BY_ID["cifar10-lt50"].runs(chosen)) == [("SM", 50), ("SM_0.9999", 50), ("Focal_2.0_0.9999", 50)]
+    assert list(BY_ID["closeup-cifar10"].runs(chosen)) == [("SM", 50), ("SM_0.9999", 50), ("Focal_2.0_0.9999", 50)]
 
 
 @pytest.mark.parametrize(("id", "role"), [("fig8", "cifar10"), ("fig9", "cifar20"), ("fig10", "cifar100")])
@@ -155,7 +155,7 @@ def test_measuring_the_published_grid_is_a_reproduction(role: str) -> None:
 
 def test_error_against_beta() -> None:
     """Fig. 5: published values as rings on lines of the same colour, base losses across."""
-    panel = draw("fig5-cifar10", "cifar", seeds=[0], result=lambda r: fake(r, 75.0)).panels[0]
+    panel, gains = draw("fig5-cifar10", "cifar", seeds=[0], result=lambda r: fake(r, 75.0)).panels
     assert panel.title == "CIFAR-10-LT, factor 50"
     paper = {c.name: list(c.y) for c in panel.curves if c.published}
     assert paper == {
@@ -165,6 +165,7 @@ def test_error_against_beta() -> None:
     }
     assert [list(c.y) for c in panel.curves if c.reference] == [[25.0] * 4] * 3
     assert [list(c.x) for c in panel.curves] == [["0.9", "0.99", "0.999", "0.9999"]] * 9
+    assert [list(c.y) for c in gains.curves] == [[2.0] * 5] * 3
     quick = draw("fig5-cifar10", "quick").panels[0]
     assert not any(c.published for c in quick.curves) and quick.title.startswith("embedded data, 10 classes")
 
@@ -188,21 +189,19 @@ def test_names_in_legends() -> None:
 
 
 def test_classes_from_head_to_tail() -> None:
-    drawing = draw("classes-cifar10", "cifar", seeds=[0])
-    accuracy, norms = drawing.panels
+    drawing = draw("closeup-cifar10", "cifar", seeds=[0])
+    accuracy, norms = drawing.panels[3:]
     assert list(accuracy.curves[0].y) == [0, 10, 20, 30, 40, 50, 60, 70, 80, 90]
     assert list(norms.curves[0].y) == pytest.approx(np.linspace(2, 1, 10))
-    run = BY_ID["classes-cifar10"].runs(settings("cifar", [0], None, 1.0))["SM", 50][0]
+    run = BY_ID["closeup-cifar10"].runs(settings("cifar", [0], None, 1.0))["SM", 50][0]
     rows = {row.quantity: row.ours for row in drawing.comparisons if row.method == "SM"}
     found = rows["accuracy (%), few (< 20)"]
-    assert found and found.mean == pytest.approx(accuracy_of(run) - 9) and len(rows) == 3
+    assert found and found.mean == pytest.approx(accuracy_of(run) - 9) and len(rows) == 4
 
 
-def test_selection_bias_is_last_minus_best() -> None:
-    drawing = draw("selection-cifar100", "cifar", seeds=[0, 1])
-    assert {row.ours.mean for row in drawing.comparisons if row.ours} == {2.0} and len(drawing.comparisons) == 15
-    last, best = drawing.panels[0].curves
-    np.testing.assert_allclose(np.subtract(last.y, best.y), 2.0)
+def test_choosing_the_test_epoch_gains_last_minus_best() -> None:
+    rows = [row for row in draw("fig5-cifar100", "cifar", seeds=[0, 1]).comparisons if row.quantity == GAIN]
+    assert {row.ours.mean for row in rows if row.ours} == {2.0} and len(rows) == 15
 
 
 def test_a_best_epoch_is_never_worse_than_the_last() -> None:
@@ -213,8 +212,8 @@ def test_a_best_epoch_is_never_worse_than_the_last() -> None:
         result.values["trace"]["test_accuracy"] = [None, 50.0, None, None]
         return result
 
-    drawing = draw("selection-cifar10", "quick", result=falling)
-    assert {row.ours.mean for row in drawing.comparisons if row.ours} == {0.0}
+    rows = [row for row in draw("fig5-cifar10", "quick", result=falling).comparisons if row.quantity == GAIN]
+    assert {row.ours.mean for row in rows if row.ours} == {0.0} and len(rows) == 9
 
 
 def test_two_reductions_are_paired_by_seed() -> None:
@@ -242,7 +241,7 @@ def test_the_common_baselines() -> None:
     names = ["CE", "RW", "RS", "CE-DRW", "CE-DRS", "Focal", "LDAM", "LDAM-DRW", "cRT"]
     assert list(groups) == names
     assert [groups[n][0].method.defer for n in names[2:-1]] == [0, 160, 160, 0, 0, 160]
-    assert groups["CE"] == BY_ID["cifar100-lt100"].runs(chosen)["SM", 100]
+    assert groups["CE"] == BY_ID["closeup-cifar100"].runs(chosen)["SM", 100]
     assert groups["RW"][0].method.reduction == "weighted_mean" and groups["RW"][0].method.beta == 0.9999
     assert [run.start for run in groups["cRT"]] == groups["CE"]
     assert {r.longtail.imbalance for runs in groups.values() for r in runs if r.longtail} == {100.0}

@@ -54,6 +54,19 @@ def test_reduced_schedules_are_not_full() -> None:
     assert BY_ID["baselines-cifar10"].runs(short)["CE-DRW"][0].method.defer == 16
 
 
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [
+        ("selection-cifar10", "fig5-cifar10"),
+        ("cifar100-lt100", "closeup-cifar100"),
+        ("classes-cifar10", "closeup-cifar10"),
+    ],
+)
+def test_earlier_ids_still_name_their_figure(old: str, new: str) -> None:
+    with pytest.warns(UserWarning, match=f"figure {old} is now {new}"):
+        assert [f.id for f in select(FIGURES, [old], "cifar")[0]] == [new]
+
+
 def test_settings_refuse_what_they_cannot_mean() -> None:
     with pytest.raises(InputError, match="unknown preset"):
         settings("large", None, None, 1)
@@ -112,7 +125,7 @@ def test_impossible_data_end_before_training(
     counts: list[int], message: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     data = image_folder(tmp_path / "data", counts)
-    words = ["--preset", "cifar", "--only", "cifar10-lt50", "--data", str(data), "--out", str(tmp_path / "out")]
+    words = ["--preset", "cifar", "--only", "closeup-cifar10", "--data", str(data), "--out", str(tmp_path / "out")]
     code, _, error = run_command(words, capsys)
     assert code == 2 and message in error and error.count("\n") == 1 and error.startswith("error: ")
     assert not list((tmp_path / "out" / "runs").glob("*/"))
