@@ -1,4 +1,4 @@
-"""The method of the paper and its own baselines as configurations; the source stands beside each default. No torch."""
+"""The method of the paper and its own baselines as configurations; the source stands beside each default."""
 
 from __future__ import annotations
 

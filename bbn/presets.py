@@ -1,16 +1,18 @@
-"""The paper's data sets with its schedules and methods, per preset: what every experiment starts from. No torch."""
+"""The paper's data sets with its schedules and methods, per preset: what every experiment starts from."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Literal
+from typing import ClassVar, Literal
 
 from bbn.methods import BBN, Method, Mixup, Probe
 from class_balanced.methods import ClassBalanced
+from common import settings as shared
 from common.datasets import DataSpec
 from common.imbalance import Rebalance, Retrain
-from common.runs import IMAGENET_INPUTS, Inputs, LongTail, Protocol, Run, Schedule, of_preset, seeds_alone
+from common.runs import IMAGENET_INPUTS, Inputs, LongTail, Run, Schedule
+from common.settings import chosen, repeated_natively
 
 CIFAR_SCHEDULE = Schedule(  # Sec. 5.2; what the paper leaves out as in the official code
     epochs=200,
@@ -31,7 +33,6 @@ INAT_SCHEDULE = replace(  # 90 epochs with milestones of Sec. 5.2, rate and weig
     CIFAR_SCHEDULE, epochs=90, lr=0.05, milestones=(60, 80), gamma=0.1, weight_decay=1e-4, warmup=0
 )
 INAT_LONG_SCHEDULE = replace(INAT_SCHEDULE, epochs=180, milestones=(120, 160))  # "2x": the one the authors released
-SCHEDULES = (CIFAR_SCHEDULE, INAT_SCHEDULE)
 INPUTS = Inputs(mean=(0.4914, 0.4822, 0.4465), std=(0.2023, 0.1994, 0.2010))  # official code, CIFAR-100 too
 INVERSE = 0.999999
 """beta of the official code's class weights, which are then 1/n within 0.3 %."""
@@ -46,22 +47,17 @@ CB_FOCAL = {  # (gamma, beta) behind the errors that Table 1 quotes from Cui et 
 MANNERS = ("CE", "RW", "RS")  # of Fig. 2, 4, 5 and 6
 
 
-@dataclass(frozen=True)
-class Setting:
-    """One data set with the paper's schedules on it and the repeats asked for."""
+@dataclass(frozen=True, kw_only=True)
+class Setting(shared.Setting):
+    """One data set with the paper's schedules and imbalance on it."""
 
-    preset: str
-    role: str
-    """Which of the paper's data sets it is, or stands for in the quick preset."""
-    data: DataSpec
-    classes: int
-    schedule: Schedule = CIFAR_SCHEDULE
-    baseline: Schedule = BASELINE_SCHEDULE
-    retrain: Schedule = RETRAIN_SCHEDULE
+    paper: ClassVar[str] = "bbn"
+
+    baseline: Schedule
+    """The schedule of every method but BBN."""
+    retrain: Schedule
     long: Schedule | None = None
     """The doubled schedule of Table 2."""
-    inputs: Inputs = INPUTS
-    network: str = "resnet32-pad"
     factors: tuple[float, ...] = (100.0, 50.0, 10.0)
     """Imbalance factors of Table 1; none where the data are long-tailed by themselves."""
     factor: float | None = 50.0
@@ -72,30 +68,12 @@ class Setting:
     """Of BBN's adaptor."""
     rows: tuple[str, ...] = ()
     """Rows of Table 1 that are run; all where empty."""
-    test_every: int = 1  # the official code picks its best epoch among all
-    seeds: tuple[int, ...] = ()
-
-    @property
-    def full_schedule(self) -> bool:
-        """Whether results can be held against the published ones: real data at the paper's schedule."""
-        return self.preset != "quick" and self.schedule in SCHEDULES
 
     def runs(self, method: Method, factor: float | None = None, schedule: Schedule | None = None) -> list[Run]:
         """One Run per seed at an imbalance factor, by default the setting's; BBN has a schedule of its own."""
         factor = factor or self.factor
-        run = Run(
-            "bbn",
-            method,
-            self.data,
-            Protocol(self.classes, self.classes, 0, exemplars_per_class=0),
-            schedule or (self.schedule if isinstance(method, BBN) else self.baseline),
-            self.network,
-            order="native",
-            inputs=self.inputs,
-            longtail=LongTail(factor) if factor else None,
-            test_every=self.test_every,
-        )
-        return [replace(run, seed=seed) for seed in self.seeds]
+        schedule = schedule or (self.schedule if isinstance(method, BBN) else self.baseline)
+        return self.run(method, self.at_once(), schedule=schedule, longtail=LongTail(factor) if factor else None)
 
     def stage2(self, method: Retrain | Probe, starts: Sequence[Run]) -> list[Run]:
         """A new classifier on this setting's images, on the features of finished runs, whatever theirs were."""
@@ -130,8 +108,19 @@ class Setting:
         }
 
 
-CIFAR10 = Setting("cifar", "cifar10", DataSpec("cifar10"), 10)
-CIFAR100 = Setting("cifar", "cifar100", DataSpec("cifar100"), 100)
+CIFAR10 = Setting(
+    preset="cifar",
+    role="cifar10",
+    data=DataSpec("cifar10"),
+    classes=10,
+    network="resnet32-pad",
+    schedule=CIFAR_SCHEDULE,
+    baseline=BASELINE_SCHEDULE,
+    retrain=RETRAIN_SCHEDULE,
+    inputs=INPUTS,
+    test_every=1,  # the official code picks its best epoch among all
+)
+CIFAR100 = replace(CIFAR10, role="cifar100", data=DataSpec("cifar100"), classes=100)
 QUICK_SCHEDULE = replace(CIFAR_SCHEDULE, epochs=12, milestones=(7, 10), gamma=0.1, batch=16, warmup=1)
 """A few epochs; with so few, small batches, and no rate of a thousandth of the first."""
 
@@ -154,17 +143,18 @@ def _quick(setting: Setting, classes: int, per_class: int, seed: int, rows: tupl
 
 
 def _inat(name: str, classes: int) -> Setting:
-    return Setting(
-        "imagenet",
-        name,
-        DataSpec(name),
-        classes,
-        INAT_SCHEDULE,
-        INAT_SCHEDULE,
-        replace(RETRAIN_SCHEDULE, weight_decay=1e-4),
-        INAT_LONG_SCHEDULE,
-        IMAGENET_INPUTS,
+    return replace(
+        CIFAR10,
+        preset="imagenet",
+        role=name,
+        data=DataSpec(name),
+        classes=classes,
         network="resnet50-default",
+        schedule=INAT_SCHEDULE,
+        baseline=INAT_SCHEDULE,
+        retrain=replace(RETRAIN_SCHEDULE, weight_decay=1e-4),
+        long=INAT_LONG_SCHEDULE,
+        inputs=IMAGENET_INPUTS,
         factors=(),
         factor=None,
         margin=0.3,  # LDAM's code on iNaturalist
@@ -186,16 +176,4 @@ def settings(
 
     Raises InputError on an unknown preset or a scale that is not positive.
     """
-    found = of_preset(SETTINGS, preset, epochs_scale)
-    chosen = seeds_alone("bbn", preset, seeds, orders)
-    return tuple(
-        replace(
-            s,
-            seeds=chosen,
-            schedule=s.schedule.scaled(epochs_scale),
-            baseline=s.baseline.scaled(epochs_scale),
-            retrain=s.retrain.scaled(epochs_scale),
-            long=s.long.scaled(epochs_scale) if s.long else None,
-        )
-        for s in found
-    )
+    return chosen(SETTINGS, preset, repeated_natively("bbn", preset, seeds, orders), epochs_scale)

@@ -6,10 +6,9 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from class_balanced.presets import BETAS, CIFAR_SCHEDULE, FACTORS
-from class_balanced.published import PUBLISHED
-from common.curves import Results
-from common.figures import Comparison, Curve, Drawing, Panel, estimate
+from class_balanced.presets import BETAS, CIFAR_SCHEDULE, FACTORS, Setting
+from common.curves import across
+from common.figures import Comparison, Curve, Drawing, Panel, PublishedFigure, Results, estimate
 from common.imbalance import class_weights, effective_number
 from common.splits import longtail_counts
 
@@ -27,12 +26,7 @@ def line(name: str, x: Sequence[float] | np.ndarray, y: Sequence[float] | np.nda
     return Curve(name, np.asarray(x).tolist(), np.asarray(y).tolist(), legend=legend)
 
 
-def limit(x: Sequence[float], y: Sequence[float], legend: str = "", name: str = "limit") -> Curve:
-    """A thin dashed line that others approach."""
-    return Curve(name, x, y, reference=True, legend=legend)
-
-
-def fig3() -> Drawing:
+def class_balanced_term(s: Setting, results: Results, published: PublishedFigure) -> Drawing:
     """Fig. 3: the class-balanced term 1 / E_n against the images of the class."""
     n = np.unique(np.logspace(0, 4, 60).astype(int))
     curves = [line(beta_name(b), n, 1 / effective_number(n, b)) for b in (0.0, *BETAS)]
@@ -40,14 +34,14 @@ def fig3() -> Drawing:
     return Drawing([panel], note="beta = 0: no re-weighting; beta near 1: the inverse of the number of images")
 
 
-def fig4() -> Drawing:
+def class_sizes(s: Setting, results: Results, published: PublishedFigure) -> Drawing:
     """Fig. 4: images of every class of CIFAR-100-LT."""
     classes, most = SETS["CIFAR-100-LT"]
     curves = [line(f"factor {f:g}", range(classes), longtail_counts(classes, most, f)) for f in FACTORS[::-1]]
     return Drawing([Panel("CIFAR-100-LT", INDEX, "training images", curves)])
 
 
-def fig6() -> Drawing:
+def effective_numbers(s: Setting, results: Results, published: PublishedFigure) -> Drawing:
     """Fig. 6: number of images and effective number of every class, factor 50."""
     panels, rows = [], []
     for name, figure in (("CIFAR-10-LT", "fig6-cifar10-lt"), ("CIFAR-100-LT", "fig6-cifar100-lt")):
@@ -55,7 +49,7 @@ def fig6() -> Drawing:
         index = range(len(counts))
         curves = [line("number of images n", index, counts)]
         curves += [line(beta_name(b), index, effective_number(counts, b)) for b in BETAS]
-        if series := PUBLISHED.series(figure, "number of samples n"):
+        if series := published.of(figure).series("number of samples n"):
             curves.append(Curve("number of images n", series["x"], series["y"], published=True))
             pairs = zip(series["y"], counts, strict=True)
             rows += [
@@ -66,16 +60,16 @@ def fig6() -> Drawing:
     return Drawing(panels, rows)
 
 
-def limits() -> Drawing:
+def limits(s: Setting, results: Results, published: PublishedFigure) -> Drawing:
     """Both limits of E_n: n as beta goes to 1, N = 1 / (1 - beta) as n grows."""
     volumes, sizes = np.logspace(0, 7, 71), (5, 50, 500, 5000)
     ends = [float(volumes[0]), float(volumes[-1])]
     near_one = [line(f"n = {n}", volumes, [effective_number([n], 1 - 1 / v)[0] for v in volumes]) for n in sizes]
-    near_one += [limit(ends, [n, n], "E_n = n" if n == sizes[0] else "") for n in sizes]
+    near_one += [across("limit", ends, n, "E_n = n" if n == sizes[0] else "") for n in sizes]
     n = np.unique(np.logspace(0, 6, 61).astype(int))
     many = [line(beta_name(b), n, effective_number(n, b), f"N = {1 / (1 - b):.0f}") for b in BETAS]
-    many += [limit([1, int(n[-1])], [1 / (1 - b)] * 2, "E_n = N" if b == BETAS[0] else "") for b in BETAS]
-    many.append(limit([1, 20_000], [1, 20_000], "E_n = n", "all new"))
+    many += [across("limit", [1, int(n[-1])], 1 / (1 - b), "E_n = N" if b == BETAS[0] else "") for b in BETAS]
+    many.append(Curve("all new", [1, 20_000], [1, 20_000], reference=True, legend="E_n = n"))
     label = "effective number E_n"
     return Drawing(
         [
@@ -86,7 +80,7 @@ def limits() -> Drawing:
     )
 
 
-def weights() -> Drawing:
+def weights(s: Setting, results: Results, published: PublishedFigure) -> Drawing:
     """What a beta does to the size of a step: the mean weight of an image, and its class's learning rate."""
     betas, labels = (0.0, *BETAS), ["0", *(f"{b:g}" for b in BETAS)]
     scale, rates = [], []
@@ -114,7 +108,7 @@ def mean_weight(counts: Sequence[int] | np.ndarray, beta: float) -> float:
     return float(np.average(class_weights(counts, beta), weights=counts))
 
 
-def table1(results: Results) -> Drawing:
+def data_sets(settings: Sequence[Setting], results: Results, published: PublishedFigure) -> Drawing:
     """Table 1: the data sets; iNaturalist and ILSVRC as counted where a run has seen them."""
     factors = (1.0, *FACTORS[::-1])
     labels, totals, ratios = [f"{f:g}" for f in factors], [], []
@@ -122,10 +116,10 @@ def table1(results: Results) -> Drawing:
         counts = [longtail_counts(classes, most, f) for f in factors]
         totals.append(Curve(name, labels, [int(c.sum()) for c in counts], legend=f"{classes} classes"))
         ratios.append(Curve(name, labels, [float(c[0] / c[-1]) for c in counts]))
-    ratios.append(limit(labels, list(factors), "as named", "the factor"))  # type: ignore[arg-type]
+    ratios.append(Curve("the factor", labels, factors, reference=True, legend="as named"))
     rows = []
     for name in ("iNaturalist 2017", "iNaturalist 2018", "ILSVRC 2012"):
-        series = PUBLISHED.series("table1", name)
+        series = published.series(name)
         assert series is not None
         seen = [r.values["summary"]["counts"] for r in results.get(name, [])[:1]]
         ours = [(len(c), sum(c), round(max(c) / min(c), 2)) for c in seen]  # as printed

@@ -1,13 +1,16 @@
-"""The presets: data, networks, recipes and losses of each data set. No torch."""
+"""The presets: data, networks, recipes and losses of each data set."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from typing import ClassVar
 
 from class_balanced.methods import ClassBalanced, Method
+from common import settings as shared
 from common.datasets import DataSpec
-from common.runs import IMAGENET_INPUTS, Inputs, LongTail, Protocol, Run, Schedule, of_preset, seeds_alone
+from common.runs import IMAGENET_INPUTS, Inputs, LongTail, Run, Schedule
+from common.settings import chosen, repeated_natively
 
 CIFAR_SCHEDULE = Schedule(  # Sec. 5.2; weight decay and full batches as in the official code
     epochs=200,
@@ -41,39 +44,29 @@ BETAS = (0.9, 0.99, 0.999, 0.9999)  # Sec. 5.2
 GAMMAS = (0.5, 1.0, 2.0)
 FACTORS = (200.0, 100.0, 50.0, 20.0, 10.0)  # of Fig. 8 to 10
 DEPTHS = (50, 101, 152)  # of Table 3
+LARGE = (("Softmax", 224), ("CB focal", 224), ("CB focal", 320))  # losses and pixels of Table 3
 
 
-@dataclass(frozen=True)
-class Setting:
-    """One data set with the paper's schedule on it, the grid asked for and its repeats."""
+@dataclass(frozen=True, kw_only=True)
+class Setting(shared.Setting):
+    """One data set with the paper's schedule on it, and the grid asked for."""
 
-    preset: str
-    role: str
-    """Which of the paper's data sets it is, or stands for in the quick preset."""
-    data: DataSpec
-    classes: int
-    schedule: Schedule
-    inputs: Inputs
-    network: str = "resnet32-avgpool"
+    paper: ClassVar[str] = "class_balanced"
+
+    retrain: Schedule
     factors: tuple[float, ...] = FACTORS
     betas: tuple[float, ...] = BETAS
     gammas: tuple[float, ...] = GAMMAS
-    fig5: float = 50.0
-    """The imbalance factor of Fig. 5."""
-    chosen: tuple[float, tuple[str, ...]] = (50.0, ())
-    """An imbalance factor and rows of the grid that stand for the rest where a figure looks closer."""
+    factor: float = 50.0
+    """The imbalance factor of Fig. 5 and of the loss curves."""
+    closeup_factor: float = 50.0
+    """The imbalance factor of all figures that look closer than the paper's."""
+    closeup: tuple[str, ...]
+    """Rows of the grid that stand for the rest in such a figure."""
     balanced: bool = True
     """Whether Table 2 has a column for the whole training set."""
-    retrain: Schedule = RETRAIN_SCHEDULE
-    test_every: int = 2  # epochs, as in the official code
     focal_lr: float = 1.0
     """By what the rate of focal loss exceeds that of softmax on large images (official code)."""
-    seeds: tuple[int, ...] = ()
-
-    @property
-    def full_schedule(self) -> bool:
-        """Whether results can be held against the published ones: real data at the paper's schedule."""
-        return self.preset != "quick" and self.schedule in (CIFAR_SCHEDULE, IMAGENET_SCHEDULE)
 
     @property
     def table2_factors(self) -> tuple[float, ...]:
@@ -94,32 +87,39 @@ class Setting:
         """The rows without class weights."""
         return {name: model for name, model in self.models().items() if not model.beta}
 
+    def softmax_models(self) -> dict[str, ClassBalanced]:
+        """The rows of softmax, over beta."""
+        return {name: model for name, model in self.models().items() if model.loss == "softmax"}
+
+    def beta_models(self) -> dict[str, ClassBalanced]:
+        """The rows of Fig. 5: softmax, sigmoid, and focal loss of the smallest gamma, over beta."""
+        return self._of_gamma(self.gammas[0])
+
+    def curve_models(self) -> dict[str, ClassBalanced]:
+        """Each loss without class weights and at the largest beta; focal as in the authors' re-run of their code."""
+        models = self._of_gamma(1.0 if 1.0 in self.gammas else self.gammas[0])
+        return {name: model for name, model in models.items() if model.beta in (0, self.betas[-1])}
+
+    def _of_gamma(self, gamma: float) -> dict[str, ClassBalanced]:
+        """The rows of all losses, of focal loss at one gamma."""
+        return {name: m for name, m in self.models().items() if m.loss != "focal" or m.gamma == gamma}
+
     def runs(self, method: Method, factor: float | None) -> list[Run]:
         """One Run per seed of `method` on the subset of an imbalance factor, drawn with seed 0; None: all images."""
-        protocol = Protocol(self.classes, self.classes, 0, exemplars_per_class=0)
-        run = Run(
-            "class_balanced",
-            method,
-            self.data,
-            protocol,
-            self.schedule,
-            self.network,
-            order="native",
-            inputs=self.inputs,
-            longtail=LongTail(factor) if factor else None,
-            test_every=self.test_every,
-        )
-        return [replace(run, seed=seed) for seed in self.seeds]
+        return self.run(method, self.at_once(), longtail=LongTail(factor) if factor else None)
 
 
 CIFAR10 = Setting(
-    "cifar",
-    "cifar10",
-    DataSpec("cifar10"),
+    preset="cifar",
+    role="cifar10",
+    data=DataSpec("cifar10"),
     classes=10,
+    network="resnet32-avgpool",
     schedule=CIFAR_SCHEDULE,
+    retrain=RETRAIN_SCHEDULE,
     inputs=INPUTS,
-    chosen=(50.0, ("SM", "SM_0.9999", "Focal_2.0_0.9999")),
+    test_every=2,  # as in the official code
+    closeup=("SM", "SM_0.9999", "Focal_2.0_0.9999"),
 )
 CIFAR20 = replace(CIFAR10, role="cifar20", data=DataSpec("cifar20"), classes=20)
 CIFAR100 = replace(
@@ -127,7 +127,8 @@ CIFAR100 = replace(
     role="cifar100",
     data=DataSpec("cifar100"),
     classes=100,
-    chosen=(100.0, ("SM", "SM_0.9999", "Focal_1.0_0.9")),
+    closeup_factor=100.0,
+    closeup=("SM", "SM_0.9999", "Focal_1.0_0.9"),
 )
 
 
@@ -145,8 +146,9 @@ def _quick(
         factors=factors,
         betas=betas,
         gammas=(0.5,),
-        fig5=factors[-1],
-        chosen=(factors[-1], ("SM", f"SM_{betas[-1]:g}", f"Focal_0.5_{betas[0]:g}")),
+        factor=factors[-1],
+        closeup_factor=factors[-1],
+        closeup=("SM", f"SM_{betas[-1]:g}", f"Focal_0.5_{betas[0]:g}"),
         balanced=False,
         test_every=3,
         retrain=replace(RETRAIN_SCHEDULE, epochs=4, milestones=(2, 3), batch=16),
@@ -154,14 +156,15 @@ def _quick(
 
 
 def _imagenet(role: str, data: str, classes: int, inputs: Inputs, focal_lr: float) -> Setting:
-    return Setting(
-        "imagenet",
-        role,
-        DataSpec(data),
-        classes,
-        IMAGENET_SCHEDULE,
-        inputs,
+    return replace(
+        CIFAR10,
+        preset="imagenet",
+        role=role,
+        data=DataSpec(data),
+        classes=classes,
         network="resnet50-imagenet",
+        schedule=IMAGENET_SCHEDULE,
+        inputs=inputs,
         factors=(),
         test_every=1,
         focal_lr=focal_lr,
@@ -190,9 +193,4 @@ def settings(
 
     Raises InputError on an unknown preset or a scale that is not positive.
     """
-    found = of_preset(SETTINGS, preset, epochs_scale)
-    chosen = seeds_alone("class_balanced", preset, seeds, orders)
-    return tuple(
-        replace(s, seeds=chosen, schedule=s.schedule.scaled(epochs_scale), retrain=s.retrain.scaled(epochs_scale))
-        for s in found
-    )
+    return chosen(SETTINGS, preset, repeated_natively("class_balanced", preset, seeds, orders), epochs_scale)

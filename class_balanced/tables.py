@@ -6,11 +6,9 @@ from collections.abc import Iterable, Sequence
 
 import numpy as np
 
-from class_balanced.experiments import cell
-from class_balanced.presets import DEPTHS, Setting
-from class_balanced.published import PUBLISHED, printed_name, published_error
-from common.curves import Results
-from common.figures import Comparison, Drawing, Estimate, Panel, comparable, estimate
+from class_balanced.methods import ClassBalanced
+from class_balanced.presets import DEPTHS, LARGE, Setting
+from common.figures import Comparison, Drawing, Estimate, Panel, PublishedFigure, Results, estimate
 from common.store import Result
 
 ERROR, FACTOR = "test error (%)", "imbalance factor"
@@ -23,11 +21,21 @@ SETS = {
     "ilsvrc2012": "ILSVRC 2012",
 }
 """The paper's data sets by a setting's role."""
+GRIDS = {"cifar10": "fig8", "cifar20": "fig9", "cifar100": "fig10"}
+"""The figure that holds the errors of a data set's grid."""
 
 
-def data_name(setting: Setting) -> str:
+def data_name(s: Setting) -> str:
     """The data set as titles give it."""
-    return SETS[setting.role] if comparable(setting) else f"embedded data, {setting.classes} classes"
+    return SETS[s.role] if s.comparable else f"embedded data, {s.classes} classes"
+
+
+def printed_name(model: ClassBalanced) -> str:
+    """A model as Table 2 and the authors' re-run name it: CB Focal (beta=0.9999, gamma=1.0)."""
+    words = [f"beta={model.beta:g}"] if model.beta else []
+    words += [f"gamma={model.gamma:.1f}"] if model.loss == "focal" else []
+    name = f"CB {model.loss.capitalize()}" if model.beta else model.loss.capitalize()
+    return f"{name} ({', '.join(words)})" if words else name
 
 
 def error(result: Result, readout: str = "cnn") -> float:
@@ -40,6 +48,14 @@ def errors(found: Sequence[Result] | None, readout: str = "cnn") -> Estimate | N
     return estimate([error(r, readout) for r in found]) if found else None
 
 
+def cell_row(
+    s: Setting, results: Results, published: PublishedFigure, name: str, factor: float, quantity: str = ERROR
+) -> Comparison:
+    """The error of a model of the grid at an imbalance factor, beside the one that the appendix prints."""
+    printed = published.of(GRIDS[s.role]).value(name, factor)
+    return Comparison(quantity, name, *printed, errors(results.get((name, factor))))
+
+
 def numbers(title: str, x: str, rows: Sequence[str], columns: Sequence[str], values: Iterable[float | None]) -> Panel:
     """Values row by row in cells; None leaves a cell empty."""
     cells = np.array([np.nan if v is None else v for v in values], dtype=float)
@@ -47,64 +63,62 @@ def numbers(title: str, x: str, rows: Sequence[str], columns: Sequence[str], val
 
 
 def side_by_side(
-    setting: Setting, x: str, names: Sequence[str], columns: Sequence[str], rows: Sequence[Comparison]
+    s: Setting, x: str, names: Sequence[str], columns: Sequence[str], rows: Sequence[Comparison]
 ) -> list[Panel]:
     """Our numbers and the paper's in like tables; `rows` hold one Comparison a cell, row by row."""
     ours = [row.ours.mean if row.ours else None for row in rows]
-    panels = [numbers(f"{data_name(setting)}, ours", x, names, columns, ours)]
+    panels = [numbers(f"{data_name(s)}, ours", x, names, columns, ours)]
     if any(row.published is not None for row in rows):
-        published = [row.published for row in rows]
-        panels.append(numbers(f"{SETS[setting.role]}, the paper", x, names, columns, published))
+        panels.append(numbers(f"{SETS[s.role]}, the paper", x, names, columns, [row.published for row in rows]))
     return panels
 
 
-def heat(setting: Setting, results: Results) -> Drawing:
+def grid(s: Setting, results: Results, published: PublishedFigure) -> Drawing:
     """Fig. 8 to 10: error of every loss, gamma and beta at every factor."""
-    names = list(setting.models())
-    rows = [
-        Comparison(f"{ERROR}, factor {f:g}", n, *published_error(setting, n, f), errors(results.get(cell(n, f))))
-        for n in names
-        for f in setting.factors
-    ]
-    panels = side_by_side(setting, FACTOR, names, [f"{f:g}" for f in setting.factors], rows)
+    names = list(s.models())
+    rows = [cell_row(s, results, published, n, f, f"{ERROR}, factor {f:g}") for n in names for f in s.factors]
     note = (
         f"{ERROR}; rows named as in the paper: SM softmax, SGM sigmoid, Focal_gamma; then beta; bold: least of a column"
     )
-    return Drawing(panels, rows, note)
+    return Drawing(side_by_side(s, FACTOR, names, [f"{f:g}" for f in s.factors], rows), rows, note)
 
 
-def table2(setting: Setting, results: Results) -> Drawing:
+def base_losses(s: Setting, results: Results, published: PublishedFigure) -> Drawing:
     """Table 2: losses without class weights, and the least error of all class-balanced models."""
-    figure, factors, rows, names = f"table2-{setting.role}", setting.table2_factors, list[Comparison](), list[str]()
-    for key, model in [*setting.base_models().items(), ("", None)]:
-        names.append(printed_name(model) if model else "Class-Balanced (best)")
-        for f in factors:
-            ours = errors(results.get(cell(key, f))) if model else best(setting, results, f)
-            value = PUBLISHED.value(figure, names[-1], f)
-            rows.append(Comparison(f"{ERROR}, factor {f:g}", names[-1], *value, ours))
+    factors = s.table2_factors
+    measured = {
+        printed_name(model): [errors(results.get((key, f))) for f in factors] for key, model in s.base_models().items()
+    }
+    measured["Class-Balanced (best)"] = [best(s, results, f) for f in factors]
+    rows = [
+        Comparison(f"{ERROR}, factor {f:g}", name, *published.value(name, f), ours)
+        for name, found in measured.items()
+        for f, ours in zip(factors, found, strict=True)
+    ]
     note = (
         f"{ERROR}; Class-Balanced (best): the least of all class-balanced models, chosen on test data as in the paper, "
         "so optimistic beside the other rows"
     )
-    return Drawing(side_by_side(setting, FACTOR, names, [f"{f:g}" for f in factors], rows), rows, note)
+    return Drawing(side_by_side(s, FACTOR, list(measured), [f"{f:g}" for f in factors], rows), rows, note)
 
 
-def best(setting: Setting, results: Results, factor: float) -> Estimate | None:
+def best(s: Setting, results: Results, factor: float) -> Estimate | None:
     """The least mean error of the class-balanced models, which at factor 1 are the base models; None if one lacks."""
-    names = [n for n, model in setting.models().items() if bool(model.beta) == (factor > 1)]
-    found = [e for n in names if (e := errors(results.get(cell(n, factor))))]
+    names = [n for n, model in s.models().items() if bool(model.beta) == (factor > 1)]
+    found = [e for n in names if (e := errors(results.get((n, factor))))]
     return min(found, key=lambda e: e.mean) if len(found) == len(names) else None
 
 
-def table3(setting: Setting, results: Results) -> Drawing:
+def large_images(s: Setting, results: Results, published: PublishedFigure) -> Drawing:
     """Table 3: top-1 and top-5 validation error by loss, resolution and depth."""
     names, rows = [], []
-    for method in ("Softmax (224 px)", "CB focal (224 px)", "CB focal (320 px)"):
+    for loss, size in LARGE:
         for depth in DEPTHS:
+            method = f"{loss} ({size} px)"
             names.append(f"{method}, ResNet-{depth}")
             for k, readout in ((1, "cnn"), (5, "top5")):
-                value = PUBLISHED.value(f"table3-{setting.role}-top{k}", method, depth)
-                ours = errors(results.get(f"{method} {depth}"), readout)
+                value = published.of(f"table3-{s.role}-top{k}").value(method, depth)
+                ours = errors(results.get((loss, size, depth)), readout)
                 rows.append(Comparison(f"top-{k} error (%)", names[-1], *value, ours))
-    panels = side_by_side(setting, "validation error (%)", names, ["top-1", "top-5"], rows)
+    panels = side_by_side(s, "validation error (%)", names, ["top-1", "top-5"], rows)
     return Drawing(panels, rows, "CB focal: beta 0.999, gamma 0.5")

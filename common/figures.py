@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -112,6 +112,11 @@ Results = Mapping[Any, list[Result]]
 """What is finished of `Runs`, by the same keys."""
 
 
+def no_runs(setting: Any) -> Runs:
+    """What a figure needs that follows from formulas."""
+    return {}
+
+
 @dataclass(frozen=True)
 class Figure:
     """One figure or table of a paper: the setting it is about, the Runs it needs, and how Results become a Drawing."""
@@ -126,7 +131,7 @@ class Figure:
     role: str | None = ""
     """Which of the preset's settings the figure is about: the one of this role, or "" for the first. None: all of
     them, as a tuple."""
-    extra: Callable[[Any], Runs] = field(default=lambda setting: {})
+    extra: Callable[[Any], Runs] = no_runs
     """The setting -> Runs that are drawn where they are finished, and never trained for this figure."""
     on_request: bool = False
     """Whether the figure is made only when --only names it."""
@@ -152,6 +157,26 @@ class Figure:
         """
         comparable = all(s.comparable for s in settings) or not self.runs(settings)
         return self.drawing(self.about(settings), results, published.figure(self.id, comparable))
+
+
+def per_data(
+    names: Mapping[str, str],
+    id: str,
+    title: str,
+    experiment: Callable[[Any], Runs],
+    drawing: Callable[[Any, Results, PublishedFigure], Drawing],
+    presets: Mapping[str, tuple[str, ...]],
+    extra: Callable[[Any], Runs] = no_runs,
+    formerly: Mapping[str, tuple[str, ...]] = {},
+) -> list[Figure]:
+    """One figure for each data set, ID-ROLE, with its presets and earlier ids by role.
+
+    names: the data sets' names by role, for the titles.
+    """
+    return [
+        Figure(f"{id}-{r}", f"{title}, {names[r]}", experiment, drawing, at, r, extra, formerly=formerly.get(r, ()))
+        for r, at in presets.items()
+    ]
 
 
 def verdict(comparison: Comparison, full_schedule: bool) -> Verdict:

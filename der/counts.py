@@ -1,4 +1,4 @@
-"""Numbers figures take from a Result: parameters averaged over steps, shares kept, transfer. No torch."""
+"""Numbers figures take from a Result: parameters averaged over steps, shares kept, transfer."""
 
 from __future__ import annotations
 
@@ -36,6 +36,11 @@ def shares(result: Result, key: str) -> list[float]:
     if key == "initial":
         return [100 * share for share in summary["initial_share"]] or [100.0]
     return [100 * kept / summary[f"full_{key}"] for kept in summary[key]]
+
+
+def mean_share(result: Result, key: str) -> float:
+    """The mean of `shares` over steps."""
+    return float(np.mean(shares(result, key)))
 
 
 def backward_transfer(matrix: Sequence[Sequence[float]]) -> float:

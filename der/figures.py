@@ -1,208 +1,195 @@
-"""One function per figure or table of the paper: Results to a Drawing. No torch, no training."""
+"""What draws the paper's tables and curves of accuracy: finished Runs, and what the paper prints, to a Drawing."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
-from pathlib import Path
-
-import numpy as np
 
 from common.curves import (
     AVERAGE,
     CLASSES,
     LAST,
     TOP1,
-    Results,
     accuracy_figure,
     average,
     mean_curve,
     paired,
     paired_rows,
+    published_points,
+    through,
 )
-from common.figures import Comparison, Curve, Drawing, Panel, Published, comparable, estimate
+from common.figures import Comparison, Curve, Drawing, Panel, PublishedFigure, Results, estimate
+from common.metrics import average_incremental_accuracy
 from common.store import Result
-from der.counts import mean_parameters, shares
-from der.experiments import MASKED, UNPRUNED, WITH_MASKS
+from der.counts import mean_parameters, mean_share
+from der.methods import MASKED, UNPRUNED
 from der.presets import Setting
 
-PUBLISHED = Published(Path(__file__).with_name("published.json"))
 READOUTS = {name: "nme" if name == "iCaRL" else "cnn" for name in ("iCaRL", "UCIR", "BiC", "WA", UNPRUNED, MASKED)}
-PARAMETERS, MILLION = "parameters, mean over steps (million)", 1e6
-PRINTED = 0.1  # million: the paper prints one decimal, and counts a classifier of all classes throughout
 PUBLISHED_ONLY = ("Bound", "PODNet", "RPSNet", "E2E", "TPCIL")
 """Rows of the tables without runs; Bound's are made by --only bound."""
+WITH_AUXILIARY, WITH_MASKS = "+ E.R. + Aux", "+ E.R. + Aux + masks"
+PARAMETERS, MILLION = "parameters, mean over steps (million)", 1e6
+PRINTED = 0.1  # million: the paper prints one decimal, and counts a classifier of all classes throughout
+TOP5 = "top-5 accuracy (%)"
+NEAREST = "iCaRL by nearest mean of exemplars"
+SHARES = {
+    "kept parameters (% of unpruned extractors)": "parameters",
+    "kept multiply-additions (% of unpruned extractors)": "flops",
+    "weights kept by masks at initialisation (%)": "initial",
+}
+"""Keys of `counts.shares`, by the names of their rows."""
 
 
-def value(setting: Setting, entry: str, method: str, at: float | str) -> tuple[float | None, str]:
-    """The published number of a method at one x, and its provenance; none of the quick preset."""
-    return PUBLISHED.value(entry, method, at) if comparable(setting) else (None, "")
+def beside(row: Comparison, value: tuple[float | None, str]) -> Comparison:
+    """The row with a published number and its provenance."""
+    return replace(row, published=value[0], provenance=value[1])
 
 
-def curves(setting: Setting, results: Results, entry: str, title: str, readout: str = "cnn") -> Drawing:
-    """Accuracy after every step; published lines are the official files' of DER."""
-    names = {name: (name, readout if name != "iCaRL" else "nme") for name in READOUTS if results.get(name)}
-    drawing = accuracy_figure(results, names, PUBLISHED, entry, title, comparable(setting))
-    if readout == "top5":
-        panels = [replace(p, y_label="top-5 accuracy (%)") for p in drawing.panels]
-        drawing = replace(drawing, panels=panels)
-    note = "iCaRL by nearest mean of exemplars, the others by their classifiers"
-    return replace(drawing, note=note) if results.get("iCaRL") else drawing
+def statistic(row: Comparison, printed: PublishedFigure) -> tuple[float | None, str]:
+    """What an entry that has no curve, but averages and last accuracies, prints for a row, and its provenance."""
+    return printed.value(row.method, {AVERAGE: "average", LAST: "last"}.get(row.quantity, ""))
 
 
-def table(setting: Setting, results: Results, entry: str, steps: Sequence[int], base: bool) -> Drawing:
-    """Tables 1 and 2: average incremental accuracy and parameters over the numbers of steps."""
-    accuracy, sizes = list[Curve](), list[Curve]()
-    rows = list[Comparison]()
-    for name, readout in READOUTS.items():
-        known = [n for n in steps if results.get(f"{name} {n}")]
-        groups = [results[f"{name} {n}"] for n in known]
-        if not known:
-            continue
-        for n, group in zip(known, groups, strict=True):
-            ours = estimate([average(r, readout) for r in group])
-            rows.append(Comparison(f"{AVERAGE}, {n} steps", name, *value(setting, entry, name, n), ours))
-            last = estimate([r.curve(readout)[-1] for r in group])
-            rows.append(Comparison(f"{LAST}, {n} steps", name, *value(setting, f"{entry}_last", name, n), last))
-        if both := paired(groups):
-            lines = zip(*[[average(r, readout) for r in g] for g in both], strict=True)
-            accuracy.append(mean_curve(name, list(map(str, known)), list(lines)))
-        if name in (UNPRUNED, MASKED):
-            counted = [[mean_parameters(r) / MILLION for r in group] for group in groups]
-            for n, values in zip(known, counted, strict=True):
-                published = value(setting, f"{entry}_params", name, n)
-                rows.append(Comparison(f"{PARAMETERS}, {n} steps", name, *published, estimate(values), PRINTED))
-            means = [float(np.mean(v)) for v in counted]
-            sizes.append(Curve(name, list(map(str, known)), means, n=len(groups[0])))
-    if comparable(setting):
-        for name in (*READOUTS, *PUBLISHED_ONLY):
-            points = {n: value(setting, entry, name, n)[0] for n in steps}
-            x = [str(n) for n, y in points.items() if y is not None]
-            y = [y for y in points.values() if y is not None]
-            accuracy += [Curve(name, x, y, published=True)] if x and name in (*READOUTS, "Bound") else []
-            if name in PUBLISHED_ONLY:
-                rows += [
-                    Comparison(f"{AVERAGE}, {n} steps", name, *value(setting, entry, name, n), None)
-                    for n in steps
-                    if points[n] is not None
-                ]
-    title = "half of the classes as base" if base else "no base"
-    panels = [
-        Panel(title, "steps", AVERAGE, accuracy),
-        Panel("", "steps", PARAMETERS, sizes, kind="bars", y_log=True),
-    ]
-    note = "iCaRL by nearest mean of exemplars; parameters of extractors and classifier, averaged over steps"
-    return Drawing([p for p in panels if p.curves], rows, note)
+def last(result: Result, readout: str) -> float:
+    """Accuracy of a read-out after the last step."""
+    return result.curve(readout)[-1]
 
 
-def statistics(setting: Setting, results: Results, entries: Sequence[str], base: bool) -> Drawing:
-    """Table 3: averages and last accuracies, top-1 and top-5, over one number of steps."""
-    panels, rows = list[Panel](), list[Comparison]()
-    for entry, metric in ((e, "top5" if e.endswith("top5") else "top1") for e in entries):
-        label, lines = f"{'top-5' if metric == 'top5' else 'top-1'} accuracy (%)", list[Curve]()
-        for name in (*READOUTS, *PUBLISHED_ONLY):
-            found = results.get(name, [])
-            readout = "top5" if metric == "top5" else READOUTS.get(name, "cnn")
-            found = [r for r in found if readout in r.phases()[-1]["stages"][list(r.phases()[-1]["stages"])[-1]]]
-            for which, take in (("average", average), ("last", lambda r, q: r.curve(q)[-1])):
-                published = value(setting, entry, name, which)
-                if found or published[0] is not None:
-                    ours = estimate([take(r, readout) for r in found]) if found else None
-                    rows.append(Comparison(f"{which} {label}", name, *published, ours))
-            if found:
-                lines.append(curve_of(name, found, readout))
-        if lines:
-            panels.append(Panel("after a base" if base else "no base", "number of classes", label, lines))
-    return Drawing(panels, rows + parameter_rows(setting, results, base))
-
-
-def curve_of(name: str, found: Sequence[Result], readout: str, label: str = "") -> Curve:
-    """Accuracy after every step of one method, the average in the legend."""
-    x = [p["classes"] for p in found[0].phases()]
-    mean = estimate([average(r, readout) for r in found]).mean
-    return mean_curve(label or name, x, [r.curve(readout) for r in found], f"{mean:.2f}")
-
-
-def parameter_rows(setting: Setting, results: Results, base: bool) -> list[Comparison]:
-    """Parameters of DER without and with pruning on ImageNet, averaged over steps."""
-    entry, at = "table3_params", f"ImageNet-{setting.classes}"
-    if base:
-        entry, at = "imagenet100_b50_params", "mean over steps"
-    rows = []
-    for name in (UNPRUNED, MASKED):
-        if found := results.get(name):
-            ours = estimate([mean_parameters(r) / MILLION for r in found])
-            rows.append(Comparison(PARAMETERS, name, *value(setting, entry, name, at), ours, PRINTED))
-    return rows
-
-
-SHARE = "share of an unpruned extractor (%)"
-KEPT = {"kept by pruning": "parameters", "kept by fresh masks": "initial"}
-"""Keys of `shares`, by the names of their lines."""
+def millions(found: Sequence[Result]) -> list[float]:
+    """Parameters of each Result in millions, averaged over steps."""
+    return [mean_parameters(r) / MILLION for r in found]
 
 
 def share_rows(name: str, found: Sequence[Result]) -> list[Comparison]:
     """Shares of weights and multiply-additions that pruning kept, and that the masks kept before training."""
-    quantities = {
-        "kept parameters (% of unpruned extractors)": "parameters",
-        "kept multiply-additions (% of unpruned extractors)": "flops",
-        "weights kept by masks at initialisation (%)": "initial",
-    }
     return [
-        Comparison(quantity, name, None, "", estimate([float(np.mean(shares(r, key))) for r in found]), 0.0)
-        for quantity, key in quantities.items()
+        Comparison(quantity, name, None, "", estimate([mean_share(r, key) for r in found]), 0.0)
+        for quantity, key in SHARES.items()
         if found
     ]
 
 
-def ablation(setting: Setting, results: Results) -> Drawing:
-    """The components one by one: expansion, the auxiliary loss, masks."""
-    entry, names = "ablation_b0_10", {name: (name, "cnn") for name in results}
-    drawing = accuracy_figure(results, names, PUBLISHED, "", f"{setting.steps} steps", False)
-    rows = []
-    for row in drawing.comparisons:
-        which = {AVERAGE: "average", LAST: "last"}.get(row.quantity, "")
-        published = value(setting, entry, row.method, which)
-        if row.method == WITH_MASKS and which:
-            published = value(setting, "table1" if which == "average" else "table1_last", MASKED, 10)
-        rows.append(replace(row, published=published[0], provenance=published[1]))
-    reference = "+ E.R. + Aux"
-    extra = paired_rows(results, names, reference, PUBLISHED, "") if results.get(reference) else []
-    return replace(drawing, comparisons=[*rows, *extra, *share_rows(WITH_MASKS, results.get(WITH_MASKS, []))])
+def table(s: Setting, results: Results, published: PublishedFigure, base: bool = False) -> Drawing:
+    """Tables 1 and 2: average incremental accuracy and parameters over the numbers of steps."""
+    steps, end = s.b50 if base else s.b0, published.of(f"{published.id}-last")
+    lines, rows = list[Curve](), list[Comparison]()
+    for name, readout in READOUTS.items():
+        found = {n: results[name, n] for n in steps if results.get((name, n))}
+        for n, group in found.items():
+            for quantity, of, printed in ((AVERAGE, average, published), (LAST, last, end)):
+                ours = estimate([of(r, readout) for r in group])
+                rows.append(Comparison(f"{quantity}, {n} steps", name, *printed.value(name, n), ours))
+        if both := paired(list(found.values())):
+            repeats = zip(*[[average(r, readout) for r in group] for group in both], strict=True)
+            lines.append(mean_curve(name, list(map(str, found)), list(repeats)))
+    for name in (*READOUTS, *PUBLISHED_ONLY):
+        values = {n: published.value(name, n) for n in steps}
+        if name in (*READOUTS, "Bound"):
+            lines += published_points(name, list(map(str, steps)), [value for value, _ in values.values()])
+        if name in PUBLISHED_ONLY:
+            printed_only = {n: value for n, value in values.items() if value[0] is not None}
+            rows += [Comparison(f"{AVERAGE}, {n} steps", name, *v, None) for n, v in printed_only.items()]
+    bars, counts = parameters(results, published.of(f"{published.id}-params"), steps)
+    panels = [
+        Panel("half of the classes as base" if base else "no base", "steps", AVERAGE, lines),
+        Panel("", "steps", PARAMETERS, bars, kind="bars", y_log=True),
+    ]
+    note = f"{NEAREST}; parameters of extractors and classifier, averaged over steps"
+    return Drawing([p for p in panels if p.curves], [*rows, *counts], note)
 
 
-def small(setting: Setting, results: Results) -> Drawing:
-    """The appendix's small extractor."""
-    names = {name: (name, READOUTS[name]) for name in READOUTS if results.get(name)}
-    title = f"{setting.small_network}, {setting.steps} steps"
-    drawing = accuracy_figure(results, names, PUBLISHED, "", title, False)
-    rows = []
+def parameters(
+    results: Results, printed: PublishedFigure, steps: Sequence[int]
+) -> tuple[list[Curve], list[Comparison]]:
+    """Bars and rows of DER's parameters over the numbers of steps, without and with pruning."""
+    bars, rows = list[Curve](), list[Comparison]()
+    for name in (UNPRUNED, MASKED):
+        counted = {n: estimate(millions(found)) for n in steps if (found := results.get((name, n)))}
+        for n, ours in counted.items():
+            rows.append(Comparison(f"{PARAMETERS}, {n} steps", name, *printed.value(name, n), ours, PRINTED))
+        bars += [through(name, list(map(str, counted)), list(counted.values()))] if counted else []
+    return bars, rows
+
+
+def curves(s: Setting, results: Results, published: PublishedFigure, base: bool = False) -> Drawing:
+    """Accuracy after every step, a panel for each number of steps; DER's published lines are the official files'."""
+    panels, rows = list[Panel](), list[Comparison]()
+    for n in s.b50 if base else s.b0:
+        readouts = {name: ((name, n), readout) for name, readout in READOUTS.items()}
+        drawing = accuracy_figure(results, readouts, published.of(f"{published.id}-{n}"), f"{n} steps")
+        panels += [panel for panel in drawing.panels if panel.curves]
+        rows += [replace(row, quantity=f"{row.quantity}, {n} steps") for row in drawing.comparisons]
+    note = f"{NEAREST}, the others by their classifiers" if any(name == "iCaRL" for name, _ in results) else ""
+    return Drawing(panels, rows, note)
+
+
+def photos(s: Setting, results: Results, published: PublishedFigure, base: bool = False) -> Drawing:
+    """Table 3: accuracy on ImageNet after every step, top-1 and top-5, and parameters.
+
+    An official file has DER's curve in one of the two; its average comes before one that is quoted.
+    """
+    panels, rows = list[Panel](), list[Comparison]()
+    for metric, label in (("top1", TOP1), ("top5", TOP5)):
+        printed = published.of(f"{published.id}-{metric}")
+        readouts = {name: ((name, s.steps), "top5" if metric == "top5" else READOUTS[name]) for name in READOUTS}
+        title = "half of the classes as base" if base else "no base"
+        drawing = accuracy_figure(results, readouts, printed.of(f"{printed.id}-curve"), title)
+        panels.append(replace(drawing.panels[0], y_label=label))
+        found = [row if row.published else beside(row, statistic(row, printed)) for row in drawing.comparisons]
+        missing = [name for name in (*READOUTS, *PUBLISHED_ONLY) if not results.get((name, s.steps))]
+        for row in (Comparison(which, name, None, "", None) for name in missing for which in (AVERAGE, LAST)):
+            if (value := statistic(row, printed))[0] is not None:
+                found.append(beside(row, value))
+        rows += [replace(row, quantity=f"{row.quantity}, {label.partition(' ')[0]}") for row in found]
+    for name in (UNPRUNED, MASKED):
+        if counted := results.get((name, s.steps)):
+            value = published.of(f"{published.id}-params").value(name, "mean over steps")
+            rows.append(Comparison(PARAMETERS, name, *value, estimate(millions(counted)), PRINTED))
+    return Drawing(panels, rows)
+
+
+def components(s: Setting, results: Results, published: PublishedFigure) -> Drawing:
+    """Ablation: expansion, the auxiliary loss and masks, one by one. Table 1 prints the numbers with masks."""
+    nothing, readouts = published.of(""), {name: (name, "cnn") for name in results}
+    drawing = accuracy_figure(results, readouts, nothing, f"{s.steps} steps")
+    rows = list[Comparison]()
     for row in drawing.comparisons:
-        published = value(setting, "table7_resnet32", row.method, 10) if row.quantity == AVERAGE else (None, "")
-        rows.append(replace(row, published=published[0], provenance=published[1]))
+        table = published.of({AVERAGE: "table1", LAST: "table1-last"}.get(row.quantity, ""))
+        value = table.value(MASKED, s.steps) if row.method == WITH_MASKS else statistic(row, published)
+        rows.append(beside(row, value))
+    if results.get(WITH_AUXILIARY):
+        rows += paired_rows(results, readouts, WITH_AUXILIARY, nothing)
+    return replace(drawing, comparisons=[*rows, *share_rows(WITH_MASKS, results.get(WITH_MASKS, []))])
+
+
+def small(s: Setting, results: Results, published: PublishedFigure) -> Drawing:
+    """Table 7 of the appendix: the small extractor."""
+    readouts = {name: (name, readout) for name, readout in READOUTS.items()}
+    drawing = accuracy_figure(results, readouts, published.of(""), f"{s.small_network}, {s.steps} steps")
+    rows = [
+        beside(row, published.value(row.method, s.steps)) if row.quantity == AVERAGE else row
+        for row in drawing.comparisons
+    ]
     return replace(drawing, comparisons=[*rows, *share_rows(MASKED, results.get(MASKED, []))])
 
 
-def bound(setting: Setting, results: Results) -> Drawing:
+def joint(s: Setting, results: Results, published: PublishedFigure) -> Drawing:
     """Bound: joint training on the classes of every step; its average for each protocol."""
-    counts = sorted(map(int, results))
-    groups = dict(zip(counts, paired([results[str(n)] for n in counts]), strict=False))
-    joint = {n: [r.curve("cnn")[-1] for r in group] for n, group in groups.items()}
-    if not joint:
+    counts = sorted(n for _, n in results)
+    groups = dict(zip(counts, paired([results["Bound", n] for n in counts]), strict=False))
+    found = {n: [last(r, "cnn") for r in group] for n, group in groups.items()}
+    if not found:
         return Drawing([], [], "its runs share no repeat")
-    line = mean_curve("Bound", counts, list(zip(*joint.values(), strict=True)))
-    rows = [Comparison(f"accuracy at {counts[-1]} classes (%)", "Bound", None, "", estimate(joint[counts[-1]]))]
-    for entry, protocols, first in (("table1", setting.b0, 0), ("table2", setting.b50, setting.classes // 2)):
+    line = mean_curve("Bound", counts, list(zip(*found.values(), strict=True)))
+    rows = [Comparison(f"accuracy at {counts[-1]} classes (%)", "Bound", None, "", estimate(found[counts[-1]]))]
+    for entry, protocols, base in (("table1", s.b0, False), ("table2", s.b50, True)):
         for n in protocols:
-            wanted = steps_of(setting.classes, first, n)
-            if all(c in joint for c in wanted):
-                averages = [float(np.mean(repeat)) for repeat in zip(*(joint[c] for c in wanted), strict=True)]
-                quantity = f"{AVERAGE}, {n} steps{' after a base' if first else ''}"
-                rows.append(Comparison(quantity, "Bound", *value(setting, entry, "Bound", n), estimate(averages)))
+            seen = s.seen(n, base)
+            if set(seen) <= found.keys():
+                repeats = zip(*(found[c] for c in seen), strict=True)
+                ours = estimate([average_incremental_accuracy(repeat) for repeat in repeats])
+                value = published.of(entry).value("Bound", n)
+                quantity = f"{AVERAGE}, {n} steps{' after a base' if base else ''}"
+                rows.append(Comparison(quantity, "Bound", *value, ours))
     return Drawing([Panel("all data of the classes seen", CLASSES, TOP1, [line])], rows)
-
-
-def steps_of(classes: int, base: int, steps: int) -> list[int]:
-    """Classes seen after each step, a base counted as one."""
-    size = (classes - base) // steps
-    return [base + size * i for i in range(0 if base else 1, steps + 1)]

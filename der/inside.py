@@ -1,4 +1,4 @@
-"""What is inside an expandable network: masks, channels, extractors, and what is transferred. No torch."""
+"""What is inside an expandable network: masks, channels, extractors, and what is transferred."""
 
 from __future__ import annotations
 
@@ -6,36 +6,37 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from common.curves import AVERAGE, Results, accuracy_figure, average, mean_curve, paired
-from common.figures import Comparison, Curve, Drawing, Panel, estimate
+from common.curves import accuracy_figure, mean_curve, paired, paired_rows, through
+from common.figures import Comparison, Curve, Drawing, Panel, PublishedFigure, Results, estimate
 from common.store import Result
 from der.counts import backward_transfer, forward_transfer, shares
-from der.experiments import MASKED, RANDOM, UNPRUNED
-from der.figures import KEPT, PUBLISHED, SHARE, share_rows, value
+from der.figures import share_rows
+from der.methods import MASKED, RANDOM, UNPRUNED
 from der.presets import Setting
 
+SHARE = "share of an unpruned extractor (%)"
+KEPT = {"kept by pruning": "parameters", "kept by fresh masks": "initial"}
+"""Keys of `counts.shares`, by the names of their lines."""
 
-def transfer(setting: Setting, results: Results) -> Drawing:
+
+def transfer(s: Setting, results: Results, published: PublishedFigure) -> Drawing:
     """Forward and backward transfer by the classifier and by a probe of the representation (see `counts`)."""
     lines, rows = list[Curve](), list[Comparison]()
+    third = published.of("repro-bwt").value("DER w/o P (third-party run, classifier level)", s.steps)
     for readout, label in (("cnn", "classifier"), ("probe", "representation")):
-        names = [n for n in (UNPRUNED, MASKED, "single network") if results.get(n)]
-        means = []
-        for name in names:
-            ours = estimate([backward_transfer(matrix(r, readout)) for r in results[name]])
-            published: tuple[float | None, str] = (None, "")
-            if name == UNPRUNED and readout == "cnn":
-                published = value(setting, "repro_bwt", "DER w/o P (third-party run, classifier level)", setting.steps)
-            rows.append(Comparison(f"backward transfer, {label} (points)", name, *published, ours))
-            means.append(ours.mean)
-        if names:
-            lines.append(Curve(f"backward transfer, {label}", names, means, n=len(results[names[0]])))
-        pairs = paired([results.get(UNPRUNED, []), results.get("random F_t", [])])
-        if pairs:
+        backward, forward = f"backward transfer, {label}", f"forward transfer, {label}"
+        found = {n: results[n] for n in (UNPRUNED, MASKED, "single network") if results.get(n)}
+        bars = [estimate([backward_transfer(matrix(r, readout)) for r in group]) for group in found.values()]
+        for name, ours in zip(found, bars, strict=True):
+            value = third if (name, readout) == (UNPRUNED, "cnn") else (None, "")
+            rows.append(Comparison(f"{backward} (points)", name, *value, ours))
+        if found:
+            lines.append(through(backward, list(found), bars))
+        if pairs := paired([results.get(UNPRUNED, []), results.get("random F_t", [])]):
             gains = [forward_transfer(matrix(a, readout), matrix(b, readout)) for a, b in zip(*pairs, strict=True)]
-            rows.append(Comparison(f"forward transfer, {label} (points)", UNPRUNED, None, "", estimate(gains)))
-            lines.append(Curve(f"forward transfer, {label}", [UNPRUNED], [float(np.mean(gains))], n=len(gains)))
-    panel = Panel(f"{setting.steps} steps", "", "transfer (points)", lines, kind="bars")
+            rows.append(Comparison(f"{forward} (points)", UNPRUNED, None, "", estimate(gains)))
+            lines.append(through(forward, [UNPRUNED], [estimate(gains)]))
+    panel = Panel(f"{s.steps} steps", "", "transfer (points)", lines, kind="bars")
     return Drawing([panel] if lines else [], rows, "forward transfer: F_t from F_(t-1) against F_t from random weights")
 
 
@@ -44,21 +45,17 @@ def matrix(result: Result, readout: str) -> list[list[float]]:
     return [result.readout(readout, p)["groups"] for p in range(len(result.phases()))]
 
 
-def masks(setting: Setting, results: Results) -> Drawing:
+def control(s: Setting, results: Results, published: PublishedFigure) -> Drawing:
     """Learned masks against random channels of equal number: accuracy, and the share of weights kept over training."""
-    names = {name: (name, "cnn") for name in (UNPRUNED, MASKED, RANDOM) if results.get(name)}
-    title = f"{setting.small_network}, {setting.steps} steps"
-    drawing = accuracy_figure(results, names, PUBLISHED, "", title, False)
+    readouts = {name: (name, "cnn") for name in (UNPRUNED, MASKED, RANDOM)}
+    drawing = accuracy_figure(results, readouts, published, f"{s.small_network}, {s.steps} steps")
     panels, rows = list(drawing.panels), list(drawing.comparisons)
     for name in (MASKED, RANDOM):
         rows += share_rows(name, results.get(name, []))
     if found := results.get(MASKED):
         panels += [over_training(found), over_steps(found)]
         for other in (UNPRUNED, RANDOM):
-            if both := paired([found, results.get(other, [])]):
-                gains = [average(a, "cnn") - average(b, "cnn") for a, b in zip(*both, strict=True)]
-                quantity = f"{AVERAGE} of {MASKED} minus that of {other} (points, paired by seed and order)"
-                rows.append(Comparison(quantity, MASKED, None, "", estimate(gains)))
+            rows += paired_rows(results, {name: (name, "cnn") for name in (MASKED, other)}, other, published)
     note = (
         "random channels: in every layer as many as the learned masks kept, drawn at the start of each step from all, "
         "those that earlier steps switched off included, and held"
@@ -86,7 +83,7 @@ def over_steps(found: Sequence[Result]) -> Panel:
     return Panel("extractors", "step", SHARE, lines)
 
 
-def channels(setting: Setting, results: Results) -> Drawing:
+def channels(s: Setting, results: Results, published: PublishedFigure) -> Drawing:
     """Channels kept in every layer by every step's extractor."""
     found = results[MASKED]
     first = found[0].values["summary"]
@@ -104,7 +101,7 @@ def channels(setting: Setting, results: Results) -> Drawing:
     return Drawing(panels, rows, note)
 
 
-def silenced(setting: Setting, results: Results) -> Drawing:
+def silenced(s: Setting, results: Results, published: PublishedFigure) -> Drawing:
     """Accuracy lost on the classes of each step when one extractor's features are set to zero, after the last step."""
     panels, rows = [], []
     for name in (UNPRUNED, MASKED):

@@ -1,35 +1,34 @@
-"""The presets: what each fixes, its protocols with their methods, and how Runs are made of them. No torch."""
+"""The presets: what each fixes, its protocols with their methods, and how Runs are made of them."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, ClassVar
 
+from common import settings as shared
 from common.datasets import DataSpec
-from common.runs import IMAGENET_INPUTS, Inputs, Protocol, Run, Schedule, of_preset, repeated
+from common.runs import IMAGENET_INPUTS, Inputs, Protocol, Run, Schedule
+from common.settings import chosen, repeated
 from der import schedule as recipes
 from der.methods import BIAS, DER, Init
 from lucir.methods import FINETUNE as UCIR_FINETUNE
 from lucir.methods import LUCIR
 
 
-@dataclass(frozen=True)
-class Setting:
-    """One data set with the paper's protocols and schedules on it, and the repeats asked for."""
+@dataclass(frozen=True, kw_only=True)
+class Setting(shared.Setting):
+    """One data set with the paper's protocols and schedules on it. `network` is that of protocols without a base."""
 
-    preset: str
-    data: DataSpec
-    classes: int
-    network: str
-    """Of the protocols without a base (B0)."""
+    paper: ClassVar[str] = "der"
+    unscaled: ClassVar[tuple[str, ...]] = ("finetune", "bias")  # stages that begin afresh
+
     base_network: str
-    """Of the protocols with half of the classes as base (B50)."""
+    """Network of the protocols with half of the classes as base (B50)."""
     small_network: str
-    """Of the appendix's table with a smaller extractor."""
-    schedule: Schedule
+    """Network of the appendix's table with a smaller extractor."""
     base_schedule: Schedule
-    """Of the base classes of B50."""
+    """Schedule of the base classes of B50."""
     finetune: Schedule
     temperature: float
     bias: Schedule
@@ -49,23 +48,30 @@ class Setting:
     """lambda_s of the accuracy-against-parameters figure."""
     auxiliaries: tuple[float, ...]
     """lambda_a of the sensitivity figure."""
-    inputs: Inputs
     mask_rate: float = 1.0
     mask_init: Init = "normal"
     probe: bool = False
     """Whether DER's runs have the read-out of the transfer figure; where not, the figure has runs of its own."""
-    repeats: tuple[tuple[str, int], ...] = ()
-    """(class order, seed) of each repeat."""
-
-    @property
-    def full_schedule(self) -> bool:
-        """Whether results can be held against the published ones: real data at the paper's schedule."""
-        return self.preset != "quick" and self.schedule in (recipes.CIFAR, recipes.IMAGENET)
 
     @property
     def steps(self) -> int:
         """The number of steps that most figures are about: 10, or the most a small data set has."""
         return 10 if 10 in self.b0 else max(self.b0)
+
+    def seen(self, steps: int, base: bool = False) -> list[int]:
+        """Classes seen after each step, a base of half of them counted as one."""
+        first = self.classes // 2 if base else 0
+        size = (self.classes - first) // steps
+        return [first + size * i for i in range(0 if base else 1, steps + 1)]
+
+    def scaled(self, scale: float) -> Setting:
+        """Also with UCIR's finetuning scaled. Masks learn faster by as much as a schedule is shorter (see README.md).
+
+        The quick preset has a rate for its own few epochs, which stays.
+        """
+        ucir = replace(self.ucir, finetune=self.ucir.finetune and self.ucir.finetune.scaled(scale))
+        rate = round(self.mask_rate / min(scale, 1.0), 2) if self.preset != "quick" else self.mask_rate
+        return replace(super().scaled(scale), ucir=ucir, mask_rate=rate)
 
     def der(self, **changes: Any) -> DER:
         """DER w/o P in this setting, or a variant of it."""
@@ -76,27 +82,22 @@ class Setting:
         masks = {"sparsity": self.sparsity, "mask_rate": self.mask_rate, "mask_init": self.mask_init}
         return self.der(**masks | changes)
 
-    def run(self, method: Any, protocol: Protocol, network: str, schedule: Schedule | None = None) -> list[Run]:
-        """One Run per repeat."""
-        run = Run("der", method, self.data, protocol, schedule or self.schedule, network, inputs=self.inputs)
-        return [replace(run, order=order, seed=seed) for order, seed in self.repeats]
-
     def b0_runs(self, method: Any, steps: int, network: str = "") -> list[Run]:
         """No base: all classes in `steps` equal steps, a fixed memory in all."""
         size = self.classes // steps
         protocol = Protocol(self.classes, size, size, None, self.total, rounding="down")
-        return self.run(method, protocol, network or self.network)
+        return self.run(method, protocol, network=network or self.network)
 
     def b50_runs(self, method: Any, steps: int) -> list[Run]:
         """Half of the classes as base, the rest in `steps` steps; DER goes on from a base model of its own schedule."""
         base = self.classes // 2
         protocol = Protocol(self.classes, base, (self.classes - base) // steps, self.per_class)
-        runs = self.run(method, protocol, self.base_network)
+        runs = self.run(method, protocol, network=self.base_network)
         if not isinstance(method, DER):
             return runs
         alone = Protocol(base, base, 0, exemplars_per_class=0)
         first = replace(method, finetune=None, aux=DER.aux)  # what the base does not depend on
-        starts = self.run(first, alone, self.base_network, self.base_schedule)
+        starts = self.run(first, alone, network=self.base_network, schedule=self.base_schedule)
         return [replace(run, start=start) for run, start in zip(runs, starts, strict=True)]
 
     def random_runs(self, steps: int, network: str = "") -> list[Run]:
@@ -112,8 +113,9 @@ QUICK_BASE = replace(QUICK, milestones=(4, 6), warmup=0)
 
 
 CIFAR = Setting(
-    "cifar",
-    DataSpec("cifar100"),
+    preset="cifar",
+    role="cifar100",
+    data=DataSpec("cifar100"),
     classes=100,
     network="resnet18",
     base_network="resnet18",
@@ -136,6 +138,7 @@ CIFAR = Setting(
 IMAGENET = replace(
     CIFAR,
     preset="imagenet",
+    role="imagenet-100",
     data=DataSpec("imagenet-100"),
     network="resnet18-preact",
     base_network="resnet18-pool",
@@ -176,7 +179,10 @@ SETTINGS: dict[str, tuple[Setting, ...]] = {
         ),
     ),
     "cifar": (CIFAR,),
-    "imagenet": (IMAGENET, replace(IMAGENET, data=DataSpec("imagenet"), classes=1000, total=20000, b50=())),
+    "imagenet": (
+        IMAGENET,
+        replace(IMAGENET, role="imagenet", data=DataSpec("imagenet"), classes=1000, total=20000, b50=()),
+    ),
 }
 SEED = 1993
 ORDERS = {"quick": ("1993",), "cifar": ("O1", "O2", "O3"), "imagenet": ("1993",)}
@@ -188,20 +194,7 @@ def settings(
 ) -> tuple[Setting, ...]:
     """The settings of a preset. Seeds without `orders` also choose the class order; `orders` alone have seed 1993.
 
-    A shortened schedule keeps the 30 epochs of the classifier stage and of bias correction, which begin afresh. Its
-    masks have a learning rate of their own, larger by as much as it is shorter (see README.md).
     Raises InputError on an unknown preset or a scale that is not positive.
     """
-    found = of_preset(SETTINGS, preset, epochs_scale)
-    repeats = repeated(seeds or (SEED,), orders if orders or seeds else ORDERS[preset])
-    return tuple(
-        replace(
-            s,
-            repeats=repeats,
-            schedule=s.schedule.scaled(epochs_scale),
-            base_schedule=s.base_schedule.scaled(epochs_scale),
-            ucir=replace(s.ucir, finetune=s.ucir.finetune and s.ucir.finetune.scaled(epochs_scale)),
-            mask_rate=round(s.mask_rate / min(epochs_scale, 1.0), 2) if s.preset != "quick" else s.mask_rate,
-        )
-        for s in found
-    )
+    repeats = repeated(seeds or (SEED,), orders if orders or seeds else ORDERS.get(preset))
+    return chosen(SETTINGS, preset, repeats, epochs_scale)

@@ -27,7 +27,7 @@ def test_the_quick_preset_stays_small() -> None:
 
 def test_the_papers_schedules() -> None:
     chosen = settings("cifar", [0], None, 1.0)
-    run = BY_ID["fig10"].runs(chosen)["Focal_1.0_0.99 at 200"][0]
+    run = BY_ID["fig10"].runs(chosen)["Focal_1.0_0.99", 200][0]
     assert (run.network, run.order, run.test_every) == ("resnet32-avgpool", "native", 2)
     assert run.longtail and (run.longtail.imbalance, run.longtail.seed) == (200.0, 0)
     s = run.schedule
@@ -39,7 +39,7 @@ def test_the_papers_schedules() -> None:
     large = {s.role: s for s in settings("imagenet", None, None, 1.0)}
     for role, fast in (("inat2017", 1.6), ("inat2018", 1.6), ("ilsvrc2012", 0.8)):
         runs = BY_ID[f"table3-{role}"].runs(tuple(large.values()))
-        softmax, focal = runs["Softmax (224 px) 101"][0], runs["CB focal (320 px) 101"][0]
+        softmax, focal = runs["Softmax", 224, 101][0], runs["CB focal", 320, 101][0]
         assert (softmax.schedule.lr, focal.schedule.lr) == pytest.approx((0.4, fast))
         assert (focal.schedule.batch, focal.schedule.milestones) == (1024, (30, 60, 80))
         assert (softmax.inputs.size, focal.inputs.size, focal.network) == (224, 320, "resnet101-imagenet")
@@ -52,6 +52,19 @@ def test_reduced_schedules_are_not_full() -> None:
     assert not any(s.full_schedule for s in SETTINGS["quick"])
     short = settings("cifar", None, None, 0.1)
     assert BY_ID["baselines-cifar10"].runs(short)["CE-DRW"][0].method.defer == 16
+
+
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [
+        ("selection-cifar10", "fig5-cifar10"),
+        ("cifar100-lt100", "closeup-cifar100"),
+        ("classes-cifar10", "closeup-cifar10"),
+    ],
+)
+def test_earlier_ids_still_name_their_figure(old: str, new: str) -> None:
+    with pytest.warns(UserWarning, match=f"figure {old} is now {new}"):
+        assert [f.id for f in select(FIGURES, [old], "cifar")[0]] == [new]
 
 
 def test_settings_refuse_what_they_cannot_mean() -> None:
@@ -112,7 +125,7 @@ def test_impossible_data_end_before_training(
     counts: list[int], message: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     data = image_folder(tmp_path / "data", counts)
-    words = ["--preset", "cifar", "--only", "cifar10-lt50", "--data", str(data), "--out", str(tmp_path / "out")]
+    words = ["--preset", "cifar", "--only", "closeup-cifar10", "--data", str(data), "--out", str(tmp_path / "out")]
     code, _, error = run_command(words, capsys)
     assert code == 2 and message in error and error.count("\n") == 1 and error.startswith("error: ")
     assert not list((tmp_path / "out" / "runs").glob("*/"))

@@ -1,4 +1,4 @@
-"""What a preset is here: what it is in LUCIR's package. No torch."""
+"""What a preset is here: what it is in LUCIR's package."""
 
 from lucir.presets import Setting, settings
 
