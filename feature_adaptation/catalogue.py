@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from functools import partial
 from typing import Any
 
-from common.figures import Figure, Runs
+from common.figures import Figure, Runs, per_data
 from common.runs import Run
 from feature_adaptation import figures as draw
 from feature_adaptation import questions as ask
@@ -181,32 +181,16 @@ def controls(s: Setting) -> Runs:
     return {**runs, "hybrid, exemplars train the map": s.adapt(hybrid, features_per_class=s.small, exemplar_pairs=True)}
 
 
-def large(figure: Figure) -> list[Figure]:
-    """The figure about each of the ImageNet sets."""
-    names = {"imagenet-subset": "ImageNet-100", "imagenet": "ImageNet-1000"}
-    return [
-        replace(
-            figure,
-            id=f"{figure.id}-{role}",
-            title=f"{figure.title}, {name}",
-            presets=("imagenet",),
-            role=role,
-            formerly=(),
-        )
-        for role, name in names.items()
-    ]
+LARGE = {"imagenet-subset": "ImageNet-100", "imagenet": "ImageNet-1000"}
+large = partial(per_data, LARGE, presets=dict.fromkeys(LARGE, ("imagenet",)))
 
-
-FIG2 = Figure("fig2", "Fig. 2: memory against accuracy", memory, draw.memory, formerly=("claim",))
-FIG3 = Figure("fig3", "Fig. 3: accuracy against classes", tasks, draw.tasks, formerly=("orderings",))
-TABLE1 = Figure("table1", "Table 1: memory and average accuracy", memory, draw.memory_bars)
 FIGURES: list[Figure] = [
-    FIG2,
-    *large(FIG2),
-    FIG3,
-    *large(FIG3),
-    TABLE1,
-    *large(TABLE1),
+    Figure("fig2", "Fig. 2: memory against accuracy", memory, draw.memory, formerly=("claim",)),
+    *large("fig2", "Fig. 2: memory against accuracy", memory, draw.memory),
+    Figure("fig3", "Fig. 3: accuracy against classes", tasks, draw.tasks, formerly=("orderings",)),
+    *large("fig3", "Fig. 3: accuracy against classes", tasks, draw.tasks),
+    Figure("table1", "Table 1: memory and average accuracy", memory, draw.memory_bars),
+    *large("table1", "Table 1: memory and average accuracy", memory, draw.memory_bars),
     Figure("fig4", "Fig. 4: quality of feature adaptation", quality, draw.quality),
     Figure("fig5-gamma", "Fig. 5: sensitivity to gamma", gammas, draw.gammas),
     Figure("fig5-alpha", "Fig. 5: sensitivity to alpha", alphas, draw.alphas),

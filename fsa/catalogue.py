@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from functools import partial
 from typing import Any
 
-from common.figures import Drawing, Figure, PublishedFigure, Results, Runs
+from common.figures import Figure, Runs, no_runs, per_data
 from common.imbalance import Rebalance
 from common.runs import Run
 from fsa import figures as draw
@@ -39,11 +39,6 @@ VARIANTS: dict[str, FSA] = {
 def counted(settings: Sequence[Setting]) -> Runs:
     """A run on each of the large sets, whose classes are counted where it has been trained."""
     return {s.name: s.train() for s in settings if s.preset == "imagenet"}
-
-
-def nothing(settings: Sequence[Setting]) -> Runs:
-    """No runs: class sizes follow from a formula."""
-    return {}
 
 
 def motivation(s: Setting) -> Runs:
@@ -159,17 +154,8 @@ def numbers(s: Setting) -> Runs:
 
 
 SMALL, CIFAR, LARGE = ("quick", "cifar"), ("cifar",), ("imagenet",)
-Draw = Callable[[Setting, Results, PublishedFigure], Drawing]
-
-
-def both(
-    id: str, title: str, runs: Callable[[Setting], Runs], drawing: Draw, hundred: tuple[str, ...] = CIFAR
-) -> list[Figure]:
-    """A figure about CIFAR-10-LT and one about CIFAR-100-LT, the latter in the presets `hundred`."""
-    return [
-        Figure(f"{id}-cifar10", f"{title}, {TEN}", runs, drawing, role="cifar10"),
-        Figure(f"{id}-cifar100", f"{title}, {HUNDRED}", runs, drawing, hundred, "cifar100"),
-    ]
+BOTH = {"cifar10": SMALL, "cifar100": CIFAR}
+both = partial(per_data, {"cifar10": TEN, "cifar100": HUNDRED})
 
 
 def supplement(letter: str, title: str, role: str, factor: float) -> Figure:
@@ -179,11 +165,11 @@ def supplement(letter: str, title: str, role: str, factor: float) -> Figure:
 
 
 FIGURES: list[Figure] = [
-    Figure("fig2", "Fig. 2: class sizes", nothing, draw.class_sizes, (*SMALL, *LARGE), role=None, extra=counted),
+    Figure("fig2", "Fig. 2: class sizes", no_runs, draw.class_sizes, (*SMALL, *LARGE), role=None, extra=counted),
     Figure("fig3", "Fig. 3: features of an under-represented class", motivation, pictures.motivation),
     Figure("fig4", "Fig. 4: class-specific and class-generic features", parts, pictures.parts),
     Figure("fig6", "Fig. 6: both phases", curves, draw.learning_curves),
-    *both("fig7", "Fig. 7: confusion", phases, draw.confusion, SMALL),
+    *both("fig7", "Fig. 7: confusion", phases, draw.confusion, dict.fromkeys(BOTH, SMALL)),
     Figure("table1-resnet18", f"Table 1: {TEN}, ResNet-18", table, draw.table, role="cifar10"),
     Figure("table1-resnet34", f"Table 1: {TEN}, ResNet-34", table, draw.table, CIFAR, "cifar10-resnet34"),
     Figure("table2-resnet18", f"Table 2: {HUNDRED}, ResNet-18", table, draw.table, role="cifar100"),
@@ -192,8 +178,8 @@ FIGURES: list[Figure] = [
     Figure("table3-places-lt", "Table 3: Places-LT", large, draw.shots, LARGE, "places-lt"),
     Figure("table4-inat2017", "Table 4: iNaturalist 2017", depths, draw.depths, LARGE, "inat2017"),
     Figure("table4-inat2018", "Table 4: iNaturalist 2018", depths, draw.depths, LARGE, "inat2018"),
-    *both("fig8", "Fig. 8: the head's share", shares, draw.head_shares),
-    *both("fig9", "Fig. 9: the block that is augmented", blocks, draw.blocks),
+    *both("fig8", "Fig. 8: the head's share", shares, draw.head_shares, BOTH),
+    *both("fig9", "Fig. 9: the block that is augmented", blocks, draw.blocks, BOTH),
     supplement("a", f"{HUNDRED} 100, ResNet-18", "cifar100", 100.0),
     supplement("b", f"{HUNDRED} 100, ResNet-34", "cifar100-resnet34", 100.0),
     supplement("c", f"{HUNDRED} 200, ResNet-18", "cifar100", 200.0),
@@ -202,11 +188,15 @@ FIGURES: list[Figure] = [
     Figure("fig12", "Suppl. Fig. 12: features of other classes", parts, pictures.parts, role="cifar100"),
     Figure("cam", "Readers: activation maps on images", parts, pictures.overlays),
     Figure("tsne", "Readers: augmented features of the tail", parts, pictures.augmented),
-    *(
-        replace(figure, formerly=(f"gain-{figure.role}",))
-        for figure in both("control", "Readers: what the gain comes from", variants, readers.variants)
+    *both(
+        "control",
+        "Readers: what the gain comes from",
+        variants,
+        readers.variants,
+        BOTH,
+        formerly={role: (f"gain-{role}",) for role in BOTH},
     ),
-    *both("source", "Readers: images afresh or cached", sources, readers.sources),
-    *both("tau", "Readers: both thresholds", thresholds, readers.thresholds),
-    *both("numbers", "Readers: ratio, donors, confusing classes", numbers, readers.numbers),
+    *both("source", "Readers: images afresh or cached", sources, readers.sources, BOTH),
+    *both("tau", "Readers: both thresholds", thresholds, readers.thresholds, BOTH),
+    *both("numbers", "Readers: ratio, donors, confusing classes", numbers, readers.numbers, BOTH),
 ]
