@@ -29,7 +29,8 @@ from common.figures import Curve, Drawing, Panel
 from common.heat import heat, heat_size
 from common.pictures import change, picture, picture_size, scatter
 
-DPI, MARGIN, GAP, PER_ROW, COLOUR_MAP = 140, 0.15, 0.3, 4, "viridis"
+DPI, MARGIN, GAP, COLOUR_MAP = 140, 0.15, 0.3, "viridis"
+PER_ROW, WIDEST = 4, 16.0  # at most so many panels and inches a row
 FRAME, INK = "0.35", "0.15"
 STYLE: dict[Any, Any] = {
     "font.family": "DejaVu Sans", "font.size": 8.5,  # comes with matplotlib: the same figure everywhere, offline
@@ -119,9 +120,10 @@ def build(drawing: Drawing, title: str, caption: str) -> Figure:
         cells = [_axes(figure, panel, style, height) for panel in panels]
         if images := [axes.images[0] for axes, panel in zip(cells, panels, strict=True) if panel.kind == "matrix"]:
             _colour_bar(images)
-        columns = math.ceil(len(cells) / math.ceil(len(cells) / PER_ROW))
-        grid = [cells[i : i + columns] for i in range(0, len(cells), columns)]
         boxes = {axes: _inches(axes) for axes in cells}
+        rows = math.ceil(max(len(cells) / PER_ROW, sum(box.width for box in boxes.values()) / WIDEST))
+        columns = math.ceil(len(cells) / rows)
+        grid = [cells[i : i + columns] for i in range(0, len(cells), columns)]
         _legends(grid, boxes)
         _arrange(figure, grid, boxes, title, [text for text in (drawing.note, caption) if text])
     return figure

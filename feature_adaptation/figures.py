@@ -1,60 +1,51 @@
-"""One function per figure of the paper: Results to a Drawing. No torch. What readers asked for is in tables.py."""
+"""What draws each figure of the paper."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
+from math import nan
+from typing import Any
 
 import numpy as np
 
-from common.curves import AVERAGE, CLASSES, TOP1, Results, accuracy_curve, average, end_rows, mean_curve
-from common.figures import Comparison, Curve, Drawing, Panel, Published, estimate
+from common.curves import AVERAGE, CLASSES, TOP1, average, mean_curve, through
+from common.figures import Comparison, Curve, Drawing, Estimate, Panel, PublishedFigure, Results, estimate
 from common.store import Result
-from feature_adaptation import experiments as ex
 from feature_adaptation.memory import preserved
+from feature_adaptation.parts import (
+    LOG_MEMORY,
+    OMEGA,
+    TAKEN,
+    TASK,
+    Ordering,
+    average_rows,
+    bars,
+    lines,
+    notes,
+    on_one_scale,
+    orderings,
+    origins,
+    point,
+    with_truth,
+)
 from feature_adaptation.presets import Setting
 
-PUBLISHED = Published(Path(__file__).with_name("published.json"))
-TASK, OMEGA = "task", "omega (mean cosine)"
-LOG_MEMORY = "preserved data (MB), log axis from the least on"
-LATER_INCREMENTAL = "average incremental accuracy without the first task (%)"
+VALIDATION = "on a tenth of the training images, held out"
 READOUTS = {"iCaRL-NME": ("iCaRL", "nme"), "iCaRL-CNN": ("iCaRL", "cnn"), "LUCIR": ("LUCIR", "cnn")}
-"""Exemplar methods of Fig. 2 and 3: curve name -> (name of the runs, read-out)."""
-ORIGINS = 6  # tasks of origin shown where each is a curve
-
-
-def origins(count: int) -> list[int]:
-    """Old tasks to show of `count`: at most ORIGINS, spread evenly."""
-    return sorted(set(np.linspace(0, count - 2, min(ORIGINS, count - 1)).round().astype(int).tolist()))
-
-
-def lines(found: Sequence[Result], name: str) -> list[list[float]]:
-    return [r.curve(name) for r in found]
-
-
-def average_rows(name: str, found: Sequence[Result], of: str) -> list[Comparison]:
-    """The average with and without the first task, as both are in use; the accuracy at the end and forgetting."""
-    curves = lines(found, of)
-    rows = [Comparison(AVERAGE, name, None, "", estimate([float(np.mean(line)) for line in curves]))]
-    if len(curves[0]) > 1:
-        rest = estimate([float(np.mean(line[1:])) for line in curves])
-        rows.append(Comparison(LATER_INCREMENTAL, name, None, "", rest))
-    return [*rows, *end_rows(name, found, of, PUBLISHED, "")]
-
-
-def point(name: str, x: float, values: Sequence[float]) -> Curve:
-    """One point with its interval."""
-    return mean_curve(name, [x], [[v] for v in values])
+"""Exemplar methods of Fig. 2 and 3: curve -> (method of the key, read-out). Others: their own name, "cnn"."""
+MAP_NAMES = {"identity": "FA (no map)", "mlp": "FA (MLP)"}
+"""Maps that the paper names."""
+TENFOLD = 10.0  # "at least an order of magnitude"
 
 
 @dataclass(frozen=True)
 class Kept:
-    """What one method keeps in one setting, and its Results."""
+    """What one method keeps of a class, and its Results."""
 
     method: str
-    features: int
     images: int
+    features: int
     found: list[Result]
     readout: str
 
@@ -64,195 +55,183 @@ class Kept:
         return [average(r, self.readout) for r in self.found]
 
     def megabytes(self, s: Setting, jpeg: bool = False) -> float:
+        """MB of preserved data."""
         return preserved(s.size, self.features, self.images, jpeg)
 
 
-def memory_points(s: Setting, results: Results) -> list[Kept]:
+def memory_points(results: Results) -> list[Kept]:
     """Every method and memory size of Fig. 2, by method, then by size."""
-    wanted = [("FA (MLP)", f"FA {n}", "cnn", n, 0) for n in s.features]
-    wanted += [("FA hybrid", f"hybrid {p} {n}", "cnn", n, p) for p, n in s.hybrids]
-    wanted += [(name, f"{label} {p}", of, 0, p) for name, (label, of) in READOUTS.items() for p in s.images]
-    wanted += [("EEIL-style", f"EEIL {s.budget}", "cnn", 0, s.budget)]
-    wanted += [(name, name, "cnn", 0, 0) for name in ("LwF", "LwF+FD")]
-    return [
-        Kept(method, features, images, results[key], of)
-        for method, key, of, features, images in wanted
-        if results.get(key)
-    ]
+    points = []
+    for name in ("FA (MLP)", "FA hybrid", *READOUTS, "EEIL-style", "LwF", "LwF+FD"):
+        wanted, of = READOUTS.get(name, (name, "cnn"))
+        mine = [(key, found) for key, found in results.items() if key[0] == wanted]
+        points += [Kept(name, images, features, found, of) for (_, images, features), found in mine]
+    return points
 
 
-def fig2(s: Setting, results: Results) -> Drawing:
-    """Memory against accuracy, with images counted raw and as JPEGs."""
-    points, panels = memory_points(s, results), []
+def memory(s: Setting, results: Results, published: PublishedFigure) -> Drawing:
+    """Fig. 2: memory against accuracy, with images counted raw and as JPEGs, and what that says of the claim."""
+    points, panels = memory_points(results), []
     for title, jpeg in (("images uncompressed", False), (f"images as JPEGs of {s.size.jpeg:,} bytes", True)):
         curves = []
         for method in dict.fromkeys(p.method for p in points):
             mine = [p for p in points if p.method == method]
-            n = min(len(p.averages) for p in mine)
-            repeats = [[p.averages[i] for p in mine] for i in range(n)]
-            curves.append(mean_curve(method, [float(f"{p.megabytes(s, jpeg):.3g}") for p in mine], repeats))
+            x = [float(f"{p.megabytes(s, jpeg):.3g}") for p in mine]
+            curves.append(through(method, x, [estimate(p.averages) for p in mine]))
         panels.append(Panel(title, LOG_MEMORY, AVERAGE, curves, x_log=True))
     rows = [Comparison(f"{AVERAGE}, {p.megabytes(s):.3g} MB", p.method, None, "", estimate(p.averages)) for p in points]
-    return Drawing(panels, rows, "no number of the paper's figure could be recovered; JPEG sizes are approximate")
+    tenfold = claim(s, points)
+    note = "no number of the paper's figure could be recovered; JPEG sizes are approximate"
+    return Drawing([*panels, *tenfold.panels], [*rows, *tenfold.comparisons], notes(s, note, tenfold.note))
 
 
-METHODS = {
-    "true features": ("true features", "cnn"),
-    "FA (MLP)": ("FA (MLP)", "cnn"),
-    "FA (no map)": ("FA (no map)", "cnn"),
-    "frozen extractor": ("frozen extractor", "cnn"),
-    **READOUTS,
-    "LwF+FD": ("LwF+FD", "cnn"),
-    "LwF": ("LwF", "cnn"),
-    "fine-tuning": ("fine-tuning", "cnn"),
-}
+def claim(s: Setting, points: Sequence[Kept]) -> Drawing:
+    """How many times less memory reaches what exemplar methods reach: the paper says at least ten."""
+    ours = [p for p in points if p.method == "FA (MLP)"]
+    theirs = [p for p in points if p.images and not p.features]
+    names = [f"{p.method}, P = {p.images}" for p in theirs]
+    curves, rows, words = [], [], []
+    for label, jpeg in (("uncompressed", False), ("as JPEGs", True)):
+        ratios = []
+        for name, p in zip(names, theirs, strict=True):
+            enough = [o.megabytes(s) for o in ours if np.mean(o.averages) >= np.mean(p.averages)]
+            ratios.append(p.megabytes(s, jpeg) / min(enough) if enough else nan)
+            quantity = f"memory of images {label} / of features that do as well"
+            found = Estimate(ratios[-1], nan, nan, len(p.averages)) if enough else None  # one ratio, of means
+            rows.append(Comparison(quantity, name, None, "", found, 0.0))
+        curves.append(Curve(f"images {label}", names, ratios))
+        held = sum(ratio >= TENFOLD - 1e-9 for ratio in ratios)
+        words.append(f"images {label}: tenfold or more at {held} of {len(ratios)} points")
+    title = "for the same accuracy; claimed: 10"
+    panel = Panel(title, "", "times less memory, FA (MLP)", curves, kind="bars")
+    note = "; ".join([*words, "no bar: FA (MLP) does not do as well at any size measured"])
+    return Drawing([panel], rows, note) if names else Drawing([])
 
 
-def fig3(s: Setting, results: Results) -> Drawing:
-    """Accuracy on the classes seen so far, at each number of classes a task."""
+METHODS = ("true features", "FA (MLP)", "FA (no map)", "frozen extractor", *READOUTS, "LwF+FD", "LwF", "fine-tuning")
+ORDERINGS: tuple[Ordering, ...] = (
+    ("LwF > fine-tuning", ("LwF", "cnn"), ("fine-tuning", "cnn")),
+    ("FA (no map) > LwF", ("FA (no map)", "cnn"), ("LwF", "cnn")),
+    ("FA (MLP) > FA (no map)", ("FA (MLP)", "cnn"), ("FA (no map)", "cnn")),
+    ("FA (MLP) > frozen extractor", ("FA (MLP)", "cnn"), ("frozen extractor", "cnn")),
+    ("true features > FA (MLP)", ("true features", "cnn"), ("FA (MLP)", "cnn")),
+    ("FA (MLP) > iCaRL-CNN", ("FA (MLP)", "cnn"), ("iCaRL", "cnn")),
+)
+
+
+def tasks(s: Setting, results: Results, published: PublishedFigure) -> Drawing:
+    """Fig. 3: accuracy on the classes seen so far, at each number of classes a task, and what should be above what."""
     panels, rows = [], []
+    joint = [r.curve("cnn")[-1] for r in results.get("joint", [])]
     for step in s.steps:
         curves = []
-        for name, (label, of) in METHODS.items():
-            if found := results.get(f"{label} {step}"):
+        for name in METHODS:
+            method, of = READOUTS.get(name, (name, "cnn"))
+            if found := results.get((method, step)):
                 classes = [p["classes"] for p in found[0].phases()]
-                curve, _ = accuracy_curve(name, classes, lines(found, of))
-                curves.append(Curve(name, curve.x, curve.y, curve.interval, curve.n))
-                method = f"{name}, {step} classes a task"
-                rows += average_rows(method, found, of)
-        if joint := results.get("joint"):
-            end = [r.curve("cnn")[-1] for r in joint]
-            curves.append(point("joint", s.classes, end))
+                curves.append(mean_curve(name, classes, lines(found, of)))
+                rows += average_rows(f"{name}, {step} classes a task", found, of, published)
+        curves += [point("joint", s.classes, joint)] if joint else []
         panels.append(Panel(f"{step} classes a task", CLASSES, TOP1, curves))
-    if joint := results.get("joint"):
-        rows += [
-            Comparison("accuracy, all classes (%)", "joint", None, "", estimate([r.curve("cnn")[-1] for r in joint]))
-        ]
+    if joint:
+        rows.append(Comparison("accuracy, all classes (%)", "joint", None, "", estimate(joint)))
+    above = orderings(results, ORDERINGS, s.steps)
     note = f"FA keeps all features; iCaRL and LUCIR keep {s.budget} images a class; true features: an oracle's memory"
-    return Drawing(panels, rows, note)
+    return Drawing([*panels, *above.panels], [*rows, *above.comparisons], notes(s, note))
 
 
-def table1(s: Setting, results: Results) -> Drawing:
-    """What each method keeps, and what it reaches with that: averages with and without the first task."""
-    shown = [p for p in memory_points(s, results) if p.images in (0, s.budget) or p.features]
+def memory_bars(s: Setting, results: Results, published: PublishedFigure) -> Drawing:
+    """Table 1: what each method keeps, and what it reaches with that: averages with and without the first task."""
+    shown = [p for p in memory_points(results) if p.images in (0, s.budget) or p.features]
     shown = [p for p in shown if p.method != "FA (MLP)" or p.features in (s.small, s.features[-1])]
     names, rows = [], []
     for p in shown:
-        kept = [f"{p.images} images a class"] if p.images else []
-        kept += [f"{p.features} features a class"] if p.features else []
+        held = [f"{p.images} images a class"] if p.images else []
+        held += [f"{p.features} features a class"] if p.features else []
         names.append(f"{p.method}, {p.megabytes(s):.3g} MB")
-        rows += average_rows(f"{' + '.join([p.method, *kept])}: {p.megabytes(s):.3g} MB", p.found, p.readout)
+        name = f"{' + '.join([p.method, *held])}: {p.megabytes(s):.3g} MB"
+        rows += average_rows(name, p.found, p.readout, published)
+    rest = [[float(np.mean(line[1:])) for line in lines(p.found, p.readout)] for p in shown]
     groups = {
-        "all tasks": [p.averages for p in shown],
-        "without the first": [[float(np.mean(line[1:])) for line in lines(p.found, p.readout)] for p in shown],
+        "all tasks": [estimate(p.averages) for p in shown],
+        "without the first": [estimate(values) for values in rest],
     }
-    return Drawing([bars("preserved data and accuracy", names, groups, AVERAGE)], rows)
+    return Drawing([bars("preserved data and accuracy", names, groups, AVERAGE)], rows, notes(s))
 
 
-def bars(title: str, names: Sequence[str], groups: Mapping[str, Sequence[Sequence[float]]], y: str) -> Panel:
-    """Bars: one group of values a name, one colour a group; each value a list over repeats."""
-    curves = []
-    for group, values in groups.items():
-        stats = [estimate(v) for v in values]
-        n = min((e.n for e in stats), default=1)
-        interval = [e.interval for e in stats] if n > 1 else None
-        if stats:
-            curves.append(Curve(group, list(names), [e.mean for e in stats], interval, n))
-    return Panel(title, "", y, curves, kind="bars")
-
-
-def fig4(s: Setting, results: Results) -> Drawing:
-    """omega of each task's features as later tasks move them: with and without L_FD, with and without the map."""
+def quality(s: Setting, results: Results, published: PublishedFigure) -> Drawing:
+    """Fig. 4: omega of each task's features as later tasks move them: with and without L_FD and the map."""
     panels, rows = [], []
-    titles = {"mlp": "adapted by the MLP", "identity": "left as they were"}
-    for distilled in ("with L_FD", "without L_FD"):
-        for kind, words in titles.items():
-            name = f"{kind} {distilled}"
-            if not (found := with_truth(results.get(name, []))):
-                continue
-            curves = []
-            count = len(found[0].phases())
-            for i in origins(count):
-                values = [[p["quality"]["omega"][i] for p in r.phases()[i:]] for r in found]
-                curves.append(mean_curve(f"of task {i + 1}", list(range(i + 1, count + 1)), values))
-            panels.append(Panel(f"{words}, {distilled}", TASK, OMEGA, curves))
-            last = [float(np.mean(r.phases()[-1]["quality"]["omega"][:-1])) for r in found]
-            rows.append(
-                Comparison("omega of old tasks after the last", f"{words}, {distilled}", None, "", estimate(last), 0.0)
-            )
-    low = min((min(c.y) for p in panels for c in p.curves), default=0)
-    panels = [Panel(p.title, p.x_label, p.y_label, p.curves, y_range=(low - 0.02, 1.02)) for p in panels]
-    return Drawing(
-        panels, rows, "omega of a task's own features is 1 when they are stored; the memory holds all features"
-    )
-
-
-def with_truth(found: Sequence[Result]) -> list[Result]:
-    """Results whose run could be held against true features."""
-    return [r for r in found if "omega" in r.phases()[-1].get("quality", {})]
-
-
-VALIDATION = "on a tenth of the training images, held out"
-
-
-def sensitivity(s: Setting, results: Results, values: Mapping[str, Mapping[str, str]], title: str, x: str) -> Drawing:
-    """Fig. 5: average incremental accuracy against a hyper-parameter. values: {curve: {tick: name of the runs}}."""
-    curves, rows = [], []
-    for name, ticks in values.items():
-        known = {tick: results[key] for tick, key in ticks.items() if results.get(key)}
-        columns = [[average(r, "cnn") for r in found] for found in known.values()]
-        n = min(map(len, columns), default=0)
-        if n:
-            curves.append(mean_curve(name, list(known), [[c[i] for c in columns] for i in range(n)]))
-        for tick, column in zip(known, columns, strict=True):
-            rows.append(Comparison(f"{AVERAGE}, {x} {tick}", name, None, "", estimate(column)))
-    return Drawing([Panel(title, x, AVERAGE, curves)], rows, VALIDATION)
-
-
-def gammas(s: Setting, results: Results) -> Drawing:
-    words = {"identity": "FA (no map)", "mlp": "FA (MLP)"}
-    names = {"own head": "head", **{words.get(name, name): name for name in s.gamma_maps}}
-    values = {name: {f"{g:g}": f"{key} {g:g}" for g in s.gammas} for name, key in names.items()}
-    return sensitivity(s, results, values, "feature distillation in stage 1", "gamma")
-
-
-def alphas(s: Setting, results: Results) -> Drawing:
-    ticks = {"L_sim alone" if a is None else f"{a:g}": str(a) for a in s.alphas}
-    return sensitivity(s, results, {"FA (MLP)": ticks}, "the weight of L_sim in stage 2", "alpha")
-
-
-def widths(s: Setting, results: Results) -> Drawing:
-    names = {"FA (MLP)": 1, "two hidden layers": 2}
-    values = {name: {f"{e} d": f"{n} {e}" for e in s.expansions} for name, n in names.items()}
-    return sensitivity(s, results, values, "the adaptation network", "hidden units")
-
-
-def table2(s: Setting, results: Results) -> Drawing:
-    """What distillation does for the network's own head and for adapted features."""
-    stages = [name[5:] for name in ex.distilled(s) if name.startswith("head ")]
-    groups: dict[str, list[list[float]]] = {"own head": [], "FA (MLP)": []}
-    shown, rows = [], []
-    for stage in stages:
-        pair = results.get(f"head {stage}"), results.get(f"FA {stage}")
-        if not (pair[0] and pair[1]):
+    words = {"mlp": "adapted by the MLP", "identity": "left as they were"}
+    for (transform, stage), all_found in results.items():
+        if not (found := with_truth(all_found)):
             continue
-        shown.append(stage)
-        for name, found in zip(groups, pair, strict=True):
-            assert found
-            groups[name].append([average(r, "cnn") for r in found])
-            rows += average_rows(f"{name}, {stage}", found, "cnn")[:1]
-    return Drawing([bars("stage 1 trained with", shown, groups, AVERAGE)], rows)
+        title, count, curves = f"{words[transform]}, {stage}", len(found[0].phases()), []
+        for i in origins(count):
+            values = [[p["quality"]["omega"][i] for p in r.phases()[i:]] for r in found]
+            curves.append(mean_curve(f"of task {i + 1}", list(range(i + 1, count + 1)), values))
+        panels.append(Panel(title, TASK, OMEGA, curves))
+        last = [float(np.mean(r.phases()[-1]["quality"]["omega"][:-1])) for r in found]
+        rows.append(Comparison("omega of old tasks after the last", title, None, "", estimate(last), 0.0))
+    note = "omega of a task's own features is 1 when they are stored; the memory holds all features"
+    return Drawing(on_one_scale(panels, 1.02), rows, notes(s, note))
 
 
-def table3(s: Setting, results: Results) -> Drawing:
-    """Balanced against unbalanced training of the feature classifier."""
-    names = [name for name in ex.balance(s) if results.get(name)]
+def sensitivity(
+    s: Setting, results: Results, title: str, x: str, names: Mapping[Any, str], ticks: Mapping[Any, str]
+) -> Drawing:
+    """Average incremental accuracy against a hyper-parameter, for keys (curve, value).
+
+    names: curve -> its name; ticks: value -> what the axis says.
+    """
+    curves, rows = [], []
+    for key, name in names.items():
+        known = {tick: results[key, value] for value, tick in ticks.items() if results.get((key, value))}
+        found = {tick: estimate([average(r, "cnn") for r in repeats]) for tick, repeats in known.items()}
+        curves += [through(name, list(found), list(found.values()))] if found else []
+        rows += [Comparison(f"{AVERAGE}, {x} {tick}", name, None, "", e) for tick, e in found.items()]
+    return Drawing([Panel(title, x, AVERAGE, curves)], rows, notes(s, VALIDATION))
+
+
+def gammas(s: Setting, results: Results, published: PublishedFigure) -> Drawing:
+    """Fig. 5: the weight of feature distillation."""
+    names = {name: MAP_NAMES.get(name, name) for name in ("own head", *s.gamma_maps)}
+    return sensitivity(s, results, "feature distillation in stage 1", "gamma", names, {g: f"{g:g}" for g in s.gammas})
+
+
+def alphas(s: Setting, results: Results, published: PublishedFigure) -> Drawing:
+    """Fig. 5: the weight of L_sim."""
+    ticks = {a: "L_sim alone" if a is None else f"{a:g}" for a in s.alphas}
+    return sensitivity(s, results, "the weight of L_sim in stage 2", "alpha", {"mlp": "FA (MLP)"}, ticks)
+
+
+def widths(s: Setting, results: Results, published: PublishedFigure) -> Drawing:
+    """Fig. 6: the hidden size of the adaptation network."""
+    names = {1: "FA (MLP)", 2: "two hidden layers"}
+    return sensitivity(s, results, "the adaptation network", "hidden units", names, {e: f"{e} d" for e in s.expansions})
+
+
+def distilled(s: Setting, results: Results, published: PublishedFigure) -> Drawing:
+    """Table 2: what distillation does for the network's own head and for adapted features."""
+    names = ("own head", "FA (MLP)")
+    stages = [
+        stage for stage in dict.fromkeys(stage for _, stage in results) if all((n, stage) in results for n in names)
+    ]
+    groups = {n: [estimate([average(r, "cnn") for r in results[n, stage]]) for stage in stages] for n in names}
+    rows = [
+        Comparison(AVERAGE, f"{name}, {stage}", None, "", groups[name][i])
+        for i, stage in enumerate(stages)
+        for name in names
+    ]
+    return Drawing([bars("stage 1 trained with", stages, groups, AVERAGE)], rows, notes(s))
+
+
+def balance(s: Setting, results: Results, published: PublishedFigure) -> Drawing:
+    """Table 3: balanced against unbalanced training of the feature classifier."""
+    averages = [estimate([average(r, "cnn") for r in found]) for found in results.values()]
+    errors = [estimate([r.readout("cnn")["old_to_new"] for r in found]) for found in results.values()]
     panels, rows = [], []
-    for title, y, value in (
-        ("all classes seen", AVERAGE, lambda r: average(r, "cnn")),
-        ("errors", "old images called new, last task (%)", lambda r: r.readout("cnn")["old_to_new"]),
-    ):
-        values = [[value(r) for r in results[name]] for name in names]
-        panels.append(bars(title, names, {y: values}, y))
-        rows += [Comparison(y, name, None, "", estimate(v)) for name, v in zip(names, values, strict=True)]
-    return Drawing(panels, rows, f"{s.small} features a class")
+    for title, y, values in (("all classes seen", AVERAGE, averages), ("errors", TAKEN, errors)):
+        panels.append(bars(title, list(results), {y: values}, y))
+        rows += [Comparison(y, name, None, "", e) for name, e in zip(results, values, strict=True)]
+    return Drawing(panels, rows, notes(s, f"{s.small} features a class"))

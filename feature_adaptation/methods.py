@@ -1,4 +1,4 @@
-"""The methods as configurations; the paper's section or equation stands beside each default. No torch.
+"""The methods as configurations; the paper's section or equation stands beside each default.
 
 No code is public and many values are not known. "ours" marks a choice of this reproduction; README.md lists them.
 """

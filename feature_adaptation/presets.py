@@ -1,13 +1,15 @@
-"""The presets: data, protocol, schedules, memory sizes, repeats, and the Runs that they make of a method. No torch."""
+"""The presets: data, protocol, schedules, memory sizes, repeats, and the Runs that they make of a method."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, ClassVar
 
+from common import settings as shared
 from common.datasets import DataSpec
-from common.runs import IMAGENET_INPUTS, Inputs, Protocol, Run, Schedule, of_preset, repeated
+from common.runs import IMAGENET_INPUTS, Inputs, Protocol, Run, Schedule
+from common.settings import chosen, repeated
 from feature_adaptation.memory import SIZES, Size
 from feature_adaptation.methods import ADAPTER, CLASSIFIER, Adaptation, Extractor, Map, Recipe
 from lucir.methods import FINETUNE, LUCIR
@@ -17,23 +19,21 @@ from lucir.presets import IMAGENET_SCHEDULE as LUCIR_IMAGENET_SCHEDULE
 ICARL = Schedule(70, lr=2.0, milestones=(49, 63), gamma=0.2, batch=128, weight_decay=1e-5)  # iCaRL Sec. 4, CIFAR
 CIFAR_SCHEDULE = replace(ICARL, lr=0.5)  # ours: at 2.0 ResNet-32 learns nothing of ten classes in 7 epochs (README.md)
 IMAGENET_SCHEDULE = replace(ICARL, epochs=60, milestones=(20, 30, 40, 50))  # iCaRL Sec. 4
-CIFAR_INPUTS = Inputs()
 SOFTMAX_LR = 0.1  # ours: a twentieth, as softmax's gradients are not divided by the number of classes
+LATER = 3
+"""Seeds of stages 2 and 3 where stage 1 is one run; the figures say that only these were repeated."""
 
 
-@dataclass(frozen=True)
-class Setting:
-    """One data set with the paper's protocol and schedule on it, and the repeats asked for."""
+@dataclass(frozen=True, kw_only=True)
+class Setting(shared.Setting):
+    """One data set with the paper's protocol and schedule on it, and the repeats of stage 1."""
 
-    preset: str
-    data: DataSpec
+    paper: ClassVar[str] = "feature_adaptation"
+
     size: Size
-    network: str
-    classes: int
     steps: tuple[int, ...]
     """Classes a task of Fig. 3; every figure else is at `step`."""
     step: int
-    schedule: Schedule
     lucir_schedule: Schedule
     finetune: Schedule
     """EEIL's and LUCIR's balanced fine-tuning."""
@@ -60,18 +60,13 @@ class Setting:
     deep: tuple[int, ...] = (4, 16)  # with two hidden layers; at 32 d these would have 4.5 million parameters
     adapter: Recipe = ADAPTER
     classifier: Recipe = CLASSIFIER
-    inputs: Inputs = CIFAR_INPUTS
     truth: bool = True
     """Whether old images' later features are kept for evaluation: too much of ImageNet."""
-    repeats: tuple[tuple[str, int], ...] = ()
-    """(class order, seed) of each run of stage 1."""
-    later: int = 1
-    """Seeds of stages 2 and 3 on each run of stage 1."""
 
     @property
-    def full_schedule(self) -> bool:
-        """Whether results can be held against published ones: real data at the full schedule."""
-        return self.preset != "quick" and self.schedule in (CIFAR_SCHEDULE, IMAGENET_SCHEDULE)
+    def later(self) -> int:
+        """Seeds of stages 2 and 3 on each run of stage 1."""
+        return LATER if self.comparable and len(self.repeats) == 1 else 1
 
     @property
     def budget(self) -> int:
@@ -86,7 +81,7 @@ class Setting:
         """LwF with feature distillation and what differs from it by `changes`, one Run a repeat."""
         method = replace(Extractor(features=self.gamma, keep="truth" if self.truth else "features"), **changes)
         schedule = self.schedule if method.loss == "sigmoid" else replace(self.schedule, lr=self.softmax_lr)
-        return self._runs(method, self.protocol(step, images), schedule)
+        return self.run(method, self.protocol(step, images), schedule=schedule)
 
     def at_rate(self, lr: float) -> list[Run]:
         """`stage1` at another learning rate."""
@@ -95,10 +90,6 @@ class Setting:
     @property
     def softmax_lr(self) -> float:
         return min(SOFTMAX_LR, self.schedule.lr)
-
-    def _runs(self, method: Any, protocol: Protocol, schedule: Schedule) -> list[Run]:
-        run = Run("feature_adaptation", method, self.data, protocol, schedule, self.network, inputs=self.inputs)
-        return [replace(run, order=order, seed=seed) for order, seed in self.repeats]
 
     def adapt(self, stage1: Sequence[Run], method: Adaptation | None = None, **changes: Any) -> list[Run]:
         """Stages 2 and 3 on runs of stage 1: the paper's with all features, or what differs from it by `changes`."""
@@ -131,20 +122,21 @@ class Setting:
         """LUCIR with the schedule of its paper."""
         large = self.inputs.kind == "resized-crop"
         method = LUCIR(weight=10.0 if large else 5.0, finetune=self.finetune, nme_flip="none" if large else "channels")
-        return self._runs(method, self.protocol(step, images), self.lucir_schedule)
+        return self.run(method, self.protocol(step, images), schedule=self.lucir_schedule)
 
     def joint(self) -> list[Run]:
         """All classes at once: the bound."""
-        protocol = Protocol(self.classes, self.classes, 0, exemplars_per_class=0)
-        return self._runs(Extractor(distillation=0.0), protocol, self.schedule)
+        return self.run(Extractor(distillation=0.0), self.at_once())
 
 
 CIFAR = Setting(
-    "cifar",
-    DataSpec("cifar100"),
-    SIZES["cifar100"],
-    network="resnet32",
+    preset="cifar",
+    role="cifar100",
+    data=DataSpec("cifar100"),
     classes=100,
+    network="resnet32",
+    inputs=Inputs(),
+    size=SIZES["cifar100"],
     steps=(5, 10, 20),
     step=10,
     schedule=CIFAR_SCHEDULE,
@@ -192,6 +184,7 @@ SETTINGS: dict[str, tuple[Setting, ...]] = {
         replace(
             CIFAR,
             preset="imagenet",
+            role=data,
             data=DataSpec(data),
             size=SIZES[size],
             network="resnet18-imagenet",
@@ -212,8 +205,6 @@ SETTINGS: dict[str, tuple[Setting, ...]] = {
     ),
 }
 DEFAULT_SEEDS = {"quick": (1993,), "cifar": (1993, 0, 1, 2, 3), "imagenet": (1993,)}
-LATER = 3
-"""Seeds of stages 2 and 3 where stage 1 is one run; the figures say that only these were repeated."""
 
 
 def settings(
@@ -224,17 +215,4 @@ def settings(
     epochs_scale is stage 1's: stages 2 and 3 count steps. Raises InputError on an unknown preset or a scale that is
     not positive.
     """
-    found = of_preset(SETTINGS, preset, epochs_scale)
-    repeats = repeated(seeds or DEFAULT_SEEDS[preset], orders)
-    later = LATER if len(repeats) == 1 and preset != "quick" else 1
-    return tuple(
-        replace(
-            s,
-            repeats=repeats,
-            later=later,
-            schedule=s.schedule.scaled(epochs_scale),
-            lucir_schedule=s.lucir_schedule.scaled(epochs_scale),
-            finetune=s.finetune.scaled(epochs_scale),
-        )
-        for s in found
-    )
+    return chosen(SETTINGS, preset, repeated(seeds or DEFAULT_SEEDS.get(preset, ()), orders), epochs_scale)

@@ -1,56 +1,34 @@
-"""The paper's tables and curves: Results to a Drawing. No torch, no training."""
+"""What draws the paper's tables and curves."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
-from pathlib import Path
+from functools import partial
 from typing import Literal
 
 import numpy as np
 
-from common.curves import Results, mean_curve
-from common.figures import Comparison, Curve, Drawing, Estimate, Panel, Published, comparable
+from common.curves import mean_curve, published_curve, published_points, through
+from common.figures import Comparison, Curve, Drawing, Estimate, Panel, PublishedFigure, Results
 from common.splits import longtail_counts
 from common.store import Result
-from fsa.experiments import OURS, cell
 from fsa.measures import GROUPS, Measure, accuracy, counts, gain, mean, over_what, repeat
 from fsa.methods import FSA, STEPS
-from fsa.presets import Setting
+from fsa.presets import HUNDRED, TEN, Setting
 from fsa.splits import head_and_tail
 
-PUBLISHED = Published(Path(__file__).with_name("published.json"))
-ACCURACY, FACTOR = "test accuracy (%)", "imbalance factor"
-NO_AUG = "No Aug"
-NAMES = {
-    "cifar10": "CIFAR-10-LT",
-    "cifar100": "CIFAR-100-LT",
-    "imagenet-lt": "ImageNet-LT",
-    "places-lt": "Places-LT",
-    "inat2017": "iNaturalist 2017",
-    "inat2018": "iNaturalist 2018",
-}
+ACCURACY, TOP1, FACTOR = "test accuracy (%)", "top-1 accuracy (%)", "imbalance factor"
+PHASE_1, NO_AUG, OURS, FOCAL_OURS = "Phase I", "No Aug", "FSA (ours)", "FSA + focal in phase I (ours)"
+BLOCKS = ("Block2", "Block3", "Block4")
+DEPTHS = (50, 101, 152)
+"""Layers of the ResNets of Table 4."""
 
 
-def title(setting: Setting, factor: float | None) -> str:
-    """Which data set and network it is about, and what stands for it."""
-    name, _, network = setting.role.partition("-resnet")
-    words = [NAMES[name] if comparable(setting) else f"glyphs for {NAMES[name]}"]
-    words += [f"factor {factor:g}"] if factor else []
-    return ", ".join([*words, *([f"ResNet-{network}"] if network else [])])
-
-
-def line(name: str, x: Sequence[float | str], found: Sequence[Estimate | None], **fields: object) -> Curve:
-    """A curve through Estimates with their intervals, without those that lack."""
-    pairs = [(at, e) for at, e in zip(x, found, strict=True) if e]
-    n = max((e.n for _, e in pairs), default=1)
-    interval = [e.interval for _, e in pairs] if n > 1 else None
-    return Curve(name, [at for at, _ in pairs], [e.mean for _, e in pairs], interval, n, **fields)  # type: ignore[arg-type]
-
-
-def across(name: str, x: Sequence[float | str], found: Estimate | None) -> list[Curve]:
-    """A dashed line to hold others against; none without an Estimate."""
-    return [Curve(name, x, [found.mean] * len(x), reference=True, legend=" ")] if found and x else []
+def title(s: Setting, factor: float | None) -> str:
+    """Which data set and network a figure is about, and what stands for it."""
+    name = s.name if s.comparable else f"glyphs for {s.name}"
+    return f"{name}, factor {factor:g}" if factor else name
 
 
 def notes(results: Results, *words: str) -> str:
@@ -71,10 +49,9 @@ def shared(panels: Sequence[Panel]) -> list[Panel]:
     return [replace(panel, y_range=(0.0 if bars else low - margin, high + margin)) for panel in panels]
 
 
-def printed(setting: Setting, name: str, factor: float | None = None) -> tuple[float | None, str]:
-    """ResNet-18's number in Table 1 or 2 on the data set that the setting is or stands for; its factor by default."""
-    table = f"table{1 if setting.role == 'cifar10' else 2}-resnet18"
-    return PUBLISHED.value(table, "CE" if name == "Phase I" else name, factor or setting.factor or 0)
+def printed(s: Setting, published: PublishedFigure, name: str, factor: float | None = None) -> tuple[float | None, str]:
+    """The number of the setting's table; at the setting's factor by default."""
+    return published.of(s.table).value("CE" if name == PHASE_1 else name, factor or s.factor or 0)
 
 
 def difference(ours: tuple[float | None, str], theirs: tuple[float | None, str]) -> tuple[float | None, str]:
@@ -97,80 +74,80 @@ def gain_row(
     return [Comparison(quantity, name, *published, found, tolerance=0.0)] if found else []
 
 
-def table(setting: Setting, results: Results, entry: str) -> Drawing:
+def table(s: Setting, results: Results, published: PublishedFigure) -> Drawing:
     """Tables 1 and 2: accuracy by imbalance factor; the control isolates what augmentation adds."""
-    names, factors = [*setting.baselines(), NO_AUG, OURS], setting.factors
-    words, rows, ours, paper = [f"{f:g}" for f in factors], list[Comparison](), list[Curve](), list[Curve]()
-    for name in names:
-        found = [mean(results.get(cell(name, f), [])) for f in factors]
-        values = [PUBLISHED.value(entry, name, f) for f in factors]
-        known = zip(factors, values, found, strict=True)
+    words, rows, ours, paper = [f"{f:g}" for f in s.factors], list[Comparison](), list[Curve](), list[Curve]()
+    for name in (*s.baselines(), NO_AUG, OURS):
+        found = [mean(results.get((name, f), [])) for f in s.factors]
+        values = [published.value(name, f) for f in s.factors]
+        known = zip(s.factors, values, found, strict=True)
         rows += [Comparison(f"{ACCURACY}, factor {f:g}", name, *value, e) for f, value, e in known if e]
-        ours += [line(name, words, found)] if any(found) else []
-        if any(value is not None for value, _ in values):
-            y = [np.nan if value is None else value for value, _ in values]
-            paper.append(Curve(name, words, y, published=True))
-    for f in factors:
-        tuned = results.get(cell(OURS, f), [])
+        ours += [through(name, words, found)] if any(found) else []
+        paper += published_points(name, words, [value for value, _ in values])
+    for f in s.factors:
+        tuned = results.get((OURS, f), [])
         for other in ("CE", NO_AUG):
             quantity = f"FSA - {other} (points, paired), factor {f:g}"
-            value = difference(PUBLISHED.value(entry, OURS, f), PUBLISHED.value(entry, other, f))
-            rows += gain_row(quantity, OURS, tuned, results.get(cell(other, f), []), published=value)
-    kind: Literal["lines", "bars"] = "lines" if len(factors) > 1 else "bars"
-    panels = [Panel(f"{title(setting, None)}, ours", FACTOR, ACCURACY, ours, kind=kind)]
-    if comparable(setting):
+            value = difference(published.value(OURS, f), published.value(other, f))
+            rows += gain_row(quantity, OURS, tuned, results.get((other, f), []), published=value)
+    kind: Literal["lines", "bars"] = "lines" if len(s.factors) > 1 else "bars"
+    panels = [Panel(f"{title(s, None)}, ours", FACTOR, ACCURACY, ours, kind=kind)]
+    if paper:
         panels = shared([*panels, Panel("the paper", FACTOR, ACCURACY, paper)])
     note = f"{NO_AUG}: Phase II on the same batches, half tail images, without augmentation; the paper has no such row"
     return Drawing(panels, rows, notes(results, note))
 
 
-def shots(setting: Setting, results: Results, entry: str) -> Drawing:
+PRINTED = ("Plain model", "Lifted loss", "Focal", "Range loss", "FSLwF", "OLTR", OURS, FOCAL_OURS)
+"""The rows of Table 3 in the paper."""
+
+
+def shots(s: Setting, results: Results, published: PublishedFigure) -> Drawing:
     """Table 3: classes of many, medium and few images, and all."""
     groups = {"many": "many", "medium": "medium", "few": "few", "overall": "accuracy"}
-    rows, ours, paper = list[Comparison](), list[Curve](), list[Curve]()
+    rows, ours = list[Comparison](), list[Curve]()
     for name, found in results.items():
         present = {g: key for g, key in groups.items() if key in found[0].readout("cnn")}
-        values = [mean(found, lambda r, key=key: r.readout("cnn")[key]) for key in present.values()]  # type: ignore[misc]
-        ours.append(line(name, list(present), values))
+        values = [mean(found, partial(reading, key=key)) for key in present.values()]
+        ours.append(through(name, list(present), values))
         rows += [
-            Comparison(f"top-1 accuracy (%), {g}", name, *PUBLISHED.value(entry, name, g), e)
-            for g, e in zip(present, values, strict=True)
+            Comparison(f"{TOP1}, {g}", name, *published.value(name, g), e) for g, e in zip(present, values, strict=True)
         ]
-    for series in PUBLISHED.entries[entry]["series"]:
-        paper.append(Curve(series["method"], series["x"], series["y"], published=True))
+    paper = [curve for name in PRINTED for curve in published_curve(published, name)]
     rows += gain_row("FSA - No Aug (points, paired)", OURS, results.get(OURS, []), results.get(NO_AUG, []))
-    panels = [
-        Panel(f"{title(setting, None)}, ours", "training images of the class", "top-1 accuracy (%)", ours, kind="bars"),
-        Panel("the paper", "training images of the class", "top-1 accuracy (%)", paper, kind="bars"),
-    ]
+    base = Panel("the paper", "training images of the class", TOP1, paper, kind="bars")
+    panels = [replace(base, title=f"{title(s, None)}, ours", curves=ours), base]
     return Drawing(shared(panels), rows, notes(results, "many: > 100, medium: 20 to 100, few: < 20 training images"))
 
 
-def depths(setting: Setting, results: Results, entry: str) -> Drawing:
+def reading(result: Result, key: str) -> float:
+    """A number of the read-out: the accuracy, or that on classes of many, medium or few images; percent."""
+    return result.readout("cnn")[key]
+
+
+def depths(s: Setting, results: Results, published: PublishedFigure) -> Drawing:
     """Table 4: ResNet-50, -101 and -152."""
-    x, rows, curves = (50, 101, 152), list[Comparison](), list[Curve]()
+    rows, curves = list[Comparison](), list[Curve]()
     for name in ("CE", "CB", NO_AUG, OURS):
-        found = [mean(results.get(cell(name, d), [])) for d in x]
-        values = [PUBLISHED.value(entry, name, d) for d in x]
-        curves += [line(name, x, found)] if any(found) else []
-        known = [np.nan if v is None else v for v, _ in values]
-        curves += [Curve(name, x, known, published=True)] if np.isfinite(known).any() else []
+        found = [mean(results.get((name, d), [])) for d in DEPTHS]
+        values = [published.value(name, d) for d in DEPTHS]
+        curves += [through(name, DEPTHS, found)] if any(found) else []
+        curves += published_points(name, DEPTHS, [value for value, _ in values])
         rows += [
-            Comparison(f"top-1 accuracy (%), ResNet-{d}", name, *value, e)
-            for d, value, e in zip(x, values, found, strict=True)
+            Comparison(f"{TOP1}, ResNet-{d}", name, *value, e)
+            for d, value, e in zip(DEPTHS, values, found, strict=True)
             if e or value[0] is not None
         ]
-    for d in x:
-        pair = results.get(cell(OURS, d), []), results.get(cell(NO_AUG, d), [])
-        rows += gain_row(f"FSA - No Aug (points, paired), ResNet-{d}", OURS, *pair)
-    panel = Panel(title(setting, None), "depth of the ResNet", "top-1 accuracy (%)", curves)
-    return Drawing([panel], rows, notes(results))
+    for d in DEPTHS:
+        both = results.get((OURS, d), []), results.get((NO_AUG, d), [])
+        rows += gain_row(f"FSA - No Aug (points, paired), ResNet-{d}", OURS, *both)
+    return Drawing([Panel(title(s, None), "depth of the ResNet", TOP1, curves)], rows, notes(results))
 
 
-def fig2(settings: Sequence[Setting], results: Results) -> Drawing:
+def class_sizes(settings: Sequence[Setting], results: Results, published: PublishedFigure) -> Drawing:
     """Fig. 2: class sizes of the long-tailed CIFAR sets, where their tail begins, and of others a run has seen."""
     panels, rows = [], []
-    for name, classes, largest in (("CIFAR-10-LT", 10, 5000), ("CIFAR-100-LT", 100, 500)):
+    for name, classes, largest in ((TEN, 10, 5000), (HUNDRED, 100, 500)):
         curves = []
         for factor in (10, 20, 50, 100, 200):
             sizes = longtail_counts(classes, largest, factor)
@@ -181,18 +158,16 @@ def fig2(settings: Sequence[Setting], results: Results) -> Drawing:
             for quantity, value in quantities.items():
                 known = Estimate(value, float("nan"), float("nan"), 1)
                 rows.append(Comparison(f"{name}, factor {factor}", quantity, None, "", known, tolerance=0.0))
-        panels.append(Panel(name, "class, from head to tail", "training images", curves, y_log=True))
+        panels.append(size_panel(name, curves, y_log=True))
     for name, found in results.items():
         sizes = np.sort(counts(found[0]))[::-1]
-        panels.append(
-            Panel(
-                name,
-                "class, from head to tail",
-                "training images",
-                [Curve(name, list(range(len(sizes))), sizes.tolist())],
-            )
-        )
+        panels.append(size_panel(name, [Curve(name, list(range(len(sizes))), sizes.tolist())]))
     return Drawing(panels, rows, "the head is the fewest largest classes with 90 % of the images")
+
+
+def size_panel(name: str, curves: Sequence[Curve], y_log: bool = False) -> Panel:
+    """Training images of each class of one data set."""
+    return Panel(name, "class, from head to tail", "training images", curves, y_log=y_log)
 
 
 def tested(
@@ -205,7 +180,7 @@ def tested(
     traces = [r.values["trace"] for r in results]
     pairs = [(i, e) for i, e in enumerate(traces[0]["epoch"]) if traces[0]["test_accuracy"][i] is not None]
     x, lines = [shift + e * to_x for _, e in pairs], [[t["test_accuracy"][i] for i, _ in pairs] for t in traces]
-    before = {repeat(r)[0]: accuracy(r) for r in (start or {}).get("Phase I", [])}
+    before = {repeat(r)[0]: accuracy(r) for r in (start or {}).get(PHASE_1, [])}
     if all(repeat(r)[0] in before for r in results):
         x, lines = [shift, *x], [[before[repeat(r)[0]], *line] for r, line in zip(results, lines, strict=True)]
     return mean_curve(name, x, lines)
@@ -217,36 +192,34 @@ def trained(results: Sequence[Result], name: str) -> Curve:
     return mean_curve(name, [e * STEPS for e in traces[0]["epoch"]], [t["loss"] for t in traces])
 
 
-def curves(setting: Setting, results: Results, entry: str | None = None) -> Drawing:
+def learning_curves(s: Setting, results: Results, published: PublishedFigure, factor: float | None = None) -> Drawing:
     """Fig. 6 and 10: both phases. In Phase II an epoch is a pass over the tail's images, as in the paper."""
-    first = results.get("Phase I", [])
-    tuned = {name: found for name, found in results.items() if name != "Phase I"}
-    sample = next(iter(results.values()))[0]
-    tail_images = counts(sample)[head_and_tail(counts(sample))[1]].sum()
-    passes, epochs = STEPS * FSA().tail / tail_images, setting.phase1.epochs
-    both = [tested(first, "Phase I", 1)] if first else []
+    factor = factor or s.strongest
+    first = results.get(PHASE_1, [])
+    tuned = {name: found for name, found in results.items() if name != PHASE_1}
+    sizes = counts(next(iter(results.values()))[0])
+    passes, epochs = STEPS * FSA().tail / sizes[head_and_tail(sizes)[1]].sum(), s.schedule.epochs
+    both = [tested(first, PHASE_1, 1)] if first else []
     both += [tested(found, name, passes, epochs, results) for name, found in tuned.items()]
     zoom = [tested(found, name, STEPS, 0, results) for name, found in tuned.items()]
+    losses = [trained(found, name) for name, found in tuned.items()]
     panels = [
-        Panel(title(setting, setting.strongest), "epoch; in Phase II, pass over the tail", ACCURACY, both),
+        Panel(title(s, factor), "epoch; in Phase II, pass over the tail", ACCURACY, both),
         Panel("Phase II", "iteration", ACCURACY, zoom),
-        Panel(
-            "Phase II, training", "iteration", "cross-entropy of its batches", [trained(f, n) for n, f in tuned.items()]
-        ),
+        Panel("Phase II, training", "iteration", "cross-entropy of its batches", losses),
     ]
-    rows = []
-    for name, found in results.items():
-        key = {"Phase I": "CE"}.get(name, name)
-        value = PUBLISHED.value(entry, key, setting.strongest or 0) if entry else (None, "")
-        rows.append(Comparison(f"{ACCURACY}, end", name, *value, mean(found)))
+    rows = [
+        Comparison(f"{ACCURACY}, end", name, *printed(s, published, name, factor), mean(found))
+        for name, found in results.items()
+    ]
     for name, found in tuned.items():
         rows += gain_row("Phase II - Phase I (points, paired)", name, found, first)
     return Drawing([p for p in panels if p.curves], rows, notes(results))
 
 
-def confusion(setting: Setting, results: Results) -> Drawing:
+def confusion(s: Setting, results: Results, published: PublishedFigure) -> Drawing:
     """Fig. 7: confusion after Phase I, and how Phase II changes it, with and without augmentation."""
-    first = results["Phase I"][0]
+    first = results[PHASE_1][0]
     head, tail = head_and_tail(counts(first))
     before, rows = first.confusion("cnn"), list[Comparison]()
     base = Panel(f"Phase I: {accuracy(first):.2f} %", "predicted class", "true class", boundary=len(head))
@@ -257,11 +230,11 @@ def confusion(setting: Setting, results: Results) -> Drawing:
             panels.append(replace(base, title=words, kind="change", matrix=found[0].confusion("cnn") - before))
     for name, found in results.items():
         for quantity, true, predicted in (("tail taken for head", tail, head), ("head taken for tail", head, tail)):
-            share = mean(found, lambda r, t=true, p=predicted: flow(r, t, p))  # type: ignore[misc]
+            share = mean(found, partial(flow, true=true, predicted=predicted))
             rows.append(Comparison(f"{quantity} (% of its test images)", name, None, "", share))
         for group, measure in GROUPS.items():
             rows.append(Comparison(f"{ACCURACY}, {group} classes", name, None, "", mean(found, measure)))
-    note = f"{title(setting, setting.strongest)}; lines between head and tail classes; first repeat shown"
+    note = f"{title(s, s.strongest)}; lines between head and tail classes; first repeat shown"
     return Drawing(panels, rows, notes(results, note))
 
 
@@ -271,36 +244,36 @@ def flow(result: Result, true: np.ndarray, predicted: np.ndarray) -> float:
     return 100.0 * float(matrix[np.ix_(true, predicted)].sum()) / float(matrix[true].sum())
 
 
-def fig8(setting: Setting, results: Results) -> Drawing:
+def head_shares(s: Setting, results: Results, published: PublishedFigure) -> Drawing:
     """Fig. 8: accuracy against the head's share of the images."""
     lines, rows = list[Curve](), list[Comparison]()
-    for factor in dict.fromkeys(float(name.rsplit(" at ")[1]) for name in results):
-        found = [mean(results.get(cell(f"{s:g}", factor), [])) for s in setting.shares]
-        lines.append(line(f"factor {factor:g}", [f"{s:g}" for s in setting.shares], found))
+    for factor in dict.fromkeys(factor for _, factor in results):
+        found = [mean(results.get((share, factor), [])) for share in s.shares]
+        lines.append(through(f"factor {factor:g}", [f"{share:g}" for share in s.shares], found))
         rows += [
-            Comparison(f"{ACCURACY}, factor {factor:g}", f"h_r = {s:g}", None, "", e)
-            for s, e in zip(setting.shares, found, strict=True)
+            Comparison(f"{ACCURACY}, factor {factor:g}", f"h_r = {share:g}", None, "", e)
+            for share, e in zip(s.shares, found, strict=True)
             if e
         ]
     note = "the paper's values are in a picture only: its peak is at about 0.95"
-    panel = Panel(title(setting, None), "h_r: the head's share of the images", ACCURACY, lines)
+    panel = Panel(title(s, None), "h_r: the head's share of the images", ACCURACY, lines)
     return Drawing([panel], rows, notes(results, note))
 
 
-def fig9(setting: Setting, results: Results) -> Drawing:
-    """Fig. 9: the block after which features are augmented."""
-    names, bars, rows = ("No Aug", "Block2", "Block3", "Block4"), list[Curve](), list[Comparison]()
-    for factor in dict.fromkeys(float(name.rsplit(" at ")[1]) for name in results):
-        found = [mean(results.get(cell(n, factor), [])) for n in names]
-        bars.append(line(f"factor {factor:g}", names, found))
+def blocks(s: Setting, results: Results, published: PublishedFigure) -> Drawing:
+    """Fig. 9: the block after which features are augmented. The last is FSA, which Tables 1 and 2 have."""
+    names, bars, rows = (NO_AUG, *BLOCKS), list[Curve](), list[Comparison]()
+    for factor in dict.fromkeys(factor for _, factor in results):
+        found = [mean(results.get((n, factor), [])) for n in names]
+        bars.append(through(f"factor {factor:g}", names, found))
         for name, e in zip(names, found, strict=True):
-            value = printed(setting, OURS, factor) if name == "Block4" else (None, "")
+            value = printed(s, published, OURS, factor) if name == BLOCKS[-1] else (None, "")
             rows += [Comparison(f"{ACCURACY}, factor {factor:g}", name, *value, e)] if e else []
             rows += gain_row(
                 f"{name} - {NO_AUG} (points, paired), factor {factor:g}",
                 name,
-                results.get(cell(name, factor), []),
-                results.get(cell(NO_AUG, factor), []) if name != NO_AUG else [],
+                results.get((name, factor), []),
+                results.get((NO_AUG, factor), []) if name != NO_AUG else [],
             )
     note = "Block2 and Block3 are always from images drawn afresh, and tune every later layer"
-    return Drawing([Panel(title(setting, None), "", ACCURACY, bars, kind="bars")], rows, notes(results, note))
+    return Drawing([Panel(title(s, None), "", ACCURACY, bars, kind="bars")], rows, notes(results, note))

@@ -1,4 +1,4 @@
-"""Numbers from Results: accuracy of head and tail, means over repeats, and gains paired by them. No torch.
+"""Numbers from Results: accuracy of head and tail, means over repeats, and gains paired by them.
 
 Phase II may be repeated from one Phase I, or each from its own. An interval is over Phase-I seeds where there are
 several, each a mean of its Phase IIs; with one Phase I it is over Phase-II seeds and says nothing of Phase I's.
@@ -28,19 +28,19 @@ def counts(result: Result) -> np.ndarray:
     return np.asarray(result.values["summary"]["counts"])
 
 
+def on_classes(result: Result, labels: Sequence[int] | np.ndarray) -> float:
+    """Mean test accuracy on some classes, percent."""
+    return float(class_accuracies(result.confusion("cnn"))[labels].mean())
+
+
 def on_head(result: Result) -> float:
     """Test accuracy on head classes, which hold 90 % of the training images; percent."""
-    return float(class_accuracies(result.confusion("cnn"))[head_and_tail(counts(result))[0]].mean())
+    return on_classes(result, head_and_tail(counts(result))[0])
 
 
 def on_tail(result: Result) -> float:
     """Test accuracy on tail classes, percent."""
-    return float(class_accuracies(result.confusion("cnn"))[head_and_tail(counts(result))[1]].mean())
-
-
-def on_class(label: int) -> Measure:
-    """Test accuracy on one class, percent."""
-    return lambda result: float(class_accuracies(result.confusion("cnn"))[label])
+    return on_classes(result, head_and_tail(counts(result))[1])
 
 
 GROUPS: dict[str, Measure] = {"all": accuracy, "head": on_head, "tail": on_tail}

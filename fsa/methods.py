@@ -1,4 +1,4 @@
-"""The method of the paper as configurations; section or algorithm stands beside each default. No torch.
+"""The method of the paper as configurations; section or algorithm stands beside each default.
 
 Phase I is plain training (`common.imbalance.Rebalance`, or a class-balanced loss); what follows starts from its run.
 """

@@ -1,4 +1,4 @@
-"""Scatter plots of features and activation maps on images, from the summaries of surveys. No torch."""
+"""Scatter plots of features and activation maps on images, from the summaries of surveys."""
 
 from __future__ import annotations
 
@@ -7,8 +7,7 @@ from collections.abc import Sequence
 import matplotlib
 import numpy as np
 
-from common.curves import Results
-from common.figures import Comparison, Curve, Drawing, Panel, estimate
+from common.figures import Comparison, Curve, Drawing, Panel, PublishedFigure, Results, estimate
 from common.store import Result
 from fsa.figures import title
 from fsa.presets import Setting
@@ -17,25 +16,23 @@ CIFAR10 = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "hors
 EMBEDDED = "t-SNE of cosine distances; only nearness within a panel means something"
 
 
-def class_name(setting: Setting, label: int) -> str:
+def class_name(s: Setting, label: int) -> str:
     """A class as legends show it."""
-    return CIFAR10[label] if setting.data.name == "cifar10" else f"class {label}"
+    return CIFAR10[label] if s.data.name == "cifar10" else f"class {label}"
 
 
-def class_names(setting: Setting, labels: Sequence[int]) -> str:
+def class_names(s: Setting, labels: Sequence[int]) -> str:
     """Several classes as a panel or a row of the report names them."""
-    if setting.data.name != "cifar10":
+    if s.data.name != "cifar10":
         return f"classes {', '.join(map(str, labels))}"
-    return ", ".join(class_name(setting, label) for label in labels)
+    return ", ".join(class_name(s, label) for label in labels)
 
 
-def points(setting: Setting, name: str, result: Result, part: str) -> Panel:
+def points(s: Setting, name: str, result: Result, part: str) -> Panel:
     """One scatter plot of a survey's test features, a colour a class."""
     summary = result.values["summary"]
     labels, where = np.array(summary["labels"]), np.array(summary["scatter"][part])
-    colours = [
-        Curve(class_name(setting, int(c)), *where[labels == c].T.tolist()) for c in dict.fromkeys(labels.tolist())
-    ]
+    colours = [Curve(class_name(s, int(c)), *where[labels == c].T.tolist()) for c in dict.fromkeys(labels.tolist())]
     return Panel(name, "", "", colours, kind="scatter")
 
 
@@ -50,31 +47,31 @@ def measured(results: Results, key: str, quantity: str, names: tuple[str, ...]) 
     ]
 
 
-def motivation(setting: Setting, results: Results) -> Drawing:
+def motivation(s: Setting, results: Results, published: PublishedFigure) -> Drawing:
     """Fig. 3: features of four classes, one of which has few images on the left and all on the right."""
-    panels = [points(setting, name, found[0], "whole") for name, found in results.items()]
+    panels = [points(s, name, found[0], "whole") for name, found in results.items()]
     rows = measured(results, "neighbours", "class of the 5 nearest (% right)", ("whole",))
-    return Drawing(panels, rows, f"{title(setting, setting.factor)}; test images; {EMBEDDED}")
+    return Drawing(panels, rows, f"{title(s, s.factor)}; test images; {EMBEDDED}")
 
 
-def parts(setting: Setting, results: Results) -> Drawing:
+def parts(s: Setting, results: Results, published: PublishedFigure) -> Drawing:
     """Fig. 4, 11, 12: class-specific and class-generic features of a few classes."""
-    results = {class_names(setting, found[0].config["method"]["classes"]): found for found in results.values()}
+    results = {class_names(s, classes): found for classes, found in results.items()}
     panels = []
     for name, found in results.items():
         words = name if len(results) > 1 else ""
-        panels += [points(setting, f"{part} {words}".strip(), found[0], part) for part in ("specific", "generic")]
+        panels += [points(s, f"{part} {words}".strip(), found[0], part) for part in ("specific", "generic")]
     names = ("whole", "specific", "generic", "specific, predicted class", "generic, predicted class")
     rows = measured(results, "neighbours", "class of the 5 nearest (% right)", names)
     rows += measured(results, "similarity", "mean cosine between class means", names)
     note = (
-        f"{title(setting, setting.factor)}; test images; the true class picks the locations, which by itself pulls "
+        f"{title(s, s.factor)}; test images; the true class picks the locations, which by itself pulls "
         f"classes apart: the report has the numbers with the predicted class too; {EMBEDDED}"
     )
     return Drawing(panels, rows, note)
 
 
-def augmented(setting: Setting, results: Results) -> Drawing:
+def augmented(s: Setting, results: Results, published: PublishedFigure) -> Drawing:
     """Augmented features of a tail class beside its training and test images and the donors."""
     panels, rows = [], []
     for found in results.values():
@@ -86,25 +83,25 @@ def augmented(setting: Setting, results: Results) -> Drawing:
             )
             for i, kind in enumerate(dict.fromkeys(kinds.tolist()))
         ]
-        donors = class_names(setting, tail["donors"])
-        name = class_name(setting, tail["class"])
+        donors = class_names(s, tail["donors"])
+        name = class_name(s, tail["class"])
         panels.append(Panel(f"{name}; donors: {donors}", "", "", drawn, kind="scatter"))
         for kind in ("training images", "augmented", "donors, head classes"):
             values = [r.values["summary"]["tail"]["distance"][kind] for r in found]
             quantity = f"cosine distance from a test image to the nearest, {name}"
             rows.append(Comparison(quantity, kind, None, "", estimate(values), 0.0))
-    return Drawing(panels, rows, f"{title(setting, setting.factor)}; {EMBEDDED}")
+    return Drawing(panels, rows, f"{title(s, s.factor)}; {EMBEDDED}")
 
 
-def overlays(setting: Setting, results: Results) -> Drawing:
+def overlays(s: Setting, results: Results, published: PublishedFigure) -> Drawing:
     """Test images under the activation map of their own class, from the largest class to the smallest."""
     pictures = next(iter(results.values()))[0].values["summary"]["pictures"]
     config = next(iter(results.values()))[0].config["method"]["fsa"]
     columns = [_column(p, config["tau_specific"], config["tau_generic"]) for p in pictures]
-    names = [class_name(setting, p["label"]) for p in pictures]
-    wrong = [f"\nas {class_name(setting, p['guess'])}" if p["guess"] != p["label"] else "" for p in pictures]
+    names = [class_name(s, p["label"]) for p in pictures]
+    wrong = [f"\nas {class_name(s, p['guess'])}" if p["guess"] != p["label"] else "" for p in pictures]
     panel = Panel(
-        title(setting, setting.factor),
+        title(s, s.factor),
         "class, from head to tail",
         "",
         kind="picture",

@@ -1,13 +1,16 @@
-"""The presets: on which data and networks the two phases run, how long, and what figures sweep. No torch."""
+"""The presets: on which data and networks the two phases run, how long, and what figures sweep."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from typing import ClassVar
 
+from common import settings as shared
 from common.datasets import DataSpec
 from common.imbalance import Rebalance
-from common.runs import IMAGENET_INPUTS, Inputs, LongTail, Protocol, Run, Schedule, of_preset, seeds_alone
+from common.runs import IMAGENET_INPUTS, Inputs, LongTail, Run, Schedule
+from common.settings import chosen, repeated_natively
 from fsa.methods import FSA, STEPS, Earlier, Survey, Views
 
 CIFAR_PHASE1 = Schedule(epochs=300, lr=0.1, milestones=(150,), batch=128, weight_decay=5e-4)
@@ -21,33 +24,31 @@ NOTHING = Schedule(epochs=0)
 """Of runs that only look at what they start from."""
 INPUTS = Inputs(mean=(0.4914, 0.4822, 0.4465), std=(0.2023, 0.1994, 0.2010))
 
-TAUS_SPECIFIC, TAUS_GENERIC = (0.3, 0.5, 0.6, 0.8), (0.2, 0.4, 0.5)
 
+@dataclass(frozen=True, kw_only=True)
+class Setting(shared.Setting):
+    """One data set and network with the paper's two phases on it. `schedule` is Phase I's."""
 
-@dataclass(frozen=True)
-class Setting:
-    """One data set and network with the paper's two phases on it, and its repeats."""
+    paper: ClassVar[str] = "fsa"
+    unscaled: ClassVar[tuple[str, ...]] = ("phase2",)
 
-    preset: str
-    role: str
-    """Which of the paper's data sets (and networks) it is, or stands for in the quick preset."""
-    data: DataSpec
-    classes: int
-    network: str = "resnet18"
-    phase1: Schedule = CIFAR_PHASE1
+    name: str
+    """What figures call the paper's data set, and the network where it is not the usual one."""
+    table: str
+    """Id of the table that prints the paper's numbers on these data."""
     phase2: Schedule = PHASE2
-    inputs: Inputs = INPUTS
     factors: tuple[float, ...] = (10.0, 20.0, 50.0, 100.0, 200.0)
     """Imbalance factors of Tables 1 and 2; none where the data are long-tailed by themselves."""
     factor: float | None = 100.0
-    """The one of what the paper does not do."""
+    """The imbalance factor of what the paper does not do."""
     strongest: float | None = 200.0
-    """The one of Fig. 6 and 7."""
+    """The imbalance factor of Fig. 6 and 7."""
     betas: tuple[float, ...] = (0.9, 0.999, 0.9999)
     gammas: tuple[float, ...] = (0.5, 1.0, 2.0)
     shares: tuple[float, ...] = (0.35, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95)
-    """Of the head, Fig. 8."""
-    taus: tuple[tuple[float, ...], tuple[float, ...]] = (TAUS_SPECIFIC, TAUS_GENERIC)
+    """The head's shares of the images in Fig. 8."""
+    taus: tuple[tuple[float, ...], tuple[float, ...]] = ((0.3, 0.5, 0.6, 0.8), (0.2, 0.4, 0.5))
+    """Thresholds of class-specific and of class-generic locations."""
     ratios: tuple[float, ...] = (0.0, 0.25, 0.5, 0.75, 1.0)
     donors: tuple[int, ...] = (1, 3, 7, 15)
     confusing: tuple[int, ...] = (1, 2, 3, 4)
@@ -56,17 +57,10 @@ class Setting:
     online: bool = True
     """Whether tables and curves draw Phase II's images afresh; else from cached views."""
     views: int = 10
-    test_every: int = 10
-    seeds: tuple[int, ...] = ()
-    """Of Phase I; Phase II takes the same one, or each of `draws` from every Phase I."""
     draws: tuple[int, ...] = (0, 1, 2, 3, 4)
+    """Seeds of Phase II, from every Phase I, of FSA and its control among the variants."""
     control_draws: tuple[int, ...] = (0, 1, 2, 3, 4)
-    """As `draws`, of the figures that compare many variants."""
-
-    @property
-    def full_schedule(self) -> bool:
-        """Whether results can be held against the published ones: real data at the paper's schedule."""
-        return self.preset != "quick" and self.phase1 in (CIFAR_PHASE1, IMAGENET_PHASE1)
+    """As `draws`, of the other variants and where sources of images are compared; elsewhere Phase II has Phase I's."""
 
     def baselines(self) -> dict[str, Rebalance]:
         """The rows of Tables 1 and 2 that are Phase I alone, in the paper's words."""
@@ -79,19 +73,8 @@ class Setting:
     def train(self, method: Rebalance | None = None, factor: float | None = None, balanced: bool = False) -> list[Run]:
         """Phase I, one Run per seed, at an imbalance factor, by default the setting's; balanced: on all images."""
         factor = factor or self.factor
-        run = Run(
-            "fsa",
-            method or Rebalance(),
-            self.data,
-            Protocol(self.classes, self.classes, 0, exemplars_per_class=0),
-            self.phase1,
-            self.network,
-            order="native",
-            inputs=self.inputs,
-            longtail=LongTail(factor) if factor and not balanced else None,
-            test_every=self.test_every,
-        )
-        return [replace(run, seed=seed) for seed in self.seeds]
+        longtail = LongTail(factor) if factor and not balanced else None
+        return self.run(method or Rebalance(), self.at_once(), longtail=longtail)
 
     def look(self, method: Views | Survey, start: Run) -> Run:
         """A Run that trains nothing, on the network of `start`."""
@@ -125,10 +108,24 @@ class Setting:
         return runs
 
 
-CIFAR10 = Setting("cifar", "cifar10", DataSpec("cifar10"), 10)
+TEN, HUNDRED = "CIFAR-10-LT", "CIFAR-100-LT"
+CIFAR10 = Setting(
+    preset="cifar",
+    role="cifar10",
+    name=TEN,
+    table="table1-resnet18",
+    data=DataSpec("cifar10"),
+    classes=10,
+    network="resnet18",
+    schedule=CIFAR_PHASE1,
+    inputs=INPUTS,
+    test_every=10,
+)
 CIFAR100 = replace(
     CIFAR10,
     role="cifar100",
+    name=HUNDRED,
+    table="table2-resnet18",
     data=DataSpec("cifar100"),
     classes=100,
     shown=((0, 1, 2, 90), (25, 26, 27, 70), (50, 51, 52, 53), (40, 60, 80, 99)),
@@ -138,7 +135,7 @@ QUICK = replace(
     preset="quick",
     data=DataSpec("glyphs", classes=10, per_class=400, test_per_class=100, seed=1),
     network="resnet8-half",
-    phase1=replace(CIFAR_PHASE1, epochs=20, milestones=(10,), batch=32),
+    schedule=replace(CIFAR_PHASE1, epochs=20, milestones=(10,), batch=32),
     phase2=replace(PHASE2, epochs=5),
     factors=(20.0, 100.0),
     strongest=100.0,
@@ -157,6 +154,8 @@ QUICK = replace(
 QUICK100 = replace(
     QUICK,
     role="cifar100",
+    name=HUNDRED,
+    table="table2-resnet18",
     data=DataSpec("glyphs", classes=40, per_class=120, test_per_class=25),
     classes=40,
     factors=(50.0,),
@@ -167,36 +166,39 @@ QUICK100 = replace(
 )
 
 
-def _imagenet(role: str, classes: int, network: str, phase2: Schedule = PHASE2) -> Setting:
-    return Setting(
-        "imagenet",
-        role,
-        DataSpec(role),
-        classes,
-        network,
-        IMAGENET_PHASE1,
-        phase2,
-        IMAGENET_INPUTS,
+def _deeper(setting: Setting, table: str) -> Setting:
+    """The same on ResNet-34."""
+    name, role = f"{setting.name}, ResNet-34", f"{setting.role}-resnet34"
+    return replace(setting, role=role, name=name, table=table, network="resnet34")
+
+
+def _imagenet(role: str, name: str, table: str, classes: int, network: str, phase2: Schedule = PHASE2) -> Setting:
+    return replace(
+        CIFAR10,
+        preset="imagenet",
+        role=role,
+        name=name,
+        table=table,
+        data=DataSpec(role),
+        classes=classes,
+        network=network,
+        schedule=IMAGENET_PHASE1,
+        phase2=phase2,
+        inputs=IMAGENET_INPUTS,
         factors=(),
         factor=None,
         strongest=None,
-        test_every=10,
     )
 
 
 SETTINGS: dict[str, tuple[Setting, ...]] = {
     "quick": (QUICK, QUICK100),
-    "cifar": (
-        CIFAR10,
-        CIFAR100,
-        replace(CIFAR10, role="cifar10-resnet34", network="resnet34"),
-        replace(CIFAR100, role="cifar100-resnet34", network="resnet34"),
-    ),
+    "cifar": (CIFAR10, CIFAR100, _deeper(CIFAR10, "table1-resnet34"), _deeper(CIFAR100, "table2-resnet34")),
     "imagenet": (
-        _imagenet("imagenet-lt", 1000, "resnet10-imagenet"),
-        _imagenet("places-lt", 365, "resnet152-pretrained"),
-        _imagenet("inat2017", 5089, "resnet50-imagenet", INAT_PHASE2),
-        _imagenet("inat2018", 8142, "resnet50-imagenet", INAT_PHASE2),
+        _imagenet("imagenet-lt", "ImageNet-LT", "table3-imagenet-lt", 1000, "resnet10-imagenet"),
+        _imagenet("places-lt", "Places-LT", "table3-places-lt", 365, "resnet152-pretrained"),
+        _imagenet("inat2017", "iNaturalist 2017", "table4-inat2017", 5089, "resnet50-imagenet", INAT_PHASE2),
+        _imagenet("inat2018", "iNaturalist 2018", "table4-inat2018", 8142, "resnet50-imagenet", INAT_PHASE2),
     ),
 }
 
@@ -208,6 +210,4 @@ def settings(
 
     Raises InputError on an unknown preset or a scale that is not positive.
     """
-    found = of_preset(SETTINGS, preset, epochs_scale)
-    chosen = seeds_alone("fsa", preset, seeds, orders)
-    return tuple(replace(s, seeds=chosen, phase1=s.phase1.scaled(epochs_scale)) for s in found)
+    return chosen(SETTINGS, preset, repeated_natively("fsa", preset, seeds, orders), epochs_scale)

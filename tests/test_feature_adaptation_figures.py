@@ -11,18 +11,18 @@ from common import plan
 from common.curves import AVERAGE
 from common.errors import InputError
 from common.figures import Drawing, Figure, verdict
-from common.plan import select
+from common.plan import published, select
 from common.plots import build
 from common.runs import Run, canonical
 from common.store import Result
-from feature_adaptation import experiments as ex
+from feature_adaptation import catalogue
 from feature_adaptation.catalogue import FIGURES
-from feature_adaptation.figures import PUBLISHED
 from feature_adaptation.learner import LEARNERS
 from feature_adaptation.memory import megabytes
 from feature_adaptation.methods import Adaptation, Extractor, Oracle
 from feature_adaptation.presets import settings
 
+PUBLISHED = published("feature_adaptation")
 READOUTS = ("cnn", "nme", "ncm", "stage1", "top5")
 SMALL = ("quick", "cifar")
 
@@ -61,7 +61,7 @@ def draw(
 ) -> Drawing:
     chosen = settings(preset, seeds, None, 1.0)
     groups = groups if groups is not None else figure.runs(chosen)
-    return figure.draw(chosen, {name: [fake(run) for run in runs] for name, runs in groups.items()})
+    return figure.draw(chosen, {key: [fake(run) for run in runs] for key, runs in groups.items()}, PUBLISHED)
 
 
 CASES = [(figure, preset) for figure in FIGURES for preset in figure.presets]
@@ -103,10 +103,14 @@ def test_the_quick_preset_stays_small() -> None:
 
 def test_stage_1_is_trained_once_for_every_map_memory_and_classifier() -> None:
     chosen = settings("cifar", [7], None, 1.0)[0]
-    children = [*ex.maps(chosen).values(), *ex.sizes(chosen).values(), *ex.balance(chosen).values()]
-    children += [g for n, g in ex.memory(chosen).items() if n.startswith("FA ")]
+    children = [
+        *catalogue.maps(chosen).values(),
+        *catalogue.sizes(chosen).values(),
+        *catalogue.balance(chosen).values(),
+    ]
+    children += [g for (name, *_), g in catalogue.memory(chosen).items() if name == "FA (MLP)"]
     starts = {run.start.key for group in children for run in group if run.start}
-    assert len(starts) == 1 and starts == {r.key for r in ex.stage1(chosen)["own head"]}
+    assert len(starts) == 1 and starts == {r.key for r in catalogue.stage1(chosen)["own head"]}
     seeds = {(run.order, run.seed, run.start.seed) for run in children[0] if run.start}
     assert seeds == {("7", 7, 7), ("7", 8, 7), ("7", 9, 7)}
     several = settings("cifar", [7, 9], None, 1.0)[0]
@@ -129,7 +133,7 @@ def test_paper_protocols() -> None:
     assert (schedule.epochs, schedule.lr, schedule.batch, schedule.weight_decay) == (70, 0.5, 128, 1e-5)
     assert [round(schedule.lr_at(e), 4) for e in (0, 48, 49, 63)] == [0.5, 0.5, 0.1, 0.02]
     assert (run.method.loss, run.method.distillation, run.network) == ("sigmoid", 1.0, "resnet32")
-    assert {len(r[0].protocol.sizes) for n, r in ex.tasks(chosen).items() if n != "joint"} == {5, 10, 20}
+    assert {len(r[0].protocol.sizes) for n, r in catalogue.tasks(chosen).items() if n != "joint"} == {5, 10, 20}
     short = settings("cifar", [1993], None, 0.1)[0]
     assert (short.stage1()[0].schedule.epochs, short.adapt(short.stage1())[0].method.adapter.steps) == (7, 1500)
     assert short.schedule.milestones == (5, 6)
@@ -138,7 +142,7 @@ def test_paper_protocols() -> None:
     full = settings("imagenet", None, None, 1.0)[1].stage1()[0]
     assert (full.protocol.sizes, full.schedule.epochs, full.schedule.milestones) == ([100] * 10, 60, (20, 30, 40, 50))
     assert full.schedule.lr == 2.0
-    for group in (*ex.memory(chosen).values(), *ex.maps(chosen).values()):
+    for group in (*catalogue.memory(chosen).values(), *catalogue.maps(chosen).values()):
         assert all(type(r.method) in LEARNERS for run in group for r in run.chain)
         for r in group:
             plan.check(r, None)
@@ -148,25 +152,26 @@ def test_measuring_the_anchors_is_a_reproduction() -> None:
     figure = next(f for f in FIGURES if f.id == "anchors")
     chosen = settings("cifar", None, None, 1.0)
     results = {n: [fake(r, 44.4, 0.0) for r in runs] for n, runs in figure.runs(chosen).items()}
-    rows = {(r.method, r.quantity): r for r in figure.draw(chosen, results).comparisons}
+    rows = {(r.method, r.quantity): r for r in figure.draw(chosen, results, PUBLISHED).comparisons}
     lwf = rows["LwF.MC", f"{AVERAGE}, 10 classes a task"]
     assert (lwf.published, verdict(lwf, chosen[0].full_schedule)) == (44.4, "reproduced")
     assert verdict(rows["iCaRL-NME", f"{AVERAGE}, 10 classes a task"], True) == "not reproduced"
     of_every = {r.method for r in rows.values() if r.quantity == f"{AVERAGE}, 10 classes a task" and r.published}
     assert of_every == {"LwF.MC", "iCaRL-NME", "iCaRL-CNN"}
-    assert PUBLISHED.series("anchors", "iCaRL") is not None and PUBLISHED.of("fig2")[0]["series"] == []
+    assert PUBLISHED.figure("anchors").series("iCaRL") is not None and PUBLISHED.of("fig2")[0]["series"] == []
 
 
 def test_the_claim_counts_memory_by_one_function() -> None:
     """FA better than every exemplar method already at its least memory; then never; the ratio is that of the bytes."""
-    figure = next(f for f in FIGURES if f.id == "claim")
+    figure = next(f for f in FIGURES if f.id == "fig2")
     chosen = settings("cifar", None, None, 1.0)
     groups = figure.runs(chosen)
 
     def rows(ours: float) -> dict[tuple[str, bool], float | None]:
-        results = {n: [fake(r, ours if n.startswith("FA") else 60.0) for r in g] for n, g in groups.items()}
-        drawing = figure.draw(chosen, results)
-        return {(r.method, "JPEG" in r.quantity): r.ours.mean if r.ours else None for r in drawing.comparisons}
+        results = {n: [fake(r, ours if n[0] == "FA (MLP)" else 60.0) for r in g] for n, g in groups.items()}
+        drawing = figure.draw(chosen, results, PUBLISHED)
+        found = [r for r in drawing.comparisons if r.quantity.startswith("memory of images")]
+        return {(r.method, "JPEG" in r.quantity): r.ours.mean if r.ours else None for r in found}
 
     better = rows(70.0)
     least = megabytes("cifar100", chosen[0].features[0])
@@ -178,23 +183,26 @@ def test_the_claim_counts_memory_by_one_function() -> None:
 
 
 def test_orderings_are_paired() -> None:
-    figure = next(f for f in FIGURES if f.id == "orderings")
+    figure = next(f for f in FIGURES if f.id == "fig3")
     chosen = settings("cifar", [1, 2, 3], None, 1.0)
     groups = figure.runs(chosen)
-    results = {n: [fake(r, (70 if "MLP" in n else 60) + 5 * i) for i, r in enumerate(g)] for n, g in groups.items()}
-    rows = {r.method: r.ours for r in figure.draw(chosen, results).comparisons}
+    results = {
+        n: [fake(r, (70 if n[0] == "FA (MLP)" else 60) + 5 * i) for i, r in enumerate(g)] for n, g in groups.items()
+    }
+    rows = {r.method: r.ours for r in figure.draw(chosen, results, PUBLISHED).comparisons}
     found = rows["FA (MLP) > FA (no map), 10 classes a task"]
     assert found is not None and (found.mean, found.interval, found.n) == (10.0, pytest.approx(0, abs=1e-9), 3)
 
 
 def test_maps_are_paired_on_one_stage_1() -> None:
-    figure = next(f for f in FIGURES if f.id == "map-orderings")
+    figure = next(f for f in FIGURES if f.id == "maps")
     chosen = settings("cifar", [0], ["1993"], 0.1)
     above = {"mlp": 66.0, "true features": 70.0}
     groups = figure.runs(chosen)
     results = {n: [fake(r, above.get(n, 60.0) + 5 * i) for i, r in enumerate(g)] for n, g in groups.items()}
-    drawing = figure.draw(chosen, results)
-    found = {r.method: (round(r.ours.mean, 6), r.ours.n) for r in drawing.comparisons if r.ours}
+    drawing = figure.draw(chosen, results, PUBLISHED)
+    rows = [r for r in drawing.comparisons if "paired" in r.quantity]
+    found = {r.method: (round(r.ours.mean, 6), r.ours.n) for r in rows if r.ours}
     assert found["MLP > no map"] == (6.0, 3) and found["true features > MLP"] == (4.0, 3)
     assert found["linear > no map"] == (0.0, 3)
     assert found["no map > own head"] == (READOUTS.index("stage1"), 3)
@@ -205,14 +213,14 @@ def test_sizes_count_the_features_alone() -> None:
     figure = next(f for f in FIGURES if f.id == "sizes")
     chosen = settings("cifar", [0], ["1993"], 0.1)
     groups = figure.runs(chosen)
-    assert [r.method.features_per_class for r in groups["mlp 240"] + groups["mlp 500"]] == [240] * 3 + [None] * 3
-    results = {n: [fake(r, 50.0 + len(n)) for r in g] for n, g in groups.items()}
-    panel = figure.draw(chosen, results).panels[0]
+    assert [r.method.features_per_class for r in groups["mlp", 240] + groups["mlp", 500]] == [240] * 3 + [None] * 3
+    results = {key: [fake(r, 60.0 if key == "own head" else 50.0 + key[1]) for r in g] for key, g in groups.items()}
+    panel = figure.draw(chosen, results, PUBLISHED).panels[0]
     curve = next(c for c in panel.curves if c.name == "mlp")
     assert curve.x == pytest.approx([megabytes("cifar100", n) for n in chosen[0].features], rel=1e-3)
-    assert curve.y[0] == pytest.approx(50 + len("mlp 5") - 3 * 4.5)
+    assert curve.y[0] == pytest.approx(55 - 3 * 4.5)
     head = next(c for c in panel.curves if c.name == "own head")
-    assert head.reference and list(head.y) == pytest.approx([50 + len("own head") - 3 * 4.5] * len(head.y))
+    assert head.reference and list(head.y) == pytest.approx([60 - 3 * 4.5] * len(head.y))
 
 
 def test_what_stage_1_forgets() -> None:
@@ -225,6 +233,12 @@ def test_what_stage_1_forgets() -> None:
     assert (curve.x, curve.y[0], curve.y[-1]) == (list(range(3, 11)), 90 - 2 * 3 - 5, 90 - 9 * 3 - 5)
     both = draw(figure, "cifar", {**figure.runs(chosen), **figure.optional(chosen)})
     assert len(both.panels) == 3 and {c.name for c in both.panels[2].curves} == {"own head", "FA (MLP)"}
+
+
+def test_earlier_ids_name_the_figure_that_took_them_in() -> None:
+    for old, new in (("claim", "fig2"), ("orderings", "fig3"), ("map-orderings", "maps"), ("fig5-hidden", "fig6")):
+        with pytest.warns(UserWarning, match=f"figure {old} is now {new}"):
+            assert [f.id for f in select(FIGURES, [old], "cifar")[0]] == [new]
 
 
 def test_bad_settings() -> None:

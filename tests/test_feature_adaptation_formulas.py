@@ -11,6 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from common.figures import PublishedFigure
 from common.memory import herd
 from common.resnet import CifarResNet
 from common.runs import Protocol
@@ -21,7 +22,6 @@ from common.training import seeded, shuffled
 from feature_adaptation import metrics
 from feature_adaptation.adapter import FeatureAdapter, batches, fit_adapter
 from feature_adaptation.cache import herding_order
-from feature_adaptation.figures import average_rows
 from feature_adaptation.losses import (
     attention_distillation,
     distillation,
@@ -33,6 +33,7 @@ from feature_adaptation.losses import (
 from feature_adaptation.maps import Pairs, Transform, fit_map, least_squares
 from feature_adaptation.memory import SIZES, first, megabytes, preserved, ranks
 from feature_adaptation.methods import Adaptation, Extractor, Oracle, Recipe
+from feature_adaptation.parts import average_rows
 from feature_adaptation.sdc import compensate, log_weights, mean_shift
 
 CPU = torch.device("cpu")
@@ -422,7 +423,7 @@ def test_average_incremental_accuracy_of_three_tasks() -> None:
         values = [{"accuracy": a + shift, "groups": [a] * (i + 1)} for i, a in enumerate((80.0, 60.0, 40.0))]
         phases = [{"classes": c, "stages": {"main": {"cnn": v}}} for c, v in zip((4, 6, 8), values, strict=True)]
         repeats.append(Result("0" * 16, {}, {}, {"phases": phases}))
-    whole, rest = average_rows("FA", repeats, "cnn")[:2]
+    whole, rest = average_rows("FA", repeats, "cnn", PublishedFigure({}, ""))[:2]
     assert whole.ours and rest.ours and (whole.ours.mean, rest.ours.mean) == (60, 50)
     assert whole.ours.n == 2 and whole.ours.std == pytest.approx(2**0.5)
 

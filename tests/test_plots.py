@@ -284,6 +284,14 @@ def test_nothing_overlaps_or_leaves_the_page(name: str) -> None:
         assert not any(one.overlaps(other) for one, other in combinations(labels, 2))
 
 
+@pytest.mark.parametrize(("variants", "rows"), [(3, 1), (16, 2)])
+def test_wide_panels_go_on_in_another_row(variants: int, rows: int) -> None:
+    names = [f"variant {i}" for i in range(variants)]
+    panel = Panel("", "", "", [Curve(n, names, [1.0] * variants) for n in ("a", "b", "c")], kind="bars")
+    heights = {round(axes.get_position().y0, 3) for axes in build(Drawing([panel] * 3), "title", "").axes}
+    assert len(heights) == rows
+
+
 def test_plotted_is_plain(tmp_path: Path) -> None:
     for drawing in DRAWINGS.values():
         assert json.loads(json.dumps(plotted(drawing, "t", "c"), allow_nan=False))["title"] == "t"
