@@ -141,11 +141,12 @@ def _meta(path: Path, metadata: Mapping[str, str] | None) -> tuple[dict, int]:
         meta = json.loads(text)
     except (KeyError, ValueError):
         raise Damaged(f"{path} is damaged (meta data)") from None
+    if "checksum" not in meta and "checksums" not in meta:  # from before there were any
+        return meta, zlib.crc32(text.encode())
     checksum = meta.pop("checksum", None)
-    found = zlib.crc32((text if checksum is None else json.dumps(meta)).encode())
-    if checksum not in (None, found):
+    if checksum != zlib.crc32(json.dumps(meta).encode()):
         raise Damaged(f"{path} is damaged (meta data)")
-    return meta, found
+    return meta, checksum
 
 
 def _crc(tensor: Tensor) -> int:
@@ -153,7 +154,7 @@ def _crc(tensor: Tensor) -> int:
     import torch
 
     start = zlib.crc32(f"{tensor.dtype} {list(tensor.shape)}".encode())
-    return zlib.crc32(memoryview(tensor.contiguous().reshape(-1).view(torch.uint8).numpy()), start)
+    return zlib.crc32(tensor.contiguous().reshape(-1).view(torch.uint8).numpy().data, start)
 
 
 def newest(folder: Path, lines: int) -> tuple[Saved | None, Saved | None]:

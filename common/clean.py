@@ -1,4 +1,4 @@
-"""What finished runs no longer need: leftovers of interruptions, caches, and states that others have started from."""
+"""What finished runs no longer need: leftovers of interruptions, caches and, if asked for, network weights."""
 
 from __future__ import annotations
 
@@ -25,9 +25,9 @@ class CleanArguments:
 
     out: Path = Path("results")
     """The results folder to clean; what another process works on is left alone."""
-    starts: bool = False
-    """Also trained states, once every run that starts from them is finished. A new run that needs one ends with a line
-    that says which folder to delete so that it is trained again."""
+    states: bool = False
+    """Also network weights of finished runs, unless an unfinished run starts from them. A new run that needs them ends
+    with a line that says which folder to delete so that it is trained again."""
     dry_run: bool = False
     """Print what would be removed, and remove nothing."""
 
@@ -53,7 +53,7 @@ def clean(args: CleanArguments) -> None:
     if busy := [run for run in found if run.busy]:  # whatever it begins next may need any state
         print(f"another process works on {', '.join(run.folder.name for run in busy)}: every state is left alone")
     else:
-        unneeded = _states(found, args.starts)
+        unneeded = _states(found, args.states)
     for run in found:
         if not run.busy and run.folder not in unneeded:
             unneeded |= dict.fromkeys(_leftovers(run), run)
@@ -96,8 +96,8 @@ def _leftovers(run: Found) -> Iterator[Path]:
         yield from (path for path in working_files(run.folder) if path.exists())
 
 
-def _states(found: list[Found], starts: bool) -> dict[Path, Found]:
-    """Caches, and with `starts` trained states, where every run that starts from them, directly or not, is finished.
+def _states(found: list[Found], trained: bool) -> dict[Path, Found]:
+    """Caches that finished runs started from and, if asked for, `trained` states; none that an unfinished run may need.
 
     A cache is the state of a run that trains nothing. Its whole folder goes, so that it counts as not computed yet. It
     stays where the state that it was computed from is gone.
@@ -109,12 +109,12 @@ def _states(found: list[Found], starts: bool) -> dict[Path, Found]:
     at_hand = {run.name for run in found if (run.folder / BOUNDARY).exists()}
     unneeded: dict[Path, Found] = {}
     for run in found:
-        if not run.finished or run.name not in dependants or not all(d.finished for d in dependants[run.name]):
+        if not run.finished or not all(other.finished for other in dependants[run.name]):
             continue
-        if not run.trains and at_hand.issuperset(run.starts[:1]):
-            unneeded[run.folder] = run
-        elif run.trains and starts:
+        if run.trains and trained:
             unneeded |= dict.fromkeys(sorted(run.folder.glob("*.safetensors")), run)
+        elif not run.trains and dependants[run.name] and at_hand.issuperset(run.starts[:1]):
+            unneeded[run.folder] = run
     return unneeded
 
 
