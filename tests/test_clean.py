@@ -136,8 +136,9 @@ def test_a_run_at_work_is_left_alone(runs: dict[str, Run], tmp_path: Path, capsy
     (folder / "epoch.part").write_bytes(b"1")
     with FileLock(folder / "lock"):
         before = files(tmp_path)
-        lines = clean(tmp_path, capsys, "--states")
-        assert runs["first"].hash in lines[0] and lines[1:] == ["0 B freed"] and files(tmp_path) == before
+        for word, total in (("--dry-run", "0 B would be freed"), ("--no-dry-run", "0 B freed")):
+            note, *lines = clean(tmp_path, capsys, "--states", word)
+            assert runs["first"].hash in note and lines == [total] and files(tmp_path) == before
     assert len(clean(tmp_path, capsys)) == 3  # the part and the cache
 
 

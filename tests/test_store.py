@@ -117,6 +117,31 @@ def test_saves_take_a_small_share_of_the_time(
     assert saves[2] - saves[1] == pytest.approx(expected + seconds, abs=0.3)
 
 
+def test_an_epoch_goes_with_the_boundary_it_was_built_on_alone(tmp_path: Path) -> None:
+    """Not with another of the same phase, as a run repeated on a GPU may leave."""
+    boundary, epoch = tmp_path / "checkpoint.safetensors", tmp_path / "epoch.safetensors"
+    frozen = {"net/old": torch.zeros(2)}
+    checksum = write(boundary, frozen, META)
+    write(epoch, {"net/new": torch.ones(1)}, {**META, "boundary": checksum, "frozen": ["net/old"]})
+    _, inside = newest(tmp_path, 3)
+    assert inside and same(inside.tensors, {**frozen, "net/new": torch.ones(1)})
+    write(boundary, {"net/old": torch.ones(2)}, META)
+    found, inside = newest(tmp_path, 3)
+    assert found and inside is None
+
+
+def test_a_damaged_file_never_takes_the_place_of_a_whole_one(tmp_path: Path) -> None:
+    path = tmp_path / "checkpoint.safetensors"
+    for phase in (1, 2):
+        write(path, some_tensors(), {**META, "phase": phase}, keep_previous=True)
+    path.write_bytes(path.read_bytes()[:-1])
+    boundary, _ = newest(tmp_path, 3)
+    assert boundary and boundary.meta["phase"] == 1
+    write(path, some_tensors(), {**META, "phase": 2}, keep_previous=True)
+    kept = read_state(checkpoints.previous(path))
+    assert kept and kept.meta["phase"] == 1
+
+
 # Frozen parts
 
 
