@@ -1,7 +1,8 @@
 """Runs on disk: config, environment, metrics, checkpoints, result. Written atomically; a finished run stays finished.
 
 OUT/runs/HASH/ holds `config.json`, `environment.json`, `metrics.jsonl` (a line an epoch), `result.json`, `arrays.npz`
-and `checkpoint.safetensors`. Committed evidence is one JSON a run, PAPER/records/HASH.json, with the same content.
+and `checkpoint.safetensors` (see `common.checkpoints`). Committed evidence is one JSON a run,
+PAPER/records/HASH.json, with the same content.
 """
 
 from __future__ import annotations
@@ -193,7 +194,7 @@ class Workspace:
     """Training steps taken since the last start, by path (see `common.graphs`)."""
     saved_at: float = 0.0
     save_seconds: float = 0.0
-    """What the last save took."""
+    """What the last save inside a phase took."""
     pace: float = 1.0
     """By how much saves are rarer than on a CPU; on a GPU they wait for its queue."""
     boundary_checksum: int | None = None
@@ -232,10 +233,11 @@ class Workspace:
         if self.lines:
             sync(self.folder / "metrics.jsonl")  # it outlives a power cut wherever the checkpoint that counts it does
         checksum = write(self.folder / f"{name}.safetensors", tensors, meta, keep_previous=True)
+        self.saved_at = time.monotonic()
         if name == "checkpoint":
             self.boundary_checksum = checksum
-        self.saved_at = time.monotonic()
-        self.save_seconds = self.saved_at - started
+        else:
+            self.save_seconds = self.saved_at - started
 
     def keep(self, name: str, tensors: dict[str, Tensor]) -> None:
         """Leave tensors for the Runs that start from this one, as NAME.safetensors beside the checkpoint."""
