@@ -18,6 +18,7 @@ from typing import Any, TypeVar
 
 import tyro
 
+from common.clean import CleanArguments, clean
 from common.errors import InputError
 from common.export import RecordArguments, TensorBoardArguments, record, records_folder, tensorboard
 from common.launcher import DISK_FULL, Job, Outcome, launch, unfinished
@@ -26,7 +27,7 @@ from common.runs import Run
 from common.store import Store
 
 T = TypeVar("T")
-WORDS = "|".join(["all", *PAPERS, "record", "tensorboard"])
+WORDS = "|".join(["all", *PAPERS, "record", "tensorboard", "clean"])
 USAGE = f"usage: reproduce {WORDS} [options]; --help after one of these words says more"
 
 
@@ -70,6 +71,8 @@ def main(argv: Sequence[str] | None = None, paper: str | None = None) -> None:
             record(_parse(RecordArguments, "reproduce record", record.__doc__, arguments[1:]))
         elif paper is None and arguments[:1] == ["tensorboard"]:
             tensorboard(_parse(TensorBoardArguments, "reproduce tensorboard", tensorboard.__doc__, arguments[1:]))
+        elif paper is None and arguments[:1] == ["clean"]:
+            clean(_parse(CleanArguments, "reproduce clean", None, arguments[1:]))
         elif paper is None and arguments[:1] in (["-h"], ["--help"]):
             print(USAGE)
         else:
