@@ -1,4 +1,4 @@
-"""Large images stay files: worker processes decode, cut and resize them, and whole batches are normalised on the device.
+"""Large images stay files: worker processes decode, cut and resize them, the device normalises whole batches.
 
 Images travel as bytes, a quarter of what floats take. No recorded run reads files, so pixels may differ from those of
 torchvision's transforms on Pillow images: resizing a tensor rounds differently, by a few of 256 levels.
@@ -91,7 +91,7 @@ class _Pixels(torch.utils.data.Dataset):
 
 
 class _Encoded(torch.utils.data.Dataset):
-    """Item (file, seed) -> (uint8 [bytes] of a grey or RGB JPEG, else [h, w, 3] as `read_image` gives it; file, seed)."""
+    """Item (file, seed) -> (uint8 [bytes] of a grey or RGB JPEG, else the RGB pixels [h, w, 3]; file, seed)."""
 
     def __getitem__(self, item: tuple[Path, int]) -> tuple[np.ndarray, Path, int]:
         path, seed = item
@@ -104,8 +104,9 @@ class _Encoded(torch.utils.data.Dataset):
 class ImageFiles:
     """Large images read by worker processes, with torchvision's ImageNet transforms on uint8 tensors.
 
-    One set of workers serves all epochs until `close`, and holds no list of files. Epochs do not overlap. Each pass of
-    `plain` has its own workers, which end with it.
+    One set of workers serves all epochs until `close`; an epoch ends, or is dropped, before the next begins. Each pass
+    of `plain` has its own workers, which end with it. A worker is sent the files it reads, and is two batches ahead at
+    most, so that its memory does not grow with the data set.
 
     With REPRO_DECODE=device in the environment, workers only read the files: JPEGs are decoded on the device (nvJPEG on
     CUDA), where they are cut and resized too. It is tested on a CPU and was never tried on CUDA. Nothing falls back

@@ -136,7 +136,7 @@ def read_image(path: Path) -> np.ndarray:
 
 
 def open_image(path: Path) -> Image:
-    """As `read_image`, a Pillow image of mode RGB. No pixel is in an array yet, so that a part of it can be cut first."""
+    """As `read_image`, but a Pillow image of mode RGB: a part can be cut before its pixels are copied to an array."""
     from PIL import Image
 
     try:

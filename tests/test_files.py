@@ -240,10 +240,14 @@ def test_a_damaged_file_ends_the_epoch_in_one_line_and_the_workers(two_cores: No
     good, bad = tmp_path / "good.jpg", tmp_path / "bad.jpg"
     smooth(0).save(good)
     bad.write_bytes(good.read_bytes()[:700])
-    images = opened((good, bad))
-    with pytest.raises(InputError) as caught, closing(images):
-        list(images.epoch(torch.tensor([0, 0, 0, 1, 0]), 1, generator(0)))
-    assert str(caught.value).startswith(f"cannot read the image {bad} (") and "\n" not in str(caught.value)
+    images, order = opened((good, bad)), torch.tensor([0, 0, 0, 1, 0])
+    with pytest.raises(InputError) as training, closing(images):
+        list(images.epoch(order, 1, generator(0)))
+    with pytest.raises(InputError) as testing:
+        list(images.plain(order, 1))
+    assert workers() == set()  # though the errors' tracebacks refer to them
+    for caught in (training, testing):
+        assert str(caught.value).startswith(f"cannot read the image {bad} (") and "\n" not in str(caught.value)
 
 
 def test_resuming_at_an_epoch_gives_the_same_bits(two_cores: None, paths: tuple[Path, ...]) -> None:
@@ -261,8 +265,9 @@ def test_resuming_at_an_epoch_gives_the_same_bits(two_cores: None, paths: tuple[
             last.update({name: buffer.clone() for name, buffer in momentum(optimiser).items()})
 
         stage = Stage("a", Schedule(epochs, lr=0.1, batch=3), torch.arange(7), loss, layer.parameters(), layer.train)
-        fit(stage, opened(paths), (5,), save, resume)
-        assert workers() == set()  # at the end of the stage
+        images = opened(paths)
+        fit(stage, images, (5,), save, resume)
+        assert workers() == set()  # at the end of the stage, and not of the images
         return layer.weight.detach(), last
 
     whole, _ = train(3)
@@ -277,10 +282,11 @@ def test_a_loss_that_fails_ends_the_workers(two_cores: None, paths: tuple[Path, 
         assert len(workers()) == 2
         raise ZeroDivisionError
 
-    layer = nn.Linear(1, 1)
+    layer, images = nn.Linear(1, 1), opened(paths)
     stage = Stage("a", Schedule(2, lr=0.1, batch=1), torch.arange(7), loss, layer.parameters(), layer.train)
     with pytest.raises(ZeroDivisionError):
-        fit(stage, opened(paths), (5,), lambda epoch, optimiser: None)
+        fit(stage, images, (5,), lambda epoch, optimiser: None)
+    assert workers() == set()
 
 
 # Decoding on the device
