@@ -1,7 +1,7 @@
 """Large images stay files: worker processes decode, cut and resize them, the device normalises whole batches.
 
 Images travel as bytes, a quarter of what floats take. No recorded run reads files, so pixels may differ from those of
-torchvision's transforms on Pillow images: resizing a tensor rounds differently, by a few of 256 levels.
+torchvision's transforms on Pillow images: resizing a tensor rounds differently, by one of 256 levels.
 """
 
 from __future__ import annotations

@@ -30,7 +30,7 @@ pytestmark = pytest.mark.filterwarnings("ignore:The image decoding:DeprecationWa
 CPU = torch.device("cpu")
 LEVELS = Inputs((0, 0, 0), (1 / 255,) * 3, "resized-crop", size=32)
 """Normalises to 0 ... 255."""
-ROUNDING = 2.01
+ROUNDING = 1.01
 """Levels by which a resized tensor may differ from a resized Pillow image."""
 
 
