@@ -226,6 +226,7 @@ class ViewsLearner(Learner):
             for images, _ in context.train.epoch(indices, 128, context.generator("view", view)):
                 kept[done : done + len(images), view] = self.maps(images)
                 done += len(images)
+        context.train.close()
         everything = torch.arange(len(context.test.labels), device=indices.device)
         self.net.test.copy_(extract(self.source, context.test, everything))
         self.net.scores.copy_(class_scores(self.source, context, indices))
