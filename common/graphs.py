@@ -18,7 +18,7 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-from common.errors import RunFailed
+from common.errors import NotCaptured
 from common.loader import DeviceImages, Images
 
 Step = Callable[[Tensor, Tensor], None]
@@ -46,8 +46,20 @@ class Steps(Protocol):
         """Give back what the steps hold on the device."""
 
 
+@contextmanager
+def eagerly() -> Iterator[None]:
+    """Call the steps of this thread from Python, on every device."""
+    _own.eager = True
+    try:
+        yield
+    finally:
+        _own.eager = False
+
+
 def capture_for(images: Images) -> Capture | None:
     """How steps on these images are captured: as CUDA graphs where the images live on a CUDA device, else not."""
+    if getattr(_own, "eager", False):
+        return None
     return cuda_graph if isinstance(images, DeviceImages) and images.images.is_cuda else None
 
 
@@ -104,7 +116,7 @@ class GraphSteps:
             try:
                 self.graphs[size] = self.capture(partial(self._body, size))
             except RuntimeError as error:
-                raise RunFailed(f"the training step cannot be captured as a CUDA graph: {_reason(error)}") from error
+                raise NotCaptured(f"the training step cannot be captured as a CUDA graph: {_reason(error)}") from error
             self.counts["captured"] += 1
         if size in self.graphs:
             self.counts["graph"] += 1

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from common import metrics, splits
 from common.datasets import Dataset
+from common.errors import OutOfTime
 from common.heads import CosineHead, LinearHead
 from common.loader import Images, open_images
 from common.memory import ExemplarMemory
@@ -232,7 +233,10 @@ def run(spec: Run, dataset: Dataset, learner_class: type[Learner], workspace: Wo
         _load(learner, boundary)
     elif spec.start:
         learner.start_from(workspace.state_of(spec.start))
+    logged = len(workspace.lines)
     for phase in phases[done:]:
+        if workspace.late and len(workspace.lines) > logged:  # each command gets an epoch further at least
+            raise OutOfTime
         learner.begin_phase(phase)
         if spec.start and len(phases) > 1 and learner.inherits(phase):  # trained by the Run this one starts from
             _choose_exemplars(learner, phase)

@@ -4,18 +4,20 @@ from __future__ import annotations
 
 import errno
 import importlib
+import math
 import os
+import re
 import signal
 import subprocess
 import sys
 import threading
 import time
 import traceback
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, ThreadPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from multiprocessing import get_context
 from pathlib import Path
@@ -23,9 +25,10 @@ from queue import Empty, SimpleQueue
 from typing import Any
 
 from common.datasets import Dataset, load
-from common.errors import InputError, RunFailed
+from common.errors import InputError, NotCaptured, OutOfTime, RunFailed
 from common.runs import Run
 from common.store import Busy, Store, Workspace
+from common.waiting import Outcome, Waiting, unfinished
 
 DISK_FULL = "disk full while writing {}; free some space and run the same command, it goes on"
 PACKAGES = ("common", "lucir", "der", "feature_adaptation", "bbn", "class_balanced", "fsa")
@@ -41,30 +44,39 @@ class Job:
     jobs: int
     threads: int
     """CPU threads a run may take; how many it does take is measured (see `common.tuning`)."""
-
-
-@dataclass(frozen=True)
-class Outcome:
-    """How one run ended: `problem` is one line, or empty when it finished."""
-
-    run: Run
-    problem: str
+    deadline: float = math.inf
+    """Time of the day, in seconds since 1970, after which no epoch begins."""
+    eager: str = ""
+    """Why steps are called from Python on a device that captures them; empty where they are captured."""
 
 
 def train(run: Run, job: Job, progress: Callable[[int], None] = lambda images: None) -> str:
     """Train one run to its end, or go on with it. Returns a one-line problem, or "" when it is finished."""
+    return attempt(run, job, progress).problem
+
+
+def attempt(run: Run, job: Job, progress: Callable[[int], None] = lambda images: None) -> Outcome:
+    """Train one run to its end, or go on with it, and say how it ended; progress is called with images trained."""
+    from common.graphs import eagerly
+
     try:
-        _train(run, job, progress)
+        with eagerly() if job.eager else nullcontext():
+            _train(run, job, progress)
+    except OutOfTime:
+        return Outcome(run, "out of time; the same command goes on from here", "out of time")
+    except NotCaptured as error:
+        return Outcome(run, str(error), "not captured")
     except (RunFailed, Busy, InputError) as error:
-        return str(error).strip().splitlines()[-1]  # a data loader's worker puts its traceback before the message
+        problem = str(error).strip().splitlines()[-1]  # a data loader's worker puts its traceback before the message
     except OSError as error:
-        if error.errno in (errno.ENOSPC, errno.EDQUOT):
-            return DISK_FULL.format(job.out)
-        return f"{type(error).__name__}: {error}"
+        full = error.errno in (errno.ENOSPC, errno.EDQUOT)
+        problem = DISK_FULL.format(job.out) if full else f"{type(error).__name__}: {error}"
     except Exception as error:  # one run's bug must not stop the others
         traceback.print_exc()
-        return f"{type(error).__name__}: {error}"
-    return ""
+        problem = f"{type(error).__name__}: {error}"
+    else:
+        return Outcome(run, "", "finished")
+    return Outcome(run, problem, "failed")
 
 
 def _train(run: Run, job: Job, progress: Callable[[int], None]) -> None:
@@ -81,7 +93,7 @@ def _train(run: Run, job: Job, progress: Callable[[int], None]) -> None:
     with store.open(run) as workspace:
         if store.load(run.hash):  # finished by another process since
             return
-        workspace.progress = progress
+        workspace.progress, workspace.deadline = progress, job.deadline
         started, code = time.perf_counter(), commit()  # of the code now loaded, not of what is there when it ends
         workspace.commits = [code["commit"]]
         device, measured = Device(job.device, run.precision), dict[str, float]()
@@ -97,9 +109,9 @@ def _train(run: Run, job: Job, progress: Callable[[int], None]) -> None:
         with torch.cuda.stream(own_stream()) if device.type == "cuda" else nullcontext():
             result = incremental.run(run, dataset, learner, workspace, device)
         earlier = [c for c in workspace.commits if c != code["commit"]]
-        workspace.finish(
-            result, {**code, "earlier_commits": earlier, **_environment(device, workspace, measured, started)}
-        )
+        eager = {"eager": job.eager} if job.eager else {}
+        environment = _environment(device, workspace, measured, started)
+        workspace.finish(result, {**code, "earlier_commits": earlier, **environment, **eager})
 
 
 @lru_cache(maxsize=2)
@@ -140,7 +152,11 @@ def _environment(device: Any, workspace: Workspace, measured: dict[str, float], 
 
 @lru_cache(maxsize=1)
 def commit() -> dict[str, Any]:
-    """Commit of the code that runs and whether the tree differs from it; unknown outside a git checkout."""
+    """Commit of the code that runs, and whether the tree differs from it.
+
+    A copy without `.git` has its commit from the environment variable REPRO_COMMIT, of the tree as committed; without
+    it the commit is unknown. Raises InputError where REPRO_COMMIT is needed and is no commit.
+    """
     root = Path(__file__).resolve().parents[1]
 
     def git(*words: str) -> str:
@@ -152,86 +168,79 @@ def commit() -> dict[str, Any]:
         changed = git("status", "--porcelain", "--", *PACKAGES, ":!*.json", ":!*.md").strip()
         return {"commit": head, "dirty": bool(changed)}
     except (OSError, subprocess.CalledProcessError):
-        return {"commit": "unknown", "dirty": True}
+        given = os.environ.get("REPRO_COMMIT", "")
+    if given and not re.fullmatch("[0-9a-f]{7,40}", given):
+        raise InputError(
+            f"REPRO_COMMIT is {given!r}; set it to what `git rev-parse HEAD` says where the code comes from"
+        )
+    return {"commit": given or "unknown", "dirty": not given}
 
 
 def launch(
-    runs: Iterable[Run], job: Job, finished: set[str], progress: Callable[[int], None] = lambda images: None
+    runs: Iterable[Run],
+    job: Job,
+    finished: set[str],
+    progress: Callable[[int], None] = lambda images: None,
+    threads: Mapping[str, int] | None = None,
 ) -> Iterator[Outcome]:
     """Train every run not in `finished` (hashes), shared starts first, and yield each as it ends.
 
-    A failed run does not stop the others, only those that start from it. On KeyboardInterrupt workers are stopped
-    where they are; their checkpoints let the same command go on.
+    threads: the CPU threads of a run by its hash, where they are not `job.threads`. A failed run does not stop the
+    others, only those that start from it. One whose step cannot be captured is yielded as such and trained at the end,
+    its steps called from Python. After the deadline nothing is started, unless no run has got further yet. On
+    KeyboardInterrupt workers are stopped where they are; their checkpoints let the same command go on.
     """
-    waiting = unfinished(runs, finished)
-    if job.jobs == 1:
-        yield from _in_turn(waiting, job, progress)
-    else:
-        yield from _side_by_side(waiting, job, progress)
-
-
-def unfinished(runs: Iterable[Run], finished: set[str]) -> list[Run]:
-    """The runs to train with those they start from, each once, starts first."""
-    ordered = {r.hash: r for run in runs if run.hash not in finished for r in run.chain}
-    return [run for digest, run in ordered.items() if digest not in finished]
-
-
-def _blocked(run: Run, failed: dict[str, str]) -> str:
-    start = run.start.hash if run.start else ""
-    return f"not started: run {start}, which it starts from, failed" if start in failed else ""
-
-
-def _in_turn(waiting: list[Run], job: Job, progress: Callable[[int], None]) -> Iterator[Outcome]:
-    failed: dict[str, str] = {}
-    for run in waiting:
-        problem = _blocked(run, failed) or train(run, job, progress)
-        if problem:
-            failed[run.hash] = problem
-        yield Outcome(run, problem)
-
-
-def _side_by_side(waiting: list[Run], job: Job, progress: Callable[[int], None]) -> Iterator[Outcome]:
-    captured = job.device == "cuda" and all(run.inputs.kind == "crop-flip" for run in waiting)
-    pool: _Processes | _Threads = _Threads(job) if captured else _Processes(job)
+    waiting = Waiting(unfinished(runs, finished))
     running = dict[Future, Run]()
-    pending, failed = {run.hash: run for run in waiting}, dict[str, str]()
-    open_runs = set(pending)  # waiting or running: whatever starts from these is not ready
-    again = set[str]()  # runs whose worker died once; they go on from their last epoch
+    pool = _pool(job, waiting.runs.values(), progress)
     try:
-        while pending or running:
-            alone = bool(again & open_runs)  # a run whose worker died takes no other with it if it dies again
-            for run in list(pending.values()):
-                if len(running) == job.jobs or (run.start and run.start.hash in open_runs):
-                    continue
-                if alone and (running or run.hash not in again):
-                    continue
-                del pending[run.hash]
-                if problem := _blocked(run, failed):
-                    open_runs.discard(run.hash)
-                    failed[run.hash] = problem
-                    yield Outcome(run, problem)
+        while waiting.runs or running:
+            late = time.time() >= job.deadline
+            if late and waiting.advanced:
+                waiting.runs.clear()
+            for run in waiting.ready(len(running), 1 if late else job.jobs):
+                if problem := waiting.blocked(run):
+                    yield waiting.end(Outcome(run, problem, "failed"))
                 else:
-                    running[pool.submit(run)] = run
+                    own = (threads or {}).get(run.hash, job.threads)
+                    running[pool.submit(run, replace(job, threads=own, eager=waiting.eager.get(run.hash, "")))] = run
             done, _ = wait(running, timeout=0.3, return_when=FIRST_COMPLETED)
             for images in drain(pool.queue):
                 progress(images)
             for future in done:
                 run = running.pop(future)
-                died = isinstance(future.exception(), BrokenProcessPool)
-                if died and run.hash not in again:
-                    again.add(run.hash)
-                    pending = {run.hash: run, **pending}
-                    continue
-                problem = DIED if died else future.result()
-                open_runs.discard(run.hash)
-                if problem:
-                    failed[run.hash] = problem
-                yield Outcome(run, problem)
+                if not isinstance(future.exception(), BrokenProcessPool):
+                    yield waiting.end(future.result())
+                elif not waiting.again(run):
+                    yield waiting.end(Outcome(run, DIED, "failed"))
     finally:
         pool.kill()
 
 
+def _pool(job: Job, runs: Iterable[Run], progress: Callable[[int], None]) -> _Here | _Processes | _Threads:
+    if job.jobs == 1:
+        return _Here(progress)
+    if job.device == "cpu" or any(run.inputs.kind != "crop-flip" for run in runs):
+        return _Processes(job)
+    return _Threads(job)
+
+
 DIED = "its worker process died twice (out of memory?); with fewer --jobs the same command goes on from its last epoch"
+
+
+class _Here:
+    """This thread, where runs are trained one after another. What is submitted is over when `submit` returns."""
+
+    def __init__(self, progress: Callable[[int], None]) -> None:
+        self.progress, self.queue = progress, SimpleQueue[int]()
+
+    def submit(self, run: Run, job: Job) -> Future:
+        future = Future[Outcome]()
+        future.set_result(attempt(run, job, self.progress))
+        return future
+
+    def kill(self) -> None:
+        """Nothing runs any more."""
 
 
 class _Processes:
@@ -246,13 +255,13 @@ class _Processes:
         self.queue = context.Queue()  # new with every pool: a worker killed while writing leaves its queue locked
         self.pool = ProcessPoolExecutor(self.job.jobs, context, _start_worker, (self.queue, os.getpid()))
 
-    def submit(self, run: Run) -> Future:
+    def submit(self, run: Run, job: Job) -> Future:
         try:
-            return self.pool.submit(_work, run, self.job)
+            return self.pool.submit(_work, run, job)
         except BrokenProcessPool:
             self.kill()
             self._start()
-            return self.pool.submit(_work, run, self.job)
+            return self.pool.submit(_work, run, job)
 
     def kill(self) -> None:
         for process in list((self.pool._processes or {}).values()):
@@ -272,8 +281,8 @@ class _Threads:
         self.job, self.queue, self.stopped = job, SimpleQueue[int](), threading.Event()
         self.pool = ThreadPoolExecutor(job.jobs)
 
-    def submit(self, run: Run) -> Future:
-        return self.pool.submit(train, run, self.job, self._report)
+    def submit(self, run: Run, job: Job) -> Future:
+        return self.pool.submit(attempt, run, job, self._report)
 
     def _report(self, images: int) -> None:
         self.queue.put(images)
@@ -311,5 +320,5 @@ def _die_with(parent: int) -> None:
     os._exit(1)
 
 
-def _work(run: Run, job: Job) -> str:
-    return train(run, job, _queue.put)
+def _work(run: Run, job: Job) -> Outcome:
+    return attempt(run, job, _queue.put)

@@ -26,7 +26,7 @@ from zipfile import BadZipFile
 import numpy as np
 from filelock import FileLock, Timeout
 
-from common.errors import InputError
+from common.errors import InputError, OutOfTime
 from common.runs import Run, canonical
 
 if TYPE_CHECKING:
@@ -179,6 +179,8 @@ class Workspace:
     steps: Counter[str] = field(default_factory=Counter)
     """Training steps taken since the last start, by path (see `common.graphs`)."""
     saved_at: float = 0.0
+    deadline: float = math.inf
+    """Time of the day, in seconds since 1970, after which no epoch begins."""
 
     def log(self, line: dict) -> None:
         """Add an epoch to metrics.jsonl."""
@@ -194,9 +196,20 @@ class Workspace:
         return {name: [line.get(name) for line in self.lines] for name in names}
 
     def checkpoint(self, state: Callable[[], tuple[dict[str, Tensor], dict]]) -> None:
-        """Save the state inside a phase: (tensors, meta). Skipped within 2 seconds of the last save."""
-        if time.monotonic() - self.saved_at >= SAVE_EVERY:
+        """Save the state inside a phase: (tensors, meta). Skipped within 2 seconds of the last save.
+
+        After the deadline it is saved whenever the last save was. Raises OutOfTime then.
+        """
+        late = self.late
+        if late or time.monotonic() - self.saved_at >= SAVE_EVERY:
             self._save("epoch", *state())
+        if late:
+            raise OutOfTime
+
+    @property
+    def late(self) -> bool:
+        """Whether the deadline is over."""
+        return time.time() >= self.deadline
 
     def boundary(self, tensors: dict[str, Tensor], meta: dict) -> None:
         """Save the state between two phases."""

@@ -240,10 +240,10 @@ def test_stopping_threads_leaves_runs_that_go_on(
     assert launcher.train(run, Job(tmp_path / "alone", None, "cpu", 1, 1)) == ""
     pool = launcher._Threads(Job(tmp_path, None, "cpu", 2, 1))
     monkeypatch.setattr("common.store.SAVE_EVERY", 0.0)
-    future = pool.submit(run)
+    future = pool.submit(run, pool.job)
     assert pool.queue.get(timeout=60) > 0  # it trains
     pool.kill()
-    assert "goes on from its last saved epoch" in future.result()
+    assert "goes on from its last saved epoch" in future.result().problem
     store = Store(tmp_path)
     assert store.load(run.hash) is None and store.trained(run) > 0
     assert launcher.train(run, pool.job) == ""
