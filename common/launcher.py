@@ -15,16 +15,17 @@ from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, ThreadPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, fields, replace
 from functools import lru_cache
 from multiprocessing import get_context
 from pathlib import Path
 from queue import Empty, SimpleQueue
+from tempfile import TemporaryDirectory
 from typing import Any
 
 from common.datasets import Dataset, load
 from common.errors import InputError, RunFailed
-from common.runs import Run
+from common.runs import Run, Schedule
 from common.store import Busy, Store, Workspace
 
 DISK_FULL = "disk full while writing {}; free some space and run the same command, it goes on"
@@ -77,29 +78,65 @@ def _train(run: Run, job: Job, progress: Callable[[int], None]) -> None:
 
     store = Store(job.out)
     dataset = _dataset(run, job.data, job.out / "cache")
-    learner = importlib.import_module(f"{run.paper}.learner").LEARNERS[type(run.method)]
+    learner = _learner(run)
     with store.open(run) as workspace:
         if store.load(run.hash):  # finished by another process since
             return
         workspace.progress = progress
         started, code = time.perf_counter(), commit()  # of the code now loaded, not of what is there when it ends
         workspace.commits = [code["commit"]]
-        device, measured = Device(job.device, run.precision), dict[str, float]()
-        workspace.threads = workspace.saved_threads() or job.threads
-        if device.type == "cpu":
-            if job.threads > 1 and not workspace.saved_threads():
-                workspace.threads, measured = choose_threads(run, device, job.threads, job.out / "cache/threads.json")
-            torch.set_num_threads(workspace.threads)
+        device, measured = Device(learner.device_for(run, job.device), run.precision), dict[str, float]()
+        most = job.threads if job.device == "cpu" else 1  # beside a GPU the other cores are left to other runs
+        workspace.threads = workspace.saved_threads() or most
+        if most > 1 and not workspace.saved_threads():
+            workspace.threads, measured = choose_threads(run, device, most, job.out / "cache/threads.json")
+        torch.set_num_threads(workspace.threads)
         # Shapes are few, and a graph keeps what its first step chose. But trying algorithms waits for the whole device,
         # which no other thread's capture survives.
         torch.backends.cudnn.benchmark = job.jobs == 1
         torch.backends.cudnn.allow_tf32 = False  # fp32 means fp32; bf16 is there for speed
-        with torch.cuda.stream(own_stream()) if device.type == "cuda" else nullcontext():
+        chain = len(run.protocol.sizes) > 1  # its phases wait for one another, so it goes before runs of one phase
+        with torch.cuda.stream(own_stream(high=chain)) if device.type == "cuda" else nullcontext():
             result = incremental.run(run, dataset, learner, workspace, device)
         earlier = [c for c in workspace.commits if c != code["commit"]]
         workspace.finish(
             result, {**code, "earlier_commits": earlier, **_environment(device, workspace, measured, started)}
         )
+
+
+def _learner(run: Run) -> Any:
+    return importlib.import_module(f"{run.paper}.learner").LEARNERS[type(run.method)]
+
+
+def warm_up(run: Run, job: Job) -> str:
+    """Train `run` and what it starts from for one epoch a stage, for nothing. Returns a problem as `train` does.
+
+    Called while no other run is under way: what CUDA's libraries set up on first use would break captures of others.
+    Runs that capture nothing need none of it.
+    """
+    elsewhere = _learner(run).device_for(run, job.device) != job.device
+    if elsewhere or not run.schedule.epochs or run.inputs.kind != "crop-flip":
+        return ""
+    cache = (job.out / "cache").resolve()
+    cache.mkdir(parents=True, exist_ok=True)
+    with TemporaryDirectory(dir=job.out, prefix="warm-up-") as folder:
+        (Path(folder) / "cache").symlink_to(cache)
+        problems = (train(link, replace(job, out=Path(folder))) for link in briefly(run).chain)
+        return next(filter(None, problems), "")
+
+
+def briefly(run: Run) -> Run:
+    """The same with one epoch a stage, and so what it starts from; of cached views one is made."""
+    changes: dict[str, Any] = {"views": 1} if hasattr(run.method, "views") else {}
+    for each in fields(run.method):
+        if isinstance(value := getattr(run.method, each.name), Schedule):
+            changes[each.name] = _one_epoch(value)
+    method = replace(run.method, **changes)
+    return replace(run, method=method, schedule=_one_epoch(run.schedule), start=run.start and briefly(run.start))
+
+
+def _one_epoch(schedule: Schedule) -> Schedule:
+    return replace(schedule, epochs=min(schedule.epochs, 1), milestones=(), warmup=min(schedule.warmup, 1))
 
 
 @lru_cache(maxsize=2)
