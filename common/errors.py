@@ -12,7 +12,7 @@ class RunFailed(RuntimeError):
 
 
 class NotCaptured(RunFailed):
-    """The training step of a run cannot be captured as a CUDA graph; it can be called from Python instead."""
+    """A training step does what no CUDA graph can hold. Called from Python, step by step, the run can be trained."""
 
 
 class OutOfTime(Exception):

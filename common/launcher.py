@@ -6,10 +6,7 @@ import errno
 import importlib
 import math
 import os
-import re
 import signal
-import subprocess
-import sys
 import threading
 import time
 import traceback
@@ -17,21 +14,22 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, ThreadPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import nullcontext
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from functools import lru_cache
 from multiprocessing import get_context
 from pathlib import Path
 from queue import Empty, SimpleQueue
+from tempfile import TemporaryDirectory
 from typing import Any
 
 from common.datasets import Dataset, load
+from common.environment import commit, environment
 from common.errors import InputError, NotCaptured, OutOfTime, RunFailed
-from common.runs import Run
-from common.store import Busy, Store, Workspace
+from common.runs import Run, Schedule
+from common.store import Busy, Store
 from common.waiting import Outcome, Waiting, unfinished
 
 DISK_FULL = "disk full while writing {}; free some space and run the same command, it goes on"
-PACKAGES = ("common", "lucir", "der", "feature_adaptation", "bbn", "class_balanced", "fsa")
 
 
 @dataclass(frozen=True)
@@ -89,29 +87,65 @@ def _train(run: Run, job: Job, progress: Callable[[int], None]) -> None:
 
     store = Store(job.out)
     dataset = _dataset(run, job.data, job.out / "cache")
-    learner = importlib.import_module(f"{run.paper}.learner").LEARNERS[type(run.method)]
+    learner = _learner(run)
     with store.open(run) as workspace:
         if store.load(run.hash):  # finished by another process since
             return
         workspace.progress, workspace.deadline = progress, job.deadline
         started, code = time.perf_counter(), commit()  # of the code now loaded, not of what is there when it ends
         workspace.commits = [code["commit"]]
-        device, measured = Device(job.device, run.precision), dict[str, float]()
-        workspace.threads = workspace.saved_threads() or job.threads
-        if device.type == "cpu":
-            if job.threads > 1 and not workspace.saved_threads():
-                workspace.threads, measured = choose_threads(run, device, job.threads, job.out / "cache/threads.json")
-            torch.set_num_threads(workspace.threads)
+        device, measured = Device(learner.device_for(run, job.device), run.precision), dict[str, float]()
+        most = job.threads if job.device == "cpu" else 1  # beside a GPU the other cores are left to other runs
+        workspace.threads = workspace.saved_threads() or most
+        if most > 1 and not workspace.saved_threads():
+            workspace.threads, measured = choose_threads(run, device, most, job.out / "cache/threads.json")
+        torch.set_num_threads(workspace.threads)
         # Shapes are few, and a graph keeps what its first step chose. But trying algorithms waits for the whole device,
         # which no other thread's capture survives.
         torch.backends.cudnn.benchmark = job.jobs == 1
         torch.backends.cudnn.allow_tf32 = False  # fp32 means fp32; bf16 is there for speed
-        with torch.cuda.stream(own_stream()) if device.type == "cuda" else nullcontext():
+        chain = len(run.protocol.sizes) > 1  # its phases wait for one another, so it goes before runs of one phase
+        with torch.cuda.stream(own_stream(high=chain)) if device.type == "cuda" else nullcontext():
             result = incremental.run(run, dataset, learner, workspace, device)
         earlier = [c for c in workspace.commits if c != code["commit"]]
         eager = {"eager": job.eager} if job.eager else {}
-        environment = _environment(device, workspace, measured, started)
-        workspace.finish(result, {**code, "earlier_commits": earlier, **environment, **eager})
+        where = environment(device, workspace, measured, started)
+        workspace.finish(result, {**code, "earlier_commits": earlier, **where, **eager})
+
+
+def _learner(run: Run) -> Any:
+    return importlib.import_module(f"{run.paper}.learner").LEARNERS[type(run.method)]
+
+
+def warm_up(run: Run, job: Job) -> str:
+    """Train `run` and what it starts from for one epoch a stage, for nothing. Returns a problem as `train` does.
+
+    Called while no other run is under way: what CUDA's libraries set up on first use would break captures of others.
+    Runs that capture nothing need none of it.
+    """
+    elsewhere = _learner(run).device_for(run, job.device) != job.device
+    if elsewhere or not run.schedule.epochs or run.inputs.kind != "crop-flip":
+        return ""
+    cache = (job.out / "cache").resolve()
+    cache.mkdir(parents=True, exist_ok=True)
+    with TemporaryDirectory(dir=job.out, prefix="warm-up-") as folder:
+        (Path(folder) / "cache").symlink_to(cache)
+        problems = (train(link, replace(job, out=Path(folder))) for link in briefly(run).chain)
+        return next(filter(None, problems), "")
+
+
+def briefly(run: Run) -> Run:
+    """The same with one epoch a stage, and so what it starts from; of cached views one is made."""
+    changes: dict[str, Any] = {"views": 1} if hasattr(run.method, "views") else {}
+    for each in fields(run.method):
+        if isinstance(value := getattr(run.method, each.name), Schedule):
+            changes[each.name] = _one_epoch(value)
+    method = replace(run.method, **changes)
+    return replace(run, method=method, schedule=_one_epoch(run.schedule), start=run.start and briefly(run.start))
+
+
+def _one_epoch(schedule: Schedule) -> Schedule:
+    return replace(schedule, epochs=min(schedule.epochs, 1), milestones=(), warmup=min(schedule.warmup, 1))
 
 
 @lru_cache(maxsize=2)
@@ -124,56 +158,6 @@ def _dataset(run: Run, root: Path | None, cache: Path) -> Dataset:
     if dataset.fingerprint != run.fingerprint:
         raise InputError(f"the {run.data.name} images changed while runs were under way; start the command again")
     return dataset
-
-
-def _environment(device: Any, workspace: Workspace, measured: dict[str, float], started: float) -> dict:
-    import numpy
-    import torch
-
-    from common.training import has_bf16
-    from common.tuning import cpu_name
-
-    images, seconds = (sum(line[name] for line in workspace.lines) for name in ("images", "seconds"))
-    return {
-        "device": torch.cuda.get_device_name() if device.type == "cuda" else cpu_name(),
-        "precision": device.precision,
-        "native_bf16": has_bf16(device.type),
-        "threads": workspace.threads,
-        "images_per_second_by_threads": measured,
-        "steps": dict(workspace.steps),
-        "python": sys.version.split()[0],
-        "torch": torch.__version__,
-        "numpy": numpy.__version__,
-        "images_per_second": round(images / seconds, 1) if seconds else None,
-        "training_seconds": round(seconds, 1),
-        "seconds": round(time.perf_counter() - started, 1),
-    }
-
-
-@lru_cache(maxsize=1)
-def commit() -> dict[str, Any]:
-    """Commit of the code that runs, and whether the tree differs from it.
-
-    A copy without `.git` has its commit from the environment variable REPRO_COMMIT, of the tree as committed; without
-    it the commit is unknown. Raises InputError where REPRO_COMMIT is needed and is no commit.
-    """
-    root = Path(__file__).resolve().parents[1]
-
-    def git(*words: str) -> str:
-        return subprocess.run(["git", "-C", str(root), *words], capture_output=True, text=True, check=True).stdout
-
-    try:
-        head = git("rev-parse", "HEAD").strip()
-        # Records, figures and notes do not decide a result; code and configuration do.
-        changed = git("status", "--porcelain", "--", *PACKAGES, ":!*.json", ":!*.md").strip()
-        return {"commit": head, "dirty": bool(changed)}
-    except (OSError, subprocess.CalledProcessError):
-        given = os.environ.get("REPRO_COMMIT", "")
-    if given and not re.fullmatch("[0-9a-f]{7,40}", given):
-        raise InputError(
-            f"REPRO_COMMIT is {given!r}; set it to what `git rev-parse HEAD` says where the code comes from"
-        )
-    return {"commit": given or "unknown", "dirty": not given}
 
 
 def launch(
@@ -222,6 +206,8 @@ def _pool(job: Job, runs: Iterable[Run], progress: Callable[[int], None]) -> _He
         return _Here(progress)
     if job.device == "cpu" or any(run.inputs.kind != "crop-flip" for run in runs):
         return _Processes(job)
+    for run in {(run.paper, type(run.method), run.network): run for run in runs}.values():
+        warm_up(run, job)  # what is wrong with it, the run itself will say
     return _Threads(job)
 
 

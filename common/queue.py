@@ -13,9 +13,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from common.environment import commit
 from common.errors import InputError, RunFailed
 from common.export import records_folder
-from common.launcher import Job, commit, launch
+from common.launcher import Job, launch
 from common.messages import describe, list_plan, progress
 from common.parts import Choice, Part, cores
 from common.plan import Data, cost, make_plan

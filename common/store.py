@@ -177,7 +177,7 @@ class Workspace:
     commits: list[str] = field(default_factory=list)
     """Commits of the code that trained it, more than one where it was interrupted and the code changed."""
     steps: Counter[str] = field(default_factory=Counter)
-    """Training steps taken since the last start, by path (see `common.graphs`)."""
+    """Training steps taken since the last start, by path (see `common.steps`)."""
     saved_at: float = 0.0
     deadline: float = math.inf
     """Time of the day, in seconds since 1970, after which no epoch begins."""

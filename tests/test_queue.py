@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 from adaptation import adapt, finish, stage1_runs
 
-from common import cli, incremental, launcher, queue
+from common import cli, environment, incremental, launcher, queue
 from common.errors import InputError, NotCaptured
 from common.export import RecordArguments
 from common.launcher import Job, launch
@@ -307,25 +307,25 @@ def test_a_copy_without_git_says_its_commit(monkeypatch: pytest.MonkeyPatch) -> 
     def no_git(*words: Any, **options: Any) -> None:
         raise FileNotFoundError("git")
 
-    found = launcher.commit()
+    found = environment.commit()
     monkeypatch.setenv("REPRO_COMMIT", COMMIT)
-    launcher.commit.cache_clear()
-    assert launcher.commit() == found  # where git is at hand, it knows better
+    environment.commit.cache_clear()
+    assert environment.commit() == found  # where git is at hand, it knows better
     monkeypatch.setattr(subprocess, "run", no_git)
     try:
         for given, expected in (
             ("", {"commit": "unknown", "dirty": True}),
             (COMMIT, {"commit": COMMIT, "dirty": False}),
         ):
-            launcher.commit.cache_clear()
+            environment.commit.cache_clear()
             monkeypatch.setenv("REPRO_COMMIT", given)
-            assert launcher.commit() == expected
-        launcher.commit.cache_clear()
+            assert environment.commit() == expected
+        environment.commit.cache_clear()
         monkeypatch.setenv("REPRO_COMMIT", "main")
         with pytest.raises(InputError, match="REPRO_COMMIT is 'main'"):
-            launcher.commit()
+            environment.commit()
     finally:
-        launcher.commit.cache_clear()
+        environment.commit.cache_clear()
 
 
 def test_a_record_that_cannot_be_written_stops_no_run(

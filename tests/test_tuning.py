@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Callable
+from contextlib import nullcontext
 from pathlib import Path
 
 import pytest
 import torch
 
-from common import launcher, tuning
+from common import graphs, launcher, tuning
 from common.datasets import Dataset
+from common.errors import RunFailed
 from common.launcher import Job
 from common.runs import Run
 from common.store import Store
@@ -68,3 +71,57 @@ def test_the_choice_is_recorded_and_used(
     assert found and found.environment["threads"] == 2
     assert found.environment["images_per_second_by_threads"] == {"1": 10.0, "2": 19.0, "4": 12.0}
     assert isinstance(found.environment["native_bf16"], bool)
+
+
+@pytest.mark.parametrize(("rates", "runs"), [
+    ({1: 100.0}, 1), ({1: 100.0, 2: 180.0, 4: 185.0}, 2), ({1: 50.0, 2: 100.0, 4: 93.1, 8: 107.0}, 2),
+    ({4: 93.0, 2: 92.9, 8: 100.0}, 4), ({8: 100.0, 1: 96.0, 4: 20.0}, 1),
+])  # fmt: skip
+def test_the_fewest_runs_that_come_near_the_best_rate(rates: dict[int, float], runs: int) -> None:
+    assert tuning.least_within(rates) == runs
+    assert tuning.least_within(rates, share=0.0) == max(rates, key=lambda n: rates[n])
+
+
+@pytest.fixture
+def bench(monkeypatch: pytest.MonkeyPatch) -> list[float]:
+    """Seconds that a step takes, in place of a captured one; threads sleep beside each other as streams run."""
+    seconds = [0.002]
+    monkeypatch.setattr(tuning, "own_stream", lambda: None)
+    monkeypatch.setattr(torch.cuda, "stream", lambda stream: nullcontext())
+    monkeypatch.setattr(tuning, "captured_step", lambda device: lambda: time.sleep(seconds[0]))
+    return seconds
+
+
+def test_runs_are_measured_side_by_side(bench: list[float]) -> None:
+    """Threads that do not disturb each other take as many times the steps; each rate is over its own runs alone."""
+    rates = tuning.rates_side_by_side(Device("cpu", "fp32"), (1, 4, 2), seconds=0.2)
+    assert list(rates) == [1, 4, 2] and rates[1] <= tuning.BATCH / bench[0]
+    assert 1.8 < rates[4] / rates[1] < 5 and rates[1] < rates[2] < rates[4]
+
+
+def test_the_jobs_of_a_device_are_what_it_does_best(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[tuple[int, ...]] = []
+
+    def measure(device: Device, counts: tuple[int, ...], seconds: float) -> dict[int, float]:
+        asked.append(counts)
+        return {n: 10.0 * min(n, 5) for n in counts}
+
+    monkeypatch.setattr(tuning, "rates_side_by_side", measure)
+    assert tuning.choose_jobs(Device("cuda", "bf16")) == 6 and asked == [(1, 2, 4, 6, 8, 12, 16)]
+
+
+def test_a_measurement_that_fails_says_why(bench: list[float], monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken(device: Device) -> Callable[[], None]:
+        raise ValueError("no kernel image")
+
+    monkeypatch.setattr(tuning, "captured_step", broken)
+    with pytest.raises(RunFailed, match="ValueError: no kernel image"):
+        tuning.rates_side_by_side(Device("cpu", "fp32"), (1, 2), seconds=0.1)
+
+
+def test_the_measured_step_trains(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tuning, "cuda_graph", lambda body: body)
+    monkeypatch.setattr(tuning, "BATCH", 2)
+    step = tuning.captured_step(Device("cpu", "fp32"))
+    step()
+    assert not graphs.CAPTURING.locked()
