@@ -160,6 +160,11 @@ def _check(commands: Sequence[Command], use: Resources) -> None:
         raise InputError(f"--jobs must be 0 (automatic) or more, got {use.jobs}")
     if use.minutes is not None and not 0 < use.minutes < math.inf:
         raise InputError(f"--minutes must be more than 0, got {use.minutes:g}")
+    if use.record:
+        try:
+            use.record.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise InputError(f"cannot write to --record {use.record}: {error.strerror}; choose another") from None
     for command in commands:
         if negative := [s for s in command.choice.seeds if s < 0]:
             raise InputError(f"{command.place}--seeds must be 0 or more, got {negative[0]}")

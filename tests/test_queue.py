@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import shutil
@@ -331,19 +332,15 @@ def test_a_copy_without_git_says_its_commit(monkeypatch: pytest.MonkeyPatch) -> 
 def test_a_record_that_cannot_be_written_stops_no_run(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    def full(*rest: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
     monkeypatch.setattr("common.parts.cores", lambda: 1)
     (tmp_path / "file").write_text("in the way")
-    words = [
-        "--only",
-        "fig3a",
-        "--epochs-scale",
-        "0.1",
-        "--device",
-        "cpu",
-        "--jobs",
-        "1",
-        "--out",
-        str(tmp_path / "out"),
-    ]
-    assert main([*words, "--record", str(tmp_path / "file")], "lucir") == 1
-    assert "no record of" in capsys.readouterr().err and len(results(tmp_path / "out")) == 2
+    words = ["--only", "fig3a", "--epochs-scale", "0.1", "--device", "cpu", "--jobs", "1"]
+    words += ["--out", str(tmp_path / "out"), "--record"]
+    assert main([*words, str(tmp_path / "file")], "lucir") == 2
+    assert "cannot write to --record" in capsys.readouterr().err and not results(tmp_path / "out")
+    monkeypatch.setattr(queue, "write_record", full)
+    assert main([*words, str(tmp_path / "records")], "lucir") == 1
+    assert capsys.readouterr().err.count("no record of") == len(results(tmp_path / "out")) == 2
