@@ -72,6 +72,8 @@ class Waiting:
         self.open.discard(run.hash)
         if outcome.ending == "failed":
             self.failed.add(run.hash)
-        else:
-            self.advanced = True
+            return outcome
+        self.advanced = True
+        if outcome.ending == "out of time":
+            self.runs.clear()  # for the next command, with what starts from this run
         return outcome
