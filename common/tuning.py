@@ -11,6 +11,7 @@ import platform
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import nullcontext
 from pathlib import Path
 
 import torch
@@ -99,9 +100,9 @@ def least_within(rates: Mapping[int, float], share: float = 0.07) -> int:
 
 
 def rates_side_by_side(device: Device, counts: Sequence[int], seconds: float) -> dict[int, float]:
-    """Images/s together of as many threads as `counts` says, each with a stream and a captured step of ResNet-32.
+    """Images/s together of as many threads as `counts` says, each with its own stream and step of ResNet-32.
 
-    The steps of all threads are captured first, and each number of threads is then measured for `seconds`. Raises
+    The steps of all threads are made first, and each number of threads is then measured for `seconds`. Raises
     RunFailed where a step cannot be made.
     """
     bench = _Bench(device, counts, seconds)
@@ -136,7 +137,7 @@ class _Bench:
 
     def work(self, number: int) -> None:
         try:
-            with torch.cuda.stream(own_stream()):
+            with torch.cuda.stream(own_stream()) if self.device.type == "cuda" else nullcontext():
                 step = captured_step(self.device)
                 for runs in self.counts:
                     self.gate.wait()
@@ -161,7 +162,7 @@ class _Bench:
 
 
 def captured_step(device: Device) -> Callable[[], None]:
-    """A training step of ResNet-32 on one batch that is ready, as a CUDA graph."""
+    """A training step of ResNet-32 on one batch that is ready: on CUDA a graph, on a CPU called from Python."""
     net = backbone("resnet32", seed=0).to(device.torch, memory_format=torch.channels_last).train()  # type: ignore[call-overload]
     images = torch.full((BATCH, 3, 32, 32), 0.5, device=device.torch).contiguous(memory_format=torch.channels_last)
     lr = torch.tensor(0.0, device=device.torch)
@@ -176,7 +177,7 @@ def captured_step(device: Device) -> Callable[[], None]:
 
     with CAPTURING:  # first use of libraries
         step()
-    return cuda_graph(step)
+    return cuda_graph(step) if device.type == "cuda" else step
 
 
 def cpu_name() -> str:

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import torch
 from conftest import TinyNet
-from stand_in import stand_in
+from stand_in import OnDevice, stand_in
 from test_device import CASES, Get, get  # noqa: F401
 from torch import Tensor, nn
 
@@ -22,7 +22,7 @@ from common.launcher import Job, briefly, warm_up
 from common.loader import DeviceImages
 from common.runs import Inputs, Run, Schedule
 from common.store import Store
-from common.training import Device
+from common.training import Device, Stage, fit
 from der.expand import Classifier, Expandable
 from der.model import MaskedResNet, mask_logits
 from feature_adaptation.learner import AdaptationLearner
@@ -174,6 +174,33 @@ def test_a_run_beside_a_gpu_takes_one_thread_and_a_stream_by_its_phases(
     finally:
         torch.set_num_threads(1)
     assert high == [True, False]
+
+
+def test_an_epoch_is_waited_for_before_it_is_read() -> None:
+    """Whatever copies many values to the host waits first, in a way that lets other threads go on."""
+    happened: list[str] = []
+
+    def waited(self: object) -> None:
+        happened.append("wait")
+
+    def read(self: OnDevice) -> object:
+        happened.append("read")
+        return self.cpu().tolist()
+
+    def after(epoch: object, optimiser: object) -> None:
+        happened.append("epoch")
+
+    pixels, net = np.zeros((8, 32, 32, 3), np.uint8), TinyNet()
+    with stand_in(), pytest.MonkeyPatch.context() as patch:
+        device = torch.device("cuda:0")
+        net.to(device)
+        images = DeviceImages(pixels, torch.zeros(8, dtype=torch.long).to(device), Inputs(), device)
+        rows = torch.arange(8, device=device)
+        patch.setattr(torch.cuda.Event, "synchronize", waited)
+        patch.setattr(OnDevice, "tolist", read)
+        stage = Stage("toy", Schedule(2, batch=4), rows, lambda x, y: net(x).sum(), net.parameters(), net.train)
+        fit(stage, images, (0,), after)
+    assert happened == ["wait", "read", "epoch"] * 2
 
 
 def test_features_in_a_cache_are_trained_on_the_cpu(get: Get) -> None:

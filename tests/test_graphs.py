@@ -26,6 +26,7 @@ from common.imbalance import Rebalance, Retrain
 from common.launcher import Job
 from common.loader import DeviceImages
 from common.runs import Inputs, LongTail, Protocol, Run, Schedule
+from common.steps import GraphSteps
 from common.store import Result, Store
 from common.training import Stage, fit
 from lucir.methods import LUCIR, Base, ICaRL
@@ -165,6 +166,20 @@ def test_batches_are_counted_once_an_epoch(passes: int, monkeypatch: pytest.Monk
     fit(stage, images(), (0,), lambda *report: counts.append(int(net.state_dict()["1.num_batches_tracked"])), net=net)
     assert counts == [3 * passes * epoch for epoch in (1, 2, 3, 4)] and net[1].num_batches_tracked is number
     assert not net[1]._forward_pre_hooks
+
+
+def test_a_capture_made_again_counts_once(captured: None) -> None:
+    net, rows = network(), torch.arange(40)
+
+    def capture(body: Callable[[], None]) -> Callable[[], None]:
+        body()
+        steps.next.sub_(16)  # the first attempt has come to nothing
+        return record(body)
+
+    steps = GraphSteps(images(), lambda x, y: net(x).sum().backward(), capture, net.train())
+    for step in steps.epoch(rows[:32], 16, torch.Generator()):
+        step()
+    assert net[1].num_batches_tracked == 2
 
 
 def test_layers_that_do_not_train_are_not_counted(captured: None) -> None:

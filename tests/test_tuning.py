@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import json
-import time
 from collections.abc import Callable
-from contextlib import nullcontext
+from itertools import count
 from pathlib import Path
 
 import pytest
@@ -82,21 +81,21 @@ def test_the_fewest_runs_that_come_near_the_best_rate(rates: dict[int, float], r
     assert tuning.least_within(rates, share=0.0) == max(rates, key=lambda n: rates[n])
 
 
-@pytest.fixture
-def bench(monkeypatch: pytest.MonkeyPatch) -> list[float]:
-    """Seconds that a step takes, in place of a captured one; threads sleep beside each other as streams run."""
-    seconds = [0.002]
-    monkeypatch.setattr(tuning, "own_stream", lambda: None)
-    monkeypatch.setattr(torch.cuda, "stream", lambda stream: nullcontext())
-    monkeypatch.setattr(tuning, "captured_step", lambda device: lambda: time.sleep(seconds[0]))
-    return seconds
+def test_rates_add_up_the_runs_that_are_at_work(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every thread takes 10 steps where it has a turn, in a second by the clock of the measurement."""
+    seconds = count()
+    monkeypatch.setattr(tuning.time, "perf_counter", lambda: float(next(seconds)))
+    monkeypatch.setattr(tuning, "captured_step", lambda device: lambda: None)
+    monkeypatch.setattr(tuning._Bench, "_replay", lambda self, step: 10)
+    rates = tuning.rates_side_by_side(Device("cpu", "fp32"), (1, 4, 2), seconds=1.0)
+    assert rates == {n: n * 10.0 * tuning.BATCH for n in (1, 4, 2)}
 
 
-def test_runs_are_measured_side_by_side(bench: list[float]) -> None:
-    """Threads that do not disturb each other take as many times the steps; each rate is over its own runs alone."""
-    rates = tuning.rates_side_by_side(Device("cpu", "fp32"), (1, 4, 2), seconds=0.2)
-    assert list(rates) == [1, 4, 2] and rates[1] <= tuning.BATCH / bench[0]
-    assert 1.8 < rates[4] / rates[1] < 5 and rates[1] < rates[2] < rates[4]
+def test_a_run_is_measured_for_its_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    seconds, steps = count(), []
+    monkeypatch.setattr(tuning.time, "perf_counter", lambda: float(next(seconds)))
+    bench = tuning._Bench(Device("cpu", "fp32"), (1,), seconds=4.0)
+    assert bench._replay(lambda: steps.append(1)) == len(steps) == 3  # the clock is read at 0 s, then before each step
 
 
 def test_the_jobs_of_a_device_are_what_it_does_best(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -110,7 +109,7 @@ def test_the_jobs_of_a_device_are_what_it_does_best(monkeypatch: pytest.MonkeyPa
     assert tuning.choose_jobs(Device("cuda", "bf16")) == 6 and asked == [(1, 2, 4, 6, 8, 12, 16)]
 
 
-def test_a_measurement_that_fails_says_why(bench: list[float], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_measurement_that_fails_says_why(monkeypatch: pytest.MonkeyPatch) -> None:
     def broken(device: Device) -> Callable[[], None]:
         raise ValueError("no kernel image")
 
@@ -119,9 +118,14 @@ def test_a_measurement_that_fails_says_why(bench: list[float], monkeypatch: pyte
         tuning.rates_side_by_side(Device("cpu", "fp32"), (1, 2), seconds=0.1)
 
 
-def test_the_measured_step_trains(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(tuning, "cuda_graph", lambda body: body)
+def test_the_measured_step_is_one_of_training(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(tuning, "BATCH", 2)
+    nets: list[torch.nn.Module] = []
+    backbone = tuning.backbone
+    monkeypatch.setattr(tuning, "backbone", lambda *words, **more: nets.append(backbone(*words, **more)) or nets[0])
     step = tuning.captured_step(Device("cpu", "fp32"))
+    before = [int(m.num_batches_tracked) for m in nets[0].modules() if isinstance(m, torch.nn.BatchNorm2d)]
     step()
+    after = [int(m.num_batches_tracked) for m in nets[0].modules() if isinstance(m, torch.nn.BatchNorm2d)]
+    assert set(before) == {1} and set(after) == {2} and all(p.grad.abs().sum() > 0 for p in nets[0].parameters())
     assert not graphs.CAPTURING.locked()
