@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
 
+from common.clean import CleanArguments, clean
 from common.errors import InputError
 from common.export import RecordArguments, TensorBoardArguments, record, tensorboard
 from common.launcher import DISK_FULL
@@ -19,7 +20,7 @@ from common.parts import Choice
 from common.plan import PAPERS
 from common.queue import Command, Resources, work
 
-WORDS = "|".join(["all", *PAPERS, "queue FILE", "record", "tensorboard"])
+WORDS = "|".join(["all", *PAPERS, "queue FILE", "record", "tensorboard", "clean"])
 QUEUE = "Train in one queue what the lines of FILE ask for: the words of a reproduce command each; # begins a comment."
 USAGE = f"usage: reproduce {WORDS} [options]; --help after one of these words says more"
 
@@ -41,6 +42,8 @@ def main(argv: Sequence[str] | None = None, paper: str | None = None) -> None:
             tensorboard(parse(TensorBoardArguments, "reproduce tensorboard", tensorboard.__doc__, arguments[1:]))
         elif paper is None and arguments[:1] == ["queue"]:
             code = queue(arguments[1:])
+        elif paper is None and arguments[:1] == ["clean"]:
+            clean(parse(CleanArguments, "reproduce clean", None, arguments[1:]))
         elif paper is None and arguments[:1] in (["-h"], ["--help"]):
             print(USAGE)
         else:

@@ -176,6 +176,10 @@ class Learner:
         """LUCIR Eq. 1: cross-entropy over all classes seen."""
         return F.cross_entropy(self.net(images), labels)
 
+    def frozen(self) -> tuple[str, ...]:
+        """How the names in the network's state begin that this phase does not change; no epoch saves them again."""
+        return ()
+
     def inherits(self, phase: Phase) -> bool:
         """Whether a Run that starts from another trains no stage in this phase: the other one has."""
         return phase.index == 0
@@ -244,6 +248,7 @@ def run(spec: Run, dataset: Dataset, learner_class: type[Learner], workspace: Wo
     sizes = spec.protocol.sizes
     phases = [Phase(i, sum(sizes[:i]), size) for i, size in enumerate(sizes)]
     learner.build(phases[0].num_new)
+    workspace.pace = 10.0 if device.type == "cuda" else 1.0
     boundary, inside = workspace.restore()
     done = boundary.meta["phase"] if boundary else 0
     for phase in phases[1:done]:
@@ -299,7 +304,8 @@ def _train(learner: Learner, phase: Phase, workspace: Workspace, inside: Saved |
                 confusions = _confusions(learner, phase)
                 line |= {"test_accuracy": metrics.accuracy(confusions["cnn"]), **learner.tested(confusions)}
             workspace.log(line)
-            meta = {"phase": phase.index, "stage": number, "epoch": epoch.epoch}
+            frozen = [f"net/{name}" for name in learner.frozen()]
+            meta = {"phase": phase.index, "stage": number, "epoch": epoch.epoch, "frozen": frozen}
             workspace.checkpoint(lambda: (_tensors(learner, optimiser), meta))
 
         seed = (context.run.seed, "phase", phase.index, stage.name)
@@ -348,8 +354,9 @@ def _evaluate(learner: Learner, phase: Phase, workspace: Workspace, stage: str) 
 
 
 def _tensors(learner: Learner, optimiser: torch.optim.SGD | None = None) -> dict[str, Tensor]:
-    """Everything a resume needs: weights, exemplars and, inside a phase, momentum."""
-    tensors = {f"net/{k}": v for k, v in learner.net.state_dict().items()}
+    """Everything a resume needs: weights, exemplars; inside a phase momentum, but no weights that it leaves alone."""
+    left = learner.frozen() if optimiser else ()
+    tensors = {f"net/{k}": v for k, v in learner.net.state_dict().items() if not k.startswith(left)}
     tensors |= {f"memory/{label}": kept for label, kept in learner.context.memory.indices.items()}
     if optimiser:
         tensors |= {f"momentum/{k}": v for k, v in momentum(optimiser).items()}

@@ -64,7 +64,7 @@ class FSALearner(Learner):
         self.weight = self.net.head.weight.detach().clone()
         if not self.cached:
             self.scores = class_scores(self.net, self.context, indices)
-        self.frozen = frozen_copy(self.net.backbone, self.context.device)
+        self.fixed = frozen_copy(self.net.backbone, self.context.device)
         with torch.no_grad():
             one = self.maps(next(iter(self.context.train.plain(indices[:1]))))
         samples, locations = self.fsa.tail * self.fsa.donors, one.shape[2] * one.shape[3]
@@ -110,7 +110,7 @@ class FSALearner(Learner):
     def maps(self, images: Tensor) -> Tensor:
         """The maps that pooling averages, fp32 [n, c, h, w]."""
         with self.context.device.autocast():
-            return self.frozen.maps(images).float()
+            return self.fixed.maps(images).float()
 
     def loss(self, images: Tensor, labels: Tensor) -> Tensor:
         """Cross-entropy over real and augmented features, each augmented one labelled as its tail image."""

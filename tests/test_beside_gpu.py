@@ -95,7 +95,7 @@ def test_augmentation_reads_maps_with_the_bits_of_the_network(get: Get, tmp_path
         found = maps(self, images)
         with torch.no_grad(), self.context.device.autocast():
             seen.append(same_bits(found, self.net.backbone.maps(images).float()))
-        assert self.frozen.conv1.weight.dtype == torch.bfloat16
+        assert self.fixed.conv1.weight.dtype == torch.bfloat16
         return found
 
     run = CASES["FSA on images"](get)

@@ -17,6 +17,7 @@ import pytest
 from adaptation import adapt, finish, stage1_runs
 
 from common import cli, environment, incremental, launcher, queue
+from common.checkpoints import read_state
 from common.errors import InputError, NotCaptured
 from common.export import RecordArguments
 from common.launcher import Job, launch
@@ -25,7 +26,7 @@ from common.parts import Part
 from common.plan import PAPERS
 from common.queue import Resources
 from common.runs import Protocol, Run, Schedule
-from common.store import Store, read_state
+from common.store import Store
 from common.training import Device
 from common.waiting import Outcome
 from lucir.methods import LUCIR, Base, ICaRL
