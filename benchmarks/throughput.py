@@ -134,7 +134,7 @@ def _memory_worker(folder: str, device: str, precision: str) -> None:
     before = _peak()
     body = backbone("resnet32", seed=0)
     net = Net(body, LinearHead(body.out_features, CLASSES), chosen)  # type: ignore[arg-type]
-    teacher = frozen_copy(net)
+    teacher = frozen_copy(net, chosen)
 
     def loss(batch: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
         with torch.no_grad():

@@ -102,7 +102,7 @@ class DeviceImages:
             yield self.take(part)
 
     def plain(self, indices: Tensor, batch: int = 0, flip: Flip = "none") -> Iterator[Tensor]:
-        for rows in indices.split(batch or (1000 if self.images.is_cuda else 100)):
+        for rows in indices.split(batch or (5000 if self.images.is_cuda else 100)):
             images = self.images[rows]
             if flip != "none":
                 images = images.flip(3 if flip == "horizontal" else 1)

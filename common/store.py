@@ -39,7 +39,7 @@ from common.checkpoints import (
     working_files,
     write,
 )
-from common.errors import InputError
+from common.errors import InputError, OutOfTime
 from common.runs import Run, canonical
 
 if TYPE_CHECKING:
@@ -191,7 +191,7 @@ class Workspace:
     commits: list[str] = field(default_factory=list)
     """Commits of the code that trained it, more than one where it was interrupted and the code changed."""
     steps: Counter[str] = field(default_factory=Counter)
-    """Training steps taken since the last start, by path (see `common.graphs`)."""
+    """Training steps taken since the last start, by path (see `common.steps`)."""
     saved_at: float = 0.0
     save_seconds: float = 0.0
     """What the last save inside a phase took."""
@@ -199,6 +199,8 @@ class Workspace:
     """By how much saves are rarer than on a CPU; on a GPU they wait for its queue."""
     boundary_checksum: int | None = None
     """Of the phase boundary that states inside the phase build on."""
+    deadline: float = math.inf
+    """Time of the day, in seconds since 1970, after which no epoch begins."""
 
     def log(self, line: dict) -> None:
         """Add an epoch to metrics.jsonl."""
@@ -214,10 +216,21 @@ class Workspace:
         return {name: [line.get(name) for line in self.lines] for name in names}
 
     def checkpoint(self, state: Callable[[], tuple[dict[str, Tensor], dict]]) -> None:
-        """Save the state inside a phase: (tensors, meta). Skipped where the last save is too short ago."""
-        if time.monotonic() - self.saved_at >= SAVE_EVERY * max(self.pace, self.save_seconds / CHEAP):
+        """Save the state inside a phase: (tensors, meta). Skipped where the last save is too short ago.
+
+        After the deadline it is saved whenever the last save was. Raises OutOfTime then.
+        """
+        late = self.late
+        if late or time.monotonic() - self.saved_at >= SAVE_EVERY * max(self.pace, self.save_seconds / CHEAP):
             tensors, meta = state()
             self._save("epoch", tensors, {**meta, "boundary": self.boundary_checksum})
+        if late:
+            raise OutOfTime
+
+    @property
+    def late(self) -> bool:
+        """Whether the deadline is over."""
+        return time.time() >= self.deadline
 
     def boundary(self, tensors: dict[str, Tensor], meta: dict) -> None:
         """Save the state between two phases."""
