@@ -60,7 +60,8 @@ class EagerSteps:
             yield partial(self.step, images, labels)
 
     def close(self) -> None:
-        """Nothing to give back."""
+        """End the worker processes of images that are read from files."""
+        self.images.close()
 
 
 class GraphSteps:
