@@ -189,10 +189,10 @@ def _unwind(graph: torch.cuda.CUDAGraph, pool: Any) -> None:
     _broken.append(graph)
     with suppress(RuntimeError):  # that the capture is broken
         graph.capture_end()
-        graph.reset()
     with suppress(RuntimeError):  # that nothing is recorded any more: torch has ended it itself
         torch._C._cuda_endAllocateToPool(torch.cuda.current_device(), pool)
         torch._C._cuda_releasePool(torch.cuda.current_device(), pool)
+    graph.reset()
 
 
 @contextmanager

@@ -91,7 +91,10 @@ def choose_jobs(device: Device) -> int:
 
     Raises RunFailed where the measurement fails.
     """
-    return least_within(rates_side_by_side(device, COUNTS, seconds=1.0))
+    try:
+        return least_within(rates_side_by_side(device, COUNTS, seconds=1.0))
+    finally:
+        torch.cuda.empty_cache()  # no run is under way yet that would have to wait
 
 
 def least_within(rates: Mapping[int, float], share: float = 0.07) -> int:
@@ -121,7 +124,7 @@ def rates_side_by_side(device: Device, counts: Sequence[int], seconds: float) ->
         raise RunFailed(f"runs side by side cannot be measured: {bench.problem or 'no answer'}") from None
     finally:
         for thread in threads:
-            thread.join()
+            thread.join(timeout=10)
     return rates
 
 

@@ -92,7 +92,11 @@ def test_augmentation_reads_maps_with_the_bits_of_the_network(get: Get, tmp_path
     maps = FSALearner.maps
 
     def checked(self: FSALearner, images: Tensor) -> Tensor:
+        used: list[int] = []
+        hook = self.frozen.conv1.register_forward_pre_hook(lambda conv, inputs: used.append(1))
         found = maps(self, images)
+        hook.remove()
+        assert used
         with torch.no_grad(), self.context.device.autocast():
             seen.append(same_bits(found, self.net.backbone.maps(images).float()))
         assert self.fixed.conv1.weight.dtype == torch.bfloat16
@@ -230,6 +234,7 @@ def test_warming_up_is_an_epoch_a_stage_and_leaves_nothing(
     assert set(epochs) == ({1} if name != "feature adaptation" else set())
     assert {path.name for path in tmp_path.iterdir()} <= {"cache"}
     assert all(link.schedule.epochs <= 1 for link in briefly(run).chain)
+    assert all(getattr(link.method, "views", 1) == 1 for link in briefly(run).chain)
 
 
 def test_warming_up_says_what_went_wrong(tiny_run: Callable[..., Run], tmp_path: Path) -> None:

@@ -153,7 +153,7 @@ def test_a_step_that_forbids_its_capture_is_unwound_and_not_tried_again(cuda: Fa
     with pytest.raises(RuntimeError, match="not permitted"):
         cuda_graph(failing(cuda, 1, FORBIDDEN))
     by_hand = [] if cuda.unwinds else ["allocator 1", "release 1"]
-    assert cuda.calls[3:] == ["begin 1", "body", "broken", *by_hand]
+    assert cuda.calls[3:] == ["begin 1", "body", "broken", *by_hand, "reset"]
     assert not cuda.recording and gc.isenabled() and not graphs.CAPTURING.locked()
     cuda.calls.clear()
     cuda_graph(lambda: None)
