@@ -166,8 +166,8 @@ def test_a_run_beside_a_gpu_takes_one_thread_and_a_stream_by_its_phases(
 
     high: list[bool] = []
     try:
-        with stand_in():
-            monkeypatch.setattr(graphs, "own_stream", lambda high: streams.append(high))
+        with stand_in(), monkeypatch.context() as patch:  # undone before the stand-in's own
+            patch.setattr(graphs, "own_stream", lambda high: streams.append(high))
             streams = high
             for run in (tiny_run(Base()), tail_run(Rebalance())):
                 torch.set_num_threads(2)
