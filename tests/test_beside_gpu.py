@@ -21,7 +21,7 @@ from common.incremental import Net, extract, frozen_copy
 from common.launcher import Job, briefly, warm_up
 from common.loader import DeviceImages
 from common.runs import Inputs, Run, Schedule
-from common.store import Store
+from common.store import Store, Workspace
 from common.training import Device, Stage, fit
 from der.expand import Classifier, Expandable
 from der.model import MaskedResNet, mask_logits
@@ -93,7 +93,7 @@ def test_augmentation_reads_maps_with_the_bits_of_the_network(get: Get, tmp_path
 
     def checked(self: FSALearner, images: Tensor) -> Tensor:
         used: list[int] = []
-        hook = self.frozen.conv1.register_forward_pre_hook(lambda conv, inputs: used.append(1))
+        hook = self.fixed.conv1.register_forward_pre_hook(lambda conv, inputs: used.append(1))
         found = maps(self, images)
         hook.remove()
         assert used
@@ -166,8 +166,8 @@ def test_a_run_beside_a_gpu_takes_one_thread_and_a_stream_by_its_phases(
 
     high: list[bool] = []
     try:
-        with stand_in():
-            monkeypatch.setattr(graphs, "own_stream", lambda high: streams.append(high))
+        with stand_in(), monkeypatch.context() as patch:  # undone before the stand-in's own
+            patch.setattr(graphs, "own_stream", lambda high: streams.append(high))
             streams = high
             for run in (tiny_run(Base()), tail_run(Rebalance())):
                 torch.set_num_threads(2)
@@ -222,13 +222,13 @@ def test_warming_up_is_an_epoch_a_stage_and_leaves_nothing(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     run, epochs = CASES[name](get), []
-    log = launcher.Workspace.log
+    log = Workspace.log
 
-    def logged(self: launcher.Workspace, line: dict) -> None:
+    def logged(self: Workspace, line: dict) -> None:
         epochs.append(line["epoch"])
         log(self, line)
 
-    monkeypatch.setattr(launcher.Workspace, "log", logged)
+    monkeypatch.setattr(Workspace, "log", logged)
     with stand_in():
         assert warm_up(run, Job(tmp_path, None, "cuda", 8, 1)) == ""
     assert set(epochs) == ({1} if name != "feature adaptation" else set())
