@@ -20,7 +20,7 @@ EPOCHS = 3
 def packed(network: str, steps: int, repeats: int, device: Device, jobs: int, cores: int) -> Table:
     """Images/s of one run alone, and of `jobs` runs side by side, together.
 
-    The clock runs from the moment all are ready to the end of the last one.
+    The clock runs from the moment all have trained an epoch, and captured their graphs, to the end of the last one.
     """
     alone = {1, cores} if device.type == "cpu" else {cores}
     sides = {f"1 run, {n} thread{'s' * (n > 1)}": (1, n) for n in sorted(alone)}
@@ -58,13 +58,14 @@ def _processes(network: str, steps: int, device: Device, jobs: int, threads: int
 
 
 def _worker(network: str, steps: str, device: str, precision: str, threads: str) -> None:
-    """One process of `_processes`: warm up, wait for the others, train."""
+    """One process of `_processes`: train an epoch, wait for the others, go on."""
     torch.set_num_threads(int(threads))
-    ours = Ours(network, int(steps), Device(device, precision))
-    ours.epochs(1)
-    print("ready", flush=True)
-    sys.stdin.readline()
-    ours.epochs(EPOCHS)
+
+    def wait_for_others() -> None:
+        print("ready", flush=True)
+        sys.stdin.readline()
+
+    Ours(network, int(steps), Device(device, precision)).epochs(1 + EPOCHS, wait_for_others)
     print("done", flush=True)
 
 
@@ -74,10 +75,7 @@ def _streams(network: str, steps: int, device: Device, jobs: int) -> float:
 
     def work() -> None:
         with torch.cuda.stream(own_stream()):
-            ours = Ours(network, steps, device)
-            ours.epochs(1)
-            barrier.wait()
-            ours.epochs(EPOCHS)
+            Ours(network, steps, device).epochs(1 + EPOCHS, barrier.wait)
 
     threads = [threading.Thread(target=work, daemon=True) for _ in range(jobs)]
     for thread in threads:

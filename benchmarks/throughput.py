@@ -1,6 +1,6 @@
 """How fast training is, beside what the machine could do and beside the conventional loop; all in one run.
 
-    python benchmarks/throughput.py [--parts training packed features startup memory profile] [--json FILE]
+    python benchmarks/throughput.py [--parts training packed images features ...] [--json FILE]
 
 The sides of each comparison are measured in turn, repeat after repeat, so that the machine's drift hits all alike:
 quote the ratios. Prints tables of medians with the range of the repeats; README.md beside this file explains them.
@@ -134,7 +134,7 @@ def _memory_worker(folder: str, device: str, precision: str) -> None:
     before = _peak()
     body = backbone("resnet32", seed=0)
     net = Net(body, LinearHead(body.out_features, CLASSES), chosen)  # type: ignore[arg-type]
-    teacher = frozen_copy(net)
+    teacher = frozen_copy(net, chosen)
 
     def loss(batch: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
         with torch.no_grad():
@@ -218,7 +218,7 @@ def machine(device: Device) -> dict[str, str | int]:
             "torch": torch.__version__, "python": platform.python_version()}  # fmt: skip
 
 
-PARTS = ("training", "packed", "features", "startup", "memory", "profile")
+PARTS = ("training", "packed", "images", "features", "startup", "memory", "profile")
 
 
 def arguments() -> argparse.Namespace:
@@ -266,6 +266,13 @@ def main() -> None:
         for name, values in table.items():
             if not name.startswith("1 run"):
                 print(f"  {name}, over the best alone: {ratio(values, alone)}")
+    if "images" in args.parts:
+        from photos import photos  # its imports are not ours
+
+        table = measured["images"] = photos(repeats, device)
+        show("images, 500 x 375 JPEGs, a second of CPU time", "images/s", table)
+        ours, *theirs = table.values()
+        print("  " + "   ".join(f"(a)/({side}) {ratio(ours, rates)}" for side, rates in zip("cd", theirs, strict=True)))
     for name, (unit, measure) in tables.items():
         if name in args.parts:
             measured[name] = measure()

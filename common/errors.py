@@ -1,4 +1,4 @@
-"""The two errors a user meets: bad input before any training, and a run that failed while others go on."""
+"""The errors a user meets: bad input before any training, and a run that failed or stopped while others go on."""
 
 from __future__ import annotations
 
@@ -9,3 +9,11 @@ class InputError(ValueError):
 
 class RunFailed(RuntimeError):
     """One run stopped, such as on a loss that is not finite. One line; the other runs go on; exit code 1."""
+
+
+class NotCaptured(RunFailed):
+    """A training step does what no CUDA graph can hold. Called from Python, step by step, the run can be trained."""
+
+
+class OutOfTime(Exception):
+    """The time budget is spent. The run is saved, and the same command goes on with it; exit code 130."""

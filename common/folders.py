@@ -15,11 +15,14 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from http.client import HTTPException
 from pathlib import Path
-from typing import TypeAlias
+from typing import TYPE_CHECKING, TypeAlias
 
 import numpy as np
 
 from common.errors import InputError
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
 
 Images: TypeAlias = np.ndarray | tuple[Path, ...]
 Content: TypeAlias = tuple[Images, np.ndarray, Images, np.ndarray, tuple[str, ...]]
@@ -129,11 +132,17 @@ def scan(root: Path, choose: Callable[[tuple[str, ...]], tuple[str, ...]] = lamb
 
 def read_image(path: Path) -> np.ndarray:
     """Decode one image to RGB, uint8 [h, w, 3]. Raises InputError naming the file if it cannot be."""
+    return np.asarray(open_image(path))
+
+
+def open_image(path: Path) -> Image:
+    """As `read_image`, but a Pillow image of mode RGB: a part can be cut before its pixels are copied to an array."""
     from PIL import Image
 
     try:
         with Image.open(path) as image:
-            return np.asarray(image.convert("RGB"))
+            image.load()
+            return image if image.mode == "RGB" else image.convert("RGB")
     except Exception as error:  # damaged files make Pillow's readers raise nearly anything
         raise InputError(f"cannot read the image {path} ({_line(error)}); replace it or delete it") from None
 

@@ -1,151 +1,204 @@
-"""One training step after another: called from Python, or on CUDA captured once and replayed as a graph.
+"""CUDA graphs for runs that share a device, each in a thread with a stream and a memory pool of its own.
 
-A small network's step is hundreds of kernels of a few microseconds, fewer than Python takes to launch them. A CUDA
-graph launches them all at once, from the cutting of the batch to the optimiser. Nothing falls back silently: a step
-that cannot be captured ends the run, and `Counts` say how many steps went which way.
+REPRO_CAPTURE chooses how training steps are captured: new (the default), which neither waits for the device nor
+disturbs other threads; torch, by `torch.cuda.graph`; or off, where every step is called from Python.
 """
 
 from __future__ import annotations
 
 import gc
+import os
 import threading
-from collections import Counter
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import partial
-from typing import Protocol
+from typing import Any
 
 import torch
-from torch import Tensor
 
-from common.errors import RunFailed
+from common.errors import InputError
 from common.loader import DeviceImages, Images
 
-Step = Callable[[Tensor, Tensor], None]
-"""(images, labels) -> one update of the weights."""
 Capture = Callable[[Callable[[], None]], Callable[[], None]]
 """Records what a function does on the device, without doing it, and returns what does it again.
 
 What is returned keeps the function alive, and with it the memory that the record reads and writes.
 """
+WAYS = ("new", "torch", "off")
+BURST = 8
+"""Replays between two looks at how far the device has come."""
+TRIES_AGAIN = 3
+"""How often a capture that something else broke is made again."""
 
-_capturing = threading.Lock()
+# CUDA reads this as it starts, which importing torch does not do. With its 8 queues streams would wait for each other.
+os.environ.setdefault("CUDA_DEVICE_MAX_CONNECTIONS", "32")
+
+CAPTURING = threading.Lock()
 """One capture or first step at a time in a process; other threads go on replaying."""
-_own = threading.local()
+_broken: list[torch.cuda.CUDAGraph] = []
+"""Graphs whose capture failed. Some versions of the allocator for pinned memory still ask them, so they must stay."""
 
 
-class Steps(Protocol):
-    """The steps of an epoch, each to be called once, in order."""
+class _Own(threading.local):
+    """What every thread has to itself."""
 
-    counts: Counter[str]
-    """Steps taken by path: "eager", "graph"; and "captured" graphs."""
+    def __init__(self) -> None:
+        self.eager = False
+        self.streams: dict[bool, torch.cuda.Stream] = {}
+        self.pools: dict[int, _Pool] = {}
 
-    def epoch(self, order: Tensor, batch: int, generator: torch.Generator) -> Iterator[Callable[[], None]]: ...
 
-    def close(self) -> None:
-        """Give back what the steps hold on the device."""
+_own = _Own()
+
+
+def way() -> str:
+    """How steps are captured on CUDA: what REPRO_CAPTURE says. Raises InputError where it is none of `WAYS`."""
+    chosen = os.environ.get("REPRO_CAPTURE") or WAYS[0]
+    if chosen not in WAYS:
+        raise InputError(f"REPRO_CAPTURE={chosen}: choose one of {', '.join(WAYS)}")
+    return chosen
+
+
+@contextmanager
+def eagerly() -> Iterator[None]:
+    """Inside, this thread calls every step from Python, also on CUDA."""
+    before, _own.eager = _own.eager, True
+    try:
+        yield
+    finally:
+        _own.eager = before
 
 
 def capture_for(images: Images) -> Capture | None:
     """How steps on these images are captured: as CUDA graphs where the images live on a CUDA device, else not."""
-    return cuda_graph if isinstance(images, DeviceImages) and images.images.is_cuda else None
+    if _own.eager or not (isinstance(images, DeviceImages) and images.images.is_cuda):
+        return None
+    return {"new": cuda_graph, "torch": torch_graph, "off": None}[way()]
 
 
-def make_steps(images: Images, step: Step, capture: Capture | None) -> Steps:
-    """Steps that are captured where `capture` says how, else called from Python."""
-    if capture:
-        assert isinstance(images, DeviceImages)
-        return GraphSteps(images, step, capture)
-    return EagerSteps(images, step)
+class Pace:
+    """Keeps a thread at most three bursts of replays ahead of the device, where more would fill the launch queue."""
+
+    def __init__(self, device: torch.device) -> None:
+        self.events = [torch.cuda.Event(blocking=True) for _ in range(2)] if device.type == "cuda" else []
+        self.launched = 0
+
+    def __call__(self) -> None:
+        self.launched += 1
+        if self.events and self.launched % BURST == 0:
+            event = self.events[self.launched // BURST % 2]
+            event.synchronize()  # recorded two bursts ago
+            event.record()
 
 
-class EagerSteps:
-    """Every step is called from Python: on a CPU, and where images are read from files."""
+def wait(device: torch.device) -> None:
+    """Wait until this thread's stream is done, if it is a CUDA stream, without holding up other threads.
 
-    def __init__(self, images: Images, step: Step) -> None:
-        self.images, self.step, self.counts = images, step, Counter[str]()
-
-    def epoch(self, order: Tensor, batch: int, generator: torch.Generator) -> Iterator[Callable[[], None]]:
-        for images, labels in self.images.epoch(order, batch, generator):
-            self.counts["eager"] += 1
-            yield partial(self.step, images, labels)
-
-    def close(self) -> None:
-        """Nothing to give back."""
-
-
-class GraphSteps:
-    """Every step replays a graph; there is one for each batch size, which are two where the last batch is smaller.
-
-    A graph reads the same memory at every replay. So an epoch's plan lies in one buffer, and a counter on the device,
-    which the graph itself moves on, says which columns are the next batch. The first step of each size is called from
-    Python: it does its work, and what libraries set up on first use is then in place.
+    To be called before values are read: a copy to pageable memory would hold locks of the driver for as long.
     """
-
-    def __init__(self, images: DeviceImages, step: Step, capture: Capture) -> None:
-        self.images, self.step, self.capture, self.counts = images, step, capture, Counter[str]()
-        self.plan = torch.empty(4, 0, dtype=torch.long, device=images.images.device)
-        self.next = torch.zeros((), dtype=torch.long, device=self.plan.device)
-        self.graphs: dict[int, Callable[[], None]] = {}
-        self.warm: set[int] = set()
-
-    def epoch(self, order: Tensor, batch: int, generator: torch.Generator) -> Iterator[Callable[[], None]]:
-        plan = self.images.plan(order, generator)
-        if plan.shape != self.plan.shape:
-            self.plan = torch.empty_like(plan)
-            self.close()  # its graphs read the old buffer
-        self.plan.copy_(plan)
-        self.next.zero_()
-        for start in range(0, len(order), batch):
-            yield partial(self._step, min(batch, len(order) - start))
-
-    def _step(self, size: int) -> None:
-        if size not in self.graphs and size in self.warm:
-            try:
-                self.graphs[size] = self.capture(partial(self._body, size))
-            except RuntimeError as error:
-                raise RunFailed(f"the training step cannot be captured as a CUDA graph: {_reason(error)}") from error
-            self.counts["captured"] += 1
-        if size in self.graphs:
-            self.counts["graph"] += 1
-            self.graphs[size]()
-        else:
-            self.counts["eager"] += 1
-            self.warm.add(size)
-            with _capturing:  # what libraries do on first use would break another thread's capture
-                self._body(size)
-
-    def _body(self, size: int) -> None:
-        columns = self.next + torch.arange(size, device=self.next.device)
-        self.step(*self.images.take(self.plan[:, columns]))
-        self.next.add_(size)
-
-    def close(self) -> None:
-        with _capturing:
-            self.graphs.clear()  # they refer back to this object, and each holds its own pool of memory
+    if device.type == "cuda":
+        event = torch.cuda.Event(blocking=True)
+        event.record()
+        event.synchronize()
 
 
-def own_stream() -> torch.cuda.Stream:
-    """The CUDA stream of this thread, always the same: torch has 32 to hand out and then shares them."""
-    if not hasattr(_own, "stream"):
-        _own.stream = torch.cuda.Stream()
-    return _own.stream
+def own_stream(high: bool = False) -> torch.cuda.Stream:
+    """The CUDA stream of this thread, always the same: torch has 32 to hand out and then shares them.
+
+    high: the one whose kernels go before those of other threads' streams.
+    """
+    if high not in _own.streams:
+        _own.streams[high] = torch.cuda.Stream(priority=-1 if high else 0)
+    return _own.streams[high]
 
 
 def cuda_graph(body: Callable[[], None]) -> Callable[[], None]:
-    """Record the kernels of `body`, which is not run, and return what launches them all."""
+    """Record the kernels of `body`, which is not run, and return what launches them all.
+
+    A capture that something outside has broken, such as another thread that waits for the whole device, is made again.
+    Raises RuntimeError where that does not help, or the body does what a capture forbids.
+    """
+    stream = _capture_stream()
+    with CAPTURING, _no_collection(), torch.cuda.stream(stream):
+        tries = 1 + TRIES_AGAIN
+        while True:
+            try:
+                return partial(_replay, _recorded(body, _pool(stream).handle), body)
+            except RuntimeError as error:
+                _own.pools.pop(stream.cuda_stream, None)  # what the failed capture left in it is lost
+                tries -= 1
+                if not tries or "previous error during capture" not in reason(error):
+                    raise
+
+
+def torch_graph(body: Callable[[], None]) -> Callable[[], None]:
+    """The same by `torch.cuda.graph`, which waits for the whole device and gives each graph a pool of its own."""
     graph = torch.cuda.CUDAGraph()
-    recording = torch.cuda.graph(graph, stream=own_stream(), capture_error_mode="thread_local")
-    with _capturing, _no_collection(), recording:
-        body()
+    recording = torch.cuda.graph(graph, stream=_capture_stream(), capture_error_mode="thread_local")
+    with CAPTURING, _no_collection():
+        gc.collect()
+        with recording:
+            body()
     return partial(_replay, graph, body)
+
+
+class _Pool:
+    """Memory shared by the graphs of one thread and stream, which never run at the same time.
+
+    Nothing is handed from one graph to another in it. The allocator gives a pool up when its last graph is gone, so a
+    small one of its own stays.
+    """
+
+    def __init__(self) -> None:
+        self.handle = torch.cuda.graph_pool_handle()
+        self.anchor = _recorded(_little, self.handle)
+
+
+def _little() -> None:
+    torch.zeros(1, device="cuda")
+
+
+def _pool(stream: torch.cuda.Stream) -> _Pool:
+    """The pool of this thread and stream."""
+    if stream.cuda_stream not in _own.pools:
+        _own.pools[stream.cuda_stream] = _Pool()
+    return _own.pools[stream.cuda_stream]
+
+
+def _capture_stream() -> torch.cuda.Stream:
+    """The current stream; CUDA does not capture on the default one."""
+    current = torch.cuda.current_stream()
+    return own_stream() if current == torch.cuda.default_stream() else current
+
+
+def _recorded(body: Callable[[], None], pool: Any) -> torch.cuda.CUDAGraph:
+    """The kernels of `body`, with their memory in `pool`. A failure leaves the stream and the allocator as before."""
+    graph = torch.cuda.CUDAGraph()
+    try:
+        graph.capture_begin(pool, capture_error_mode="thread_local")
+        body()
+        graph.capture_end()
+    except BaseException:
+        _unwind(graph, pool)
+        raise
+    return graph
+
+
+def _unwind(graph: torch.cuda.CUDAGraph, pool: Any) -> None:
+    """End a capture that failed. Before torch 2.12 the allocator would go on recording, for the whole process."""
+    _broken.append(graph)
+    with suppress(RuntimeError):  # that the capture is broken
+        graph.capture_end()
+    with suppress(RuntimeError):  # that nothing is recorded any more: torch has ended it itself
+        torch._C._cuda_endAllocateToPool(torch.cuda.current_device(), pool)
+        torch._C._cuda_releasePool(torch.cuda.current_device(), pool)
+    graph.reset()
 
 
 @contextmanager
 def _no_collection() -> Iterator[None]:
-    """Collect garbage now and not meanwhile: another graph that is destroyed inside a capture ends it."""
+    """Collect no garbage meanwhile: another graph that is destroyed inside a capture ends it."""
     enabled = gc.isenabled()
-    gc.collect()
     gc.disable()
     try:
         yield
@@ -158,7 +211,7 @@ def _replay(graph: torch.cuda.CUDAGraph, body: Callable[[], None]) -> None:
     graph.replay()
 
 
-def _reason(error: BaseException) -> str:
+def reason(error: BaseException) -> str:
     """The first line of the error that came first: ending a failed capture raises another."""
     while error.__context__:
         error = error.__context__

@@ -15,6 +15,8 @@ from torch import Tensor, nn
 
 from common import metrics, splits
 from common.datasets import Dataset
+from common.errors import OutOfTime
+from common.graphs import wait
 from common.heads import CosineHead, LinearHead
 from common.loader import Images, open_images
 from common.memory import ExemplarMemory
@@ -22,6 +24,9 @@ from common.resnet import backbone
 from common.runs import Flip, Run
 from common.store import Saved, Workspace
 from common.training import Device, Epoch, Stage, fit, momentum, seeded
+
+WIDE = 2**21
+"""Parameters from which a network, such as ResNet-18, takes half as many images at once where there is no gradient."""
 
 
 class Net(nn.Module):
@@ -44,11 +49,16 @@ class Net(nn.Module):
         return self.head(self.features(images))
 
 
-def frozen_copy(net: nn.Module) -> Any:
-    """A teacher: a deep copy in eval mode without gradients; its BatchNorm statistics never move."""
-    teacher = copy.deepcopy(net).eval()
-    for parameter in teacher.parameters():
-        parameter.requires_grad_(False)
+def frozen_copy(net: nn.Module, device: Device) -> Any:
+    """A teacher: a deep copy in eval mode without gradients; its BatchNorm statistics never move.
+
+    Convolutions keep their weights in bf16 where they run in it: the numbers that autocast would make at every call.
+    """
+    teacher = copy.deepcopy(net).eval().requires_grad_(False)
+    if device.precision == "bf16":
+        for module in teacher.modules():
+            if isinstance(module, nn.Conv2d):
+                module.to(torch.bfloat16)
     return teacher
 
 
@@ -56,7 +66,12 @@ def frozen_copy(net: nn.Module) -> Any:
 def extract(net: Net, images: Images, indices: Tensor, flip: Flip = "none") -> Tensor:
     """Features of un-augmented images in eval mode. fp32 [n, d]."""
     net.eval()
-    return torch.cat([net.features(batch) for batch in images.plain(indices, flip=flip)])
+    most = 5000 if sum(p.numel() for p in net.parameters()) < WIDE else 2500
+    features = torch.cat(
+        [net.features(part) for batch in images.plain(indices, flip=flip) for part in batch.split(most)]
+    )
+    wait(features.device)
+    return features
 
 
 @dataclass(frozen=True)
@@ -127,6 +142,11 @@ class Learner:
     def __init__(self, config: Any, context: Context) -> None:
         self.config, self.context = config, context
 
+    @classmethod
+    def device_for(cls, run: Run, device: str) -> str:
+        """Where `run` trains when it is sent to `device`, "cpu" or "cuda"."""
+        return device
+
     def build(self, classes: int) -> None:
         """A fresh network for `classes` classes."""
         run = self.context.run
@@ -155,6 +175,10 @@ class Learner:
     def loss(self, images: Tensor, labels: Tensor) -> Tensor:
         """LUCIR Eq. 1: cross-entropy over all classes seen."""
         return F.cross_entropy(self.net(images), labels)
+
+    def frozen(self) -> tuple[str, ...]:
+        """How the names in the network's state begin that this phase does not change; no epoch saves them again."""
+        return ()
 
     def inherits(self, phase: Phase) -> bool:
         """Whether a Run that starts from another trains no stage in this phase: the other one has."""
@@ -224,6 +248,7 @@ def run(spec: Run, dataset: Dataset, learner_class: type[Learner], workspace: Wo
     sizes = spec.protocol.sizes
     phases = [Phase(i, sum(sizes[:i]), size) for i, size in enumerate(sizes)]
     learner.build(phases[0].num_new)
+    workspace.pace = 10.0 if device.type == "cuda" else 1.0
     boundary, inside = workspace.restore()
     done = boundary.meta["phase"] if boundary else 0
     for phase in phases[1:done]:
@@ -232,7 +257,10 @@ def run(spec: Run, dataset: Dataset, learner_class: type[Learner], workspace: Wo
         _load(learner, boundary)
     elif spec.start:
         learner.start_from(workspace.state_of(spec.start))
+    logged = len(workspace.lines)
     for phase in phases[done:]:
+        if workspace.late and len(workspace.lines) > logged:  # each command gets an epoch further at least
+            raise OutOfTime
         learner.begin_phase(phase)
         if spec.start and len(phases) > 1 and learner.inherits(phase):  # trained by the Run this one starts from
             _choose_exemplars(learner, phase)
@@ -276,11 +304,12 @@ def _train(learner: Learner, phase: Phase, workspace: Workspace, inside: Saved |
                 confusions = _confusions(learner, phase)
                 line |= {"test_accuracy": metrics.accuracy(confusions["cnn"]), **learner.tested(confusions)}
             workspace.log(line)
-            meta = {"phase": phase.index, "stage": number, "epoch": epoch.epoch}
+            frozen = [f"net/{name}" for name in learner.frozen()]
+            meta = {"phase": phase.index, "stage": number, "epoch": epoch.epoch, "frozen": frozen}
             workspace.checkpoint(lambda: (_tensors(learner, optimiser), meta))
 
         seed = (context.run.seed, "phase", phase.index, stage.name)
-        workspace.steps += fit(stage, context.train, seed, after_epoch, resume)
+        workspace.steps += fit(stage, context.train, seed, after_epoch, resume, learner.net)
         if number == 0:
             _choose_exemplars(learner, phase)
         _evaluate(learner, phase, workspace, stage.name)
@@ -325,8 +354,9 @@ def _evaluate(learner: Learner, phase: Phase, workspace: Workspace, stage: str) 
 
 
 def _tensors(learner: Learner, optimiser: torch.optim.SGD | None = None) -> dict[str, Tensor]:
-    """Everything a resume needs: weights, exemplars and, inside a phase, momentum."""
-    tensors = {f"net/{k}": v for k, v in learner.net.state_dict().items()}
+    """Everything a resume needs: weights, exemplars; inside a phase momentum, but no weights that it leaves alone."""
+    left = learner.frozen() if optimiser else ()
+    tensors = {f"net/{k}": v for k, v in learner.net.state_dict().items() if not k.startswith(left)}
     tensors |= {f"memory/{label}": kept for label, kept in learner.context.memory.indices.items()}
     if optimiser:
         tensors |= {f"momentum/{k}": v for k, v in momentum(optimiser).items()}

@@ -4,31 +4,32 @@ from __future__ import annotations
 
 import errno
 import importlib
+import math
 import os
 import signal
-import subprocess
-import sys
 import threading
 import time
 import traceback
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, ThreadPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, fields, replace
 from functools import lru_cache
 from multiprocessing import get_context
 from pathlib import Path
 from queue import Empty, SimpleQueue
+from tempfile import TemporaryDirectory
 from typing import Any
 
 from common.datasets import Dataset, load
-from common.errors import InputError, RunFailed
-from common.runs import Run
-from common.store import Busy, Store, Workspace
+from common.environment import commit, environment
+from common.errors import InputError, NotCaptured, OutOfTime, RunFailed
+from common.runs import Run, Schedule
+from common.store import Busy, Store
+from common.waiting import Outcome, Waiting, unfinished
 
 DISK_FULL = "disk full while writing {}; free some space and run the same command, it goes on"
-PACKAGES = ("common", "lucir", "der", "feature_adaptation", "bbn", "class_balanced", "fsa")
 
 
 @dataclass(frozen=True)
@@ -41,30 +42,39 @@ class Job:
     jobs: int
     threads: int
     """CPU threads a run may take; how many it does take is measured (see `common.tuning`)."""
-
-
-@dataclass(frozen=True)
-class Outcome:
-    """How one run ended: `problem` is one line, or empty when it finished."""
-
-    run: Run
-    problem: str
+    deadline: float = math.inf
+    """Time of the day, in seconds since 1970, after which no epoch begins."""
+    eager: str = ""
+    """Why steps are called from Python on a device that captures them; empty where they are captured."""
 
 
 def train(run: Run, job: Job, progress: Callable[[int], None] = lambda images: None) -> str:
     """Train one run to its end, or go on with it. Returns a one-line problem, or "" when it is finished."""
+    return attempt(run, job, progress).problem
+
+
+def attempt(run: Run, job: Job, progress: Callable[[int], None] = lambda images: None) -> Outcome:
+    """Train one run to its end, or go on with it, and say how it ended; progress is called with images trained."""
+    from common.graphs import eagerly
+
     try:
-        _train(run, job, progress)
+        with eagerly() if job.eager else nullcontext():
+            _train(run, job, progress)
+    except OutOfTime:
+        return Outcome(run, "out of time; the same command goes on from here", "out of time")
+    except NotCaptured as error:
+        return Outcome(run, str(error), "not captured")
     except (RunFailed, Busy, InputError) as error:
-        return str(error).strip().splitlines()[-1]  # a data loader's worker puts its traceback before the message
+        problem = str(error).strip().splitlines()[-1]  # a data loader's worker puts its traceback before the message
     except OSError as error:
-        if error.errno in (errno.ENOSPC, errno.EDQUOT):
-            return DISK_FULL.format(job.out)
-        return f"{type(error).__name__}: {error}"
+        full = error.errno in (errno.ENOSPC, errno.EDQUOT)
+        problem = DISK_FULL.format(job.out) if full else f"{type(error).__name__}: {error}"
     except Exception as error:  # one run's bug must not stop the others
         traceback.print_exc()
-        return f"{type(error).__name__}: {error}"
-    return ""
+        problem = f"{type(error).__name__}: {error}"
+    else:
+        return Outcome(run, "", "finished")
+    return Outcome(run, problem, "failed")
 
 
 def _train(run: Run, job: Job, progress: Callable[[int], None]) -> None:
@@ -77,29 +87,65 @@ def _train(run: Run, job: Job, progress: Callable[[int], None]) -> None:
 
     store = Store(job.out)
     dataset = _dataset(run, job.data, job.out / "cache")
-    learner = importlib.import_module(f"{run.paper}.learner").LEARNERS[type(run.method)]
+    learner = _learner(run)
     with store.open(run) as workspace:
         if store.load(run.hash):  # finished by another process since
             return
-        workspace.progress = progress
+        workspace.progress, workspace.deadline = progress, job.deadline
         started, code = time.perf_counter(), commit()  # of the code now loaded, not of what is there when it ends
         workspace.commits = [code["commit"]]
-        device, measured = Device(job.device, run.precision), dict[str, float]()
-        workspace.threads = workspace.saved_threads() or job.threads
-        if device.type == "cpu":
-            if job.threads > 1 and not workspace.saved_threads():
-                workspace.threads, measured = choose_threads(run, device, job.threads, job.out / "cache/threads.json")
-            torch.set_num_threads(workspace.threads)
+        device, measured = Device(learner.device_for(run, job.device), run.precision), dict[str, float]()
+        most = job.threads if job.device == "cpu" else 1  # beside a GPU the other cores are left to other runs
+        workspace.threads = workspace.saved_threads() or most
+        if most > 1 and not workspace.saved_threads():
+            workspace.threads, measured = choose_threads(run, device, most, job.out / "cache/threads.json")
+        torch.set_num_threads(workspace.threads)
         # Shapes are few, and a graph keeps what its first step chose. But trying algorithms waits for the whole device,
         # which no other thread's capture survives.
         torch.backends.cudnn.benchmark = job.jobs == 1
         torch.backends.cudnn.allow_tf32 = False  # fp32 means fp32; bf16 is there for speed
-        with torch.cuda.stream(own_stream()) if device.type == "cuda" else nullcontext():
+        chain = len(run.protocol.sizes) > 1  # its phases wait for one another, so it goes before runs of one phase
+        with torch.cuda.stream(own_stream(high=chain)) if device.type == "cuda" else nullcontext():
             result = incremental.run(run, dataset, learner, workspace, device)
         earlier = [c for c in workspace.commits if c != code["commit"]]
-        workspace.finish(
-            result, {**code, "earlier_commits": earlier, **_environment(device, workspace, measured, started)}
-        )
+        eager = {"eager": job.eager} if job.eager else {}
+        where = environment(device, workspace, measured, started)
+        workspace.finish(result, {**code, "earlier_commits": earlier, **where, **eager})
+
+
+def _learner(run: Run) -> Any:
+    return importlib.import_module(f"{run.paper}.learner").LEARNERS[type(run.method)]
+
+
+def warm_up(run: Run, job: Job) -> str:
+    """Train `run` and what it starts from for one epoch a stage, for nothing. Returns a problem as `train` does.
+
+    Called while no other run is under way: what CUDA's libraries set up on first use would break captures of others.
+    Runs that capture nothing need none of it.
+    """
+    elsewhere = _learner(run).device_for(run, job.device) != job.device
+    if elsewhere or not run.schedule.epochs or run.inputs.kind != "crop-flip":
+        return ""
+    cache = (job.out / "cache").resolve()
+    cache.mkdir(parents=True, exist_ok=True)
+    with TemporaryDirectory(dir=job.out, prefix="warm-up-") as folder:
+        (Path(folder) / "cache").symlink_to(cache)
+        problems = (train(link, replace(job, out=Path(folder))) for link in briefly(run).chain)
+        return next(filter(None, problems), "")
+
+
+def briefly(run: Run) -> Run:
+    """The same with one epoch a stage, and so what it starts from; of cached views one is made."""
+    changes: dict[str, Any] = {"views": 1} if hasattr(run.method, "views") else {}
+    for each in fields(run.method):
+        if isinstance(value := getattr(run.method, each.name), Schedule):
+            changes[each.name] = _one_epoch(value)
+    method = replace(run.method, **changes)
+    return replace(run, method=method, schedule=_one_epoch(run.schedule), start=run.start and briefly(run.start))
+
+
+def _one_epoch(schedule: Schedule) -> Schedule:
+    return replace(schedule, epochs=min(schedule.epochs, 1), milestones=(), warmup=min(schedule.warmup, 1))
 
 
 @lru_cache(maxsize=2)
@@ -114,124 +160,73 @@ def _dataset(run: Run, root: Path | None, cache: Path) -> Dataset:
     return dataset
 
 
-def _environment(device: Any, workspace: Workspace, measured: dict[str, float], started: float) -> dict:
-    import numpy
-    import torch
-
-    from common.training import has_bf16
-    from common.tuning import cpu_name
-
-    images, seconds = (sum(line[name] for line in workspace.lines) for name in ("images", "seconds"))
-    return {
-        "device": torch.cuda.get_device_name() if device.type == "cuda" else cpu_name(),
-        "precision": device.precision,
-        "native_bf16": has_bf16(device.type),
-        "threads": workspace.threads,
-        "images_per_second_by_threads": measured,
-        "steps": dict(workspace.steps),
-        "python": sys.version.split()[0],
-        "torch": torch.__version__,
-        "numpy": numpy.__version__,
-        "images_per_second": round(images / seconds, 1) if seconds else None,
-        "training_seconds": round(seconds, 1),
-        "seconds": round(time.perf_counter() - started, 1),
-    }
-
-
-@lru_cache(maxsize=1)
-def commit() -> dict[str, Any]:
-    """Commit of the code that runs and whether the tree differs from it; unknown outside a git checkout."""
-    root = Path(__file__).resolve().parents[1]
-
-    def git(*words: str) -> str:
-        return subprocess.run(["git", "-C", str(root), *words], capture_output=True, text=True, check=True).stdout
-
-    try:
-        head = git("rev-parse", "HEAD").strip()
-        # Records, figures and notes do not decide a result; code and configuration do.
-        changed = git("status", "--porcelain", "--", *PACKAGES, ":!*.json", ":!*.md").strip()
-        return {"commit": head, "dirty": bool(changed)}
-    except (OSError, subprocess.CalledProcessError):
-        return {"commit": "unknown", "dirty": True}
-
-
 def launch(
-    runs: Iterable[Run], job: Job, finished: set[str], progress: Callable[[int], None] = lambda images: None
+    runs: Iterable[Run],
+    job: Job,
+    finished: set[str],
+    progress: Callable[[int], None] = lambda images: None,
+    threads: Mapping[str, int] | None = None,
 ) -> Iterator[Outcome]:
     """Train every run not in `finished` (hashes), shared starts first, and yield each as it ends.
 
-    A failed run does not stop the others, only those that start from it. On KeyboardInterrupt workers are stopped
-    where they are; their checkpoints let the same command go on.
+    threads: the CPU threads of a run by its hash, where they are not `job.threads`. A failed run does not stop the
+    others, only those that start from it. One whose step cannot be captured is yielded as such and trained at the end,
+    its steps called from Python. After the deadline nothing is started, unless no run has got further yet. On
+    KeyboardInterrupt workers are stopped where they are; their checkpoints let the same command go on.
     """
-    waiting = unfinished(runs, finished)
-    if job.jobs == 1:
-        yield from _in_turn(waiting, job, progress)
-    else:
-        yield from _side_by_side(waiting, job, progress)
-
-
-def unfinished(runs: Iterable[Run], finished: set[str]) -> list[Run]:
-    """The runs to train with those they start from, each once, starts first."""
-    ordered = {r.hash: r for run in runs if run.hash not in finished for r in run.chain}
-    return [run for digest, run in ordered.items() if digest not in finished]
-
-
-def _blocked(run: Run, failed: dict[str, str]) -> str:
-    start = run.start.hash if run.start else ""
-    return f"not started: run {start}, which it starts from, failed" if start in failed else ""
-
-
-def _in_turn(waiting: list[Run], job: Job, progress: Callable[[int], None]) -> Iterator[Outcome]:
-    failed: dict[str, str] = {}
-    for run in waiting:
-        problem = _blocked(run, failed) or train(run, job, progress)
-        if problem:
-            failed[run.hash] = problem
-        yield Outcome(run, problem)
-
-
-def _side_by_side(waiting: list[Run], job: Job, progress: Callable[[int], None]) -> Iterator[Outcome]:
-    captured = job.device == "cuda" and all(run.inputs.kind == "crop-flip" for run in waiting)
-    pool: _Processes | _Threads = _Threads(job) if captured else _Processes(job)
+    waiting = Waiting(unfinished(runs, finished))
     running = dict[Future, Run]()
-    pending, failed = {run.hash: run for run in waiting}, dict[str, str]()
-    open_runs = set(pending)  # waiting or running: whatever starts from these is not ready
-    again = set[str]()  # runs whose worker died once; they go on from their last epoch
+    pool = _pool(job, waiting.runs.values(), progress)
     try:
-        while pending or running:
-            alone = bool(again & open_runs)  # a run whose worker died takes no other with it if it dies again
-            for run in list(pending.values()):
-                if len(running) == job.jobs or (run.start and run.start.hash in open_runs):
-                    continue
-                if alone and (running or run.hash not in again):
-                    continue
-                del pending[run.hash]
-                if problem := _blocked(run, failed):
-                    open_runs.discard(run.hash)
-                    failed[run.hash] = problem
-                    yield Outcome(run, problem)
+        while waiting.runs or running:
+            late = time.time() >= job.deadline
+            if late and waiting.advanced:
+                waiting.runs.clear()
+            for run in waiting.ready(len(running), 1 if late else job.jobs):
+                if problem := waiting.blocked(run):
+                    yield waiting.end(Outcome(run, problem, "failed"))
                 else:
-                    running[pool.submit(run)] = run
+                    own = (threads or {}).get(run.hash, job.threads)
+                    running[pool.submit(run, replace(job, threads=own, eager=waiting.eager.get(run.hash, "")))] = run
             done, _ = wait(running, timeout=0.3, return_when=FIRST_COMPLETED)
             for images in drain(pool.queue):
                 progress(images)
             for future in done:
                 run = running.pop(future)
-                died = isinstance(future.exception(), BrokenProcessPool)
-                if died and run.hash not in again:
-                    again.add(run.hash)
-                    pending = {run.hash: run, **pending}
-                    continue
-                problem = DIED if died else future.result()
-                open_runs.discard(run.hash)
-                if problem:
-                    failed[run.hash] = problem
-                yield Outcome(run, problem)
+                if not isinstance(future.exception(), BrokenProcessPool):
+                    yield waiting.end(future.result())
+                elif not waiting.again(run):
+                    yield waiting.end(Outcome(run, DIED, "failed"))
     finally:
         pool.kill()
 
 
+def _pool(job: Job, runs: Iterable[Run], progress: Callable[[int], None]) -> _Here | _Processes | _Threads:
+    if job.jobs == 1:
+        return _Here(progress)
+    if job.device == "cpu" or any(run.inputs.kind != "crop-flip" for run in runs):
+        return _Processes(job)
+    for run in {(run.paper, type(run.method), run.network): run for run in runs}.values():
+        warm_up(run, job)  # what is wrong with it, the run itself will say
+    return _Threads(job)
+
+
 DIED = "its worker process died twice (out of memory?); with fewer --jobs the same command goes on from its last epoch"
+
+
+class _Here:
+    """This thread, where runs are trained one after another. What is submitted is over when `submit` returns."""
+
+    def __init__(self, progress: Callable[[int], None]) -> None:
+        self.progress, self.queue = progress, SimpleQueue[int]()
+
+    def submit(self, run: Run, job: Job) -> Future:
+        future = Future[Outcome]()
+        future.set_result(attempt(run, job, self.progress))
+        return future
+
+    def kill(self) -> None:
+        """Nothing runs any more."""
 
 
 class _Processes:
@@ -246,13 +241,13 @@ class _Processes:
         self.queue = context.Queue()  # new with every pool: a worker killed while writing leaves its queue locked
         self.pool = ProcessPoolExecutor(self.job.jobs, context, _start_worker, (self.queue, os.getpid()))
 
-    def submit(self, run: Run) -> Future:
+    def submit(self, run: Run, job: Job) -> Future:
         try:
-            return self.pool.submit(_work, run, self.job)
+            return self.pool.submit(_work, run, job)
         except BrokenProcessPool:
             self.kill()
             self._start()
-            return self.pool.submit(_work, run, self.job)
+            return self.pool.submit(_work, run, job)
 
     def kill(self) -> None:
         for process in list((self.pool._processes or {}).values()):
@@ -272,8 +267,8 @@ class _Threads:
         self.job, self.queue, self.stopped = job, SimpleQueue[int](), threading.Event()
         self.pool = ThreadPoolExecutor(job.jobs)
 
-    def submit(self, run: Run) -> Future:
-        return self.pool.submit(train, run, self.job, self._report)
+    def submit(self, run: Run, job: Job) -> Future:
+        return self.pool.submit(attempt, run, job, self._report)
 
     def _report(self, images: int) -> None:
         self.queue.put(images)
@@ -311,5 +306,5 @@ def _die_with(parent: int) -> None:
     os._exit(1)
 
 
-def _work(run: Run, job: Job) -> str:
-    return train(run, job, _queue.put)
+def _work(run: Run, job: Job) -> Outcome:
+    return attempt(run, job, _queue.put)

@@ -1,13 +1,11 @@
 """Batches for training and evaluation: small images live on the device as uint8 and are augmented there.
 
-Large images (folders of ImageNet size) are read on the fly by worker processes behind the same interface.
+Large images (folders of ImageNet size) are read on the fly behind the same interface, see `common.files`.
 """
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Protocol
 
 import numpy as np
@@ -16,7 +14,6 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from common.datasets import Dataset
-from common.folders import read_image
 from common.runs import Flip, Inputs
 
 BRIGHTNESS_UNIT = 2**16  # a plan holds whole numbers
@@ -40,6 +37,9 @@ class Images(Protocol):
         batch 0: what suits the device. On a CPU more than about 100 images only take memory.
         """
 
+    def close(self) -> None:
+        """End what serves the epochs of a stage, such as worker processes. Another epoch may follow."""
+
 
 def open_images(dataset: Dataset, split: str, position: np.ndarray, inputs: Inputs, device: torch.device) -> Images:
     """The train or test images of a data set, labels mapped through `position` (see `splits.positions`)."""
@@ -48,7 +48,15 @@ def open_images(dataset: Dataset, split: str, position: np.ndarray, inputs: Inpu
     mapped = torch.from_numpy(position[np.asarray(labels)]).to(device)
     if isinstance(images, np.ndarray):
         return DeviceImages(images, mapped, inputs, device)
+    from common.files import ImageFiles  # imports torchvision, which small images do without
+
     return ImageFiles(images, mapped, inputs, device)
+
+
+def scale_and_shift(inputs: Inputs, device: torch.device) -> tuple[Tensor, Tensor]:
+    """(x/255 - mean)/std of bytes as one multiplication and one addition: float [1, 3, 1, 1] each."""
+    std = torch.tensor(inputs.std, device=device).view(1, 3, 1, 1)
+    return 1 / (255 * std), -torch.tensor(inputs.mean, device=device).view(1, 3, 1, 1) / std
 
 
 class DeviceImages:
@@ -62,10 +70,7 @@ class DeviceImages:
         images = np.require(images, requirements=["C", "W"])  # as torch takes it; a cached array is so already
         self.images = torch.from_numpy(images).permute(0, 3, 1, 2).to(device)
         self.labels = labels
-        # (x/255 - mean)/std as one multiplication and one addition
-        std = torch.tensor(inputs.std, device=device).view(1, 3, 1, 1)
-        self.scale = 1 / (255 * std)
-        self.shift = -torch.tensor(inputs.mean, device=device).view(1, 3, 1, 1) / std
+        self.scale, self.shift = scale_and_shift(inputs, device)
         self.brightness = inputs.brightness
 
     def _normalise(self, images: Tensor) -> Tensor:
@@ -97,11 +102,14 @@ class DeviceImages:
             yield self.take(part)
 
     def plain(self, indices: Tensor, batch: int = 0, flip: Flip = "none") -> Iterator[Tensor]:
-        for rows in indices.split(batch or (1000 if self.images.is_cuda else 100)):
+        for rows in indices.split(batch or (5000 if self.images.is_cuda else 100)):
             images = self.images[rows]
             if flip != "none":
                 images = images.flip(3 if flip == "horizontal" else 1)
             yield self._normalise(images)
+
+    def close(self) -> None:
+        """Nothing ends with a stage."""
 
 
 def crop_flip(images: Tensor, down: Tensor, right: Tensor, flip: Tensor) -> Tensor:
@@ -119,57 +127,3 @@ def crop_flip(images: Tensor, down: Tensor, right: Tensor, flip: Tensor) -> Tens
 def brighten(images: Tensor, factors: Tensor) -> Tensor:
     """uint8 images [b, c, h, w] times factors [b], at most 255 and rounded down, as PIL does it; float."""
     return (images * factors.view(-1, 1, 1, 1)).clamp(max=255).floor()
-
-
-class _Files(torch.utils.data.Dataset):
-    """Item (index, seed) -> transformed image; the seed makes the augmentation independent of the worker."""
-
-    def __init__(self, files: tuple[Path, ...], transform: object) -> None:
-        self.files, self.transform = files, transform
-
-    def __getitem__(self, item: tuple[int, int]) -> Tensor:
-        from PIL import Image
-
-        index, seed = item
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(seed)
-            return self.transform(Image.fromarray(read_image(self.files[index])))  # type: ignore[operator]
-
-
-class ImageFiles:
-    """Large images read by worker processes, with the ImageNet transforms of torchvision."""
-
-    def __init__(self, files: tuple[Path, ...], labels: Tensor, inputs: Inputs, device: torch.device) -> None:
-        from torchvision.transforms import v2
-
-        self.files, self.labels, self.device = files, labels, device
-        finish = [v2.ToImage(), v2.ToDtype(torch.float32, scale=True), v2.Normalize(inputs.mean, inputs.std)]
-        self.augment = v2.Compose([v2.RandomResizedCrop(inputs.size), v2.RandomHorizontalFlip(), *finish])
-        self.centre = v2.Compose([v2.Resize(round(inputs.size * 8 / 7)), v2.CenterCrop(inputs.size), *finish])
-
-    def _batches(self, items: list[tuple[int, int]], batch: int, transform: object) -> Iterator[Tensor]:
-        batches = [items[i : i + batch] for i in range(0, len(items), batch)]
-        cuda = self.device.type == "cuda"
-        loader = torch.utils.data.DataLoader(
-            _Files(self.files, transform),
-            batch_sampler=batches,  # type: ignore[arg-type]
-            num_workers=min(8, len(batches), len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else 4),
-            pin_memory=cuda,
-            generator=torch.Generator(),  # else it draws from the one that all threads share
-        )
-        for images in loader:
-            yield images.to(self.device, memory_format=torch.channels_last, non_blocking=cuda)
-
-    def epoch(self, order: Tensor, batch: int, generator: torch.Generator) -> Iterator[tuple[Tensor, Tensor]]:
-        seeds = torch.randint(2**31, (len(order),), generator=generator)
-        items = list(zip(order.tolist(), seeds.tolist(), strict=True))
-        batches = self._batches(items, batch, self.augment)
-        for images, rows in zip(batches, order.split(batch), strict=True):
-            yield images, self.labels[rows]
-
-    def plain(self, indices: Tensor, batch: int = 0, flip: Flip = "none") -> Iterator[Tensor]:
-        for images in self._batches([(i, 0) for i in indices.tolist()], batch or 100, self.centre):
-            if flip == "channels":
-                # Reversed after normalisation, which for the ImageNet statistics differs only slightly from before.
-                images = images.flip(1)
-            yield images.flip(3) if flip == "horizontal" else images

@@ -1,7 +1,8 @@
 """Runs on disk: config, environment, metrics, checkpoints, result. Written atomically; a finished run stays finished.
 
 OUT/runs/HASH/ holds `config.json`, `environment.json`, `metrics.jsonl` (a line an epoch), `result.json`, `arrays.npz`
-and `checkpoint.safetensors`. Committed evidence is one JSON a run, PAPER/records/HASH.json, with the same content.
+and `checkpoint.safetensors` (see `common.checkpoints`). Committed evidence is one JSON a run,
+PAPER/records/HASH.json, with the same content.
 """
 
 from __future__ import annotations
@@ -10,13 +11,12 @@ import base64
 import json
 import math
 import os
-import re
 import time
 import uuid
 import zlib
 from collections import Counter
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from itertools import chain
 from pathlib import Path
@@ -26,7 +26,20 @@ from zipfile import BadZipFile
 import numpy as np
 from filelock import FileLock, Timeout
 
-from common.errors import InputError
+from common.checkpoints import (
+    BOUNDARY,
+    EPOCH,
+    Damaged,
+    Saved,
+    newest,
+    previous,
+    read_meta,
+    read_state,
+    sync,
+    working_files,
+    write,
+)
+from common.errors import InputError, OutOfTime
 from common.runs import Run, canonical
 
 if TYPE_CHECKING:
@@ -35,6 +48,7 @@ if TYPE_CHECKING:
 FORMAT = 1  # of everything under OUT/runs; raised when older results can no longer be read
 CLOCK = ("seconds", "images_per_second")  # the only fields of metrics.jsonl that differ between equal runs
 SAVE_EVERY = 2.0  # seconds between checkpoints inside a phase, so that short epochs do not spend their time saving
+CHEAP = 0.04  # seconds; a save that takes n times as long comes n times as seldom, so that saving takes 2 % of the time
 
 
 class Busy(RuntimeError):
@@ -177,8 +191,16 @@ class Workspace:
     commits: list[str] = field(default_factory=list)
     """Commits of the code that trained it, more than one where it was interrupted and the code changed."""
     steps: Counter[str] = field(default_factory=Counter)
-    """Training steps taken since the last start, by path (see `common.graphs`)."""
+    """Training steps taken since the last start, by path (see `common.steps`)."""
     saved_at: float = 0.0
+    save_seconds: float = 0.0
+    """What the last save inside a phase took."""
+    pace: float = 1.0
+    """By how much saves are rarer than on a CPU; on a GPU they wait for its queue."""
+    boundary_checksum: int | None = None
+    """Of the phase boundary that states inside the phase build on."""
+    deadline: float = math.inf
+    """Time of the day, in seconds since 1970, after which no epoch begins."""
 
     def log(self, line: dict) -> None:
         """Add an epoch to metrics.jsonl."""
@@ -194,9 +216,21 @@ class Workspace:
         return {name: [line.get(name) for line in self.lines] for name in names}
 
     def checkpoint(self, state: Callable[[], tuple[dict[str, Tensor], dict]]) -> None:
-        """Save the state inside a phase: (tensors, meta). Skipped within 2 seconds of the last save."""
-        if time.monotonic() - self.saved_at >= SAVE_EVERY:
-            self._save("epoch", *state())
+        """Save the state inside a phase: (tensors, meta). Skipped where the last save is too short ago.
+
+        After the deadline it is saved whenever the last save was. Raises OutOfTime then.
+        """
+        late = self.late
+        if late or time.monotonic() - self.saved_at >= SAVE_EVERY * max(self.pace, self.save_seconds / CHEAP):
+            tensors, meta = state()
+            self._save("epoch", tensors, {**meta, "boundary": self.boundary_checksum})
+        if late:
+            raise OutOfTime
+
+    @property
+    def late(self) -> bool:
+        """Whether the deadline is over."""
+        return time.time() >= self.deadline
 
     def boundary(self, tensors: dict[str, Tensor], meta: dict) -> None:
         """Save the state between two phases."""
@@ -205,110 +239,84 @@ class Workspace:
     def _save(self, name: str, tensors: dict[str, Tensor], meta: dict) -> None:
         import torch
 
+        started = time.monotonic()
         meta = {**meta, "phases": self.phases, "lines": len(self.lines)}
         meta |= {"threads": self.threads, "commits": self.commits}
-        self._write(name, tensors | {f"confusion/{k}": torch.from_numpy(v) for k, v in self.confusion.items()}, meta)
+        tensors = tensors | {f"confusion/{k}": torch.from_numpy(v) for k, v in self.confusion.items()}
+        if self.lines:
+            sync(self.folder / "metrics.jsonl")  # it outlives a power cut wherever the checkpoint that counts it does
+        checksum = write(self.folder / f"{name}.safetensors", tensors, meta, keep_previous=True)
         self.saved_at = time.monotonic()
-
-    def _write(self, name: str, tensors: dict[str, Tensor], meta: dict) -> None:
-        from safetensors import SafetensorError
-        from safetensors.torch import save_file
-
-        target, part = self.folder / f"{name}.safetensors", self.folder / f"{name}.part"
-        tensors = {k: v.detach().cpu().contiguous() for k, v in tensors.items()}
-        try:
-            save_file(tensors, part, metadata={"meta": json.dumps(meta)})
-        except SafetensorError as error:  # it hides the operating system's error, such as a full disk, in its text
-            if found := re.search(r"os error (\d+)", str(error)):
-                raise OSError(int(found[1]), os.strerror(int(found[1])), str(part)) from None
-            raise
-        os.replace(part, target)
+        if name == "checkpoint":
+            self.boundary_checksum = checksum
+        else:
+            self.save_seconds = self.saved_at - started
 
     def keep(self, name: str, tensors: dict[str, Tensor]) -> None:
         """Leave tensors for the Runs that start from this one, as NAME.safetensors beside the checkpoint."""
-        self._write(name, tensors, {})
+        write(self.folder / f"{name}.safetensors", tensors, {})
 
     def kept(self, run: Run, name: str) -> dict[str, Tensor]:
         """What `run` has kept under a name. Raises InputError where that is damaged or gone."""
-        folder = self.store.folder(run)
-        if (found := read_state(folder / f"{name}.safetensors")) is None:
-            raise InputError(f"{name}.safetensors of the run this one starts from is gone; delete {folder}")
-        return found.tensors
+        return self._left_by(run, f"{name}.safetensors").tensors
+
+    def state_of(self, run: Run) -> dict[str, Tensor]:
+        """Network weights at the end of a finished run. Raises InputError where they are damaged or gone."""
+        return self._left_by(run, BOUNDARY).part("net/")
+
+    def _left_by(self, run: Run, name: str) -> Saved:
+        path = self.store.folder(run) / name
+        try:
+            found, problem = read_state(path), f"{path} is gone"
+        except Damaged as error:
+            found, problem = None, str(error)
+        if found is None:
+            raise InputError(f"the final state this run starts from: {problem}; delete {path.parent} to train it again")
+        return found
 
     def restore(self) -> tuple[Saved | None, Saved | None]:
-        """The state at the last phase boundary and, if a later epoch was saved, the state inside the phase."""
-        boundary, inside = (read_state(self.folder / f"{name}.safetensors") for name in ("checkpoint", "epoch"))
-        if inside and inside.meta["phase"] != (boundary.meta["phase"] if boundary else 0):
-            inside = None  # left over from a phase that has ended since
-        latest = inside or boundary
+        """The state at the last phase boundary and, if a later epoch was saved, the state inside the phase.
+
+        Where the newest checkpoint is damaged, the one before counts (see `common.checkpoints.newest`).
+        """
         metrics_file = self.folder / "metrics.jsonl"
+        lines = read_lines(metrics_file)
+        boundary, inside = newest(self.folder, len(lines))
+        latest = inside or boundary
         if latest is None:
             metrics_file.unlink(missing_ok=True)
             return None, None
+        self.boundary_checksum = boundary.checksum if boundary else None
         self.phases = latest.meta["phases"]
         self.commits = list(dict.fromkeys([*latest.meta.get("commits", []), *self.commits]))
         self.confusion = {k: v.numpy() for k, v in latest.part("confusion/").items()}
-        self.lines = read_lines(metrics_file)[: latest.meta["lines"]]
+        self.lines = lines[: latest.meta["lines"]]
         write_atomic(metrics_file, "".join(json.dumps(line) + "\n" for line in self.lines))
         return boundary, inside
 
     def saved_threads(self) -> int | None:
-        """Threads of the interrupted run this workspace goes on with."""
-        for name in ("epoch", "checkpoint"):
-            if state := read_state(self.folder / f"{name}.safetensors"):
-                return state.meta["threads"]
+        """Threads of the interrupted run this workspace goes on with; every checkpoint of a run says the same."""
+        for name in (EPOCH, BOUNDARY):
+            for path in (self.folder / name, previous(self.folder / name)):
+                with suppress(Damaged):  # `restore` says so
+                    if meta := read_meta(path):
+                        return meta["threads"]
         return None
-
-    def state_of(self, run: Run) -> dict[str, Tensor]:
-        """Network weights at the end of a finished run."""
-        folder = self.store.folder(run)
-        try:
-            state = read_state(folder / "checkpoint.safetensors")
-        except InputError:
-            state = None
-        if state is None:
-            raise InputError(
-                f"the final state this run starts from is damaged or gone; delete {folder} to train it again"
-            )
-        return state.part("net/")
 
     def finish(self, result: dict, environment: dict) -> Result:
         """Write the result; from here on the run counts as finished."""
         with open(self.folder / "arrays.part", "wb") as file:
             np.savez_compressed(file, **{f"confusion/{k}": v for k, v in self.confusion.items()})  # type: ignore[arg-type]
+        sync(self.folder / "arrays.part")
         os.replace(self.folder / "arrays.part", self.folder / "arrays.npz")
         write_atomic(self.folder / "environment.json", json.dumps(environment, indent=1))
         write_atomic(self.folder / "result.json", json.dumps(result))
-        (self.folder / "epoch.safetensors").unlink(missing_ok=True)
+        sync(self.folder)
+        for path in working_files(self.folder):
+            path.unlink(missing_ok=True)
         finished = self.store.load(self.folder.name)
         assert finished is not None
         return finished
-
-
-@dataclass(frozen=True, eq=False)
-class Saved:
-    """A checkpoint as read back."""
-
-    tensors: dict[str, Tensor]
-    meta: dict
-
-    def part(self, prefix: str) -> dict[str, Tensor]:
-        """The tensors under a prefix, by the rest of their names."""
-        return {k[len(prefix) :]: v for k, v in self.tensors.items() if k.startswith(prefix)}
-
-
-def read_state(path: Path) -> Saved | None:
-    """A checkpoint file, or None where there is none."""
-    from safetensors import SafetensorError, safe_open
-
-    if not path.exists():
-        return None
-    try:
-        with safe_open(path, framework="pt") as file:
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-            return Saved(tensors, json.loads(file.metadata()["meta"]))
-    except SafetensorError:
-        raise InputError(f"{path} is damaged; delete it and run the same command, the run starts again") from None
 
 
 def read_lines(path: Path) -> list[dict]:
@@ -326,6 +334,7 @@ def write_atomic(path: Path, text: str) -> None:
     """Write a text file so that a reader sees the old one or the whole new one, whoever else writes it."""
     part = path.with_name(f"{path.name}.{uuid.uuid4().hex}.part")
     part.write_text(text, encoding="utf-8")
+    sync(part)
     os.replace(part, path)
 
 

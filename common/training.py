@@ -15,9 +15,10 @@ import torch
 from torch import Tensor, nn
 
 from common.errors import InputError, RunFailed
-from common.graphs import capture_for, make_steps
+from common.graphs import capture_for, wait, way
 from common.loader import Images
 from common.runs import Schedule
+from common.steps import make_steps
 
 
 @dataclass(frozen=True)
@@ -37,7 +38,11 @@ class Device:
 
 
 def choose_device(device: str = "auto", precision: str = "auto") -> Device:
-    """Resolve "auto": CUDA where there is one, bf16 only where the hardware has it natively."""
+    """Resolve "auto": CUDA where there is one, bf16 only where the hardware has it natively.
+
+    Raises InputError on a device that is not there, or a REPRO_CAPTURE that says nothing known.
+    """
+    way()
     if device == "auto":
         device = "cuda" if torch.cuda.is_available() else "cpu"
     if device == "cuda" and not torch.cuda.is_available():
@@ -115,12 +120,13 @@ def fit(
     seed: tuple[object, ...],
     after_epoch: Callable[[Epoch, torch.optim.SGD], None],
     resume: tuple[int, dict] | None = None,
+    net: nn.Module | None = None,
 ) -> Counter[str]:
-    """Train a stage to its last epoch with SGD. Returns how many steps went which way (see `common.graphs`).
+    """Train a stage to its last epoch with SGD. Returns how many steps went which way (see `common.steps`).
 
     seed: keys of the batch order and augmentation, to which the epoch is added. resume: (epochs already done, optimiser
     state). after_epoch is called with the optimiser after every epoch, to log and save. On CUDA the whole step is one
-    CUDA graph, replayed for every batch.
+    CUDA graph, replayed for every batch. net: holds the BatchNorm layers, for `make_steps`.
 
     Raises RunFailed as soon as an epoch's mean loss is not finite; what after_epoch saved before stays.
     """
@@ -144,7 +150,7 @@ def fit(
             rows.copy_(kept)
         total.add_(loss.detach() * len(labels))
 
-    steps = make_steps(images, step, capture)
+    steps = make_steps(images, step, capture, net)
     with closing(steps):
         for epoch in range(first, schedule.epochs):
             started = time.perf_counter()
@@ -161,12 +167,14 @@ def fit(
                 if (now := schedule.lr_at(epoch, number / count)) != lr:
                     set_lr(optimiser, lr := now)
                 take_step()
-            sound = torch.stack([p.detach().isfinite().all() for p in parameters]).all()
-            loss, weights = torch.stack([total, sound]).tolist()  # the one read from the device
+            largest = torch.stack(torch._foreach_norm([p.detach() for p in parameters], ord=math.inf)).max()
+            values = torch.stack([total, largest])
+            wait(device)
+            loss, weight = values.tolist()  # the one read from the device
             mean, lr = loss / len(order), round(lr, 12)
             if not math.isfinite(mean):
                 raise RunFailed(f"loss not finite in stage {stage.name}, epoch {epoch + 1}, lr {lr:g}")
-            if not weights:  # by the last step, after its loss
+            if not math.isfinite(weight):  # by the last step, after its loss
                 raise RunFailed(f"weights not finite in stage {stage.name}, epoch {epoch + 1}, lr {lr:g}")
             seconds = time.perf_counter() - started
             after_epoch(Epoch(stage.name, epoch + 1, lr, round(mean, 6), len(order), round(seconds, 3)), optimiser)

@@ -1,16 +1,24 @@
-"""How many CPU threads a run gets, by measurement: small networks are slower on many threads than on a few."""
+"""How many CPU threads a run gets, and how many runs a GPU gets at once, by measurement.
+
+Small networks are slower on many threads than on a few, and leave most of a GPU idle.
+"""
 
 from __future__ import annotations
 
 import json
 import os
 import platform
+import threading
 import time
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import nullcontext
 from pathlib import Path
 
 import torch
 from filelock import FileLock
 
+from common.errors import RunFailed
+from common.graphs import CAPTURING, Pace, cuda_graph, own_stream, wait
 from common.resnet import backbone
 from common.runs import Run
 from common.store import write_atomic
@@ -18,6 +26,9 @@ from common.training import Device
 
 STEPS = 3  # timed at each number of threads, after one that warms up
 GAIN = 1.03  # more threads must be faster by this much, or the cores are better left to others
+COUNTS = (1, 2, 4, 6, 8, 12, 16)
+"""Runs at once that are tried on a GPU."""
+BATCH = 128
 
 
 def choose_threads(run: Run, device: Device, limit: int, memo: Path) -> tuple[int, dict[str, float]]:
@@ -73,6 +84,103 @@ def _measure(run: Run, device: Device, limit: int) -> dict[str, float]:
     finally:
         torch.set_num_threads(before)
     return rates
+
+
+def choose_jobs(device: Device) -> int:
+    """Runs at once on a CUDA device: the fewest that come near its best rate. Takes about 15 s.
+
+    Raises RunFailed where the measurement fails.
+    """
+    try:
+        return least_within(rates_side_by_side(device, COUNTS, seconds=1.0))
+    finally:
+        torch.cuda.empty_cache()  # no run is under way yet that would have to wait
+
+
+def least_within(rates: Mapping[int, float], share: float = 0.07) -> int:
+    """The smallest number of runs whose rate is at most `share` below the best. rates: images/s by number of runs."""
+    return min(runs for runs, rate in rates.items() if rate >= (1 - share) * max(rates.values()))
+
+
+def rates_side_by_side(device: Device, counts: Sequence[int], seconds: float) -> dict[int, float]:
+    """Images/s together of as many threads as `counts` says, each with its own stream and step of ResNet-32.
+
+    The steps of all threads are made first, and each number of threads is then measured for `seconds`. Raises
+    RunFailed where a step cannot be made.
+    """
+    bench = _Bench(device, counts, seconds)
+    threads = [threading.Thread(target=bench.work, args=(i,), daemon=True) for i in range(max(counts))]
+    for thread in threads:
+        thread.start()
+    rates = {}
+    try:
+        for runs in counts:
+            bench.gate.wait()
+            started = time.perf_counter()
+            bench.gate.wait()
+            rates[runs] = sum(bench.steps[:runs]) * BATCH / (time.perf_counter() - started)
+            bench.gate.wait()
+    except threading.BrokenBarrierError:
+        raise RunFailed(f"runs side by side cannot be measured: {bench.problem or 'no answer'}") from None
+    finally:
+        for thread in threads:
+            thread.join(timeout=10)
+    return rates
+
+
+class _Bench:
+    """What the threads of one measurement share."""
+
+    def __init__(self, device: Device, counts: Sequence[int], seconds: float) -> None:
+        self.device, self.counts, self.seconds = device, counts, seconds
+        self.gate = threading.Barrier(max(counts) + 1, timeout=120)
+        """Passed three times for each count: all are ready, all are done, the steps have been read."""
+        self.steps = [0] * max(counts)
+        self.problem = ""
+
+    def work(self, number: int) -> None:
+        try:
+            with torch.cuda.stream(own_stream()) if self.device.type == "cuda" else nullcontext():
+                step = captured_step(self.device)
+                for runs in self.counts:
+                    self.gate.wait()
+                    self.steps[number] = self._replay(step) if number < runs else 0
+                    self.gate.wait()
+                    self.gate.wait()
+        except threading.BrokenBarrierError:
+            return
+        except Exception as error:
+            self.problem = f"{type(error).__name__}: {error}"
+            self.gate.abort()
+
+    def _replay(self, step: Callable[[], None]) -> int:
+        """Take steps until the time is over; how many."""
+        pace, taken, end = Pace(self.device.torch), 0, time.perf_counter() + self.seconds
+        while time.perf_counter() < end:
+            step()
+            pace()
+            taken += 1
+        wait(self.device.torch)
+        return taken
+
+
+def captured_step(device: Device) -> Callable[[], None]:
+    """A training step of ResNet-32 on one batch that is ready: on CUDA a graph, on a CPU called from Python."""
+    net = backbone("resnet32", seed=0).to(device.torch, memory_format=torch.channels_last).train()  # type: ignore[call-overload]
+    images = torch.full((BATCH, 3, 32, 32), 0.5, device=device.torch).contiguous(memory_format=torch.channels_last)
+    lr = torch.tensor(0.0, device=device.torch)
+    optimiser = torch.optim.SGD(net.parameters(), lr=lr, momentum=0.9, weight_decay=5e-4, fused=True)
+
+    def step() -> None:
+        optimiser.zero_grad(set_to_none=True)
+        with device.autocast():
+            features = net(images)
+        features.float().square().mean().backward()
+        optimiser.step()
+
+    with CAPTURING:  # first use of libraries
+        step()
+    return cuda_graph(step) if device.type == "cuda" else step
 
 
 def cpu_name() -> str:

@@ -25,7 +25,7 @@ class DistilledLearner(Learner):
 
     def begin_phase(self, phase: Phase) -> None:
         self.phase = phase
-        self.teacher = frozen_copy(self.net) if phase.num_old else None
+        self.teacher = frozen_copy(self.net, self.context.device) if phase.num_old else None
         super().begin_phase(phase)
 
     def stages(self, phase: Phase) -> Iterator[Stage]:

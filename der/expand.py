@@ -11,6 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from common.incremental import frozen_copy
 from common.training import Device
 from der.model import MaskedResNet
 from der.wiring import shape_like, wiring
@@ -59,6 +60,8 @@ class Expandable(nn.Module):
         """H^a of Eq. 4, on the new extractor alone; there during the representation stage only."""
         self.full: nn.Module | None = None
         """The last extractor before it was pruned, which the next one starts from."""
+        self.frozen: list[nn.Module] = []
+        """Copies of the old extractors as they run (see `frozen_copy`); in fp32 the extractors themselves."""
         self.register_buffer("initial", torch.zeros(0))
         """Share of the weights that the fresh masks of each extractor kept, [t]."""
         self.register_buffer("wanted", torch.zeros(0, 0, dtype=torch.long))
@@ -91,7 +94,7 @@ class Expandable(nn.Module):
         """The super-feature, fp32 [n, sum of widths]; `masks` for the last extractor, where it has some."""
         with self.device.autocast():
             with torch.no_grad():
-                parts = [old(images) for old in self.extractors[:-1]]
+                parts = [old(images) for old in self.frozen]
             parts.append(self.new(images) if masks is None else self.new(images, masks))
         return torch.cat([part.float() for part in parts], dim=1)
 
@@ -114,6 +117,8 @@ class Expandable(nn.Module):
             module.requires_grad_(False)
             module.zero_grad()  # of its own last step; frees the memory
         self.train(self.training)
+        whole, old = self.device.precision == "fp32", list(self.extractors[:-1])
+        self.frozen = old if whole else [frozen_copy(extractor, self.device) for extractor in old]
 
     def replace_new(self, pruned: nn.Module, features: Tensor) -> None:
         """Put a pruned network in place of the masked last one, whose weights stay as `full`.

@@ -63,6 +63,10 @@ class DERLearner(Learner):
         """The base phase; the control with random channels trains all."""
         return super().inherits(phase) and self.config.channels == "learned"
 
+    def frozen(self) -> tuple[str, ...]:
+        """Every extractor but the last."""
+        return tuple(f"extractors.{i}." for i in range(len(self.net.extractors) - 1))
+
     def begin_phase(self, phase: Phase) -> None:
         self.phase, self.probe = phase, None
         if phase.num_old and self.config.expand:

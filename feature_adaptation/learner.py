@@ -14,6 +14,7 @@ from common.heads import LinearHead
 from common.incremental import Context, Learner, Phase
 from common.memory import ExemplarMemory
 from common.metrics import nearest_mean
+from common.runs import Run
 from common.samplers import class_sampler
 from common.training import shuffled
 from feature_adaptation.adapter import batches, descend
@@ -47,6 +48,11 @@ class AdaptationLearner(Learner):
         self.images = context.run.protocol.exemplars_per_class or 0
         self.held: Pairs | None = None
         self.map: Transform | None = None
+
+    @classmethod
+    def device_for(cls, run: Run, device: str) -> str:
+        """The CPU also beside a GPU, but for large images: a step on 64 features is shorter than launching it."""
+        return "cpu" if run.inputs.kind == "crop-flip" else device
 
     def inherits(self, phase: Phase) -> bool:
         return True

@@ -64,7 +64,7 @@ class FSALearner(Learner):
         self.weight = self.net.head.weight.detach().clone()
         if not self.cached:
             self.scores = class_scores(self.net, self.context, indices)
-        self.net.eval()
+        self.fixed = frozen_copy(self.net.backbone, self.context.device)
         with torch.no_grad():
             one = self.maps(next(iter(self.context.train.plain(indices[:1]))))
         samples, locations = self.fsa.tail * self.fsa.donors, one.shape[2] * one.shape[3]
@@ -110,7 +110,7 @@ class FSALearner(Learner):
     def maps(self, images: Tensor) -> Tensor:
         """The maps that pooling averages, fp32 [n, c, h, w]."""
         with self.context.device.autocast():
-            return self.net.backbone.maps(images).float()
+            return self.fixed.maps(images).float()
 
     def loss(self, images: Tensor, labels: Tensor) -> Tensor:
         """Cross-entropy over real and augmented features, each augmented one labelled as its tail image."""
@@ -153,9 +153,9 @@ class EarlierLearner(FSALearner):
     def begin_phase(self, phase: Phase) -> None:
         """The activation maps stay those of Phase I's last map, enlarged to the block's."""
         self.front, self.back = halves(self.net.backbone, self.config.behind)
-        self.last = frozen_copy(self.back)
-        super().begin_phase(phase)
         device, images = self.context.device, self.context.train
+        self.front, self.last = frozen_copy(self.front, device), frozen_copy(self.back, device)
+        super().begin_phase(phase)
         with torch.no_grad(), device.autocast():
             size = self.front(next(iter(images.plain(self.context.of_classes(0, 1)[:1])))).shape[2:]
         numbers = 1 + 2 * size.numel()
@@ -221,11 +221,13 @@ class ViewsLearner(Learner):
     def begin_phase(self, phase: Phase) -> None:
         context, kept = self.context, self.net.maps
         indices = context.of_classes(0, phase.seen)
+        small = context.device.type == "cuda" and context.run.inputs.kind == "crop-flip"
         for view in range(self.config.views):
             done = 0
-            for images, _ in context.train.epoch(indices, 128, context.generator("view", view)):
+            for images, _ in context.train.epoch(indices, 1000 if small else 128, context.generator("view", view)):
                 kept[done : done + len(images), view] = self.maps(images)
                 done += len(images)
+        context.train.close()
         everything = torch.arange(len(context.test.labels), device=indices.device)
         self.net.test.copy_(extract(self.source, context.test, everything))
         self.net.scores.copy_(class_scores(self.source, context, indices))

@@ -46,7 +46,7 @@ class ICaRLLearner(Learner):
         self.counts: Tensor | None = None
 
     def begin_phase(self, phase: Phase) -> None:
-        self.teacher = frozen_copy(self.net) if phase.num_old else None
+        self.teacher = frozen_copy(self.net, self.context.device) if phase.num_old else None
         super().begin_phase(phase)
 
     def stages(self, phase: Phase) -> Iterator[Stage]:
@@ -115,7 +115,7 @@ class LUCIRLearner(Learner):
         self.phase = phase
         if not phase.num_old:
             return
-        self.teacher = frozen_copy(self.net)
+        self.teacher = frozen_copy(self.net, self.context.device)
         super().begin_phase(phase)
         if self.config.imprint:
             weight, classes = self.net.head.weight.data, by_class(self.teacher, self.context, phase)

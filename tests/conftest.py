@@ -32,6 +32,12 @@ def _one_thread() -> None:
     torch.set_num_threads(1)
 
 
+@pytest.fixture(autouse=True)
+def _no_power_cut(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Thousands of tiny checkpoints do not wait for the disk; only a power cut would tell."""
+    monkeypatch.setattr(os, "fsync", lambda descriptor: None)
+
+
 @pytest.fixture(scope="session")
 def cifar100() -> Path:
     """The folder that REPRO_CIFAR100 names, with torchvision's files or an image folder."""

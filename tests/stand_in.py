@@ -110,6 +110,17 @@ def _run(func: Any, args: Any, kwargs: dict) -> Any:
     return return_and_correct_aliasing(func, args, kwargs, out) if aliases else out
 
 
+class _Event:
+    """Nothing to wait for: everything is done at once."""
+
+    def __init__(self, blocking: bool = False) -> None:
+        assert blocking  # else a core of the host spins
+
+    def record(self) -> None: ...
+
+    def synchronize(self) -> None: ...
+
+
 def capture(body: Callable[[], None]) -> Callable[[], None]:
     """A `common.graphs.Capture` that checks; `recorder.record` is the one that freezes."""
 
@@ -138,7 +149,8 @@ def stand_in() -> Iterator[None]:
         patch.setattr(torch.cuda, "stream", lambda stream: nullcontext())
         patch.setattr(torch.cuda, "get_device_name", lambda: "stand-in")
         patch.setattr(training, "has_bf16", lambda device: True)
-        patch.setattr(graphs, "own_stream", lambda: None)
+        patch.setattr(torch.cuda, "Event", _Event)
+        patch.setattr(graphs, "own_stream", lambda high=False: None)
         patch.setattr(graphs, "cuda_graph", capture)
         before = torch.__future__.get_overwrite_module_params_on_conversion()
         torch.__future__.set_overwrite_module_params_on_conversion(True)

@@ -109,8 +109,8 @@ def test_records_draw_the_same_figures(
 ) -> None:
     out, _ = finished
     records = tmp_path / "records"
-    monkeypatch.setattr("common.export.records_folder", lambda paper: records)
-    monkeypatch.setattr(cli, "records_folder", lambda paper: records)
+    for module in ("export", "queue"):
+        monkeypatch.setattr(f"common.{module}.records_folder", lambda paper: records)
     with pytest.raises(SystemExit) as ended:
         cli.main(["record", "--out", str(out), "--embedded"])
     assert ended.value.code == 0

@@ -15,10 +15,12 @@ from torch import Tensor
 from bbn.methods import BBN, Mixup
 from common import launcher, resnet
 from common.imbalance import Rebalance
+from common.incremental import Learner
 from common.launcher import Job
 from common.runs import Protocol, Run, Schedule
 from common.store import Store
 from der.methods import DER, BiC
+from feature_adaptation.learner import AdaptationLearner
 from feature_adaptation.methods import Adaptation, Extractor, Recipe
 from fsa.methods import FSA, Views
 from lucir.methods import LUCIR, ICaRL
@@ -73,14 +75,25 @@ def get(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Get:
     return request.getfixturevalue
 
 
-@pytest.mark.parametrize("name", CASES)
-def test_everything_is_on_the_device(name: str, get: Get, tmp_path: Path) -> None:
-    run = CASES[name](get)
+def trained_on(run: Run, out: Path) -> str:
+    """The device that the record of `run` names, trained on the stand-in with all it starts from."""
     with stand_in():
         for link in run.chain:
-            assert launcher.train(link, Job(tmp_path, None, "cuda", 1, 1)) == ""
-    result = Store(tmp_path).load(run.hash)
-    assert result and result.environment["device"] == "stand-in"
+            assert launcher.train(link, Job(out, None, "cuda", 1, 1)) == ""
+    result = Store(out).load(run.hash)
+    assert result
+    return result.environment["device"]
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_everything_is_on_the_device(name: str, get: Get, tmp_path: Path) -> None:
+    cached = name == "feature adaptation"  # whose last stages train on the CPU
+    assert (trained_on(CASES[name](get), tmp_path) == "stand-in") != cached
+
+
+def test_features_of_large_images_stay_on_the_device(get: Get, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(AdaptationLearner, "device_for", Learner.device_for)
+    assert trained_on(feature_adaptation(get), tmp_path) == "stand-in"
 
 
 @pytest.mark.parametrize(

@@ -54,6 +54,9 @@ class Guard:
         self._check(indices)
         return self.images.plain(indices, **options)
 
+    def close(self) -> None:
+        self.images.close()
+
 
 def guarded(run: Run, data: Dataset, out: Path, monkeypatch: pytest.MonkeyPatch) -> Guard:
     """Train with the training images under guard; returns it."""

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import gc
+import math
 import weakref
 from collections.abc import Callable
+from contextlib import nullcontext
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -19,11 +21,12 @@ from torch import Tensor, nn
 from class_balanced.methods import ClassBalanced
 from common import launcher, training
 from common.datasets import Dataset
-from common.errors import RunFailed
+from common.errors import NotCaptured, RunFailed
 from common.imbalance import Rebalance, Retrain
 from common.launcher import Job
 from common.loader import DeviceImages
 from common.runs import Inputs, LongTail, Protocol, Run, Schedule
+from common.steps import GraphSteps
 from common.store import Result, Store
 from common.training import Stage, fit
 from lucir.methods import LUCIR, Base, ICaRL
@@ -45,7 +48,7 @@ def network() -> nn.Sequential:
 def trained(net: nn.Module, loss: Callable[[Tensor, Tensor], Tensor], schedule: Schedule = SCHEDULE) -> dict[str, int]:
     """Fit `net` and return how many steps went which way."""
     stage = Stage("toy", schedule, torch.arange(40), loss, net.parameters(), net.train, [(net[-1].weight, 1)])  # type: ignore[index]
-    return dict(fit(stage, images(), (0,), lambda epoch, optimiser: None))
+    return dict(fit(stage, images(), (0,), lambda epoch, optimiser: None, net=net))
 
 
 @pytest.fixture
@@ -122,8 +125,83 @@ def test_the_recorder_freezes_what_python_decides(captured: None) -> None:
 )
 def test_a_step_that_cannot_be_captured_ends_the_run(read: Callable[[Tensor], Tensor], captured: None) -> None:
     net = network()
-    with pytest.raises(RunFailed, match="cannot be captured as a CUDA graph: operation not permitted"):
+    with pytest.raises(NotCaptured, match="cannot be captured as a CUDA graph: operation not permitted"):
         trained(net, lambda x, y: read(F.cross_entropy(net(x), y)))
+
+
+def test_a_capture_without_memory_is_no_fault_of_the_step(monkeypatch: pytest.MonkeyPatch) -> None:
+    def capture(body: Callable[[], None]) -> Callable[[], None]:
+        raise torch.OutOfMemoryError("CUDA out of memory")
+
+    monkeypatch.setattr(training, "capture_for", lambda images: capture)
+    net = network()
+    with pytest.raises(torch.OutOfMemoryError):
+        trained(net, lambda x, y: F.cross_entropy(net(x), y))
+
+
+@pytest.mark.parametrize("passes", [1, 2])
+def test_batches_are_counted_once_an_epoch(passes: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As many as Python counts, at the end of each epoch, by no operation of the graph."""
+    net, counts = network(), []
+    number = net[1].num_batches_tracked
+    assert isinstance(number, Tensor)
+
+    def loss(x: Tensor, y: Tensor) -> Tensor:
+        return sum((F.cross_entropy(net(x), y) for _ in range(passes)), torch.zeros(()))
+
+    def capture(body: Callable[[], None]) -> Callable[[], None]:
+        before = int(number)
+        again = record(body)
+        assert int(number) == before and net[1].num_batches_tracked is None
+
+        def replay() -> None:
+            before = int(number)
+            again()
+            assert int(number) == before
+
+        return replay
+
+    monkeypatch.setattr(training, "capture_for", lambda images: capture)
+    stage = Stage("toy", SCHEDULE, torch.arange(40), loss, net.parameters(), net.train)
+    fit(stage, images(), (0,), lambda *report: counts.append(int(net.state_dict()["1.num_batches_tracked"])), net=net)
+    assert counts == [3 * passes * epoch for epoch in (1, 2, 3, 4)] and net[1].num_batches_tracked is number
+    assert not net[1]._forward_pre_hooks
+
+
+def test_a_capture_made_again_counts_once(captured: None) -> None:
+    net, rows = network(), torch.arange(40)
+
+    def capture(body: Callable[[], None]) -> Callable[[], None]:
+        body()
+        steps.next.sub_(16)  # the first attempt has come to nothing
+        return record(body)
+
+    steps = GraphSteps(images(), lambda x, y: net(x).sum().backward(), capture, net.train())
+    for step in steps.epoch(rows[:32], 16, torch.Generator()):
+        step()
+    assert net[1].num_batches_tracked == 2
+
+
+def test_layers_that_do_not_train_are_not_counted(captured: None) -> None:
+    net = network()
+    stage = Stage(
+        "toy", SCHEDULE, torch.arange(40), lambda x, y: F.cross_entropy(net(x), y), net.parameters(), net.eval
+    )
+    fit(stage, images(), (0,), lambda *report: None, net=net)
+    assert net[1].num_batches_tracked == 0
+
+
+@pytest.mark.parametrize(("value", "message"), [(1e38, ""), (math.inf, "weights not"), (math.nan, "weights not")])
+def test_only_weights_that_are_not_finite_end_a_run(value: float, message: str) -> None:
+    """1e38 is a number, though the square of it is none in fp32."""
+    net = network()
+    idle = nn.Parameter(torch.full((3, 3), 1e38))
+    net.register_parameter("idle", idle)
+    stage = Stage("toy", replace(SCHEDULE, weight_decay=0.0), torch.arange(40), lambda x, y: F.cross_entropy(net(x), y),
+                  net.parameters(), net.train)  # fmt: skip
+    stage.on_epoch = lambda epoch: idle.data[1].fill_(value)
+    with pytest.raises(RunFailed, match=message) if message else nullcontext():
+        fit(stage, images(), (0,), lambda *report: None)
 
 
 @pytest.mark.parametrize("resumed_at", [0, 2])
@@ -240,10 +318,10 @@ def test_stopping_threads_leaves_runs_that_go_on(
     assert launcher.train(run, Job(tmp_path / "alone", None, "cpu", 1, 1)) == ""
     pool = launcher._Threads(Job(tmp_path, None, "cpu", 2, 1))
     monkeypatch.setattr("common.store.SAVE_EVERY", 0.0)
-    future = pool.submit(run)
+    future = pool.submit(run, pool.job)
     assert pool.queue.get(timeout=60) > 0  # it trains
     pool.kill()
-    assert "goes on from its last saved epoch" in future.result()
+    assert "goes on from its last saved epoch" in future.result().problem
     store = Store(tmp_path)
     assert store.load(run.hash) is None and store.trained(run) > 0
     assert launcher.train(run, pool.job) == ""

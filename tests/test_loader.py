@@ -1,20 +1,16 @@
-"""Augmentation and evaluation batches against per-image NumPy, torchvision and Pillow."""
+"""Augmentation and evaluation batches of small images against per-image NumPy and torchvision."""
 
 from __future__ import annotations
-
-from collections.abc import Iterator
-from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
-from PIL import Image
 from scipy.stats import chisquare
 from torchvision.transforms import v2
 
 from common.datasets import Dataset
-from common.loader import DeviceImages, ImageFiles, crop_flip, open_images
-from common.runs import CIFAR_MEAN, CIFAR_STD, IMAGENET_INPUTS, Inputs
+from common.loader import DeviceImages, crop_flip, open_images
+from common.runs import CIFAR_MEAN, CIFAR_STD, Inputs
 from common.training import shuffled
 
 CPU = torch.device("cpu")
@@ -28,18 +24,13 @@ def pictures(n: int, size: int = 32) -> np.ndarray:
     return np.random.default_rng(0).integers(0, 256, (n, size, size, 3), dtype=np.uint8)
 
 
-def normalised(
-    images: np.ndarray, mean: tuple[float, ...] = CIFAR_MEAN, std: tuple[float, ...] = CIFAR_STD
-) -> np.ndarray:
+def normalised(images: np.ndarray) -> np.ndarray:
     """uint8 [n, h, w, 3] -> float64 [n, 3, h, w]."""
-    return ((images / 255.0 - np.array(mean)) / np.array(std)).transpose(0, 3, 1, 2)
+    return ((images / 255.0 - np.array(CIFAR_MEAN)) / np.array(CIFAR_STD)).transpose(0, 3, 1, 2)
 
 
 def plain_images(n: int, size: int = 32) -> DeviceImages:
     return DeviceImages(pictures(n, size), torch.arange(n), Inputs(), CPU)
-
-
-# Small images on the device
 
 
 def test_crop_and_flip_one_image_at_a_time() -> None:
@@ -154,80 +145,3 @@ def test_labels_are_positions_in_the_class_order(tiny_data: Dataset) -> None:
         pixels = tiny_data.train_images if split == "train" else tiny_data.test_images
         (batch,) = images.plain(torch.tensor([6]))
         np.testing.assert_allclose(batch.numpy(), normalised(pixels[6:7]), atol=1e-5)  # type: ignore[index]
-
-
-# Large images in files
-
-
-@pytest.fixture(scope="module")
-def files(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, ...]:
-    """Seven smooth pictures of 100 x 80, one of them grey."""
-    folder, rng = tmp_path_factory.mktemp("large"), np.random.default_rng(0)
-    paths = tuple(folder / f"{i}.png" for i in range(7))
-    for i, path in enumerate(paths):
-        image = Image.fromarray(rng.integers(0, 256, (4, 5, 3), dtype=np.uint8)).resize(
-            (100, 80), Image.Resampling.BICUBIC
-        )
-        image.convert("L" if i == 3 else "RGB").save(path)
-    return paths
-
-
-@pytest.fixture
-def large(files: tuple[Path, ...], monkeypatch: pytest.MonkeyPatch) -> Iterator[ImageFiles]:
-    """Read in this process: starting workers takes longer than seven pictures."""
-    whole = torch.utils.data.DataLoader
-    monkeypatch.setattr(torch.utils.data, "DataLoader", lambda *a, **k: whole(*a, **(k | {"num_workers": 0})))
-    return ImageFiles(files, torch.arange(7), IMAGENET_INPUTS, CPU)
-
-
-def test_files_in_test_mode_are_torchvisions(large: ImageFiles, files: tuple[Path, ...]) -> None:
-    rows = torch.tensor([5, 3, 0, 5, 6])
-    batches = list(large.plain(rows, batch=2))
-    assert [tuple(b.shape) for b in batches] == [(2, 3, 224, 224), (2, 3, 224, 224), (1, 3, 224, 224)]
-    for image, row in zip(torch.cat(batches), rows.tolist(), strict=True):
-        with Image.open(files[row]) as opened:
-            resized = opened.convert("RGB").resize((320, 256), Image.Resampling.BILINEAR).crop((48, 16, 272, 240))
-        expected = normalised(np.asarray(resized)[None], IMAGENET_INPUTS.mean, IMAGENET_INPUTS.std)[0]
-        np.testing.assert_allclose(image.numpy(), expected, atol=1e-5)
-
-
-def test_flips_of_files(large: ImageFiles) -> None:
-    rows = torch.arange(3)
-    (plain,), (mirrored,), (reversed_,) = (
-        list(large.plain(rows, flip=flip)) for flip in ("none", "horizontal", "channels")
-    )
-    assert torch.equal(mirrored, plain.flip(3)) and torch.equal(reversed_, plain.flip(1))
-
-
-def test_an_epoch_of_files(large: ImageFiles) -> None:
-    indices = torch.tensor([0, 1, 2, 4, 6])
-    first, again, other = (list(large.epoch(indices, 2, generator(s))) for s in (1, 1, 2))
-    assert [tuple(b.shape) for b, _ in first] == [(2, 3, 224, 224), (2, 3, 224, 224), (1, 3, 224, 224)]
-    assert sorted(torch.cat([labels for _, labels in first]).tolist()) == indices.tolist()
-    assert all(torch.equal(a, b) and torch.equal(la, lb) for (a, la), (b, lb) in zip(first, again, strict=True))
-    by_label = [dict(zip(torch.cat([y for _, y in e]).tolist(), torch.cat([x for x, _ in e]), strict=True)) for e in
-                (first, other)]  # fmt: skip
-    assert all(not torch.equal(by_label[0][i], by_label[1][i]) for i in by_label[0])
-
-
-def test_augmentation_of_files_is_torchvisions(large: ImageFiles, files: tuple[Path, ...]) -> None:
-    """The same seeds through RandomResizedCrop and a flip written out with Pillow's resize."""
-    order = [3, 0, 6, 2, 1, 5, 4]
-    seeds = torch.randint(2**31, (7,), generator=generator(4)).tolist()
-    (batch, labels), *_ = large.epoch(torch.tensor(order), 7, generator(4))
-    assert labels.tolist() == order
-    for image, row, seed in zip(batch, order, seeds, strict=True):
-        torch.manual_seed(seed)
-        with Image.open(files[row]) as opened:
-            flipped = v2.RandomHorizontalFlip()(v2.RandomResizedCrop(224)(opened.convert("RGB")))
-        expected = normalised(np.asarray(flipped)[None], IMAGENET_INPUTS.mean, IMAGENET_INPUTS.std)[0]
-        np.testing.assert_allclose(image.numpy(), expected, atol=1e-5)
-
-
-def test_workers_give_the_same_batches(
-    large: ImageFiles, files: tuple[Path, ...], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    here = list(large.epoch(torch.arange(4), 2, generator(1)))
-    monkeypatch.undo()
-    workers = list(ImageFiles(files, torch.arange(7), IMAGENET_INPUTS, CPU).epoch(torch.arange(4), 2, generator(1)))
-    assert all(torch.equal(a, b) and torch.equal(la, lb) for (a, la), (b, lb) in zip(here, workers, strict=True))

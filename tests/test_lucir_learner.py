@@ -519,6 +519,9 @@ class Numbers:
         for rows in order.split(batch):
             yield self.x[rows], self.labels[rows]
 
+    def close(self) -> None:
+        """There is nothing to close."""
+
 
 def in_order(indices: Tensor, generator: torch.Generator) -> Tensor:
     return indices

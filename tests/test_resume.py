@@ -18,14 +18,17 @@ from typing import Any
 
 import numpy as np
 import pytest
+import safetensors.torch
 import torch
 from safetensors import SafetensorError
 
 from common import incremental, launcher, store, tuning
+from common.checkpoints import newest
 from common.errors import InputError
 from common.launcher import Job, launch, unfinished
 from common.runs import Protocol, Run, Schedule
 from common.store import CLOCK, Store, Workspace, read_state
+from der.methods import DER
 from lucir.methods import LUCIR, Base, ICaRL, Method
 
 MakeRun = Callable[..., Run]
@@ -182,6 +185,163 @@ def test_a_torn_line_and_a_torn_checkpoint_are_left_behind(tiny_run: MakeRun, tm
     assert_same(outcome(tmp_path / "torn", run), outcome(tmp_path / "whole", run), "torn")
 
 
+# Damage
+
+
+def stopped(run: Run, out: Path, count: int = 5) -> Path:
+    """The folder of a run interrupted at an epoch; at the fifth of `LUCIR` both checkpoints have one before them."""
+    with pytest.raises(Interrupted):
+        launcher.train(run, job(out), kill_after(count))
+    return out / "runs" / run.hash
+
+
+def flip(path: Path) -> None:
+    """One bit of the last tensor."""
+    content = bytearray(path.read_bytes())
+    content[-1] ^= 1
+    path.write_bytes(content)
+
+
+def tear(path: Path) -> None:
+    path.write_bytes(path.read_bytes()[:-100])
+
+
+def empty(path: Path) -> None:
+    path.write_bytes(b"")
+
+
+FILES = [f"{name}{which}.safetensors" for name in ("epoch", "checkpoint") for which in ("", ".previous")]
+
+
+@pytest.mark.parametrize("harm", [flip, tear, empty, Path.unlink])
+@pytest.mark.parametrize("names", [FILES[:1], FILES[:2], FILES[2:3], FILES[:3], [FILES[0], FILES[2]]], ids=str)
+def test_a_damaged_checkpoint_is_left_for_the_one_before(
+    names: list[str], harm: Callable[[Path], None], tiny_run: MakeRun, tmp_path: Path, capsys: pytest.CaptureFixture
+) -> None:
+    """It is named, and the run ends with the bits of one that was never stopped; so it does when stopped again."""
+    run = tiny_run(LUCIR(finetune=FINETUNE))
+    assert launcher.train(run, job(tmp_path / "whole")) == ""
+    folder = stopped(run, tmp_path / "cut", 9)
+    assert all((folder / name).exists() for name in FILES)
+    for name in names:
+        harm(folder / name)
+    stopped(run, tmp_path / "cut", 1)
+    notes = capsys.readouterr().err
+    assert [name in notes for name in FILES] == [name in names and harm is not Path.unlink for name in FILES]
+    assert launcher.train(run, job(tmp_path / "cut")) == ""
+    assert_same(outcome(tmp_path / "cut", run), outcome(tmp_path / "whole", run), str(names))
+
+
+def test_how_much_is_trained_again_after_damage(tiny_run: MakeRun, tmp_path: Path) -> None:
+    """An epoch more where the one before is whole; from the phase before where the phase's beginning is damaged."""
+    run = tiny_run(LUCIR(finetune=FINETUNE))
+    for names, left in ((), 2), (FILES[:1], 3), (FILES[:2], 4), (FILES[2:3], 8):
+        out = tmp_path / "-".join(names)
+        folder = stopped(run, out, 9)  # the eighth epoch, the second of the last phase, is saved
+        for name in names:
+            flip(folder / name)
+        epochs = list[int]()
+        assert launcher.train(run, job(out), epochs.append) == ""
+        assert len(epochs) == left, names
+
+
+def test_without_a_whole_checkpoint_the_run_says_so(tiny_run: MakeRun, tmp_path: Path) -> None:
+    run = tiny_run(LUCIR(finetune=FINETUNE))
+    folder = stopped(run, tmp_path, 9)
+    before = {path.name: path.stat().st_size for path in folder.iterdir()}
+    for name in FILES:
+        flip(folder / name)
+    problem = launcher.train(run, job(tmp_path))
+    assert all(str(folder / name) in problem for name in FILES[2:]) and f"delete {folder}" in problem
+    assert {path.name: path.stat().st_size for path in folder.iterdir()} == before
+
+
+def test_a_log_shorter_than_the_checkpoint(tiny_run: MakeRun, tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+    """As a power cut may leave it: the run goes on from where the log ends, or before."""
+    run = tiny_run(LUCIR(finetune=FINETUNE))
+    assert launcher.train(run, job(tmp_path / "whole")) == ""
+    metrics = stopped(run, tmp_path / "cut", 9) / "metrics.jsonl"
+    metrics.write_text("".join(line + "\n" for line in metrics.read_text().splitlines()[:7]))
+    assert launcher.train(run, job(tmp_path / "cut")) == ""
+    assert "epoch.safetensors counts 8 epochs, but the log holds 7" in capsys.readouterr().err
+    assert_same(outcome(tmp_path / "cut", run), outcome(tmp_path / "whole", run), "short log")
+
+
+def test_killed_between_any_two_steps_of_saving(
+    tiny_run: MakeRun, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Before each file written, synced or moved into place, from the first to the last of a run."""
+    run = tiny_run(ICaRL(), protocol=Protocol(8, 4, 4, 3))
+    calls, stop = 0, 0
+
+    def counted(function: Callable[..., Any]) -> Callable[..., Any]:
+        def call(*args: Any, **options: Any) -> Any:
+            nonlocal calls
+            calls += 1
+            if calls == stop:
+                raise Interrupted
+            return function(*args, **options)
+
+        return call
+
+    for module, name in ((os, "fsync"), (os, "replace"), (safetensors.torch, "save_file"), (np, "savez_compressed")):
+        monkeypatch.setattr(module, name, counted(getattr(module, name)))
+    assert launcher.train(run, job(tmp_path / "whole")) == ""
+    expected, total = outcome(tmp_path / "whole", run), calls
+    assert total > 40
+    for number in range(1, total):  # the last only follows the result
+        out = tmp_path / str(number)
+        calls, stop = 0, number
+        with pytest.raises(Interrupted):
+            launcher.train(run, job(out))
+        stop = 0
+        assert launcher.train(run, job(out)) == ""
+        assert_same(outcome(out, run), expected, f"killed before call {number}")
+
+
+# What was written before checkpoints had checksums
+
+
+def as_before(folder: Path) -> None:
+    """The folder as the first versions wrote it: whole states, no checksum, nothing before the last."""
+    boundary, inside = newest(folder, 10**9)
+    for path in folder.glob("*.safetensors"):
+        path.unlink()
+    for name, saved in (("checkpoint", boundary), ("epoch", inside)):
+        if saved:
+            meta = {k: v for k, v in saved.meta.items() if k not in ("boundary", "frozen")}
+            path = folder / f"{name}.safetensors"
+            safetensors.torch.save_file(saved.tensors, path, metadata={"meta": json.dumps(meta)})
+
+
+@pytest.mark.parametrize("paper", ["lucir", "der"])
+@pytest.mark.parametrize("count", [2, 6, 9])
+def test_a_run_half_done_in_the_first_layout_goes_on(
+    count: int, paper: str, tiny_run: MakeRun, der_run: MakeRun, tmp_path: Path
+) -> None:
+    if paper == "der":
+        run = der_run(DER(finetune=FINETUNE), schedule=Schedule(2, lr=0.05, batch=16))
+    else:
+        run = tiny_run(LUCIR(finetune=FINETUNE))
+    assert launcher.train(run, job(tmp_path / "whole")) == ""
+    as_before(stopped(run, tmp_path / "cut", count))
+    stopped(run, tmp_path / "cut", 1)  # an epoch in today's layout may build on a boundary in the first
+    epochs = list[int]()
+    assert launcher.train(run, job(tmp_path / "cut"), epochs.append) == ""
+    assert_same(outcome(tmp_path / "cut", run), outcome(tmp_path / "whole", run), "first layout")
+    assert len(epochs) == len(outcome(tmp_path / "whole", run)["metrics"]) - count + 1
+
+
+def test_a_run_starts_from_one_finished_in_the_first_layout(tiny_run: MakeRun, tmp_path: Path) -> None:
+    runs = family(tiny_run)
+    for out in ("whole", "before"):
+        assert launcher.train(runs["cosine"], job(tmp_path / out)) == ""
+    as_before(tmp_path / "before" / "runs" / runs["cosine"].hash)
+    for out in ("whole", "before"):
+        assert launcher.train(runs["ours"], job(tmp_path / out)) == ""
+    assert_same(outcome(tmp_path / "before", runs["ours"]), outcome(tmp_path / "whole", runs["ours"]), "start")
+
+
 def test_a_run_keeps_its_threads(tiny_run: MakeRun, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     used: list[int] = []
     monkeypatch.setattr(torch, "set_num_threads", used.append)
@@ -310,10 +470,18 @@ FULL = OSError(errno.ENOSPC, "No space left on device")
 FULL_CHECKPOINT = SafetensorError("Error while serializing: I/O error: No space left on device (os error 28)")
 
 
-@pytest.mark.parametrize(("target", "error", "after"), [
-    ("safetensors.torch.save_file", FULL_CHECKPOINT, 0), ("safetensors.torch.save_file", FULL_CHECKPOINT, 3),
-    ("common.store.write_atomic", FULL, 1), ("common.store.write_atomic", FULL, 3), ("numpy.savez_compressed", FULL, 0),
-], ids=["first checkpoint", "fourth checkpoint", "config.json", "result.json", "arrays.npz"])  # fmt: skip
+@pytest.mark.parametrize(
+    ("target", "error", "after"),
+    [
+        pytest.param("safetensors.torch.save_file", FULL_CHECKPOINT, 0, id="first checkpoint"),
+        pytest.param("safetensors.torch.save_file", FULL_CHECKPOINT, 3, id="fourth checkpoint"),
+        pytest.param("common.store.write_atomic", FULL, 1, id="config.json"),
+        pytest.param("common.store.write_atomic", FULL, 3, id="result.json"),
+        pytest.param("numpy.savez_compressed", FULL, 0, id="arrays.npz"),
+        pytest.param("os.fsync", FULL, 1, id="second sync"),
+        pytest.param("os.fsync", FULL, 9, id="tenth sync"),
+    ],
+)
 def test_disk_full(
     target: str, error: Exception, after: int, tiny_run: MakeRun, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -408,5 +576,9 @@ def test_the_state_a_run_starts_from_is_gone(tiny_run: MakeRun, tmp_path: Path) 
     runs = family(tiny_run)
     for problem in [o.problem for o in launch([runs["cosine"]], job(tmp_path), set())]:
         assert problem == ""
-    (tmp_path / "runs" / runs["cosine"].hash / "checkpoint.safetensors").unlink()
-    assert "final state" in launcher.train(runs["ours"], job(tmp_path))
+    path = tmp_path / "runs" / runs["cosine"].hash / "checkpoint.safetensors"
+    flip(path)
+    problem = launcher.train(runs["ours"], job(tmp_path))
+    assert "final state" in problem and f"{path} is damaged (tensor " in problem and str(path.parent) in problem
+    path.unlink()
+    assert f"{path} is gone; delete {path.parent} to train it again" in launcher.train(runs["ours"], job(tmp_path))

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from itertools import count
 from pathlib import Path
 
 import pytest
 import torch
 
-from common import launcher, tuning
+from common import graphs, launcher, tuning
 from common.datasets import Dataset
+from common.errors import RunFailed
 from common.launcher import Job
 from common.runs import Run
 from common.store import Store
@@ -68,3 +70,62 @@ def test_the_choice_is_recorded_and_used(
     assert found and found.environment["threads"] == 2
     assert found.environment["images_per_second_by_threads"] == {"1": 10.0, "2": 19.0, "4": 12.0}
     assert isinstance(found.environment["native_bf16"], bool)
+
+
+@pytest.mark.parametrize(("rates", "runs"), [
+    ({1: 100.0}, 1), ({1: 100.0, 2: 180.0, 4: 185.0}, 2), ({1: 50.0, 2: 100.0, 4: 93.1, 8: 107.0}, 2),
+    ({4: 93.0, 2: 92.9, 8: 100.0}, 4), ({8: 100.0, 1: 96.0, 4: 20.0}, 1),
+])  # fmt: skip
+def test_the_fewest_runs_that_come_near_the_best_rate(rates: dict[int, float], runs: int) -> None:
+    assert tuning.least_within(rates) == runs
+    assert tuning.least_within(rates, share=0.0) == max(rates, key=lambda n: rates[n])
+
+
+def test_rates_add_up_the_runs_that_are_at_work(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every thread takes 10 steps where it has a turn, in a second by the clock of the measurement."""
+    seconds = count()
+    monkeypatch.setattr(tuning.time, "perf_counter", lambda: float(next(seconds)))
+    monkeypatch.setattr(tuning, "captured_step", lambda device: lambda: None)
+    monkeypatch.setattr(tuning._Bench, "_replay", lambda self, step: 10)
+    rates = tuning.rates_side_by_side(Device("cpu", "fp32"), (1, 4, 2), seconds=1.0)
+    assert rates == {n: n * 10.0 * tuning.BATCH for n in (1, 4, 2)}
+
+
+def test_a_run_is_measured_for_its_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    seconds, steps = count(), []
+    monkeypatch.setattr(tuning.time, "perf_counter", lambda: float(next(seconds)))
+    bench = tuning._Bench(Device("cpu", "fp32"), (1,), seconds=4.0)
+    assert bench._replay(lambda: steps.append(1)) == len(steps) == 3  # the clock is read at 0 s, then before each step
+
+
+def test_the_jobs_of_a_device_are_what_it_does_best(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[tuple[int, ...]] = []
+
+    def measure(device: Device, counts: tuple[int, ...], seconds: float) -> dict[int, float]:
+        asked.append(counts)
+        return {n: 10.0 * min(n, 5) for n in counts}
+
+    monkeypatch.setattr(tuning, "rates_side_by_side", measure)
+    assert tuning.choose_jobs(Device("cuda", "bf16")) == 6 and asked == [(1, 2, 4, 6, 8, 12, 16)]
+
+
+def test_a_measurement_that_fails_says_why(monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken(device: Device) -> Callable[[], None]:
+        raise ValueError("no kernel image")
+
+    monkeypatch.setattr(tuning, "captured_step", broken)
+    with pytest.raises(RunFailed, match="ValueError: no kernel image"):
+        tuning.rates_side_by_side(Device("cpu", "fp32"), (1, 2), seconds=0.1)
+
+
+def test_the_measured_step_is_one_of_training(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tuning, "BATCH", 2)
+    nets: list[torch.nn.Module] = []
+    backbone = tuning.backbone
+    monkeypatch.setattr(tuning, "backbone", lambda *words, **more: nets.append(backbone(*words, **more)) or nets[0])
+    step = tuning.captured_step(Device("cpu", "fp32"))
+    before = [int(m.num_batches_tracked) for m in nets[0].modules() if isinstance(m, torch.nn.BatchNorm2d)]
+    step()
+    after = [int(m.num_batches_tracked) for m in nets[0].modules() if isinstance(m, torch.nn.BatchNorm2d)]
+    assert set(before) == {1} and set(after) == {2} and all(p.grad.abs().sum() > 0 for p in nets[0].parameters())
+    assert not graphs.CAPTURING.locked()

@@ -1,0 +1,55 @@
+"""Command lines as dataclasses: by tyro, or by argparse where tyro is not installed."""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import io
+import itertools
+from collections.abc import Sequence
+from dataclasses import fields
+from typing import Any, NoReturn, TypeVar, get_args, get_origin, get_type_hints
+
+from common.errors import InputError
+
+T = TypeVar("T")
+
+
+def parse(kind: type[T], prog: str, description: str | None, words: Sequence[str]) -> T:
+    """The words after `prog` as a dataclass. Raises InputError, in one line, where they do not fit."""
+    try:
+        import tyro
+    except ImportError:
+        return _plainly(kind, prog, description, words)
+    errors = io.StringIO()
+    try:
+        with contextlib.redirect_stderr(errors):
+            return tyro.cli(kind, prog=prog, description=description, args=words)
+    except SystemExit as ended:
+        if not ended.code:
+            raise
+        lines = [line.strip("│ ") for line in errors.getvalue().splitlines()[1:]]
+        message = " ".join(itertools.takewhile(lambda line: not line.startswith("─"), lines))
+        raise InputError(f"{message}; {prog} --help lists the options") from None
+
+
+class _Parser(argparse.ArgumentParser):
+    def error(self, message: str) -> NoReturn:
+        raise InputError(f"{message}; {self.prog} --help lists the options")
+
+
+def _plainly(kind: type[T], prog: str, description: str | None, words: Sequence[str]) -> T:
+    """The same options by argparse; its help has their names only."""
+    more = "With tyro installed this help says what each option means."
+    parser = _Parser(prog, description=description, epilog=more, allow_abbrev=False)
+    hints = get_type_hints(kind)
+    for field in fields(kind):  # type: ignore[arg-type]
+        hint, rest = hints[field.name], dict[str, Any]()
+        if hint is bool:
+            rest["action"] = "store_true"
+        else:
+            rest["type"] = get_args(hint)[0] if get_args(hint) else hint  # X of X | None, or of tuple[X, ...]
+            rest |= {"nargs": "*"} if get_origin(hint) is tuple else {}
+        parser.add_argument(f"--{field.name.replace('_', '-')}", default=field.default, **rest)
+    found = vars(parser.parse_args(words))
+    return kind(**{name: tuple(value) if isinstance(value, list) else value for name, value in found.items()})
