@@ -38,7 +38,7 @@ def result(digest: str, order: str = "1993", seed: int = 1993, **environment: ob
 
 
 def figure(id: str, title: str = "") -> Figure:
-    return Figure(id, title or f"Figure {id}", ("quick",), lambda s: {}, lambda s, r: Drawing([]))
+    return Figure(id, title or f"Figure {id}", lambda s: {}, lambda s, results, published: Drawing([]))
 
 
 def compare(published: float | None, ours: Estimate | None, method: str = "Ours-CNN") -> Comparison:
@@ -137,12 +137,20 @@ def test_published_value_is_of_the_first_series_that_has_it(tmp_path: Path) -> N
     ]
     path = tmp_path / "published.json"
     path.write_text(json.dumps({"paper": "P", "entries": [{"id": "table1", "series": series}]}))
-    known = Published(path)
-    assert known.value("table1", "A", 5) == (70.0, "printed")
-    assert known.value("table1", "A", 10) == (60.0, "third-party")
-    assert known.value("table1", "B", "few") == (20.0, "official-file")
-    for figure, method, x in (("table1", "A", 20), ("table1", "C", 5), ("table2", "A", 5)):
-        assert known.value(figure, method, x) == (None, "")
+    known = Published.load(path).figure("table1")
+    assert known.value("A", 5) == (70.0, "printed")
+    assert known.value("A", 10) == (60.0, "third-party")
+    assert known.value("B", "few") == (20.0, "official-file")
+    for id, method, x in (("table1", "A", 20), ("table1", "C", 5), ("table2", "A", 5)):
+        assert known.of(id).value(method, x) == (None, "")
+    assert Published.load(path).figure("table1", comparable=False).value("A", 5) == (None, "")
+
+
+def test_a_table_without_published_numbers_lists_what_was_measured(tmp_path: Path) -> None:
+    row = ReportRow(figure("fig1"), Drawing([], [compare(None, Estimate(50.0, 0.1, 0.2, 3))]), "")
+    md, html = written(tmp_path, [row], context())
+    assert "| quantity | method | ours |" in md and "| accuracy (%) | Ours-CNN | 50.00 ± 0.20 (std 0.10, n = 3) |" in md
+    assert "difference</th>" not in html
 
 
 def test_comparisons_show_numbers_difference_and_verdict(tmp_path: Path) -> None:
@@ -164,7 +172,7 @@ def test_comparisons_show_numbers_difference_and_verdict(tmp_path: Path) -> None
         "| accuracy (%) | Ours-CNN | 60.00 (printed) | 63.11 (n = 1) | +3.11 | indicative |",
         "| accuracy (%) | Ours-CNN | – | 50.00 ± 0.20 (std 0.10, n = 3) | – | no published number |",
     ]
-    assert "| all | 1 of 1 drawn | 1 | 1 | 1 | 0 | 1 |" in md
+    assert "| all | 1 of 1 drawn | 1 | 1 | 1 | 1 |" in md
     for text in ("63.10 ± 0.85 (std 0.34, n = 3)", "-0.32", "published (CIFAR-100)", "max(1.0 point"):
         assert text in html and text in md
     assert re.findall(r'class="verdict ([a-z-]+)"', html) == [
@@ -177,7 +185,7 @@ def test_reduced_schedules_are_indicative(tmp_path: Path) -> None:
     md, _ = written(tmp_path, [row], context(full_schedule=False))
     assert "| indicative |" in md
     assert f"**{REDUCED}**" in md
-    assert "| fig1 | drawn | 0 | 0 | 1 | 0 |" in md
+    assert "| fig1 | drawn | 1 |" in md
 
 
 def test_missing_figures_are_listed_with_their_reason(tmp_path: Path) -> None:
