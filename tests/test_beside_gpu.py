@@ -10,9 +10,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from conftest import TinyNet
+from tiny import TinyNet
 from stand_in import OnDevice, stand_in
-from test_device import CASES, Get, get  # noqa: F401
+from methods import CASES, Get, get  # noqa: F401
 from torch import Tensor, nn
 
 from common import graphs, incremental, launcher, resnet

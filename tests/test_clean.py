@@ -8,7 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from conftest import TinyMaps
+from tiny import TinyMaps
 from filelock import FileLock
 
 from common import cli, resnet

@@ -15,7 +15,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from test_device import CASES, Get, get  # noqa: F401
+from methods import CASES, Get, get  # noqa: F401
 
 from common import launcher
 from common.graphs import cuda_graph, eagerly

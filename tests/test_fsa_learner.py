@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from conftest import TinyMaps, TinyNet
+from tiny import TinyMaps, TinyNet
 from recorder import record
 from torch import Tensor
 
