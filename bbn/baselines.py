@@ -14,11 +14,11 @@ from bbn.losses import bilateral_loss
 from bbn.methods import Ensemble, Mixup, UnitFeatures
 from bbn.model import SECOND, Unit
 from bbn.streams import in_pairs, steps
-from common.draws import Draws
 from common.heads import LinearHead
 from common.incremental import Context, Learner, Net, Phase, extract
 from common.rebalance import RebalanceLearner
 from common.resnet import backbone
+from common.steps import Draws
 from common.training import Stage
 
 

@@ -18,10 +18,10 @@ from bbn.streams import in_pairs, steps
 from class_balanced.learner import ClassBalancedLearner
 from class_balanced.methods import ClassBalanced
 from common import metrics, rebalance
-from common.draws import Draws
 from common.heads import LinearHead
 from common.incremental import Learner, Net, Phase
 from common.rebalance import RetrainLearner
+from common.steps import Draws
 from common.training import Stage
 
 

@@ -14,7 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from common import metrics, splits
-from common.datasets import Dataset
+from common.data.datasets import Dataset
 from common.errors import OutOfTime
 from common.graphs import wait
 from common.heads import CosineHead, LinearHead

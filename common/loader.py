@@ -13,7 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from common.datasets import Dataset
+from common.data.datasets import Dataset
 from common.runs import Flip, Inputs
 
 BRIGHTNESS_UNIT = 2**16  # a plan holds whole numbers

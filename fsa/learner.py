@@ -9,13 +9,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from common.draws import Draws
 from common.errors import RunFailed
 from common.heads import LinearHead
 from common.imbalance import Rebalance
 from common.incremental import Learner, Net, Phase, extract, frozen_copy
 from common.rebalance import RebalanceLearner
 from common.resnet import backbone, pool
+from common.steps import Draws
 from common.training import Stage
 from fsa.augment import augmented, replaced
 from fsa.batches import class_scores, head_tail_sampler, plain_sampler

@@ -11,9 +11,9 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from common import incremental
-from common.datasets import Dataset
+from common.command.launcher import Job, train
+from common.data.datasets import Dataset
 from common.incremental import Phase
-from common.launcher import Job, train
 from common.runs import Protocol, Run
 from common.store import Result, Store
 from common.training import Device

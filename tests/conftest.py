@@ -13,12 +13,14 @@ import numpy as np
 import pytest
 import torch
 from hypothesis import settings
-from tiny import TinyNet
+from tiny import TinyMaps, TinyNet
 
-from common import launcher, resnet
-from common.datasets import Dataset, DataSpec
+from common import resnet
+from common.command import launcher
+from common.data.datasets import Dataset, DataSpec
 from common.resnet import CifarResNet
 from common.runs import LongTail, Protocol, Run, Schedule
+from fsa.methods import FSA
 
 settings.register_profile("repository", deadline=None, derandomize=True, max_examples=60)
 settings.load_profile("repository")
@@ -133,3 +135,11 @@ def der_run(tiny_run: Callable[..., Run], monkeypatch: pytest.MonkeyPatch) -> Ca
         return replace(tiny_run(method), **(fields | changes))
 
     return make
+
+
+@pytest.fixture
+def get(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Callable[[str], Callable[..., Run]]:
+    """What `methods.CASES` make their Runs with: the name of a fixture of this file -> that fixture."""
+    monkeypatch.setitem(resnet.BACKBONES, "tiny-maps", TinyMaps)
+    monkeypatch.setattr(FSA, "steps", 4)
+    return request.getfixturevalue

@@ -4,18 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
-from pathlib import Path
-
-import pytest
-from stand_in import stand_in
-from tiny import TinyMaps
 
 from bbn.methods import BBN, Mixup
-from common import launcher, resnet
 from common.imbalance import Rebalance
-from common.launcher import Job
 from common.runs import Protocol, Run, Schedule
-from common.store import Store
 from der.methods import DER, BiC
 from feature_adaptation.methods import Adaptation, Extractor, Recipe
 from fsa.methods import FSA, Views
@@ -62,20 +54,3 @@ CASES: dict[str, Callable[[Get], Run]] = {
     "FSA on images": lambda get: fsa(get, cached=False),
     "FSA on cached views": lambda get: fsa(get, cached=True),
 }
-
-
-@pytest.fixture
-def get(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Get:
-    monkeypatch.setitem(resnet.BACKBONES, "tiny-maps", TinyMaps)
-    monkeypatch.setattr(FSA, "steps", 4)
-    return request.getfixturevalue
-
-
-def trained_on(run: Run, out: Path) -> str:
-    """The device that the record of `run` names, trained on the stand-in with all it starts from."""
-    with stand_in():
-        for link in run.chain:
-            assert launcher.train(link, Job(out, None, "cuda", 1, 1)) == ""
-    result = Store(out).load(run.hash)
-    assert result
-    return result.environment["device"]

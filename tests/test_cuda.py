@@ -3,7 +3,6 @@
 Skipped where there is no GPU. REPRO_TEST_DEVICE=cpu rehearses this file without one.
 """
 
-# ruff: noqa: F811
 from __future__ import annotations
 
 import os
@@ -15,11 +14,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from methods import CASES, Get, get  # noqa: F401
+from methods import CASES, Get
 
-from common import launcher
+from common.command import launcher
+from common.command.launcher import Job, warm_up
 from common.graphs import cuda_graph, eagerly
-from common.launcher import Job, warm_up
 from common.runs import Run
 from common.store import Result, Store
 from common.training import Device

@@ -21,7 +21,7 @@ from feature_adaptation.losses import sigmoid_loss, similarity_loss
 from feature_adaptation.memory import megabytes
 from feature_adaptation.methods import Extractor
 from feature_adaptation.metrics import adaptation_quality
-from feature_adaptation.presets import CIFAR_SCHEDULE
+from feature_adaptation.reproduce.presets import CIFAR_SCHEDULE
 from feature_adaptation.sdc import compensate, log_weights
 
 A = arrays("feature_adaptation")

@@ -1,0 +1,253 @@
+"""Every figure of the catalogue from made-up Results: what is plotted, compared and claimed; the plan's runs."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import numpy as np
+import pytest
+
+from common.command import plan
+from common.command.plan import published, select
+from common.drawing.curves import AVERAGE
+from common.drawing.figures import Drawing, Figure, verdict
+from common.drawing.plots import build
+from common.errors import InputError
+from common.runs import Run, canonical
+from common.store import Result
+from feature_adaptation.learner import LEARNERS
+from feature_adaptation.memory import megabytes
+from feature_adaptation.methods import Adaptation, Extractor, Oracle
+from feature_adaptation.reproduce import catalogue
+from feature_adaptation.reproduce.catalogue import FIGURES
+from feature_adaptation.reproduce.presets import settings
+
+PUBLISHED = published("feature_adaptation")
+READOUTS = ("cnn", "nme", "ncm", "stage1", "top5")
+SMALL = ("quick", "cifar")
+
+
+def quality(task: int, last: bool) -> dict:
+    old = [0.9 - 0.01 * (task - i) for i in range(task)]
+    found: dict = {"omega": [*old, 1.0], "rows": 10, "norm_new": 1.0}
+    if task:
+        found |= {k: list(old) for k in ("explained", "drift_cosine", "drift", "residual")}
+        found |= {"held": 0.99, "held_before": 0.9, "step": 0.95, "step_before": 0.9}
+        found |= {"means_before": [0.5] * 40, "means_after": [0.3] * 40}
+    if last:
+        found["arrows"] = {k: [[i + j, i * j] for i in range(4)] for j, k in enumerate(("stored", "adapted", "true"))}
+    return found
+
+
+def fake(run: Run, accuracy: float = 90.0, slope: float = 3.0) -> Result:
+    """A Result of `run`: accuracies fall by `slope` a task; other read-outs are one point lower each."""
+    sizes = run.protocol.sizes
+    phases = []
+    for i in range(len(sizes)):
+        value = accuracy - slope * i
+        stage = {
+            name: {"accuracy": value - k, "groups": [value - 5] * (i + 1), "old_to_new": 40.0, "new_to_old": 2.0}
+            for k, name in enumerate(READOUTS)
+        }
+        phases.append({"classes": sum(sizes[: i + 1]), "num_old": sum(sizes[:i]), "stages": {"main": stage}})
+        if isinstance(run.method, Adaptation):
+            phases[-1]["quality"] = quality(i, i == len(sizes) - 1)
+    values = {"phases": phases, "summary": {}, "trace": {}}
+    return Result(run.hash, canonical(run.resolved("f" * 16, "fp32")), {"commit": "0" * 40, "dirty": False}, values)
+
+
+def draw(
+    figure: Figure, preset: str, groups: Mapping[str, list[Run]] | None = None, seeds: list[int] | None = None
+) -> Drawing:
+    chosen = settings(preset, seeds, None, 1.0)
+    groups = groups if groups is not None else figure.runs(chosen)
+    return figure.draw(chosen, {key: [fake(run) for run in runs] for key, runs in groups.items()}, PUBLISHED)
+
+
+CASES = [(figure, preset) for figure in FIGURES for preset in figure.presets]
+
+
+@pytest.mark.parametrize(("figure", "preset"), CASES, ids=[f"{f.id}-{p}" for f, p in CASES])
+def test_every_figure_draws_in_every_preset(figure: Figure, preset: str) -> None:
+    drawing = draw(figure, preset)
+    assert drawing.comparisons and drawing.panels
+    for panel in drawing.panels:
+        assert panel.curves
+        for curve in panel.curves:
+            assert len(curve.x) == len(curve.y) > 0 and np.isfinite(curve.y).any()
+    overlaid = any(curve.published for panel in drawing.panels for curve in panel.curves)
+    assert overlaid == (figure.id == "anchors" and preset == "cifar"), "no number of the paper itself is known"
+    build(drawing, figure.title, "")
+
+
+@pytest.mark.parametrize("figure", FIGURES, ids=lambda f: f.id)
+def test_a_figure_draws_from_part_of_its_runs(figure: Figure) -> None:
+    groups = figure.runs(settings(figure.presets[-1], None, None, 1.0))
+    for name, runs in groups.items():
+        assert draw(figure, figure.presets[-1], {name: runs[:1]}).panels
+
+
+def test_the_quick_preset_stays_small() -> None:
+    chosen = settings("quick", None, None, 1.0)
+    runs = {
+        r.key: r
+        for f in select(FIGURES, (), "quick")[0]
+        for g in f.runs(chosen).values()
+        for run in g
+        for r in run.chain
+    }
+    stage1 = [r for r in runs.values() if not isinstance(r.method, Adaptation)]
+    assert len(stage1) <= 30 and len(runs) <= 50
+    assert all(r.start is not None and r.start.key in runs for r in runs.values() if isinstance(r.method, Adaptation))
+
+
+def test_stage_1_is_trained_once_for_every_map_memory_and_classifier() -> None:
+    chosen = settings("cifar", [7], None, 1.0)[0]
+    children = [
+        *catalogue.maps(chosen).values(),
+        *catalogue.sizes(chosen).values(),
+        *catalogue.balance(chosen).values(),
+    ]
+    children += [g for (name, *_), g in catalogue.memory(chosen).items() if name == "FA (MLP)"]
+    starts = {run.start.key for group in children for run in group if run.start}
+    assert len(starts) == 1 and starts == {r.key for r in catalogue.stage1(chosen)["own head"]}
+    seeds = {(run.order, run.seed, run.start.seed) for run in children[0] if run.start}
+    assert seeds == {("7", 7, 7), ("7", 8, 7), ("7", 9, 7)}
+    several = settings("cifar", [7, 9], None, 1.0)[0]
+    assert [(r.order, r.seed) for r in several.adapt(several.stage1())] == [("7", 7), ("9", 9)]
+
+
+def test_intervals_over_later_stages_are_labelled() -> None:
+    figure = next(f for f in FIGURES if f.id == "maps")
+    assert "stage 1 ran once: intervals are over 3 seeds" in draw(figure, "cifar", seeds=[1993]).note
+    assert "stage 1 ran once" not in draw(figure, "cifar").note
+    assert "stage 1 ran once" not in draw(figure, "quick").note
+
+
+def test_paper_protocols() -> None:
+    """iCaRL's hyper-parameters, equal splits, and a reduced schedule that leaves stages 2 and 3 alone."""
+    chosen = settings("cifar", [1993], None, 1.0)[0]
+    run = chosen.stage1()[0]
+    assert run.protocol.sizes == [10] * 10 and run.protocol.exemplars_per_class == 0
+    schedule = run.schedule
+    assert (schedule.epochs, schedule.lr, schedule.batch, schedule.weight_decay) == (70, 0.5, 128, 1e-5)
+    assert [round(schedule.lr_at(e), 4) for e in (0, 48, 49, 63)] == [0.5, 0.5, 0.1, 0.02]
+    assert (run.method.loss, run.method.distillation, run.network) == ("sigmoid", 1.0, "resnet32")
+    assert {len(r[0].protocol.sizes) for n, r in catalogue.tasks(chosen).items() if n != "joint"} == {5, 10, 20}
+    short = settings("cifar", [1993], None, 0.1)[0]
+    assert (short.stage1()[0].schedule.epochs, short.adapt(short.stage1())[0].method.adapter.steps) == (7, 1500)
+    assert short.schedule.milestones == (5, 6)
+    assert chosen.full_schedule and not short.full_schedule
+    assert not settings("quick", None, None, 1.0)[0].full_schedule
+    full = settings("imagenet", None, None, 1.0)[1].stage1()[0]
+    assert (full.protocol.sizes, full.schedule.epochs, full.schedule.milestones) == ([100] * 10, 60, (20, 30, 40, 50))
+    assert full.schedule.lr == 2.0
+    for group in (*catalogue.memory(chosen).values(), *catalogue.maps(chosen).values()):
+        assert all(type(r.method) in LEARNERS for run in group for r in run.chain)
+        for r in group:
+            plan.check(r, None)
+
+
+def test_measuring_the_anchors_is_a_reproduction() -> None:
+    figure = next(f for f in FIGURES if f.id == "anchors")
+    chosen = settings("cifar", None, None, 1.0)
+    results = {n: [fake(r, 44.4, 0.0) for r in runs] for n, runs in figure.runs(chosen).items()}
+    rows = {(r.method, r.quantity): r for r in figure.draw(chosen, results, PUBLISHED).comparisons}
+    lwf = rows["LwF.MC", f"{AVERAGE}, 10 classes a task"]
+    assert (lwf.published, verdict(lwf, chosen[0].full_schedule)) == (44.4, "reproduced")
+    assert verdict(rows["iCaRL-NME", f"{AVERAGE}, 10 classes a task"], True) == "not reproduced"
+    of_every = {r.method for r in rows.values() if r.quantity == f"{AVERAGE}, 10 classes a task" and r.published}
+    assert of_every == {"LwF.MC", "iCaRL-NME", "iCaRL-CNN"}
+    assert PUBLISHED.figure("anchors").series("iCaRL") is not None and PUBLISHED.of("fig2")[0]["series"] == []
+
+
+def test_the_claim_counts_memory_by_one_function() -> None:
+    """FA better than every exemplar method already at its least memory; then never; the ratio is that of the bytes."""
+    figure = next(f for f in FIGURES if f.id == "fig2")
+    chosen = settings("cifar", None, None, 1.0)
+    groups = figure.runs(chosen)
+
+    def rows(ours: float) -> dict[tuple[str, bool], float | None]:
+        results = {n: [fake(r, ours if n[0] == "FA (MLP)" else 60.0) for r in g] for n, g in groups.items()}
+        drawing = figure.draw(chosen, results, PUBLISHED)
+        found = [r for r in drawing.comparisons if r.quantity.startswith("memory of images")]
+        return {(r.method, "JPEG" in r.quantity): r.ours.mean if r.ours else None for r in found}
+
+    better = rows(70.0)
+    least = megabytes("cifar100", chosen[0].features[0])
+    assert better["LUCIR, P = 20", False] == pytest.approx(megabytes("cifar100", images_per_class=20) / least)
+    assert better["LUCIR, P = 20", True] == pytest.approx(
+        megabytes("cifar100", images_per_class=20, image_bytes=1300) / least
+    )
+    assert set(rows(50.0).values()) == {None}
+
+
+def test_orderings_are_paired() -> None:
+    figure = next(f for f in FIGURES if f.id == "fig3")
+    chosen = settings("cifar", [1, 2, 3], None, 1.0)
+    groups = figure.runs(chosen)
+    results = {
+        n: [fake(r, (70 if n[0] == "FA (MLP)" else 60) + 5 * i) for i, r in enumerate(g)] for n, g in groups.items()
+    }
+    rows = {r.method: r.ours for r in figure.draw(chosen, results, PUBLISHED).comparisons}
+    found = rows["FA (MLP) > FA (no map), 10 classes a task"]
+    assert found is not None and (found.mean, found.interval, found.n) == (10.0, pytest.approx(0, abs=1e-9), 3)
+
+
+def test_maps_are_paired_on_one_stage_1() -> None:
+    figure = next(f for f in FIGURES if f.id == "maps")
+    chosen = settings("cifar", [0], ["1993"], 0.1)
+    above = {"mlp": 66.0, "true features": 70.0}
+    groups = figure.runs(chosen)
+    results = {n: [fake(r, above.get(n, 60.0) + 5 * i) for i, r in enumerate(g)] for n, g in groups.items()}
+    drawing = figure.draw(chosen, results, PUBLISHED)
+    rows = [r for r in drawing.comparisons if "paired" in r.quantity]
+    found = {r.method: (round(r.ours.mean, 6), r.ours.n) for r in rows if r.ours}
+    assert found["MLP > no map"] == (6.0, 3) and found["true features > MLP"] == (4.0, 3)
+    assert found["linear > no map"] == (0.0, 3)
+    assert found["no map > own head"] == (READOUTS.index("stage1"), 3)
+    assert len(found) == 9 and "stage 1 ran once: intervals are over 3 seeds" in drawing.note
+
+
+def test_sizes_count_the_features_alone() -> None:
+    figure = next(f for f in FIGURES if f.id == "sizes")
+    chosen = settings("cifar", [0], ["1993"], 0.1)
+    groups = figure.runs(chosen)
+    assert [r.method.features_per_class for r in groups["mlp", 240] + groups["mlp", 500]] == [240] * 3 + [None] * 3
+    results = {key: [fake(r, 60.0 if key == "own head" else 50.0 + key[1]) for r in g] for key, g in groups.items()}
+    panel = figure.draw(chosen, results, PUBLISHED).panels[0]
+    curve = next(c for c in panel.curves if c.name == "mlp")
+    assert curve.x == pytest.approx([megabytes("cifar100", n) for n in chosen[0].features], rel=1e-3)
+    assert curve.y[0] == pytest.approx(55 - 3 * 4.5)
+    head = next(c for c in panel.curves if c.name == "own head")
+    assert head.reference and list(head.y) == pytest.approx([60 - 3 * 4.5] * len(head.y))
+
+
+def test_what_stage_1_forgets() -> None:
+    """Accuracy on each task's classes from the phase they come in; the feature classifier's once that is there."""
+    figure = next(f for f in FIGURES if f.id == "stage1")
+    chosen = settings("cifar", [0], ["1993"], 0.1)
+    alone = draw(figure, "cifar")
+    assert [p.title for p in alone.panels] == ["the network's own head", "errors"]
+    curve = next(c for c in alone.panels[0].curves if c.name == "of task 3")
+    assert (curve.x, curve.y[0], curve.y[-1]) == (list(range(3, 11)), 90 - 2 * 3 - 5, 90 - 9 * 3 - 5)
+    both = draw(figure, "cifar", {**figure.runs(chosen), **figure.optional(chosen)})
+    assert len(both.panels) == 3 and {c.name for c in both.panels[2].curves} == {"own head", "FA (MLP)"}
+
+
+def test_earlier_ids_name_the_figure_that_took_them_in() -> None:
+    for old, new in (("claim", "fig2"), ("orderings", "fig3"), ("map-orderings", "maps"), ("fig5-hidden", "fig6")):
+        with pytest.warns(UserWarning, match=f"figure {old} is now {new}"):
+            assert [f.id for f in select(FIGURES, [old], "cifar")[0]] == [new]
+
+
+def test_bad_settings() -> None:
+    with pytest.raises(InputError, match="unknown preset"):
+        settings("imagnet", None, None, 1.0)
+    for scale in (0.0, float("nan"), float("inf")):
+        with pytest.raises(InputError, match="positive"):
+            settings("quick", None, None, scale)
+
+
+def test_every_method_has_a_learner() -> None:
+    assert {Extractor, Adaptation, Oracle} <= set(LEARNERS)
