@@ -15,8 +15,7 @@ from common.command.clean import CleanArguments, clean
 from common.command.export import RecordArguments, TensorBoardArguments, record, tensorboard
 from common.command.launcher import DISK_FULL
 from common.command.parsing import parse
-from common.command.parts import Choice
-from common.command.plan import PAPERS
+from common.command.plan import PAPERS, Choice
 from common.command.queue import Command, Resources, work
 from common.errors import InputError
 

@@ -14,11 +14,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from common.command.environment import commit
+from common.command.estimates import cost
 from common.command.export import records_folder
 from common.command.launcher import Job, launch
 from common.command.messages import describe, list_plan, progress
-from common.command.parts import Choice, Part, cores
-from common.command.plan import Data, cost, make_plan
+from common.command.parts import Part, cores
+from common.command.plan import Choice, Data, make_plan
 from common.command.waiting import Outcome
 from common.errors import InputError, RunFailed
 from common.runs import Run
@@ -67,15 +68,15 @@ def work(commands: Sequence[Command], use: Resources) -> int:
     _check(commands, use)
     parts = _parts(commands, use)
     for part in parts:
-        if part.choice.list:
-            list_plan(part.plan, part.choice.only, use.jobs or (1 if use.device == "cuda" else min(cores(), 8)))
-    parts = [part for part in parts if not part.choice.list]
+        if part.plan.choice.list:
+            list_plan(part.plan, use.jobs or (1 if use.device == "cuda" else min(cores(), 8)))
+    parts = [part for part in parts if not part.plan.choice.list]
     for part in parts:
         for problem in part.plan.problems():
             print(f"note: {problem}; drawing from committed records", file=sys.stderr)
-        for figure, why in part.plan.asked_in_vain(part.choice.only):
+        for figure, why in part.plan.asked_in_vain():
             print(f"skipped: {figure.id} {why}")
-    trained = [part for part in parts if not part.choice.draw and part.plan.unfinished()]
+    trained = [part for part in parts if not part.plan.choice.draw and part.plan.unfinished()]
     lost = _train(trained, use, deadline) if trained else False
     left = {digest for part in trained for digest in part.open}
     for part in trained if left else parts:  # what was finished before has been drawn before
@@ -177,22 +178,9 @@ def _parts(commands: Sequence[Command], use: Resources) -> list[Part]:
     parts: list[Part] = []
     for command in commands:
         choice, refused = command.choice, dict[str, InputError]()
-        decode = not (choice.list or choice.draw)
         for paper in command.papers:
             try:
-                plan = make_plan(
-                    paper,
-                    choice.preset,
-                    choice.only,
-                    choice.seeds,
-                    choice.orders,
-                    choice.epochs_scale,
-                    store,
-                    data,
-                    use.precision,
-                    decode,
-                )
-                parts.append(Part(plan, choice, use.out))
+                parts.append(Part(make_plan(paper, choice, store, data, use.precision), use.out))
             except InputError as error:
                 refused[paper] = error
         if len(refused) == len(command.papers):
