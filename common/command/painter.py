@@ -71,7 +71,8 @@ class Painter:
         try:
             drawing = figure.draw(self.plan.settings, groups, self.plan.published)
             self.rows[figure.id] = ReportRow(figure, drawing, reason)
-            plots.render(drawing, figure.title, self._caption(groups, reason), self.folder / figure.id)
+            caption, path = self._caption(groups, reason), self.folder / figure.id
+            plots.render(drawing, figure.title, caption, path, self.plan.looks)
         except Exception as error:  # a full disk, a damaged file or a bug in one figure must not stop the runs
             self.problems.append(f"{figure.id} could not be drawn: {error}")
             self.rows[figure.id] = ReportRow(figure, None, f"could not be drawn: {error}")

@@ -16,6 +16,7 @@ from common import splits
 from common.data import datasets
 from common.data.datasets import Dataset, DataSpec
 from common.drawing.figures import Figure, Published, Results, Runs
+from common.drawing.looks import SHARED, Looks
 from common.errors import InputError
 from common.runs import Run
 from common.store import Result, Store
@@ -175,6 +176,11 @@ class Plan:
     @property
     def published(self) -> Published:
         return published(self.paper)
+
+    @property
+    def looks(self) -> Looks:
+        """Colours and markers of methods: those that packages share, and what this one declares."""
+        return {**SHARED, **getattr(importlib.import_module(f"{self.paper}.reproduce.catalogue"), "LOOKS", {})}
 
 
 @lru_cache
