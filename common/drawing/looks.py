@@ -1,4 +1,7 @@
-"""Colours and markers. A package declares those of its own methods as LOOKS in its catalogue; all others are here."""
+"""Colours and markers of methods, the same in every figure.
+
+A package declares those of its own methods, as LOOKS in its catalogue. What several packages draw is declared here.
+"""
 
 from __future__ import annotations
 
