@@ -1,8 +1,8 @@
 """One training step after another: called from Python, or on CUDA captured once and replayed as a graph.
 
 A small network's step is hundreds of kernels of a few microseconds, fewer than Python takes to launch them. A CUDA
-graph launches them all at once, from the cutting of the batch to the optimiser. Nothing falls back silently: a step
-that cannot be captured ends the run, and `Steps.counts` say how many steps went which way.
+graph launches them all at once, from the cutting of the batch to the optimiser. A step that cannot be captured raises
+NotCaptured. `Steps.counts` say how many steps went which way.
 """
 
 from __future__ import annotations

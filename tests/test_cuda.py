@@ -83,13 +83,11 @@ def test_all_at_once(way: str, get: Get, tmp_path: Path, monkeypatch: pytest.Mon
 
 
 @needs_cuda
-@pytest.mark.parametrize("way", WAYS)
-def test_a_step_that_cannot_be_captured_fails_alone(
-    way: str, get: Get, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_step_that_cannot_be_captured_fails_alone(get: Get, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Only with our own capture: before torch 2.12 a failed `torch.cuda.graph` spoils the process for what follows."""
     from lucir.learner import ICaRLLearner
 
-    monkeypatch.setenv("REPRO_CAPTURE", way)
+    monkeypatch.setenv("REPRO_CAPTURE", "new")
     loss = ICaRLLearner.loss
     monkeypatch.setattr(ICaRLLearner, "loss", lambda self, x, y: loss(self, x, y) * (loss(self, x, y).item() > 0))
     bad, others = CASES["iCaRL"](get), [CASES[name](get) for name in ("LUCIR", "BBN", "LDAM-DRW")]

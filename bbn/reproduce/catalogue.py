@@ -13,7 +13,15 @@ from bbn.reproduce.matrix import matrices, source_first
 from bbn.reproduce.presets import INVERSE, MANNERS, Setting
 from bbn.reproduce.tables import NAMES, error_table
 from common.drawing.figures import Figure, Runs, no_runs, per_data
+from common.drawing.looks import OLIVE, ORANGE, RED, declare
 from common.imbalance import Rebalance, Retrain
+
+LOOKS = declare(
+    (RED, "D", "BBN"),
+    (ORANGE, "^", "Mixup"),
+    (OLIVE, "P", "Manifold Mixup"),
+)
+"""Colours and markers of what this paper draws of its own."""
 
 BOTH, CIFAR, IMAGENET = ("quick", "cifar"), ("cifar",), ("imagenet",)
 BUDGET = "cRT with BBN's budget sees as many images in all as BBN: its first stage is nearly twice as long"

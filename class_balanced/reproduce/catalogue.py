@@ -12,7 +12,16 @@ from class_balanced.reproduce import figures as draw
 from class_balanced.reproduce.presets import DEPTHS, LARGE, Setting
 from class_balanced.reproduce.tables import SETS
 from common.drawing.figures import Figure, Runs, no_runs, per_data
+from common.drawing.looks import GREY, OLIVE, PINK, RED, declare
 from common.imbalance import Rebalance, Retrain
+
+LOOKS = declare(
+    (RED, "D", "CB softmax"),
+    (PINK, "<", "CB sigmoid"),
+    (GREY, "v", "Softmax"),
+    (OLIVE, "P", "Sigmoid"),
+)
+"""Colours and markers of what this paper draws of its own."""
 
 SMALL, CIFAR, IMAGENET = ("quick", "cifar"), ("cifar",), ("imagenet",)
 

@@ -1,1 +1,6 @@
-"""The commands: what to train, where and when, and what is printed. Nothing loads torch before it trains."""
+"""The commands. Nothing here loads torch before it trains.
+
+`cli` reads the words, `plan` finds the figures and their Runs, and `queue` trains what is missing through `launcher`.
+`parts` and `painter` draw as runs end; `messages` says what happens. The papers' presets
+are made of `settings`.
+"""

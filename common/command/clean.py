@@ -26,8 +26,9 @@ class CleanArguments:
     out: Path = Path("results")
     """The results folder to clean; what another process works on is left alone."""
     states: bool = False
-    """Also network weights of finished runs, unless an unfinished run starts from them. A new run that needs them ends
-    with a line that says which folder to delete so that it is trained again."""
+    """Also the network weights and kept features of finished runs, unless a run begun here starts from them. Use it
+    when nothing more is to be trained in this folder: a later run that needs them ends with a line that says which
+    folder to delete so that it is trained again."""
     dry_run: bool = False
     """Print what would be removed, and remove nothing."""
 
@@ -57,9 +58,10 @@ def clean(args: CleanArguments) -> None:
     for run in found:
         if not run.busy and run.folder not in unneeded:
             unneeded |= dict.fromkeys(_leftovers(run), run)
+    guarded = {path: run.folder for path, run in unneeded.items()} | {path: path for path in _warm_ups(args.out)}
     freed = 0
-    for path, run in unneeded.items():
-        if not args.dry_run and _locked(run.folder):
+    for path, folder in guarded.items():
+        if not args.dry_run and _locked(folder):
             continue  # taken up since
         freed += (size := _size(path))
         print(f"{path}  {_bytes(size)}")
@@ -96,6 +98,11 @@ def _leftovers(run: Found) -> Iterator[Path]:
         yield from (path for path in working_files(run.folder) if path.exists())
 
 
+def _warm_ups(out: Path) -> list[Path]:
+    """Folders of epochs trained for nothing before a queue began, which a kill left behind."""
+    return [f for f in sorted(out.glob("warm-up-*")) if not any(_locked(run) for run in f.glob("runs/*/"))]
+
+
 def _states(found: list[Found], trained: bool) -> dict[Path, Found]:
     """Caches that finished runs started from and, if asked for, `trained` states; none that an unfinished run may need.
 
@@ -126,7 +133,7 @@ def _size(path: Path) -> int:
 def _remove(path: Path) -> None:
     """A folder loses its result first, so that one removed by half counts as unfinished."""
     if path.is_dir():
-        (path / "result.json").unlink()
+        (path / "result.json").unlink(missing_ok=True)
         shutil.rmtree(path)
     else:
         path.unlink()

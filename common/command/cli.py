@@ -15,8 +15,7 @@ from common.command.clean import CleanArguments, clean
 from common.command.export import RecordArguments, TensorBoardArguments, record, tensorboard
 from common.command.launcher import DISK_FULL
 from common.command.parsing import parse
-from common.command.parts import Choice
-from common.command.plan import PAPERS
+from common.command.plan import PAPERS, Choice
 from common.command.queue import Command, Resources, work
 from common.errors import InputError
 
@@ -96,9 +95,11 @@ def reproduce(papers: Sequence[str], args: Arguments) -> int:
 def queue(words: Sequence[str]) -> int:
     """`reproduce queue FILE`. Returns the exit code. Raises InputError with the file and the line that is wrong."""
     names = [word for word in words[:1] if not word.startswith("-")]
+    if not names and not {"-h", "--help"} & set(words):
+        raise InputError(
+            "queue begins with a file that has a reproduce command in each line: reproduce queue FILE [options]"
+        )
     use = parse(Resources, "reproduce queue FILE", QUEUE, words[len(names) :])
-    if not names:
-        raise InputError("queue needs a file with the words of a reproduce command in each line: reproduce queue FILE")
     try:
         lines = Path(names[0]).read_text(encoding="utf-8").splitlines()
     except (OSError, ValueError) as error:
@@ -117,6 +118,8 @@ def _command(line: str, place: str) -> Command | None:
         for option in (f"--{f.name}" for f in fields(Resources)):
             if any(word == option or word.startswith(f"{option}=") for word in words):
                 raise InputError(f"{option} belongs to the queue command, not to a line of its file")
+        if {"-h", "--help"} & set(words):
+            raise InputError(f"--help has no place in a queue; run: reproduce {words[0]} --help")
         return Command(_papers(words), parse(Choice, f"reproduce {words[0]}", None, words[1:]), place)
     except ValueError as error:  # of shlex, such as a quotation mark without its partner; InputError is one too
         raise InputError(f"{place}{error}") from None

@@ -10,7 +10,7 @@ import signal
 import threading
 import time
 import traceback
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, ThreadPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import nullcontext
@@ -46,6 +46,8 @@ class Job:
     """Time of the day, in seconds since 1970, after which no epoch begins."""
     eager: str = ""
     """Why steps are called from Python on a device that captures them; empty where they are captured."""
+    papers: tuple[str, ...] = ()
+    """Packages whose code a worker process loads before its first run."""
 
 
 def train(run: Run, job: Job, progress: Callable[[int], None] = lambda images: None) -> str:
@@ -174,7 +176,10 @@ def launch(
     its steps called from Python. After the deadline nothing is started, unless no run has got further yet. On
     KeyboardInterrupt workers are stopped where they are; their checkpoints let the same command go on.
     """
-    waiting = Waiting(unfinished(runs, finished))
+    todo, cores = unfinished(runs, finished), os.cpu_count() or 1
+    load_code({run.paper for run in todo})
+    own = {run.hash: (threads or {}).get(run.hash, job.threads) for run in todo}
+    waiting = Waiting(todo, own, max(cores, job.jobs * job.threads))
     running = dict[Future, Run]()
     pool = _pool(job, waiting.runs.values(), progress)
     try:
@@ -182,12 +187,12 @@ def launch(
             late = time.time() >= job.deadline
             if late and waiting.advanced:
                 waiting.runs.clear()
-            for run in waiting.ready(len(running), 1 if late else job.jobs):
+            for run in waiting.ready(running.values(), 1 if late else job.jobs):
                 if problem := waiting.blocked(run):
                     yield waiting.end(Outcome(run, problem, "failed"))
                 else:
-                    own = (threads or {}).get(run.hash, job.threads)
-                    running[pool.submit(run, replace(job, threads=own, eager=waiting.eager.get(run.hash, "")))] = run
+                    eager = waiting.eager.get(run.hash, "")
+                    running[pool.submit(run, replace(job, threads=own[run.hash], eager=eager))] = run
             done, _ = wait(running, timeout=0.3, return_when=FIRST_COMPLETED)
             for images in drain(pool.queue):
                 progress(images)
@@ -201,11 +206,21 @@ def launch(
         pool.kill()
 
 
+def load_code(papers: Iterable[str]) -> None:
+    """Load the code of some papers, and find out its commit, before any of it trains.
+
+    What changes on disk while a queue is under way then has no part in it.
+    """
+    commit()
+    for paper in papers:
+        importlib.import_module(f"{paper}.learner")
+
+
 def _pool(job: Job, runs: Iterable[Run], progress: Callable[[int], None]) -> _Here | _Processes | _Threads:
     if job.jobs == 1:
         return _Here(progress)
     if job.device == "cpu" or any(run.inputs.kind != "crop-flip" for run in runs):
-        return _Processes(job)
+        return _Processes(replace(job, papers=tuple(sorted({run.paper for run in runs}))))
     for run in {(run.paper, type(run.method), run.network): run for run in runs}.values():
         warm_up(run, job)  # what is wrong with it, the run itself will say
     return _Threads(job)
@@ -239,7 +254,9 @@ class _Processes:
     def _start(self) -> None:
         context = get_context("spawn")
         self.queue = context.Queue()  # new with every pool: a worker killed while writing leaves its queue locked
-        self.pool = ProcessPoolExecutor(self.job.jobs, context, _start_worker, (self.queue, os.getpid()))
+        self.pool = ProcessPoolExecutor(
+            self.job.jobs, context, _start_worker, (self.queue, os.getpid(), self.job.papers)
+        )
 
     def submit(self, run: Run, job: Job) -> Future:
         try:
@@ -292,9 +309,10 @@ def drain(queue: Any) -> Iterator[int]:
 _queue: Any = None  # of this worker process, set once by its initialiser
 
 
-def _start_worker(queue: Any, parent: int) -> None:
+def _start_worker(queue: Any, parent: int, papers: Sequence[str]) -> None:
     global _queue
     _queue = queue
+    load_code(papers)
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent decides
     threading.Thread(target=_die_with, args=(parent,), daemon=True).start()
 

@@ -8,7 +8,8 @@ from contextlib import contextmanager
 from dataclasses import fields
 from typing import Any
 
-from common.command.plan import Plan, cost, seconds_left
+from common.command.estimates import cost, seconds_left
+from common.command.plan import Plan
 from common.command.waiting import Outcome
 from common.runs import Run
 
@@ -99,36 +100,36 @@ def duration(seconds: float) -> str:
     return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
 
 
-def list_plan(plan: Plan, only: Sequence[str], jobs: int) -> None:
-    """Print figures, runs, what is finished and the time left, with up to `jobs` runs at once.
+def list_plan(plan: Plan, jobs: int) -> None:
+    """Print figures, runs, what is finished and the time left with up to `jobs` runs at once.
 
-    only: the words that figures were asked for by; without any, figures that are left out are listed too.
+    Before a run of each network has ended here, the images to train stand in the place of the time. Figures that are
+    left out are listed too, or with --only those that it names.
     """
     runs = plan.runs()
-    finished = {key: found for key, run in runs.items() if (found := plan.find(run, records=False))}
+    finished = {key for key, run in runs.items() if plan.finished(run)}
     recorded = {key for key, run in runs.items() if key not in finished and plan.find(run)}
     for figure in plan.figures:
-        keys = {run.key for group in plan.required(figure).values() for run in group}
-        problem = next((p for run in runs.values() if run.key in keys and (p := plan.data.problem(run))), "")
-        note = f"; {len(keys & recorded)} more in records" if keys & recorded else ""
-        state = f"{len(keys & set(finished))}/{len(keys)} runs finished{note}"
+        needed = {run.key: run for group in plan.required(figure).values() for run in group}
+        problem = next((p for run in needed.values() if (p := plan.data.problem(run))), "")
+        note = f"; {more} more in records" if (more := len(needed.keys() & recorded)) else ""
+        state = f"{len(needed.keys() & finished)}/{len(needed)} runs finished{note}"
         print(f"{figure.id:10} {figure.title:58} {state}{'; skipped: ' + problem if problem else ''}")
-    for figure, reason in plan.asked_in_vain(only) if only else plan.skipped:
+    for figure, reason in plan.asked_in_vain() if plan.choice.only else plan.skipped:
         print(f"{figure.id:10} {figure.title:58} skipped: {reason}")
-    todo = _todo(plan)
-    costs = [cost(run, plan.data.opened.get(run.data)) for run in todo]
-    left = seconds_left(todo, costs, list(finished.values()), max(1, min(jobs, len(runs))))
-    note = "" if finished else " on a CPU, a rough guess before the first run"
-    time_left = f"; about {duration(left)} left{note}" if todo else ""
+    todo = list({r.key: r for run in plan.unfinished() for r in run.chain if not plan.finished(r)}.values())
     idle = [run for run in runs.values() if run.key not in finished and plan.data.problem(run)]
     starts = f", {n} of them for others to start from" if (n := sum(r.key not in runs for r in todo)) else ""
+    left = f"; {_left(plan, todo, max(1, min(jobs, len(runs))))}" if todo else ""
     without = f"; {len(idle)} lack their data, see above" if idle else ""
-    print(f"{plan.paper}: {len(finished)}/{len(runs)} runs finished, {len(todo)} to train{starts}{time_left}{without}")
+    print(f"{plan.paper}: {len(finished)}/{len(runs)} runs finished, {len(todo)} to train{starts}{left}{without}")
     for run in todo:
         print(f"  to train: {describe(run)}")
 
 
-def _todo(plan: Plan) -> list[Run]:
-    """Unfinished runs and their unfinished starts."""
-    chained = {r.key: r for run in plan.unfinished() for r in run.chain}
-    return [run for run in chained.values() if not plan.find(run, records=False)]
+def _left(plan: Plan, todo: Sequence[Run], jobs: int) -> str:
+    """The time that runs take, or the images to train where no run has ended to take a rate from."""
+    ended = {r.key: found for run in plan.runs().values() for r in run.chain if (found := plan.finished(r))}
+    costs = [cost(run, plan.data.opened.get(run.data)) for run in todo]
+    seconds = seconds_left(todo, costs, list(ended.values()), jobs)
+    return f"{sum(costs):,} images to train" if seconds is None else f"about {duration(seconds)} left"

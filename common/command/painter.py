@@ -21,9 +21,6 @@ class Painter:
 
     plan: Plan
     out: Path
-    preset: str
-    epochs_scale: float
-    command: str
     rows: dict[str, ReportRow] = field(default_factory=dict)
     used: dict[str, Result] = field(default_factory=dict)
     drawn: dict[str, set[tuple[str, bool]]] = field(default_factory=dict)
@@ -32,8 +29,9 @@ class Painter:
     @property
     def folder(self) -> Path:
         """Of another length of schedules than the paper's there is another folder: neither overwrites the other."""
-        scale = "" if self.epochs_scale == 1 else f"-x{self.epochs_scale:g}"
-        return self.out / f"{self.preset}{scale}" / self.plan.paper
+        choice = self.plan.choice
+        scale = "" if choice.epochs_scale == 1 else f"-x{choice.epochs_scale:g}"
+        return self.out / f"{choice.preset}{scale}" / self.plan.paper
 
     @property
     def full_schedule(self) -> bool:
@@ -44,25 +42,23 @@ class Painter:
         data = [r.config["data"] for r in results if r.embedded]
         sets = dict.fromkeys(f"{d['classes']} classes of {d['per_class']} images" for d in data)
         labels = [f"embedded data (glyphs, {', '.join(sets)}), not comparable with the paper's"] if sets else []
-        if self.epochs_scale != 1:
-            word = "reduced" if self.epochs_scale < 1 else "longer"
-            labels.append(f"{word} schedule (epochs x {self.epochs_scale:g})")
+        if (scale := self.plan.choice.epochs_scale) != 1:
+            labels.append(f"{'reduced' if scale < 1 else 'longer'} schedule (epochs x {scale:g})")
         return labels
 
     def draw_complete(self) -> list[str]:
         """Draw every figure whose required runs are all finished here and that is not drawn yet; their paths."""
-        waiting = [figure for figure in self.plan.figures if figure.id not in self.rows]
-        return [path for figure in waiting if (path := self._draw(figure, records=False))]
+        waiting = [f for f in self.plan.figures if f.id not in self.rows and self.plan.complete(f)]
+        return [path for figure in waiting if (path := self._draw(figure))]
 
     def draw_rest(self) -> list[str]:
         """Draw what runs and records allow of the others, and again what has gained runs since."""
-        return [path for figure in self.plan.figures if (path := self._draw(figure, partial=True))]
+        return [path for figure in self.plan.figures if (path := self._draw(figure))]
 
-    def _draw(self, figure: Figure, partial: bool = False, records: bool = True) -> str:
-        groups, missing = self.plan.results(figure, records)
+    def _draw(self, figure: Figure) -> str:
+        """Draw a figure from what is there of its runs. Its path, or "" where that is nothing or nothing new."""
+        groups, missing = self.plan.results(figure)
         reason = self._missing(missing)
-        if reason and not partial:
-            return ""
         results = {r.hash: r for group in groups.values() for r in group}
         if not results and missing:
             self.rows[figure.id] = ReportRow(figure, None, reason)
@@ -75,7 +71,8 @@ class Painter:
         try:
             drawing = figure.draw(self.plan.settings, groups, self.plan.published)
             self.rows[figure.id] = ReportRow(figure, drawing, reason)
-            plots.render(drawing, figure.title, self._caption(groups, reason), self.folder / figure.id)
+            caption, path = self._caption(groups, reason), self.folder / figure.id
+            plots.render(drawing, figure.title, caption, path, self.plan.looks)
         except Exception as error:  # a full disk, a damaged file or a bug in one figure must not stop the runs
             self.problems.append(f"{figure.id} could not be drawn: {error}")
             self.rows[figure.id] = ReportRow(figure, None, f"could not be drawn: {error}")
@@ -98,14 +95,15 @@ class Painter:
         if not all(r.repeat[0] == str(r.repeat[1]) for r in results):  # a seed that is not its class order's
             varied.append(f"seed {', '.join(map(str, seeds))}")
         commits = sorted({r.environment["commit"][:7] + ("+" if r.environment["dirty"] else "") for r in results})
-        words = [f"{self.preset} preset", *self.labels(results)]
+        words = [f"{self.plan.choice.preset} preset", *self.labels(results)]
         words += [f"n = {' to '.join(map(str, dict.fromkeys((counts[0], counts[-1]))))} ({', '.join(varied)})"]
         return "; ".join([*words, f"commit {', '.join(commits)}", *([reason] if reason else [])])
 
     def report(self, failures: list[str]) -> Path:
         """Write report.md and report.html; the path of the latter."""
         for figure, why in self.plan.skipped:  # as earlier commands drew them, if their runs are there
-            if self.preset in figure.presets and (self.folder / f"{figure.id}.png").exists():
+            drawn = self.plan.choice.preset in figure.presets and (self.folder / f"{figure.id}.png").exists()
+            if drawn and not self.plan.results(figure)[1]:
                 self._draw(figure)
             self.rows.setdefault(figure.id, ReportRow(figure, None, why))
         rows = [self.rows[f.id] for f in (*self.plan.figures, *(f for f, _ in self.plan.skipped))]
@@ -115,12 +113,12 @@ class Painter:
             full_schedule=self.full_schedule,
             results=results,
             from_records=sum(r.recorded for r in results),
-            command=self.command,
+            command=words(self.plan),
             published_on={
                 r.figure.id: " / ".join(dict.fromkeys(e["dataset"] for e in entries(r.figure.id))) for r in rows
             },
         )
-        write_report(self.folder, self.plan.published.paper, self.preset, rows, context)
+        write_report(self.folder, self.plan.published.paper, self.plan.choice.preset, rows, context)
         return self.folder / "report.html"
 
     def undrawn(self) -> list[str]:
@@ -135,3 +133,16 @@ class Painter:
         verdicts = Counter(verdict(c, self.full_schedule) for drawing in drawn for c in drawing.comparisons)
         counts = ", ".join(f"{n} {word}" for word, n in verdicts.items())
         return f"{len(drawn)} of {len(asked)} figures in {self.folder}{f' ({counts})' if counts else ''}"
+
+
+def words(plan: Plan) -> str:
+    """The command that makes a report, without what decides no result."""
+    choice = plan.choice
+    words = [f"python -m {plan.paper}.reproduce --preset {choice.preset}"]
+    words += [f"--only {' '.join(choice.only)}"] if choice.only else []
+    words += [f"--seeds {' '.join(map(str, choice.seeds))}"] if choice.seeds else []
+    words += [f"--orders {' '.join(choice.orders)}"] if choice.orders else []
+    words += [f"--precision {plan.precision}"] if plan.precision != "auto" else []
+    words += [f"--epochs-scale {choice.epochs_scale:g}"] if choice.epochs_scale != 1 else []
+    words += ["--draw"] if choice.draw else []
+    return " ".join(words)

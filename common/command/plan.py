@@ -4,52 +4,51 @@ from __future__ import annotations
 
 import importlib
 import warnings
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from pathlib import Path
-from statistics import median
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 
 from common import splits
-from common.data import datasets, lists
+from common.data import datasets
 from common.data.datasets import Dataset, DataSpec
-from common.drawing.figures import Figure, Published
+from common.drawing.figures import Figure, Published, Results, Runs
+from common.drawing.looks import SHARED, Looks
 from common.errors import InputError
-from common.runs import Run, canonical
+from common.runs import Run
 from common.store import Result, Store
 
 PAPERS = ("lucir", "der", "feature_adaptation", "bbn", "class_balanced", "fsa")
-IMAGES_PER_SECOND = {
-    "resnet8-half": 3500.0,
-    "resnet32": 100.0,
-    "resnet32-pad": 100.0,
-    "resnet32-avgpool": 80.0,
-    "resnet18": 15.0,
-    "resnet18-pool": 2.0,
-    "resnet18-preact": 6.0,
-    "resnet34": 8.0,
-    "resnet10-imagenet": 10.0,
-    "resnet18-imagenet": 6.0,
-    "resnet50-imagenet": 2.0,
-    "resnet50-default": 2.0,
-    "resnet101-imagenet": 1.2,
-    "resnet152-imagenet": 0.8,
-    "resnet152-pretrained": 0.8,
-}
-"""A rough training rate of one CPU core in fp32, for estimates before anything has been measured here."""
+Copy = Literal["read", "known", "any"]
+"""Which copy of a data set a Run is on. read: the one at hand, read as training needs; known: that one, where its
+fingerprint is known without decoding, else any; any."""
 
-PER_CLASS = {
-    "imagenet": 1300,
-    "imagenet-subset": 1300,
-    "imagenet-100": 1300,
-    "cifar10": 5000,
-    "cifar20": 2500,
-    **{name: images / classes for name, (classes, images, _) in lists.PUBLISHED.items()},
-}
-"""Training images a class, for estimates before the data are at hand."""
+
+@dataclass(frozen=True)
+class Choice:
+    """Which figures to make, and of which runs."""
+
+    preset: str = "quick"
+    """quick (embedded data, minutes, no download), cifar (the paper's schedule) or imagenet (image folders)."""
+    only: tuple[str, ...] = ()
+    """Figure ids, such as fig5c, or their beginnings, such as fig3; default: every figure of the preset."""
+    seeds: tuple[int, ...] = ()
+    """Seeds of initialisation and batch order; without --orders each also chooses its class order."""
+    orders: tuple[str, ...] = ()
+    """Class orders: seeds of the shuffle, or names of published orders."""
+    epochs_scale: float = 1.0
+    """Shortens or stretches every schedule; what it made is labelled."""
+    list: bool = False
+    """Print figures, runs, what is finished and what is left to train, and train nothing."""
+    draw: bool = False
+    """Draw from finished runs and committed records, and train nothing."""
+
+    @property
+    def trains(self) -> bool:
+        return not (self.list or self.draw)
 
 
 @dataclass
@@ -70,9 +69,11 @@ class Data:
                 self.opened[spec] = error
         return self.opened[spec]
 
-    def fingerprint(self, spec: DataSpec, decode: bool) -> str:
-        """Of the data set; "" where it cannot be had, or not without decoding when that is not asked for."""
-        if decode or spec in self.opened:
+    def fingerprint(self, spec: DataSpec, copy: Copy) -> str:
+        """Of the copy that counts; "" for any."""
+        if copy == "any":
+            return ""
+        if copy == "read" or spec in self.opened:
             found = self.open(spec)
             return "" if isinstance(found, InputError) else found.fingerprint
         if spec not in self.known:
@@ -99,35 +100,34 @@ class Data:
 
 @dataclass
 class Plan:
-    """One paper's figures under one setting, and the Runs behind them."""
+    """One paper's figures as a command chooses them, and the Runs behind them."""
 
     paper: str
+    choice: Choice
     settings: tuple[Any, ...]
     figures: list[Figure]
-    store: Store
-    data: Data
-    precision: str
-    """The precision asked for; auto accepts finished runs in any."""
     skipped: list[tuple[Figure, str]]
     """Figures this command cannot or does not make, with the reason."""
-    decode: bool = True
-    any_copy: bool = False
-    """Whether results on any copy of the data will do: for drawing from records where nothing is finished here."""
+    store: Store
+    data: Data
+    precision: str = "auto"
+    """The precision asked for; auto accepts finished runs in any."""
+    copy: Copy = "read"
+    _required: dict[str, Runs] = field(default_factory=dict, init=False)
 
-    def required(self, figure: Figure) -> Mapping[str, list[Run]]:
-        """The figure's Runs by curve, on the data at hand."""
-        return self._on_data(figure.runs(self.settings))
+    def required(self, figure: Figure) -> Runs:
+        """The figure's Runs by curve, on the copy of the data that counts."""
+        if figure.id not in self._required:
+            self._required[figure.id] = self._resolved(figure.runs(self.settings))
+        return self._required[figure.id]
 
-    def _on_data(self, groups: Mapping[str, list[Run]]) -> Mapping[str, list[Run]]:
+    def _resolved(self, groups: Runs) -> Runs:
         precision = "" if self.precision == "auto" else self.precision
+        return {name: [self.resolved(run, precision) for run in runs] for name, runs in groups.items()}
 
-        def content(spec: DataSpec) -> str:
-            return "" if self.any_copy else self.data.fingerprint(spec, self.decode)
-
-        return {name: [r.resolved(content, precision) for r in runs] for name, runs in groups.items()}
-
-    def find(self, run: Run, records: bool = True) -> Result | None:
-        return self.store.find(run, records)
+    def resolved(self, run: Run, precision: str) -> Run:
+        """The Run on the copy of the data that counts."""
+        return run.resolved(lambda spec: self.data.fingerprint(spec, self.copy), precision)
 
     def runs(self) -> dict[str, Run]:
         """Every Run the figures need, by key, in the figures' order."""
@@ -137,37 +137,50 @@ class Plan:
                 found |= {run.key: run for run in runs if run.key not in found}
         return found
 
+    def find(self, run: Run) -> Result | None:
+        """The Run finished here, else its committed record."""
+        return self.store.find(run)
+
+    def finished(self, run: Run) -> Result | None:
+        """The Run finished here, which a committed record does not count as."""
+        return self.store.find(run, records=False)
+
     def unfinished(self) -> list[Run]:
-        """The Runs to train: not finished here, and their data at hand. Committed records do not count as finished."""
-        return [r for r in self.runs().values() if not self.find(r, records=False) and not self.data.problem(r)]
+        """The Runs to train: not finished here, and their data at hand."""
+        return [run for run in self.runs().values() if not self.finished(run) and not self.data.problem(run)]
 
     def problems(self) -> list[str]:
         """Why some of the Runs cannot be trained for want of data, each reason once."""
         return [problem for problem in dict.fromkeys(map(self.data.problem, self.runs().values())) if problem]
 
-    def results(self, figure: Figure, records: bool = True) -> tuple[dict[str, list[Result]], list[Run]]:
-        """What is finished or recorded of a figure's required and optional Runs, and the required ones missing."""
-        groups, missing = dict[str, list[Result]](), list[Run]()
-        for name, runs in self.required(figure).items():
-            found = [(run, self.find(run, records)) for run in runs]
-            missing += [run for run, result in found if result is None]
-            if results := [result for _, result in found if result]:
-                groups[name] = results
-        if missing and not groups:
-            return {}, missing
-        for name, runs in self._on_data(figure.optional(self.settings)).items():
-            if results := [r for run in runs if (r := self.find(run, records))]:
-                groups[name] = results
-        return groups, missing
+    def complete(self, figure: Figure) -> bool:
+        """Whether every Run that the figure needs is finished here."""
+        return all(self.finished(run) for runs in self.required(figure).values() for run in runs)
 
-    def asked_in_vain(self, only: Sequence[str]) -> list[tuple[Figure, str]]:
+    def results(self, figure: Figure) -> tuple[Results, list[Run]]:
+        """What is finished or recorded of a figure's required and optional Runs, and the required ones missing."""
+        required = self.required(figure)
+        groups = {name: [r for run in runs if (r := self.find(run))] for name, runs in required.items()}
+        missing = [run for runs in required.values() for run in runs if not self.find(run)]
+        if missing and not any(groups.values()):
+            return {}, missing
+        optional = self._resolved(figure.optional(self.settings))
+        groups |= {name: [r for run in runs if (r := self.find(run))] for name, runs in optional.items()}
+        return {name: results for name, results in groups.items() if results}, missing
+
+    def asked_in_vain(self) -> list[tuple[Figure, str]]:
         """Figures that --only names and this command cannot make, with the reason."""
-        wanted = named([*self.figures, *(f for f, _ in self.skipped)], only, self.settings[0].preset)
+        wanted = named([*self.figures, *(f for f, _ in self.skipped)], self.choice.only, self.choice.preset)
         return [(f, why) for f, why in self.skipped if f.id in wanted]
 
     @property
     def published(self) -> Published:
         return published(self.paper)
+
+    @property
+    def looks(self) -> Looks:
+        """Colours and markers of methods: those that packages share, and what this one declares."""
+        return {**SHARED, **getattr(importlib.import_module(f"{self.paper}.reproduce.catalogue"), "LOOKS", {})}
 
 
 @lru_cache
@@ -177,31 +190,21 @@ def published(paper: str) -> Published:
     return Published.load(path) if path.exists() else Published({"title": paper}, {})
 
 
-def make_plan(
-    paper: str,
-    preset: str,
-    only: Sequence[str],
-    seeds: Sequence[int] | None,
-    orders: Sequence[str] | None,
-    epochs_scale: float,
-    store: Store,
-    data: Data,
-    precision: str,
-    decode: bool,
-) -> Plan:
+def make_plan(paper: str, choice: Choice, store: Store, data: Data, precision: str = "auto") -> Plan:
     """The plan of one paper. Raises InputError on an unknown preset or figure, or without data for any Run.
 
-    decode: read the data sets, as training needs; listing and drawing do without, and take missing data for no error.
-    Without it and without --data, records count whatever copy of the data they are of, unless a run is finished here.
+    Only training reads the data sets; listing and drawing take missing data for no error. Without --data they count
+    records on whatever copy of the data, unless a run is finished here on the known one.
     """
-    presets = importlib.import_module(f"{paper}.reproduce.presets")
-    figures = importlib.import_module(f"{paper}.reproduce.catalogue").FIGURES
-    settings = presets.settings(preset, seeds, orders, epochs_scale)
-    chosen, skipped = select(figures, only, preset)
-    plan = Plan(paper, settings, chosen, store, data, precision, skipped, decode)
+    presets, catalogue = (importlib.import_module(f"{paper}.reproduce.{name}") for name in ("presets", "catalogue"))
+    settings = presets.settings(choice.preset, choice.seeds, choice.orders, choice.epochs_scale)
+    figures, skipped = select(catalogue.FIGURES, choice.only, choice.preset)
+    plan = Plan(paper, choice, settings, figures, skipped, store, data, precision, "read" if choice.trains else "known")
     runs = plan.runs().values()
-    plan.any_copy = not decode and data.root is None and not any(plan.find(run, records=False) for run in runs)
-    if decode and not all(plan.find(run, records=False) for run in runs) and all(data.problem(run) for run in runs):
+    finished = [run for run in runs if plan.finished(run)]
+    if not choice.trains and data.root is None and not finished:
+        plan = replace(plan, copy="any")
+    if choice.trains and len(finished) < len(runs) and all(data.problem(run) for run in runs):
         raise InputError("; ".join(plan.problems()))
     for run in plan.unfinished():
         check(run, data.opened.get(run.data))
@@ -283,54 +286,3 @@ def check(run: Run, dataset: Dataset | InputError | None) -> None:
             f"{asked} exemplars per class asked for, but class {dataset.classes[smallest]!r} has {counts[smallest]} "
             "training images; ask for fewer, or give a total budget, which is capped"
         )
-
-
-def cost(run: Run, dataset: Dataset | InputError | None) -> int:
-    """Training images of a Run over all epochs, without those of the Run it starts from.
-
-    A method that trains on no images says itself what it costs (`work`). One that counts iterations has `steps`, those
-    it calls an epoch. `branches`: how many images are taken for each one of an epoch (BBN's two samplers).
-    """
-    if hasattr(run.method, "work"):
-        return run.method.work(run.protocol)
-    if steps := getattr(run.method, "steps", 0):
-        return run.schedule.epochs * steps * run.schedule.batch
-    protocol, total = run.protocol, 0
-    if isinstance(dataset, Dataset):
-        per_class = float(class_counts(run, dataset).mean())
-    else:
-        per_class = float(run.data.per_class or PER_CLASS.get(run.data.name, 500))
-        if tail := run.longtail:
-            classes = sum(protocol.sizes)
-            per_class = float(splits.longtail_counts(classes, int(per_class), tail.imbalance, tail.profile).mean())
-    seen = 0
-    finetune = getattr(run.method, "finetune", None)
-    for index, size in enumerate(protocol.sizes):
-        quota = protocol.exemplars_per_class
-        kept = quota if quota is not None else (protocol.exemplars_total or 0) / max(seen, 1)
-        if not (run.start and index == 0 and len(protocol.sizes) > 1):  # the start has trained the base phase
-            total += run.schedule.epochs * int(size * per_class + (kept * seen if seen else 0))
-        seen += size
-        if finetune and index:
-            total += finetune.epochs * int(kept * seen)
-    return total * getattr(run.method, "branches", 1)
-
-
-def seconds_left(runs: Sequence[Run], costs: Sequence[int], results: Sequence[Result], jobs: int) -> float:
-    """Estimate for training `runs`: from finished runs of a method on the same network, else a rough default.
-
-    A method whose runs others draw from a cache says in `feeds` how many images a second they take of it.
-    """
-
-    def kind(config: dict) -> tuple[str, str, str]:
-        return config["network"], config["method"]["type"], (config.get("start") or config)["method"]["type"]
-
-    total = 0.0
-    for run, images in zip(runs, costs, strict=True):
-        found = [r for r in results if kind(r.config) == kind(canonical(run))]
-        measured = [rate for r in found if (rate := r.environment.get("images_per_second"))]
-        rough = IMAGES_PER_SECOND.get(run.network, 100.0)
-        if run.start:
-            rough = getattr(run.start.method, "feeds", rough)
-        total += images / (median(measured) if measured else rough)
-    return total / jobs

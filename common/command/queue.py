@@ -14,11 +14,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from common.command.environment import commit
+from common.command.estimates import cost
 from common.command.export import records_folder
 from common.command.launcher import Job, launch
 from common.command.messages import describe, list_plan, progress
-from common.command.parts import Choice, Part, cores
-from common.command.plan import Data, cost, make_plan
+from common.command.parts import Part, cores
+from common.command.plan import Choice, Data, make_plan
 from common.command.waiting import Outcome
 from common.errors import InputError, RunFailed
 from common.runs import Run
@@ -67,19 +68,21 @@ def work(commands: Sequence[Command], use: Resources) -> int:
     _check(commands, use)
     parts = _parts(commands, use)
     for part in parts:
-        if part.choice.list:
-            list_plan(part.plan, part.choice.only, use.jobs or (1 if use.device == "cuda" else min(cores(), 8)))
-    parts = [part for part in parts if not part.choice.list]
+        if part.plan.choice.list:
+            list_plan(part.plan, use.jobs or (1 if use.device == "cuda" else min(cores(), 8)))
+    parts = [part for part in parts if not part.plan.choice.list]
     for part in parts:
         for problem in part.plan.problems():
             print(f"note: {problem}; drawing from committed records", file=sys.stderr)
-        for figure, why in part.plan.asked_in_vain(part.choice.only):
+        for figure, why in part.plan.asked_in_vain():
             print(f"skipped: {figure.id} {why}")
-    trained = [part for part in parts if not part.choice.draw and part.plan.unfinished()]
-    lost = _train(trained, use, deadline) if trained else False
+    trained = [part for part in parts if not part.plan.choice.draw and part.plan.unfinished()]
+    lost = not _catch_up(parts, use.record) if use.record else False
+    lost |= _train(trained, use, deadline) if trained else False
     left = {digest for part in trained for digest in part.open}
-    for part in trained if left else parts:  # what was finished before has been drawn before
-        if not part.open and not part.closed:
+    for part in parts:
+        waits = left and part not in trained and not part.plan.choice.draw  # for the command that comes to an end
+        if not part.open and not part.closed and not waits:
             part.draw()
     if left:
         print(f"time is up with {len(left)} runs unfinished; the same command goes on from here", file=sys.stderr)
@@ -96,7 +99,7 @@ def _train(parts: Sequence[Part], use: Resources, deadline: float) -> bool:
 
     commit()  # finds a wrong REPRO_COMMIT before any training
     device, lost = choose_device(use.device, use.precision), False
-    jobs = use.jobs or _jobs(device)
+    jobs = use.jobs or _jobs(device, [run for part in parts for run in part.plan.unfinished()])
     for outcome in _outcomes(parts, device, jobs, use, deadline):
         if outcome.ending == "failed":
             print(f"failed: {describe(outcome.run)}: {outcome.problem}", file=sys.stderr)
@@ -129,7 +132,8 @@ def _outcomes(parts: Sequence[Part], device: Device, jobs: int, use: Resources, 
     )
     job = Job(use.out, use.data, device.type, jobs, 1, deadline)
     with progress(left, len(runs)) as (advance, count):
-        for outcome in launch(runs.values(), job, set(), advance, threads):
+        finished = {start.hash for run in runs.values() for start in run.chain} - runs.keys()
+        for outcome in launch(runs.values(), job, finished, advance, threads):
             if outcome.ending == "not captured":
                 print(f"note: {describe(outcome.run)}: {outcome.problem}; trained step by step at the end")
             else:
@@ -137,9 +141,20 @@ def _outcomes(parts: Sequence[Part], device: Device, jobs: int, use: Resources, 
             yield outcome
 
 
+def _catch_up(parts: Sequence[Part], folder: Path) -> bool:
+    """Write the records that are missing of runs finished earlier. Returns whether all could be written."""
+    finished = {
+        r.hash: (part, run) for part in parts for run in part.plan.runs().values() if (r := part.plan.finished(run))
+    }
+    missing = [
+        (p, run) for digest, (p, run) in finished.items() if not (folder / run.paper / f"{digest}.json").exists()
+    ]
+    return all([_recorded(part.plan.store, run, folder) for part, run in missing])
+
+
 def _recorded(store: Store, run: Run, folder: Path) -> bool:
     """Write the record of a finished run; a full disk must not stop the other runs."""
-    result = store.load(run.hash)
+    result = store.find(run, records=False)
     assert result is not None
     try:
         write_record(result, folder / run.paper)
@@ -177,22 +192,9 @@ def _parts(commands: Sequence[Command], use: Resources) -> list[Part]:
     parts: list[Part] = []
     for command in commands:
         choice, refused = command.choice, dict[str, InputError]()
-        decode = not (choice.list or choice.draw)
         for paper in command.papers:
             try:
-                plan = make_plan(
-                    paper,
-                    choice.preset,
-                    choice.only,
-                    choice.seeds,
-                    choice.orders,
-                    choice.epochs_scale,
-                    store,
-                    data,
-                    use.precision,
-                    decode,
-                )
-                parts.append(Part(plan, choice, use.out))
+                parts.append(Part(make_plan(paper, choice, store, data, use.precision), use.out))
             except InputError as error:
                 refused[paper] = error
         if len(refused) == len(command.papers):
@@ -202,10 +204,15 @@ def _parts(commands: Sequence[Command], use: Resources) -> list[Part]:
     return parts
 
 
-def _jobs(device: Device) -> int:
-    """How many runs are trained at once where nobody says."""
+def _jobs(device: Device, runs: Sequence[Run]) -> int:
+    """How many runs are trained at once where nobody says.
+
+    On a GPU large images get one run at a time: its loader already takes every core, and it fills the device.
+    """
     if device.type == "cpu":
         return min(cores(), 8)
+    if len(runs) == 1 or any(run.inputs.kind != "crop-flip" for run in runs):
+        return 1
     from common.tuning import choose_jobs
 
     try:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Literal
 
@@ -27,8 +27,10 @@ def unfinished(runs: Iterable[Run], finished: set[str]) -> list[Run]:
 class Waiting:
     """The runs that are not started yet, by hash and in order, and what has become of the others."""
 
-    def __init__(self, runs: Iterable[Run]) -> None:
+    def __init__(self, runs: Iterable[Run], threads: Mapping[str, int], most: int) -> None:
         self.runs = {run.hash: run for run in runs}
+        self.threads, self.most = threads, most
+        """CPU threads of each run by its hash, and how many all runs under way may have together."""
         self.open = set(self.runs)  # waiting or running: whatever starts from these is not ready
         self.failed = set[str]()
         self.died = set[str]()  # runs whose worker died once; they go on from their last epoch
@@ -37,16 +39,19 @@ class Waiting:
         self.advanced = False
         """Whether a run has got further: to its end, or by an epoch."""
 
-    def ready(self, count: int, jobs: int) -> Iterator[Run]:
-        """Take out what can be started beside `count` runs that are under way, up to `jobs` at once."""
+    def ready(self, running: Collection[Run], jobs: int) -> Iterator[Run]:
+        """Take out what can be started beside the runs that are under way, up to `jobs` at once."""
+        count, busy = len(running), sum(self.threads.get(run.hash, 1) for run in running)
         alone = bool(self.died & self.open)  # a run whose worker died takes no other with it if it dies again
         for run in list(self.runs.values()):
-            if count >= jobs or (run.start and run.start.hash in self.open):
+            own = self.threads.get(run.hash, 1)
+            if count >= jobs or (count and busy + own > self.most) or (run.start and run.start.hash in self.open):
                 continue
             if alone and (count or run.hash not in self.died):
                 continue
             del self.runs[run.hash]
-            count += not self.blocked(run)
+            if not self.blocked(run):
+                count, busy = count + 1, busy + own
             yield run
 
     def blocked(self, run: Run) -> str:

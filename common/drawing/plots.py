@@ -27,6 +27,7 @@ from matplotlib.transforms import Bbox
 
 from common.drawing.figures import Curve, Drawing, Panel
 from common.drawing.heat import heat, heat_size
+from common.drawing.looks import SHARED, Looks, looks
 from common.drawing.pictures import change, picture, picture_size, scatter
 
 DPI, MARGIN, GAP, COLOUR_MAP = 140, 0.15, 0.3, "viridis"
@@ -43,44 +44,13 @@ STYLE: dict[Any, Any] = {
     "legend.frameon": False, "legend.fontsize": 8, "legend.borderpad": 0, "legend.borderaxespad": 0,
 }  # fmt: skip
 
-# Okabe and Ito's colours without their yellow (too faint for lines), and four that stay apart from them.
-BLUE, RED, GREEN, PINK, SKY, ORANGE = "#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00"
-BLACK, INDIGO, OLIVE, WINE, GREY = "#000000", "#332288", "#999933", "#882255", "#7F7F7F"
-PALETTE = (BLUE, RED, GREEN, PINK, ORANGE, INDIGO, SKY, OLIVE, WINE, GREY, BLACK)
-MARKERS = "osD^vP<X>ph"
-METHODS: dict[str, tuple[str, str]] = {
-    name: (colour, marker)
-    for colour, marker, *names in (
-        (RED, "D", "Ours-CNN", "adaptive weight (Ours-CNN)", "LUCIR", "UCIR", "BBN", "FSA (ours)", "CB softmax"),
-        (BLACK, "*", "Joint-CNN", "joint", "Bound", "LDAM"),
-        (SKY, "o", "iCaRL-CNN", "iCaRL", "Focal"),
-        (BLUE, "s", "iCaRL-NME", "fixed lambda (5)", "CB-Focal", "CB focal", "old classes", "old embeddings"),
-        (ORANGE, "^", "Ours-NME", "WA", "Mixup", "new classes", "new embeddings"),
-        (GREEN, "s", "CN", "DER", "LDAM-DRW"),
-        (PINK, "<", "CN+LC", "BiC", "CE-DRW", "CB sigmoid"),
-        (WINE, ">", "CN+LC+IS", "CE-DRS"),
-        (OLIVE, "P", "iCaRL-CBF", "DER w/o P", "Manifold Mixup", "Sigmoid"),
-        (INDIGO, "X", "iCaRL-TM", "PODNet", "cRT"),
-        (GREY, "v", "A-GEM", "LwF.MC", "RPSNet", "CE", "Softmax", "Plain model"),
-        (GREEN, "P", "FA (MLP)", "mlp", "predicted by the MLP"),
-        (PINK, "v", "FA (no map)", "identity"),
-        (INDIGO, "X", "frozen extractor", "linear"),
-        (WINE, ">", "FA hybrid", "fine-tuning", "residual"),
-        (ORANGE, "^", "true features", "true drift", "EEIL-style"),
-        (OLIVE, "h", "LwF+FD", "own head", "sdc"),
-        (GREY, "p", "LwF", "stored"),
-    )
-    for name in names
-}
-Looks = dict[str, tuple[str, str]]
 
-
-def render(drawing: Drawing, title: str, caption: str, path: Path) -> None:
+def render(drawing: Drawing, title: str, caption: str, path: Path, declared: Looks = SHARED) -> None:
     """Write path.png, path.pdf and path.json, each whole or not at all."""
     path.parent.mkdir(parents=True, exist_ok=True)
     contents = {"json": json.dumps(plotted(drawing, title, caption), allow_nan=False).encode()}
     with rc_context(STYLE):
-        figure = build(drawing, title, caption)
+        figure = build(drawing, title, caption, declared)
         for suffix, metadata in (("png", {}), ("pdf", {"CreationDate": None})):  # equal data give equal files
             figure.savefig(buffer := io.BytesIO(), format=suffix, metadata=metadata)
             contents[suffix] = buffer.getvalue()
@@ -97,26 +67,14 @@ def plotted(drawing: Drawing, title: str, caption: str) -> dict:
     return json.loads(text, parse_constant=lambda name: None)
 
 
-def looks(drawing: Drawing) -> Looks:
-    """Colour and marker of every name: the known methods' own, else the first pair that no other name here has."""
-    names = list(dict.fromkeys(c.name for panel in drawing.panels for c in panel.curves))
-    chosen = {name: METHODS[name] for name in names if name in METHODS}
-    colours = [c for c in PALETTE if c not in {colour for colour, _ in chosen.values()}] or PALETTE
-    markers = [m for m in MARKERS if m not in {marker for _, marker in chosen.values()}] or MARKERS
-    for i, name in enumerate(name for name in names if name not in METHODS):
-        turn = i + i // math.lcm(len(colours), len(markers))  # another marker once every pair on the diagonal is taken
-        chosen[name] = colours[i % len(colours)], markers[turn % len(markers)]
-    return chosen
-
-
-def build(drawing: Drawing, title: str, caption: str) -> Figure:
+def build(drawing: Drawing, title: str, caption: str, declared: Looks = SHARED) -> Figure:
     """The matplotlib figure, ready to save."""
     with rc_context(STYLE):
         # In a figure of one inch, positions are inches: axes get their size before the figure's is known.
         figure = Figure(figsize=(1, 1), dpi=DPI)
         FigureCanvasAgg(figure)
         panels = drawing.panels or [Panel("", "", "")]
-        style, height = looks(drawing), {1: 3.4, 2: 3.0}.get(len(panels), 2.6)
+        style, height = looks(drawing, declared), {1: 3.4, 2: 3.0}.get(len(panels), 2.6)
         cells = [_axes(figure, panel, style, height) for panel in panels]
         if images := [axes.images[0] for axes, panel in zip(cells, panels, strict=True) if panel.kind == "matrix"]:
             _colour_bar(images)

@@ -6,11 +6,22 @@ from functools import partial
 from typing import Any
 
 from common.drawing.figures import Figure, Runs
+from common.drawing.looks import GREEN, GREY, INDIGO, OLIVE, ORANGE, PINK, declare
 from common.runs import Protocol
 from der.methods import MASKED, RANDOM, UNPRUNED, WA, BiC
 from der.reproduce import figures, inside, sweeps
 from der.reproduce.presets import Setting
 from lucir.methods import ICaRL
+
+LOOKS = declare(
+    (GREEN, "s", MASKED),
+    (OLIVE, "P", UNPRUNED),
+    (ORANGE, "^", "WA"),
+    (PINK, "<", "BiC"),
+    (INDIGO, "X", "PODNet"),
+    (GREY, "v", "RPSNet"),
+)
+"""Colours and markers of what this paper draws of its own."""
 
 PHOTOS, IMAGENET100, IMAGENET = ("imagenet",), "imagenet-100", "imagenet"
 

@@ -6,11 +6,24 @@ from functools import partial
 from typing import Any
 
 from common.drawing.figures import Figure, Runs, per_data
+from common.drawing.looks import GREEN, GREY, INDIGO, OLIVE, ORANGE, PINK, WINE, declare
 from common.runs import Run
 from feature_adaptation.methods import Map, Oracle
 from feature_adaptation.reproduce import figures as draw
 from feature_adaptation.reproduce import questions as ask
 from feature_adaptation.reproduce.presets import Setting
+
+LOOKS = declare(
+    (GREEN, "P", "FA (MLP)", "mlp", "predicted by the MLP"),
+    (PINK, "v", "FA (no map)", "identity"),
+    (WINE, ">", "FA hybrid", "fine-tuning", "residual"),
+    (INDIGO, "X", "frozen extractor", "linear"),
+    (ORANGE, "^", "true features", "true drift", "EEIL-style"),
+    (OLIVE, "h", "LwF+FD", "own head", "sdc"),
+    (GREY, "p", "LwF", "stored"),
+    (GREY, "v", "LwF.MC"),
+)
+"""Colours and markers of what this paper draws of its own."""
 
 MAPS: tuple[Map, ...] = ("identity", "shift", "sdc", "linear", "residual", "mlp")
 

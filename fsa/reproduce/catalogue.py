@@ -8,6 +8,7 @@ from functools import partial
 from typing import Any
 
 from common.drawing.figures import Figure, Runs, no_runs, per_data
+from common.drawing.looks import GREY, RED, declare
 from common.imbalance import Rebalance
 from common.runs import Run
 from fsa.methods import FSA, Earlier
@@ -15,6 +16,9 @@ from fsa.reproduce import figures as draw
 from fsa.reproduce import pictures, readers
 from fsa.reproduce.figures import BLOCKS, DEPTHS, FOCAL_OURS, NO_AUG, OURS, PHASE_1
 from fsa.reproduce.presets import HUNDRED, TEN, Setting
+
+LOOKS = declare((RED, "D", OURS), (GREY, "v", "Plain model"))
+"""Colours and markers of what this paper draws of its own."""
 
 CONTROL = FSA(tail=64, donors=0)
 """The same batches, half of them tail images, but real ones."""

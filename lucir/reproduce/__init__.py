@@ -1,1 +1,4 @@
-"""The figures of the paper: presets, the Runs behind each figure, and what draws it. Nothing here loads torch."""
+"""The figures of LUCIR. Nothing here loads torch.
+
+`presets` has the data and schedules, `catalogue` the Runs behind each figure; `figures` draws.
+"""

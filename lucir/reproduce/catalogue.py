@@ -6,9 +6,23 @@ from collections.abc import Callable
 from functools import partial
 
 from common.drawing.figures import Figure, Runs
+from common.drawing.looks import BLUE, GREEN, GREY, INDIGO, OLIVE, ORANGE, PINK, RED, WINE, declare
 from lucir.methods import Base
 from lucir.reproduce import figures as draw
 from lucir.reproduce.presets import PHASES, Setting
+
+LOOKS = declare(
+    (RED, "D", "Ours-CNN", "adaptive weight (Ours-CNN)"),
+    (ORANGE, "^", "Ours-NME", "new classes", "new embeddings"),
+    (BLUE, "s", "fixed lambda (5)", "old classes", "old embeddings"),
+    (GREEN, "s", "CN"),
+    (PINK, "<", "CN+LC"),
+    (WINE, ">", "CN+LC+IS"),
+    (OLIVE, "P", "iCaRL-CBF"),
+    (INDIGO, "X", "iCaRL-TM"),
+    (GREY, "v", "A-GEM"),
+)
+"""Colours and markers of what this paper draws of its own."""
 
 IMAGENET = ("imagenet",)
 SUBSET, FULL = "imagenet-subset", "imagenet"

@@ -23,7 +23,7 @@ from bbn.methods import BBN, Ensemble, Mixup, Probe, UnitFeatures
 from bbn.model import BilateralNet
 from bbn.streams import bilateral, steps
 from common import incremental
-from common.command.plan import cost
+from common.command.estimates import cost
 from common.data.datasets import Dataset
 from common.imbalance import Rebalance
 from common.incremental import Phase

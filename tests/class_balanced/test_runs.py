@@ -11,7 +11,7 @@ import pytest
 from class_balanced.reproduce.catalogue import FIGURES
 from class_balanced.reproduce.presets import SETTINGS, settings
 from common.command import cli
-from common.command.plan import Data, Plan, select
+from common.command.plan import Choice, Data, Plan, select
 from common.data import lists
 from common.errors import InputError
 from common.store import Store
@@ -80,11 +80,9 @@ def test_settings_refuse_what_they_cannot_mean() -> None:
 
 def test_optional_runs_alone_are_drawn_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Table 1 requires no run, and counts the classes of those of Table 3 that exist."""
-    plan = Plan(
-        "class_balanced", settings("imagenet", None, None, 1.0), [BY_ID["table1"]], Store(tmp_path),
-        Data(None, tmp_path), "auto", [], decode=False,
-    )  # fmt: skip
-    monkeypatch.setattr(Plan, "find", lambda self, run, records=True: run if run.data.name == "inat2018" else None)
+    choice, inat = Choice("imagenet", draw=True), settings("imagenet", None, None, 1.0)
+    plan = Plan("class_balanced", choice, inat, [BY_ID["table1"]], [], Store(tmp_path), Data(None, tmp_path))
+    monkeypatch.setattr(Plan, "find", lambda self, run: run if run.data.name == "inat2018" else None)
     groups, missing = plan.results(BY_ID["table1"])
     assert list(groups) == ["iNaturalist 2018"] and len(groups["iNaturalist 2018"]) == 9 and missing == []
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-from collections.abc import Sequence
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -14,9 +13,10 @@ import pytest
 
 from common.command.export import records_folder
 from common.command.launcher import Job, train
-from common.command.plan import PAPERS, Data, Plan, make_plan
+from common.command.plan import PAPERS, Choice, Data, Plan, make_plan
 from common.store import Store
 
+DRAW = Choice(draw=True)
 each_paper = pytest.mark.parametrize("paper", PAPERS)
 
 
@@ -28,10 +28,8 @@ def records(paper: str) -> dict[str, dict]:
     return found
 
 
-def quick(paper: str, out: Path, only: Sequence[str] = (), precision: str = "auto", decode: bool = False) -> Plan:
-    store = Store(out, [records_folder(paper)])
-    data = Data(None, out / "cache")
-    return make_plan(paper, "quick", only, None, None, 1.0, store, data, precision, decode)
+def quick(paper: str, out: Path, choice: Choice = DRAW, precision: str = "auto") -> Plan:
+    return make_plan(paper, choice, Store(out, [records_folder(paper)]), Data(None, out / "cache"), precision)
 
 
 def digest(config: Any) -> str:
@@ -74,14 +72,14 @@ def test_no_record_of_embedded_data_is_out_of_use(paper: str, tmp_path: Path) ->
 
 def test_a_recorded_run_trained_again_is_the_recorded_one(tmp_path: Path) -> None:
     """Its first epochs to some digits; then the rounding of other machines and libraries grows to some points."""
-    plan = quick("class_balanced", tmp_path, ["table2-cifar100"], "fp32", decode=True)
+    plan = quick("class_balanced", tmp_path, Choice(only=("table2-cifar100",)), "fp32")
     run = next(iter(plan.runs().values()))
     if run.fingerprint not in {record["config"]["fingerprint"] for record in records("class_balanced").values()}:
         pytest.skip("the embedded data are drawn from other fonts than those of the records")
     recorded = plan.find(run)
     assert recorded is not None
     assert train(run, Job(tmp_path, None, "cpu", 1, 1)) == ""
-    again = plan.find(run, records=False)
+    again = plan.finished(run)
     assert again is not None and again.values["trace"]["lr"] == recorded.values["trace"]["lr"]
     assert again.values["trace"]["loss"][0] == pytest.approx(recorded.values["trace"]["loss"][0], rel=1e-3)
     assert again.curve("cnn") == pytest.approx(recorded.curve("cnn"), abs=5)

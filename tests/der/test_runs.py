@@ -17,8 +17,8 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from common import incremental, resnet, training
 from common.command import launcher
+from common.command.estimates import cost
 from common.command.launcher import Job
-from common.command.plan import cost
 from common.data.datasets import Dataset
 from common.incremental import Phase
 from common.resnet import CifarResNet

@@ -11,10 +11,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from common.command.estimates import cost
+from common.data.datasets import DataSpec
 from common.drawing.figures import PublishedFigure
 from common.memory import herd
 from common.resnet import CifarResNet
-from common.runs import Protocol
+from common.runs import Protocol, Run, Schedule
 from common.samplers import class_sampler
 from common.splits import class_order, phases
 from common.store import Result
@@ -451,4 +453,5 @@ def test_costs_count_steps() -> None:
     for kind, steps in product(("mlp", "identity"), (100, 200)):
         recipe = Recipe(steps, 0.1, "sgd", batch=50)
         method = Adaptation(map=kind, adapter=recipe, classifier=recipe)  # type: ignore[arg-type]
-        assert method.work(protocol) == (4 * (kind == "mlp") + 5) * steps * 50 // 100
+        run = Run("feature_adaptation", method, DataSpec("cifar100"), protocol, Schedule(7), "resnet32")
+        assert cost(run, None) == (4 * (kind == "mlp") + 5) * steps * 50 // 100

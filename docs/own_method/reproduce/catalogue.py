@@ -6,6 +6,8 @@ from dataclasses import replace
 
 from common.drawing.curves import accuracy_figure
 from common.drawing.figures import Drawing, Figure, PublishedFigure, Results, Runs
+from common.drawing.looks import GREEN
+from lucir.reproduce.catalogue import LOOKS as LUCIR_LOOKS
 from lucir.reproduce.presets import Setting
 from own_method.methods import BalancedReplay
 
@@ -14,6 +16,7 @@ READOUTS = {
     "Ours-CNN": ("Ours", "cnn"),
     "Balanced replay": ("Balanced replay", "cnn"),
 }
+LOOKS = {**LUCIR_LOOKS, "Balanced replay": (GREEN, "P")}
 
 
 def compared(s: Setting) -> Runs:

@@ -143,6 +143,19 @@ def test_a_run_at_work_is_left_alone(runs: dict[str, Run], tmp_path: Path, capsy
     assert len(clean(tmp_path, capsys)) == 3  # the part and the cache
 
 
+def test_a_warm_up_that_was_killed_goes_and_one_under_way_stays(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for name in ("warm-up-killed", "warm-up-working"):
+        (tmp_path / name / "runs" / "a").mkdir(parents=True)
+    (tmp_path / "runs").mkdir()
+    with FileLock(tmp_path / "warm-up-working/runs/a/lock"):
+        clean(tmp_path, capsys, "--dry-run")
+        assert (tmp_path / "warm-up-killed").exists()
+        clean(tmp_path, capsys)
+        assert [p.name for p in tmp_path.glob("warm-up-*")] == ["warm-up-working"]
+
+
 def test_bad_folders_are_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (tmp_path / "out" / "runs" / "0123").mkdir(parents=True)
     (tmp_path / "out" / "runs" / "0123" / "config.json").write_text("{")

@@ -21,6 +21,7 @@ from common.store import Store
 
 ROOT = Path(__file__).resolve().parents[3]
 TINY = ["--only", "fig3", "--epochs-scale", "0.1", "--device", "cpu"]
+FIG3A = plan.Choice(only=("fig3a",), epochs_scale=0.1, draw=True)
 
 
 def reproduce(*words: str, timeout: float = 300) -> subprocess.CompletedProcess[str]:
@@ -67,7 +68,10 @@ def test_list_counts_what_is_finished(finished: tuple[Path, subprocess.Completed
     listed = reproduce(*TINY, "--out", str(out), "--list").stdout
     assert "1/1 runs finished, 0 to train" in listed
     fresh = reproduce("--out", str(out), "--list").stdout
-    assert "0/31 runs finished, 37 to train, 6 of them for others to start from" in fresh
+    assert "0/31 runs finished, 37 to train, 6 of them for others to start from; " in fresh
+    assert re.search(r"; [0-9,]+ images to train\n", fresh) and " left\n" not in fresh
+    begun = reproduce(*TINY[2:4], "--out", str(out), "--list").stdout  # longer than what has ended, on its network
+    assert re.search(r"; about [0-9.]+ (s|min|h) left\n", begun) and "images to train" not in begun
     assert len(re.findall(r"\([0-9a-f]{12}\.\.\.\)\n", fresh)) == 37  # the precision is not settled
 
 
@@ -262,9 +266,8 @@ def test_a_run_just_trained_replaces_its_committed_record(
     for result in results:
         write_record(result, tmp_path / "records")
     fresh = Store(tmp_path, [tmp_path / "records"])
-    data = plan.Data(None, tmp_path / "cache")
-    made = plan.make_plan("lucir", "quick", ["fig3a"], None, None, 0.1, fresh, data, "auto", decode=False)
-    painter = Painter(made, tmp_path, "quick", 0.1, "command")
+    made = plan.make_plan("lucir", FIG3A, fresh, plan.Data(None, tmp_path / "cache"))
+    painter = Painter(made, tmp_path)
     assert painter.draw_complete() == [] and len(painter.draw_rest()) == 1
     assert [r.recorded for r in painter.used.values()] == [True]
     for result in results:
@@ -346,12 +349,11 @@ def test_records_of_another_copy_of_the_data_are_drawn_unless_something_is_finis
     results = [r for p in sorted(store.runs.iterdir()) if p.is_dir() and (r := store.load(p.name))]
     for result in results:
         write_record(result, tmp_path / "records")
-    monkeypatch.setattr(plan.Data, "fingerprint", lambda data, spec, decode: "another")
+    monkeypatch.setattr(plan.datasets, "fingerprint", lambda *place: "another")
     fresh = Store(tmp_path, [tmp_path / "records"])
 
     def found(root: Path | None = None) -> int:
-        data = plan.Data(root, tmp_path / "cache")
-        made = plan.make_plan("lucir", "quick", ["fig3a"], None, None, 0.1, fresh, data, "auto", decode=False)
+        made = plan.make_plan("lucir", FIG3A, fresh, plan.Data(root, tmp_path / "cache"))
         return sum(bool(made.find(run)) for run in made.runs().values())
 
     assert found() == 1

@@ -10,6 +10,7 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -25,9 +26,9 @@ from common.command.parsing import parse
 from common.command.parts import Part
 from common.command.plan import PAPERS
 from common.command.queue import Resources
-from common.command.waiting import Outcome
+from common.command.waiting import Outcome, Waiting
 from common.errors import InputError, NotCaptured
-from common.runs import Protocol, Run, Schedule
+from common.runs import IMAGENET_INPUTS, Protocol, Run, Schedule
 from common.store import Store
 from common.training import Device
 from lucir.methods import LUCIR, Base, ICaRL
@@ -138,6 +139,39 @@ def test_each_command_gets_an_epoch_further_whatever_its_budget(
     assert not [r for r in pair if store.load(r.hash) is None]
 
 
+def test_a_command_gets_further_from_a_finished_start(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A base model that is finished must not count as progress, or the command would never end; records catch up."""
+    monkeypatch.setattr("common.command.parts.cores", lambda: 1)
+    words = ["--only", "fig3a", "--epochs-scale", "0.25", "--device", "cpu", "--jobs", "1", "--out", str(tmp_path)]
+    steps, code = [0], 130
+    while code == 130:
+        code = main([*words, "--minutes", "0.0001"], "lucir")
+        epochs = sum(len(p.read_text().splitlines()) for p in tmp_path.glob("runs/*/metrics.jsonl"))
+        steps.append(epochs + len(results(tmp_path)))
+        assert steps[-1] > steps[-2], steps
+    assert code == 0 and len(steps) == 7  # from none: an epoch, an epoch, and the end of each of both runs
+    assert main([*words, "--record", str(tmp_path / "records")], "lucir") == 0
+    child = next(digest for digest, r in results(tmp_path).items() if len(r["phases"]) > 1)
+    assert [p.stem for p in tmp_path.glob("records/lucir/*.json")] == [child]
+
+
+def test_runs_side_by_side_share_the_cores(pair: list[Run], tiny_run: MakeRun) -> None:
+    """A run that may have all cores runs alone; single-threaded ones run beside each other."""
+    whole, first, second = tiny_run(Base(), seed=1), tiny_run(Base(), seed=2), tiny_run(Base(), seed=3)
+    waiting = Waiting([first, whole, second], {whole.hash: 2}, most=2)
+    assert list(waiting.ready([], 8)) == [first, second]
+    assert list(waiting.ready([first], 8)) == []
+    assert list(waiting.ready([], 8)) == [whole]
+
+
+def test_large_images_get_one_run_at_a_time_on_a_gpu(tiny_run: MakeRun, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("common.tuning.choose_jobs", lambda device: 6)
+    small = tiny_run(Base())
+    large = replace(small, inputs=IMAGENET_INPUTS)
+    gpu = Device("cuda", "bf16")
+    assert [queue._jobs(gpu, runs) for runs in ([small] * 3, [small, large], [small])] == [6, 1, 1]
+
+
 def test_what_is_under_way_at_the_deadline_is_saved(
     tiny_run: MakeRun, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -221,6 +255,7 @@ def test_what_cannot_be_captured_is_trained_at_the_end(
         ("all --only nothing", "unknown figure 'nothing'"),
         ("lucir --seeds -1", "--seeds must be 0 or more"),
         ("lucir --sed 1", "--sed"),
+        ("lucir --help", "--help has no place in a queue"),
         ("nobody --only fig3", "unknown command 'nobody'"),
         ("lucir --only 'fig3", "No closing quotation"),
     ],
@@ -237,7 +272,8 @@ def test_a_wrong_line_is_named_before_any_training(
 
 
 @pytest.mark.parametrize(("words", "message"), [
-    ([], "needs a file"), (["nowhere.txt"], "nowhere.txt cannot be read"), (["empty.txt"], "has no line"),
+    ([], "queue begins with a file"), (["--minutes", "1", "one.txt"], "queue begins with a file"),
+    (["nowhere.txt"], "nowhere.txt cannot be read"), (["empty.txt"], "has no line"),
     (["one.txt", "--minutes", "0"], "--minutes must be more than 0"), (["one.txt", "--minutes", "nan"], "--minutes"),
     (["one.txt", "--preset", "cifar"], "--preset"),
 ])  # fmt: skip

@@ -13,9 +13,13 @@ from matplotlib.colors import same_color
 from matplotlib.image import imread
 
 from common.drawing.figures import Comparison, Curve, Drawing, Estimate, Panel
-from common.drawing.plots import METHODS, build, looks, plotted, render
+from common.drawing.looks import SHARED, looks
+from common.drawing.plots import build, plotted, render
+from der.reproduce.catalogue import LOOKS as DER_LOOKS
+from lucir.reproduce.catalogue import LOOKS as LUCIR_LOOKS
 
 NAN = float("nan")
+DECLARED = {**SHARED, **LUCIR_LOOKS, **DER_LOOKS}
 LUCIR = ("iCaRL-CNN", "iCaRL-NME", "Ours-NME", "Ours-CNN", "Joint-CNN")
 ABLATION = ("iCaRL-CNN", "CN", "CN+LC", "CN+LC+IS", "Ours-CNN")
 BASELINES = ("iCaRL-CNN", "iCaRL-CBF", "iCaRL-TM", "Ours-CNN", "A-GEM")
@@ -123,23 +127,24 @@ def test_json_holds_every_number_and_is_strict(tmp_path: Path) -> None:
 
 
 def test_a_method_looks_the_same_everywhere() -> None:
-    alone, reordered = build(Drawing([accuracy()]), "", ""), build(Drawing([accuracy(), accuracy(LUCIR[::-1])]), "", "")
+    both = Drawing([accuracy(), accuracy(LUCIR[::-1])])
+    alone, reordered = build(Drawing([accuracy()]), "", "", DECLARED), build(both, "", "", DECLARED)
     for axes in (*alone.axes, *reordered.axes):
         for label, line in lines(axes).items():
             name = label.split(" ")[0]
-            assert same_color(line.get_color(), METHODS[name][0])
-            assert line.get_marker() == METHODS[name][1]
+            assert same_color(line.get_color(), DECLARED[name][0])
+            assert line.get_marker() == DECLARED[name][1]
 
 
 @pytest.mark.parametrize("names", [LUCIR, ABLATION, BASELINES, (*LUCIR, "mine", "another", "third")])
 def test_methods_of_a_panel_differ(names: tuple[str, ...]) -> None:
-    chosen = looks(Drawing([accuracy(names)]))
+    chosen = looks(Drawing([accuracy(names)]), DECLARED)
     assert len({colour for colour, _ in chosen.values()}) == len(names)
     assert len({marker for _, marker in chosen.values()}) == len(names)
 
 
 def test_unknown_names_keep_their_colour_across_panels() -> None:
-    chosen = looks(Drawing([accuracy(("mine", "CN")), accuracy(("other", "mine"))]))
+    chosen = looks(Drawing([accuracy(("mine", "CN")), accuracy(("other", "mine"))]), DECLARED)
     assert len({chosen[name] for name in ("mine", "other", "CN")}) == 3
 
 
@@ -151,7 +156,7 @@ DER = ("DER", "DER w/o P", "iCaRL", "BiC", "WA", "UCIR", "Bound")
 )
 def test_more_names_than_colours_look_different(known: tuple[str, ...], others: int) -> None:
     names = (*known, *(f"method {i}" for i in range(others)))
-    assert len(set(looks(Drawing([accuracy(names)])).values())) == len(names)
+    assert len(set(looks(Drawing([accuracy(names)]), DECLARED).values())) == len(names)
 
 
 def test_published_lines_are_dashed_and_hollow_in_the_same_colour() -> None:
@@ -183,13 +188,13 @@ def test_an_interval_is_a_band() -> None:
 
 def test_sorted_bars_descend_and_keep_their_groups() -> None:
     panel = sorted_bars(40)
-    axes = build(Drawing([panel]), "", "").axes[0]
+    axes = build(Drawing([panel]), "", "", DECLARED).axes[0]
     found = sorted((p.get_x(), p.get_height(), p.get_facecolor()) for c in axes.containers for p in c)
     values = [height for _, height, _ in found]
     assert values == sorted((v for c in panel.curves for v in c.y), reverse=True)
     for _, height, colour in found:
         name = next(c.name for c in panel.curves if height in list(c.y))
-        assert same_color(colour, METHODS[name][0])
+        assert same_color(colour, DECLARED[name][0])
 
 
 def test_matrices_show_the_log_of_counts_on_one_scale() -> None:
