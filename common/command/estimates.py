@@ -15,7 +15,8 @@ from common.store import Result
 
 PER_CLASS = {
     **dict.fromkeys(("imagenet", *SUBSETS), 1300),
-    **{"cifar10": 5000, "cifar20": 2500},
+    "cifar10": 5000,
+    "cifar20": 2500,
     **{name: images / classes for name, (classes, images, _) in lists.PUBLISHED.items()},
 }
 """Training images of a class, for as long as the data are not at hand; 500 where nothing is said."""
