@@ -21,7 +21,6 @@ LOOKS = declare(
     (ORANGE, "^", "Mixup"),
     (OLIVE, "P", "Manifold Mixup"),
 )
-"""Colours and markers of what this paper draws of its own."""
 
 BOTH, CIFAR, IMAGENET = ("quick", "cifar"), ("cifar",), ("imagenet",)
 BUDGET = "cRT with BBN's budget sees as many images in all as BBN: its first stage is nearly twice as long"

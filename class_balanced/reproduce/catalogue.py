@@ -21,7 +21,6 @@ LOOKS = declare(
     (GREY, "v", "Softmax"),
     (OLIVE, "P", "Sigmoid"),
 )
-"""Colours and markers of what this paper draws of its own."""
 
 SMALL, CIFAR, IMAGENET = ("quick", "cifar"), ("cifar",), ("imagenet",)
 

@@ -8,15 +8,13 @@ from statistics import median
 from common import splits
 from common.command.plan import class_counts
 from common.data import lists
-from common.data.datasets import Dataset
+from common.data.datasets import SUBSETS, Dataset
 from common.errors import InputError
 from common.runs import Run, canonical
 from common.store import Result
 
 PER_CLASS = {
-    "imagenet": 1300,
-    "imagenet-subset": 1300,
-    "imagenet-100": 1300,
+    **dict.fromkeys(("imagenet", *SUBSETS), 1300),
     "cifar10": 5000,
     "cifar20": 2500,
     **{name: images / classes for name, (classes, images, _) in lists.PUBLISHED.items()},

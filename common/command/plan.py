@@ -159,14 +159,18 @@ class Plan:
 
     def results(self, figure: Figure) -> tuple[Results, list[Run]]:
         """What is finished or recorded of a figure's required and optional Runs, and the required ones missing."""
-        required = self.required(figure)
-        groups = {name: [r for run in runs if (r := self.find(run))] for name, runs in required.items()}
-        missing = [run for runs in required.values() for run in runs if not self.find(run)]
-        if missing and not any(groups.values()):
+        found, missing = dict[Any, list[Result]](), list[Run]()
+        for name, runs in self.required(figure).items():
+            pairs = [(run, self.find(run)) for run in runs]
+            missing += [run for run, result in pairs if not result]
+            if results := [result for _, result in pairs if result]:
+                found[name] = results
+        if missing and not found:
             return {}, missing
-        optional = self._resolved(figure.optional(self.settings))
-        groups |= {name: [r for run in runs if (r := self.find(run))] for name, runs in optional.items()}
-        return {name: results for name, results in groups.items() if results}, missing
+        for name, runs in self._resolved(figure.optional(self.settings)).items():
+            if results := [result for run in runs if (result := self.find(run))]:
+                found[name] = results
+        return found, missing
 
     def asked_in_vain(self) -> list[tuple[Figure, str]]:
         """Figures that --only names and this command cannot make, with the reason."""

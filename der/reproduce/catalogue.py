@@ -21,7 +21,6 @@ LOOKS = declare(
     (INDIGO, "X", "PODNet"),
     (GREY, "v", "RPSNet"),
 )
-"""Colours and markers of what this paper draws of its own."""
 
 PHOTOS, IMAGENET100, IMAGENET = ("imagenet",), "imagenet-100", "imagenet"
 

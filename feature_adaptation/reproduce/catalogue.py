@@ -23,7 +23,6 @@ LOOKS = declare(
     (GREY, "p", "LwF", "stored"),
     (GREY, "v", "LwF.MC"),
 )
-"""Colours and markers of what this paper draws of its own."""
 
 MAPS: tuple[Map, ...] = ("identity", "shift", "sdc", "linear", "residual", "mlp")
 

@@ -18,7 +18,6 @@ from fsa.reproduce.figures import BLOCKS, DEPTHS, FOCAL_OURS, NO_AUG, OURS, PHAS
 from fsa.reproduce.presets import HUNDRED, TEN, Setting
 
 LOOKS = declare((RED, "D", OURS), (GREY, "v", "Plain model"))
-"""Colours and markers of what this paper draws of its own."""
 
 CONTROL = FSA(tail=64, donors=0)
 """The same batches, half of them tail images, but real ones."""

@@ -22,7 +22,6 @@ LOOKS = declare(
     (INDIGO, "X", "iCaRL-TM"),
     (GREY, "v", "A-GEM"),
 )
-"""Colours and markers of what this paper draws of its own."""
 
 IMAGENET = ("imagenet",)
 SUBSET, FULL = "imagenet-subset", "imagenet"

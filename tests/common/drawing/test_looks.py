@@ -8,10 +8,11 @@ from pathlib import Path
 import pytest
 from matplotlib.colors import same_color
 
+from common.command.painter import Painter
 from common.command.plan import PAPERS, Choice, Data, make_plan
+from common.drawing import plots
 from common.drawing.figures import Curve, Drawing, Panel
-from common.drawing.looks import MARKERS, PALETTE, SHARED
-from common.drawing.plots import build
+from common.drawing.looks import MARKERS, PALETTE, SHARED, Looks
 from common.store import Store
 
 OWN = {paper: importlib.import_module(f"{paper}.reproduce.catalogue").LOOKS for paper in PAPERS}
@@ -24,12 +25,15 @@ def test_each_method_is_declared_once() -> None:
         assert colour in PALETTE and marker in f"{MARKERS}*"
 
 
-@pytest.mark.parametrize("paper", PAPERS)
-def test_a_figure_is_drawn_with_what_its_package_declares(paper: str, tmp_path: Path) -> None:
-    name, (colour, marker) = next(iter(OWN[paper].items()))
-    plan = make_plan(paper, Choice(draw=True), Store(tmp_path), Data(None, tmp_path))
-    (axes,) = build(Drawing([Panel("", "", "", [Curve(name, [1, 2], [3, 4])])]), "", "", plan.looks).axes
-    assert same_color(axes.get_lines()[0].get_color(), colour) and axes.get_lines()[0].get_marker() == marker
+def test_a_figure_is_drawn_with_what_its_package_declares(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    plan = make_plan("class_balanced", Choice(only=("fig4",), draw=True), Store(tmp_path), Data(None, tmp_path))
+    used = list[Looks]()
+    monkeypatch.setattr(plots, "render", lambda *drawing: used.append(drawing[-1]))
+    assert Painter(plan, tmp_path).draw_complete() and used == [{**SHARED, **OWN["class_balanced"]}]
+    name, (colour, marker) = next(iter(OWN["class_balanced"].items()))
+    drawing = Drawing([Panel("", "", "", [Curve(name, [1, 2], [3, 4])])])
+    (line,) = plots.build(drawing, "", "", used[0]).axes[0].get_lines()
+    assert same_color(line.get_color(), colour) and line.get_marker() == marker
 
 
 def test_shared_methods_are_drawn_by_several_packages() -> None:
