@@ -22,6 +22,7 @@ Get = Callable[[str], Callable[..., Run]]
 """The name of a fixture -> what makes Runs."""
 SHORT = Schedule(2, lr=0.05, milestones=(1,), batch=16, weight_decay=0.01)
 TWO_STEPS = Protocol(4, 2, 2, exemplars_per_class=3)
+MLP = Adaptation()
 KEEPS = Extractor(features=0.1, keep="truth")
 MASKED = DER(finetune=SHORT, sparsity=0.5, mask_rate=20.0)
 TWO_DONORS = FSA(tail=2, donors=3)
@@ -50,7 +51,7 @@ def stage1(get: Get, method: Extractor, images: int = 0) -> Run:
     return incremental(get, method, protocol=protocol, paper="feature_adaptation", network="tiny-maps")
 
 
-def feature_adaptation(get: Get, method: Adaptation = Adaptation(), images: int = 0) -> Run:
+def feature_adaptation(get: Get, method: Adaptation = MLP, images: int = 0) -> Run:
     first = stage1(get, KEEPS, images)
     adapter, classifier = Recipe(4, 1e-3, "adam", batch=8), Recipe(4, 0.05, "sgd", batch=8)
     method = replace(method, features_per_class=4, adapter=adapter, classifier=classifier)

@@ -19,13 +19,6 @@ from common.store import Store
 BY_ID = {figure.id: figure for figure in FIGURES}
 
 
-def test_the_quick_preset_stays_small() -> None:
-    chosen = settings("quick", None, None, 1.0)
-    runs = {r.key: r for f in select(FIGURES, (), "quick")[0] for g in f.runs(chosen).values() for r in g}
-    assert len(runs) == 42
-    assert {run.data.name for run in runs.values()} == {"glyphs"}
-
-
 def test_the_papers_schedules() -> None:
     chosen = settings("cifar", [0], None, 1.0)
     run = BY_ID["fig10"].runs(chosen)["Focal_1.0_0.99", 200][0]

@@ -14,7 +14,7 @@ from recorder import record
 from tiny import TinyMaps, TinyNet
 from torch import Tensor
 
-from common import resnet, store, training
+from common import resnet, training
 from common.command import launcher
 from common.command.launcher import Job
 from common.imbalance import Rebalance
@@ -168,37 +168,6 @@ def test_a_network_that_pools_a_single_location_is_refused(
     assert "single location" in launcher.train(tuned(phase1, SMALL), Job(tmp_path, None, "cpu", 1, 1))
 
 
-METHODS: dict[str, Any] = {
-    "fsa": SMALL,
-    "mixup": replace(SMALL, fusion="mixup"),
-    "fixed ratio": replace(SMALL, ratio=0.5, donor_classes="random"),
-    "other maps": replace(SMALL, scaling="relu-max", cam_weights="current"),
-    "no aug": FSA(tail=8, donors=0),
-    "natural": FSA(batch="natural", tail=2),
-}
-
-
-@pytest.mark.parametrize("cached", [False, True])
-@pytest.mark.parametrize("name", METHODS)
-def test_every_variant_survives_capture(
-    name: str, cached: bool, phase1: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Numbers drawn for each step reach a captured one; nothing is read back."""
-    run = tuned(views(phase1) if cached else phase1, METHODS[name], test_every=2)
-    found = {}
-    for path, capture in (("eager", None), ("graph", record)):
-        out = tmp_path / path
-        for link in run.chain[:-1]:
-            assert launcher.train(link, Job(out, None, "cpu", 1, 1)) == ""
-        monkeypatch.setattr(training, "capture_for", lambda images, capture=capture: capture)
-        assert launcher.train(run, Job(out, None, "cpu", 1, 1)) == ""
-        monkeypatch.setattr(training, "capture_for", lambda images: None)
-        found[path] = Store(out).load(run.hash)
-    eager, graph = found["eager"], found["graph"]
-    assert eager and graph and graph.environment["steps"]["graph"] == 14
-    np.testing.assert_allclose(graph.values["trace"]["loss"], eager.values["trace"]["loss"], rtol=1e-4, atol=1e-5)
-
-
 def test_phase_two_repeats_from_one_phase_one(phase1: Run, tmp_path: Path) -> None:
     """Its seed changes what it draws; the start is shared and trained once; the same seed gives the same bits."""
     start = views(phase1)
@@ -313,27 +282,3 @@ def test_methods_refuse_what_makes_no_sense(phase1: Run) -> None:
         with pytest.raises(ValueError, match=message):
             method.check(phase1.protocol)
     assert methods.FSA().images == fsa_learner.FSA().images == 128
-
-
-@pytest.mark.parametrize("cached", [False, True])
-def test_an_interrupted_phase_two_ends_with_the_same_bits(
-    cached: bool, phase1: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """The activation maps' weights stay Phase I's after a resume, and draws go on where they were."""
-    monkeypatch.setattr(store, "SAVE_EVERY", 0.0)
-    run = tuned(views(phase1) if cached else phase1, SMALL)
-    trained(run, tmp_path / "whole")
-    for link in run.chain[:-1]:
-        assert launcher.train(link, Job(tmp_path / "cut", None, "cpu", 1, 1)) == ""
-    epochs = [0]
-
-    def interrupt(images: int) -> None:
-        epochs[0] += 1
-        if epochs[0] == 2:
-            raise KeyboardInterrupt
-
-    with pytest.raises(KeyboardInterrupt):
-        launcher.train(run, Job(tmp_path / "cut", None, "cpu", 1, 1), interrupt)
-    trained(run, tmp_path / "cut")
-    whole, cut = (state(run, tmp_path / name) for name in ("whole", "cut"))
-    assert all(torch.equal(whole[name], cut[name]) for name in whole)

@@ -68,14 +68,6 @@ def test_the_gain_is_a_part_of_the_controls() -> None:
         assert [f.id for f in select(FIGURES, ["gain-cifar10"], "cifar")[0]] == ["control-cifar10"]
 
 
-def test_the_quick_preset() -> None:
-    chosen = settings("quick", None, None, 1.0)
-    runs = {r.key: r for f in select(FIGURES, (), "quick")[0] for g in f.runs(chosen).values() for r in g}
-    assert {run.data.name for run in runs.values()} == {"glyphs"}
-    chained = {link.key: link for run in runs.values() for link in run.chain}
-    assert len(chained) <= 50
-
-
 def test_reduced_schedules_are_not_full() -> None:
     assert all(s.full_schedule for preset in ("cifar", "imagenet") for s in settings(preset, None, None, 1.0))
     assert not any(s.full_schedule for s in settings("cifar", None, None, 0.1))
