@@ -207,8 +207,8 @@ def draw(
     seeds: list[int] | None = None,
     make: Callable[[Run], Result] | None = None,
 ) -> Drawing:
-    """A figure of made-up Results: of the Runs that it needs, or of `groups`."""
+    """A figure of made-up Results: of the Runs that it needs and those it draws where they exist, or of `groups`."""
     figure, chosen, make = FIGURES[paper][id], settings(paper, preset, seeds), make or FAKES[paper]
-    groups = figure.runs(chosen) if groups is None else groups
+    groups = {**figure.runs(chosen), **figure.optional(chosen)} if groups is None else groups
     results = {name: [make(run) for run in runs] for name, runs in groups.items()}
     return figure.draw(chosen, results, published(paper))

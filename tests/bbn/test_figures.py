@@ -1,4 +1,4 @@
-"""Every figure of BBN's catalogue from made-up Results, and the Runs behind them against the paper's protocol."""
+"""Figures of BBN's catalogue from made-up Results, and the Runs behind them against the paper's protocol."""
 
 from __future__ import annotations
 
@@ -33,8 +33,7 @@ def named(id: str) -> Figure:
 
 
 @pytest.mark.parametrize("figure", [f for f in FIGURES if f.id != "fig7"], ids=lambda f: f.id)
-def test_a_figure_draws_from_part_of_its_runs(figure: Figure) -> None:
-    """Each group of Runs alone gives a row of its own, with as many repeats as were found."""
+def test_each_group_of_runs_has_a_row_with_as_many_repeats_as_were_found(figure: Figure) -> None:
     preset = figure.presets[-1]
     groups = figure.runs(settings(preset, [0, 1], None, 1.0))
     for name, runs in groups.items():

@@ -1,4 +1,4 @@
-"""BBN's runs as a whole: classifiers on features of other data, capture, resuming, bad configurations."""
+"""BBN's runs as a whole: classifiers on features of other data, tests in between, bad configurations."""
 
 from __future__ import annotations
 
@@ -68,7 +68,7 @@ def test_a_start_whose_data_are_missing_is_a_problem_of_its_children(bbn_run: Ma
     assert Plan("bbn", (), [], Store(tmp_path), data, "auto", []).unfinished() == []
 
 
-# Capture and resuming
+# Testing, and bad configurations
 
 
 def test_testing_in_between_changes_nothing(bbn_run: MakeRun, tmp_path: Path) -> None:

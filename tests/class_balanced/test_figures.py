@@ -1,4 +1,4 @@
-"""Every figure of the catalogue from made-up Results: what is plotted, what is compared, and with what verdict."""
+"""Figures of the catalogue from made-up Results: what is plotted, what is compared, and with what verdict."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The class-balanced learner and the baselines: captured steps, the recipe of large images, the top-5 read-out."""
+"""The class-balanced learner: the recipe of large images, the top-5 read-out."""
 
 from __future__ import annotations
 

@@ -263,9 +263,6 @@ def test_retraining_changes_the_classifier_alone(tail_run: MakeRun, tiny_data: D
     assert torch.equal(kept.before["head.weight"], base.net.state_dict()["head.weight"])
 
 
-# Through the launcher
-
-
 # Bad input
 
 

@@ -1,4 +1,4 @@
-"""Whole runs: what a step costs, capture, resuming, and the baselines in DER's recipe."""
+"""Whole runs: what a step and a run cost, capture of many steps, and the baselines in DER's recipe."""
 
 from __future__ import annotations
 
@@ -18,6 +18,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from common import incremental, resnet, training
 from common.command import launcher
 from common.command.launcher import Job
+from common.command.plan import cost
 from common.data.datasets import Dataset
 from common.incremental import Phase
 from common.resnet import CifarResNet
@@ -26,7 +27,7 @@ from common.store import Store
 from der.learner import LEARNERS
 from der.methods import DER, WA, BiC
 
-# Cost, capture, resuming
+# Cost and capture
 
 
 def test_a_step_costs_one_more_forward_a_frozen_extractor(der_run: MakeRun, tiny_data: Dataset, tmp_path: Path) -> None:
@@ -46,6 +47,14 @@ def test_a_step_costs_one_more_forward_a_frozen_extractor(der_run: MakeRun, tiny
         learner.net.extractors[0](X)
     one, heads = counter.get_total_flops(), 5 * 2 * 3 * (8 * 64 + 3 * 16)
     assert all(b - a <= one + heads for a, b in pairwise(costs))
+
+
+@pytest.mark.parametrize("method", [PLAIN, WA(), replace(PLAIN, expand=False)], ids=["plain", "WA", "single"])
+def test_an_estimate_counts_the_images_that_are_trained(
+    method: Any, der_run: MakeRun, tiny_data: Dataset, tmp_path: Path
+) -> None:
+    run = der_run(method)
+    assert cost(run, tiny_data) == sum(train(run, tiny_data, tmp_path).result["trace"]["images"])
 
 
 def test_capture_survives_50_steps(der_run: MakeRun, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,4 +1,4 @@
-"""Every figure of the catalogue from made-up Results: what is plotted, compared and claimed; the plan's runs."""
+"""Figures of the catalogue from made-up Results: what is plotted, compared and claimed; the plan's runs."""
 
 from __future__ import annotations
 
@@ -20,6 +20,12 @@ from feature_adaptation.reproduce.presets import settings
 
 PUBLISHED = published("feature_adaptation")
 draw = partial(fakes.draw, "feature_adaptation")
+
+
+@pytest.mark.parametrize("id", [figure.id for figure in FIGURES if "cifar" in figure.presets])
+def test_no_number_of_the_paper_itself_is_known(id: str) -> None:
+    overlaid = any(curve.published for panel in draw(id, "cifar").panels for curve in panel.curves)
+    assert overlaid == (id == "anchors")
 
 
 def test_stage_1_is_trained_once_for_every_map_memory_and_classifier() -> None:
@@ -146,11 +152,11 @@ def test_what_stage_1_forgets() -> None:
     """Accuracy on each task's classes from the phase they come in; the feature classifier's once that is there."""
     figure = next(f for f in FIGURES if f.id == "stage1")
     chosen = settings("cifar", [0], ["1993"], 0.1)
-    alone = draw(figure.id, "cifar")
+    alone = draw(figure.id, "cifar", figure.runs(chosen))
     assert [p.title for p in alone.panels] == ["the network's own head", "errors"]
     curve = next(c for c in alone.panels[0].curves if c.name == "of task 3")
     assert (curve.x, curve.y[0], curve.y[-1]) == (list(range(3, 11)), 90 - 2 * 3 - 5, 90 - 9 * 3 - 5)
-    both = draw(figure.id, "cifar", {**figure.runs(chosen), **figure.optional(chosen)})
+    both = draw(figure.id, "cifar")
     assert len(both.panels) == 3 and {c.name for c in both.panels[2].curves} == {"own head", "FA (MLP)"}
 
 

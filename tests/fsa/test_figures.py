@@ -1,4 +1,4 @@
-"""Every figure of the catalogue from made-up Results, and how repeats are averaged."""
+"""Figures of the catalogue from made-up Results, and how repeats are averaged."""
 
 from __future__ import annotations
 
