@@ -195,8 +195,8 @@ FIGURES: dict[str, dict[str, Figure]] = {
 """Every package's catalogue, by id."""
 
 
-def settings(paper: str, preset: str, seeds: list[int] | None = None) -> Sequence[Any]:
-    return importlib.import_module(f"{paper}.reproduce.presets").settings(preset, seeds, None, 1.0)
+def settings(paper: str, preset: str, seeds: list[int] | None = None, scale: float = 1.0) -> Sequence[Any]:
+    return importlib.import_module(f"{paper}.reproduce.presets").settings(preset, seeds, None, scale)
 
 
 def draw(

@@ -10,9 +10,10 @@ import numpy as np
 import pytest
 from fakes import FIGURES, draw, settings
 
-from common.command.plan import PAPERS, check
+from common.command.plan import PAPERS, check, select
 from common.drawing.figures import Figure
 from common.drawing.plots import build
+from common.errors import InputError
 from common.runs import Run
 
 DRAWN = [(p, id, preset) for p, figures in FIGURES.items() for id, f in figures.items() for preset in f.presets]
@@ -85,3 +86,27 @@ def test_ids_follow_one_grammar_and_name_one_figure(paper: str) -> None:
     names = [name for figure in FIGURES[paper].values() for name in (figure.id, *figure.formerly)]
     assert len(set(names)) == len(names)
     assert all(re.fullmatch("[a-z0-9]+(-[a-z0-9]+)*", id) for id in FIGURES[paper])
+
+
+EARLIER = [(p, old, f) for p, figures in FIGURES.items() for f in figures.values() for old in f.formerly]
+
+
+@pytest.mark.parametrize(("paper", "old", "figure"), EARLIER, ids=[f"{p}-{old}" for p, old, _ in EARLIER])
+def test_earlier_ids_still_name_their_figure(paper: str, old: str, figure: Figure) -> None:
+    with pytest.warns(UserWarning, match=f"figure {old} is now {figure.id}"):
+        assert figure in select(list(FIGURES[paper].values()), [old], figure.presets[-1])[0]
+
+
+@pytest.mark.parametrize("paper", PAPERS)
+def test_the_papers_schedule_alone_is_full(paper: str) -> None:
+    assert all(s.full_schedule for preset in ("cifar", "imagenet") for s in settings(paper, preset))
+    assert not any(s.full_schedule for s in (*settings(paper, "cifar", scale=0.5), *settings(paper, "quick")))
+
+
+@pytest.mark.parametrize("paper", PAPERS)
+def test_settings_refuse_what_they_cannot_mean(paper: str) -> None:
+    with pytest.raises(InputError, match="unknown preset"):
+        settings(paper, "imagnet")
+    for scale in (0.0, float("inf"), float("nan")):
+        with pytest.raises(InputError, match="--epochs-scale must be positive"):
+            settings(paper, "quick", scale=scale)

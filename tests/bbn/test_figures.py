@@ -17,10 +17,9 @@ from bbn.reproduce.catalogue import FIGURES
 from bbn.reproduce.presets import CB_FOCAL, CIFAR_SCHEDULE, MANNERS, SETTINGS, settings
 from bbn.reproduce.tables import BEST, LAST, claim
 from class_balanced.methods import ClassBalanced
-from common.command.plan import published, select
+from common.command.plan import published
 from common.drawing.figures import Figure, PublishedFigure, verdict
 from common.drawing.plots import render
-from common.errors import InputError
 from common.imbalance import Rebalance, Retrain
 from common.runs import LongTail, Schedule
 
@@ -277,23 +276,3 @@ def test_scaling_keeps_stages_apart() -> None:
     assert not s.full_schedule and (s.schedule.epochs, s.schedule.milestones) == (10, (6, 8))
     assert s.methods()["CE-DRW"] == Rebalance(beta=0.999999, defer=8) and s.retrain.epochs == 1
     assert all(s.full_schedule for preset in ("cifar", "imagenet") for s in SETTINGS[preset])
-
-
-@pytest.mark.parametrize("old", ["branches", "epochs-cifar100", "epochs-cifar10"])
-def test_earlier_ids_still_name_their_figure(old: str) -> None:
-    new = "branches-cifar10" if old == "epochs-cifar10" else "branches-cifar100"
-    with pytest.warns(UserWarning, match=f"figure {old} is now {new}"):
-        assert [f.id for f in select(FIGURES, [old], "cifar")[0]] == [new]
-
-
-def test_bad_words_are_one_line() -> None:
-    with pytest.raises(InputError, match="unknown preset"):
-        settings("huge", None, None, 1.0)
-    with pytest.raises(InputError, match="epochs-scale"):
-        settings("quick", None, None, 0)
-    with pytest.raises(InputError, match="unknown figure 'fig9'"):
-        select(FIGURES, ["fig9"], "quick")
-    with pytest.raises(InputError, match="needs --preset imagenet"):
-        select(FIGURES, ["table2"], "quick")
-    with pytest.warns(UserWarning, match="orders is ignored"):
-        settings("quick", [0], ["1993"], 1.0)

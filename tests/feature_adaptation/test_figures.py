@@ -8,10 +8,9 @@ import fakes
 import pytest
 from fakes import feature_adaptation as fake
 
-from common.command.plan import published, select
+from common.command.plan import published
 from common.drawing.curves import AVERAGE
 from common.drawing.figures import verdict
-from common.errors import InputError
 from feature_adaptation.learner import LEARNERS
 from feature_adaptation.memory import megabytes
 from feature_adaptation.reproduce import catalogue
@@ -64,8 +63,6 @@ def test_paper_protocols() -> None:
     short = settings("cifar", [1993], None, 0.1)[0]
     assert (short.stage1()[0].schedule.epochs, short.adapt(short.stage1())[0].method.adapter.steps) == (7, 1500)
     assert short.schedule.milestones == (5, 6)
-    assert chosen.full_schedule and not short.full_schedule
-    assert not settings("quick", None, None, 1.0)[0].full_schedule
     full = settings("imagenet", None, None, 1.0)[1].stage1()[0]
     assert (full.protocol.sizes, full.schedule.epochs, full.schedule.milestones) == ([100] * 10, 60, (20, 30, 40, 50))
     assert full.schedule.lr == 2.0
@@ -158,17 +155,3 @@ def test_what_stage_1_forgets() -> None:
     assert (curve.x, curve.y[0], curve.y[-1]) == (list(range(3, 11)), 90 - 2 * 3 - 5, 90 - 9 * 3 - 5)
     both = draw(figure.id, "cifar")
     assert len(both.panels) == 3 and {c.name for c in both.panels[2].curves} == {"own head", "FA (MLP)"}
-
-
-def test_earlier_ids_name_the_figure_that_took_them_in() -> None:
-    for old, new in (("claim", "fig2"), ("orderings", "fig3"), ("map-orderings", "maps"), ("fig5-hidden", "fig6")):
-        with pytest.warns(UserWarning, match=f"figure {old} is now {new}"):
-            assert [f.id for f in select(FIGURES, [old], "cifar")[0]] == [new]
-
-
-def test_bad_settings() -> None:
-    with pytest.raises(InputError, match="unknown preset"):
-        settings("imagnet", None, None, 1.0)
-    for scale in (0.0, float("nan"), float("inf")):
-        with pytest.raises(InputError, match="positive"):
-            settings("quick", None, None, scale)

@@ -57,11 +57,10 @@ def test_joint_is_drawn_where_its_runs_exist() -> None:
     assert list(joint[0].x) == [50, 60, 70, 80, 90, 100]
 
 
-def test_runs_of_a_head_share_one_base_model_and_the_quick_preset_stays_small() -> None:
+def test_runs_of_a_head_share_one_base_model() -> None:
     chosen = settings("quick", None, None, 1.0)
     runs = {r.key: r for f in select(FIGURES, (), "quick")[0] for g in f.runs(chosen).values() for r in g}
     starts = {run.start.key for run in runs.values() if run.start}
-    assert len(runs) <= 32
     assert len(starts) == 4 + len(SETTINGS["quick"][0].scales)  # two heads x two bases, and one a fixed eta
 
 
@@ -159,8 +158,3 @@ def test_repeating_a_seed_does_not_raise_n() -> None:
 def test_orders_and_seeds_are_crossed_only_when_both_are_given() -> None:
     assert settings("cifar", [1, 2], None, 1)[0].repeats == (("1", 1), ("2", 2))
     assert settings("cifar", [1, 2], ["1993"], 1)[0].repeats == (("1993", 1), ("1993", 2))
-    with pytest.raises(InputError, match="unknown preset"):
-        settings("imagnet", None, None, 1)
-    for scale in (0.0, float("inf"), float("nan")):
-        with pytest.raises(InputError, match="positive"):
-            settings("quick", None, None, scale)
