@@ -1,4 +1,4 @@
-"""Every method of the six packages as a Run on tiny data: `test_promises.py` tests over it what every method promises.
+"""Every method of the six packages as a Run on tiny data: what every method promises is tested over the list.
 
 A new method gets all promises for one line here.
 """

@@ -25,14 +25,20 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return tmp_path_factory.mktemp("whole")
 
 
-def beside(run: Run, whole: Path, out: Path) -> Path:
-    """`run` and all it starts from, finished in `whole`; `out` gets what it starts from alone."""
+def beside(run: Run, whole: Path, out: Path) -> None:
+    """Finish `run` and all it starts from in `whole`, and copy what it starts from to `out`."""
     Store(out)
     for link in run.chain:
         assert launcher.train(link, job(whole)) == ""
         if link is not run:
             shutil.copytree(whole / "runs" / link.hash, out / "runs" / link.hash)
-    return out
+
+
+def results(run: Run, *folders: Path) -> list[Result]:
+    """What a finished run has measured, in each folder."""
+    found = [Store(folder).load(run.hash) for folder in folders]
+    assert all(found)
+    return [result for result in found if result]
 
 
 @pytest.mark.parametrize("name", EVERY)
@@ -59,12 +65,6 @@ def test_a_run_killed_again_and_again_ends_with_the_same_bits(
     (result,) = results(run, tmp_path)
     assert kills >= 2 * len(result.phases()) > 0
     assert_same(outcome(tmp_path, run), outcome(whole, run), name)
-
-
-def results(run: Run, *folders: Path) -> list[Result]:
-    found = [Store(folder).load(run.hash) for folder in folders]
-    assert all(found)
-    return [result for result in found if result]
 
 
 @pytest.mark.parametrize("name", EVERY)

@@ -96,8 +96,6 @@ def test_images_that_changed_since(tiny_run: MakeRun, tmp_path: Path) -> None:
 
 
 FULL = OSError(errno.ENOSPC, "No space left on device")
-
-
 # What safetensors raises in place of the OSError, as seen on a full tmpfs.
 FULL_CHECKPOINT = SafetensorError("Error while serializing: I/O error: No space left on device (os error 28)")
 
