@@ -1,4 +1,4 @@
-"""What a Run is: everything that decides an outcome, frozen and hashed into its folder name. No torch."""
+"""What a Run is: everything that decides an outcome, frozen and hashed into its folder name."""
 
 from __future__ import annotations
 

@@ -20,7 +20,7 @@ from common.command import launcher
 from common.data.datasets import Dataset, DataSpec
 from common.resnet import CifarResNet
 from common.runs import LongTail, Protocol, Run, Schedule
-from fsa.methods import FSA
+from fsa.methods import FSA, Earlier
 
 settings.register_profile("repository", deadline=None, derandomize=True, max_examples=60)
 settings.load_profile("repository")
@@ -139,7 +139,8 @@ def der_run(tiny_run: Callable[..., Run], monkeypatch: pytest.MonkeyPatch) -> Ca
 
 @pytest.fixture
 def get(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Callable[[str], Callable[..., Run]]:
-    """What `methods.CASES` make their Runs with: the name of a fixture of this file -> that fixture."""
+    """What the lists of `methods` make their Runs with: the name of a fixture of this file -> that fixture."""
     monkeypatch.setitem(resnet.BACKBONES, "tiny-maps", TinyMaps)
-    monkeypatch.setattr(FSA, "steps", 4)
+    for method in (FSA, Earlier):
+        monkeypatch.setattr(method, "steps", 4)
     return request.getfixturevalue

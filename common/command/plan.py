@@ -1,4 +1,4 @@
-"""What a command has to do: which figures, which Runs they need, what is finished, what is left. No torch."""
+"""What a command has to do: which figures, which Runs they need, what is finished, what is left."""
 
 from __future__ import annotations
 

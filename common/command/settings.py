@@ -1,4 +1,4 @@
-"""What a preset fixes: one of a paper's data sets with the schedule on it, and the Runs made from that. No torch."""
+"""What a preset fixes: one of a paper's data sets with the schedule on it, and the Runs made from that."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Accuracy-against-classes curves that the class-incremental papers share, published lines beside ours. No torch."""
+"""Accuracy-against-classes curves that the class-incremental papers share, published lines beside ours."""
 
 from __future__ import annotations
 

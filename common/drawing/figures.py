@@ -1,4 +1,4 @@
-"""A figure as data: what it needs, shows and compares. `plots` draws it, `report` sets it in text. No torch."""
+"""A figure as data: what it needs, shows and compares. `plots` draws it, `report` sets it in text."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The report of one paper: every figure beside its published and measured numbers, with the verdict. No torch.
+"""The report of one paper: every figure beside its published and measured numbers, with the verdict.
 
 One list of facts, one table of counts and one table a figure, written twice: as Markdown and as HTML.
 """

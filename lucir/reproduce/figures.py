@@ -1,4 +1,4 @@
-"""What draws each figure of the paper: finished Runs, and what the paper prints, to a Drawing. No torch."""
+"""What draws each figure of the paper: finished Runs, and what the paper prints, to a Drawing."""
 
 from __future__ import annotations
 

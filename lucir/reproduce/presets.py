@@ -1,4 +1,4 @@
-"""The presets: the paper's protocol and schedules on each data set. No torch."""
+"""The presets: the paper's protocol and schedules on each data set."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""BBN's runs as a whole: classifiers on features of other data, capture, resuming, bad configurations."""
+"""BBN's runs as a whole: classifiers on features of other data, tests in between, bad configurations."""
 
 from __future__ import annotations
 
@@ -7,14 +7,11 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 import torch
-from recorder import record
 
 from bbn.methods import BBN, Ensemble, Mixup, Probe, UnitFeatures
-from class_balanced.methods import ClassBalanced
-from common import store, training
+from common import store
 from common.command import launcher
 from common.command.launcher import Job, launch
 from common.command.plan import Data, Plan, check
@@ -27,19 +24,6 @@ from common.store import Store
 
 TOTAL = int(longtail_counts(8, 12, 4.0).sum())
 MakeRun = Callable[..., Run]
-METHODS: dict[str, Any] = {
-    "bbn": BBN(),
-    "bbn, beta and one pass": BBN(adaptor="beta", passes="concatenated", sampler="balanced"),
-    "mixup": Mixup(),
-    "manifold mixup": Mixup("features"),
-    "two samplers": Mixup("features", partners="reversed"),
-    "input, two samplers": Mixup(partners="reversed"),
-    "ensemble": Ensemble(),
-    "unit features": UnitFeatures(Rebalance(sampler="balanced")),
-    "cb-focal": ClassBalanced("focal", 0.99, 1.0),
-}
-
-
 # Runs that start on other data
 
 
@@ -84,24 +68,7 @@ def test_a_start_whose_data_are_missing_is_a_problem_of_its_children(bbn_run: Ma
     assert Plan("bbn", (), [], Store(tmp_path), data, "auto", []).unfinished() == []
 
 
-# Capture and resuming
-
-
-@pytest.mark.parametrize("name", METHODS)
-def test_every_method_survives_capture(
-    name: str, bbn_run: MakeRun, tiny_data: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Alphas and shares are read anew by every replay: the losses are those of steps called from Python."""
-    run, results = bbn_run(METHODS[name]), {}
-    for path, capture in (("eager", None), ("graph", record)):
-        monkeypatch.setattr(training, "capture_for", lambda images, capture=capture: capture)
-        assert launcher.train(run, Job(tmp_path / path, None, "cpu", 1, 1)) == ""
-        found = results[path] = Store(tmp_path / path).load(run.hash)
-        assert found
-    taken = results["graph"].environment["steps"]
-    assert taken["captured"] == taken["eager"] == 1 and taken["graph"] == 4 * (TOTAL // 8) - 1
-    eager, graph = (results[p].values["trace"]["loss"] for p in ("eager", "graph"))
-    np.testing.assert_allclose(graph, eager, rtol=1e-3, atol=1e-4)
+# Testing, and bad configurations
 
 
 def test_testing_in_between_changes_nothing(bbn_run: MakeRun, tmp_path: Path) -> None:
@@ -115,36 +82,6 @@ def test_testing_in_between_changes_nothing(bbn_run: MakeRun, tmp_path: Path) ->
         states.append(state.tensors)
     assert states[0].keys() == states[1].keys()
     assert all(torch.equal(v, states[1][k]) for k, v in states[0].items())
-
-
-class Interrupted(BaseException):
-    """Stands for a kill: nothing in the program catches it."""
-
-
-@pytest.mark.parametrize("name", ["bbn", "bbn, beta and one pass", "two samplers", "ensemble"])
-@pytest.mark.parametrize("epochs", [1, 3])
-def test_a_killed_run_ends_with_the_same_bits(
-    name: str, epochs: int, bbn_run: MakeRun, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(store, "SAVE_EVERY", 0)
-    run = bbn_run(METHODS[name], test_every=2)
-    assert launcher.train(run, Job(tmp_path / "whole", None, "cpu", 1, 1)) == ""
-    left = iter(range(epochs))
-
-    def kill(images: int) -> None:
-        if next(left, None) is None:
-            raise Interrupted
-
-    job = Job(tmp_path / "killed", None, "cpu", 1, 1)
-    with pytest.raises(Interrupted):
-        launcher.train(run, job, kill)
-    assert launcher.train(run, job) == ""
-    whole, killed = (Store(tmp_path / p) for p in ("whole", "killed"))
-    a, b = whole.load(run.hash), killed.load(run.hash)
-    assert a and b and a.values == b.values
-    states = [store.read_state(s.folder(run) / "checkpoint.safetensors") for s in (whole, killed)]
-    assert states[0] and states[1] and states[0].tensors.keys() == states[1].tensors.keys()
-    assert all(torch.equal(v, states[1].tensors[k]) for k, v in states[0].tensors.items())
 
 
 @pytest.mark.parametrize(

@@ -1,94 +1,27 @@
-"""Every figure of the catalogue from made-up Results: what is plotted, what is compared, and with what verdict."""
+"""Figures of the catalogue from made-up Results: what is plotted, what is compared, and with what verdict."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from functools import lru_cache
+from functools import partial
 
+import fakes
 import numpy as np
 import pytest
+from fakes import accuracy_of
+from fakes import class_balanced as fake
 
 from class_balanced.reproduce.catalogue import FIGURES
 from class_balanced.reproduce.figures import GAIN, shown
 from class_balanced.reproduce.presets import settings
 from class_balanced.reproduce.tables import GRIDS, printed_name
 from common.command.plan import published
-from common.drawing.figures import Drawing, verdict
-from common.runs import Run, canonical
-from common.store import Result, _pack
+from common.drawing.figures import verdict
+from common.runs import Run
+from common.store import Result
 
 PUBLISHED = published("class_balanced")
+draw = partial(fakes.draw, "class_balanced")
 BY_ID = {figure.id: figure for figure in FIGURES}
-ANALYTIC = ("table1", "fig3", "fig4", "fig6", "limits", "weights")
-
-
-def accuracy_of(run: Run) -> float:
-    """A made-up accuracy, another for every Run."""
-    return 40 + int(run.key[:6], 16) % 4000 / 100
-
-
-@lru_cache
-def confusion(classes: int) -> str:
-    """0, 10 ... 100 % right from class to class."""
-    hits = np.arange(classes) % 11
-    return _pack((np.diag(hits) + np.roll(np.diag(10 - hits), 1, axis=1)).astype(np.int32))
-
-
-def fake(run: Run, accuracy: float | None = None) -> Result:
-    """A Result of `run`: accuracy at the end, two points more at the third of four epochs."""
-    value, classes = accuracy_of(run) if accuracy is None else accuracy, sum(run.protocol.sizes)
-    scores = {"accuracy": value, "many": value + 5, "medium": value, "few": value - 9}
-    stage = {"cnn": scores, "top5": {"accuracy": value + 10}}
-    trace = {"epoch": [1, 2, 3, 4], "loss": [2.0, 1.0, 0.5, 0.25], "test_accuracy": [None, 20.0, value + 2, value]}
-    summary = {"norms": list(np.linspace(2, 1, classes)), "biases": [0.0] * classes, "counts": [9] * classes}
-    values = {"phases": [{"classes": classes, "num_old": 0, "stages": {"main": stage}}], "summary": summary}
-    values |= {"trace": trace, "confusion": {"cnn": confusion(min(classes, 100))}}
-    config = canonical(run.resolved("f" * 16, "fp32"))
-    return Result(run.hash, config, {"commit": "0" * 40, "dirty": False}, values)
-
-
-def draw(
-    id: str,
-    preset: str,
-    groups: Mapping[str, list[Run]] | None = None,
-    seeds: list[int] | None = None,
-    result: Callable[[Run], Result] = fake,
-) -> Drawing:
-    figure, chosen = BY_ID[id], settings(preset, seeds, None, 1.0)
-    if groups is None:
-        groups = {**figure.runs(chosen), **figure.optional(chosen)}
-    return figure.draw(chosen, {name: [result(run) for run in runs] for name, runs in groups.items()}, PUBLISHED)
-
-
-CASES = [(figure.id, preset) for figure in FIGURES for preset in figure.presets]
-
-
-@pytest.mark.parametrize(("id", "preset"), CASES)
-def test_every_figure_draws_in_every_preset(id: str, preset: str) -> None:
-    drawing = draw(id, preset)
-    assert drawing.panels
-    for panel in drawing.panels:
-        if panel.matrix is not None:
-            assert np.isfinite(panel.matrix[0]).all() and panel.matrix.shape == (len(panel.rows), len(panel.columns))
-            continue
-        assert panel.curves and panel.x_label + panel.title and panel.y_label
-        for curve in panel.curves:
-            assert len(curve.x) == len(curve.y) > 0 and np.isfinite(np.asarray(curve.y, dtype=float)).all()
-    if id in ANALYTIC:
-        return
-    assert all(row.ours is not None for row in drawing.comparisons) and drawing.comparisons
-    if preset == "quick":
-        assert not any(curve.published for panel in drawing.panels for curve in panel.curves)
-        assert not any(row.published for row in drawing.comparisons) and "the paper" not in drawing.panels[-1].title
-
-
-@pytest.mark.parametrize("id", [id for id, preset in CASES if preset == "cifar" and id not in ANALYTIC])
-def test_a_figure_draws_from_part_of_its_runs(id: str) -> None:
-    """From records alone most are missing; what is there is shown."""
-    groups = BY_ID[id].runs(settings("cifar", None, None, 1.0))
-    for name, runs in list(groups.items())[:12]:
-        drawing = draw(id, "cifar", {name: runs[:1]})
-        assert drawing.panels and sum(row.ours is not None for row in drawing.comparisons) > 0
 
 
 def test_keys_of_recorded_runs_stay_as_they_are() -> None:
@@ -155,7 +88,7 @@ def test_measuring_the_published_grid_is_a_reproduction(role: str) -> None:
 
 def test_error_against_beta() -> None:
     """Fig. 5: published values as rings on lines of the same colour, base losses across."""
-    panel, gains = draw("fig5-cifar10", "cifar", seeds=[0], result=lambda r: fake(r, 75.0)).panels
+    panel, gains = draw("fig5-cifar10", "cifar", seeds=[0], make=lambda r: fake(r, 75.0)).panels
     assert panel.title == "CIFAR-10-LT, factor 50"
     paper = {c.name: list(c.y) for c in panel.curves if c.published}
     assert paper == {
@@ -172,7 +105,7 @@ def test_error_against_beta() -> None:
 
 def test_curves_over_training() -> None:
     """Test error only where it was measured; the authors' re-run of their code beside the end."""
-    drawing = draw("curves-cifar10", "cifar", seeds=[0], result=lambda r: fake(r, 75.0))
+    drawing = draw("curves-cifar10", "cifar", seeds=[0], make=lambda r: fake(r, 75.0))
     tested, losses = drawing.panels
     assert [(list(c.x), list(c.y)) for c in tested.curves] == [([2, 3, 4], [80.0, 23.0, 25.0])] * 6
     assert [(list(c.x), list(c.y)) for c in losses.curves] == [([1, 2, 3, 4], [2.0, 1.0, 0.5, 0.25])] * 6
@@ -212,7 +145,7 @@ def test_a_best_epoch_is_never_worse_than_the_last() -> None:
         result.values["trace"]["test_accuracy"] = [None, 50.0, None, None]
         return result
 
-    rows = [row for row in draw("fig5-cifar10", "quick", result=falling).comparisons if row.quantity == GAIN]
+    rows = [row for row in draw("fig5-cifar10", "quick", make=falling).comparisons if row.quantity == GAIN]
     assert {row.ours.mean for row in rows if row.ours} == {0.0} and len(rows) == 9
 
 
@@ -253,7 +186,7 @@ def test_the_common_baselines() -> None:
 
 
 def test_large_tables() -> None:
-    drawing = draw("table3-inat2018", "imagenet", result=lambda run: fake(run, 60.0))
+    drawing = draw("table3-inat2018", "imagenet", make=lambda run: fake(run, 60.0))
     ours, paper = (panel.matrix for panel in drawing.panels)
     assert ours is not None and paper is not None
     assert ours.tolist() == [[40.0, 30.0]] * 9

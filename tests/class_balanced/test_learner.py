@@ -1,4 +1,4 @@
-"""The class-balanced learner and the baselines: captured steps, the recipe of large images, the top-5 read-out."""
+"""The class-balanced learner: the recipe of large images, the top-5 read-out."""
 
 from __future__ import annotations
 
@@ -10,54 +10,17 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from recorder import record
 
 from class_balanced import learner as class_balanced
 from class_balanced.methods import ClassBalanced
-from common import incremental, training
-from common.command import launcher
-from common.command.launcher import Job
+from common import incremental
 from common.data.datasets import Dataset
-from common.imbalance import Rebalance, Retrain
 from common.incremental import Phase
 from common.runs import Run, Schedule
 from common.store import Store
 from common.training import Device, make_sgd
 
 MakeRun = Callable[..., Run]
-METHODS: dict[str, Any] = {
-    "softmax": ClassBalanced(beta=0.99),
-    "weighted mean": ClassBalanced(beta=0.99, reduction="weighted_mean"),
-    "sigmoid": ClassBalanced("sigmoid", 0.99),
-    "focal": ClassBalanced("focal", 0.99, 0.5),
-    "drw": Rebalance(beta=0.99, defer=3),
-    "drs": Rebalance(sampler="balanced", defer=3),
-    "softmax focal": Rebalance("focal"),
-    "ldam": Rebalance("ldam", beta=0.99, defer=3),
-    "cRT": Retrain(),
-}
-
-
-@pytest.mark.parametrize("name", METHODS)
-def test_every_method_survives_capture(
-    name: str, tail_run: MakeRun, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Weights that change in mid-training reach a captured step; nothing is read back; tests in between do no harm."""
-    run = tail_run(METHODS[name], schedule=Schedule(6, lr=0.05, batch=8, drop_last=True), test_every=2)
-    if name == "cRT":
-        run = replace(run, start=tail_run(Rebalance(), schedule=Schedule(1, batch=8)))
-    found = {}
-    for path, capture in (("eager", None), ("graph", record)):
-        monkeypatch.setattr(training, "capture_for", lambda images, capture=capture: capture)
-        for link in run.chain:
-            assert launcher.train(link, Job(tmp_path / path, None, "cpu", 1, 1)) == ""
-        result = Store(tmp_path / path).load(run.hash)
-        assert result
-        found[path] = result
-    eager, graph = found["eager"], found["graph"]
-    taken = graph.environment["steps"]
-    assert taken["captured"] == taken["eager"] and taken["graph"] > 3 * taken["eager"]
-    np.testing.assert_allclose(graph.values["trace"]["loss"], eager.values["trace"]["loss"], rtol=1e-4, atol=1e-5)
 
 
 def trained(run: Run, data: Dataset, out: Path) -> tuple[Any, dict]:

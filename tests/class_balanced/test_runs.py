@@ -9,21 +9,13 @@ import numpy as np
 import pytest
 
 from class_balanced.reproduce.catalogue import FIGURES
-from class_balanced.reproduce.presets import SETTINGS, settings
+from class_balanced.reproduce.presets import settings
 from common.command import cli
-from common.command.plan import Choice, Data, Plan, select
+from common.command.plan import Choice, Data, Plan
 from common.data import lists
-from common.errors import InputError
 from common.store import Store
 
 BY_ID = {figure.id: figure for figure in FIGURES}
-
-
-def test_the_quick_preset_stays_small() -> None:
-    chosen = settings("quick", None, None, 1.0)
-    runs = {r.key: r for f in select(FIGURES, (), "quick")[0] for g in f.runs(chosen).values() for r in g}
-    assert len(runs) == 42
-    assert {run.data.name for run in runs.values()} == {"glyphs"}
 
 
 def test_the_papers_schedules() -> None:
@@ -47,33 +39,12 @@ def test_the_papers_schedules() -> None:
         assert (focal.method.beta, focal.method.gamma, focal.schedule.nesterov) == (0.999, 0.5, True)
 
 
-def test_reduced_schedules_are_not_full() -> None:
-    assert all(s.full_schedule for preset in ("cifar", "imagenet") for s in settings(preset, None, None, 1.0))
-    assert not any(s.full_schedule for s in settings("cifar", None, None, 0.5))
-    assert not any(s.full_schedule for s in SETTINGS["quick"])
+def test_a_reduced_schedule_defers_earlier() -> None:
     short = settings("cifar", None, None, 0.1)
     assert BY_ID["baselines-cifar10"].runs(short)["CE-DRW"][0].method.defer == 16
 
 
-@pytest.mark.parametrize(
-    ("old", "new"),
-    [
-        ("selection-cifar10", "fig5-cifar10"),
-        ("cifar100-lt100", "closeup-cifar100"),
-        ("classes-cifar10", "closeup-cifar10"),
-    ],
-)
-def test_earlier_ids_still_name_their_figure(old: str, new: str) -> None:
-    with pytest.warns(UserWarning, match=f"figure {old} is now {new}"):
-        assert [f.id for f in select(FIGURES, [old], "cifar")[0]] == [new]
-
-
-def test_settings_refuse_what_they_cannot_mean() -> None:
-    with pytest.raises(InputError, match="unknown preset"):
-        settings("large", None, None, 1)
-    for scale in (0.0, float("nan")):
-        with pytest.raises(InputError, match="positive"):
-            settings("quick", None, None, scale)
+def test_repeats_have_no_class_order() -> None:
     with pytest.warns(UserWarning, match="--orders is ignored"):
         assert settings("cifar", [3, 3], ["O1"], 1)[0].seeds == (3,)
 

@@ -18,19 +18,17 @@ import torch.nn.functional as F
 from recorder import record
 from torch import Tensor, nn
 
-from class_balanced.methods import ClassBalanced
 from common import training
 from common.command import launcher
 from common.command.launcher import Job
 from common.data.datasets import Dataset
 from common.errors import NotCaptured, RunFailed
-from common.imbalance import Rebalance, Retrain
 from common.loader import DeviceImages
-from common.runs import Inputs, LongTail, Protocol, Run, Schedule
+from common.runs import Inputs, Run, Schedule
 from common.steps import GraphSteps
-from common.store import Result, Store
+from common.store import Store
 from common.training import Stage, fit
-from lucir.methods import LUCIR, Base, ICaRL
+from lucir.methods import Base
 
 CPU = torch.device("cpu")
 SCHEDULE = Schedule(4, lr=0.1, milestones=(2,), batch=16, weight_decay=0.01, warmup=2, warmup_by="step")
@@ -230,70 +228,6 @@ def test_drop_last_needs_one_graph(captured: None) -> None:
     net = network()
     counts = trained(net, lambda x, y: F.cross_entropy(net(x), y), replace(SCHEDULE, drop_last=True))
     assert counts == {"eager": 1, "captured": 1, "graph": 7}
-
-
-@pytest.mark.parametrize(
-    "method",
-    [LUCIR(), LUCIR(old="cosine", finetune=None), ICaRL(), Base()],
-    ids=["LUCIR", "CN", "iCaRL", "base"],
-)
-def test_every_method_survives_capture_while_its_head_grows(
-    method: LUCIR | ICaRL | Base,
-    tiny_run: Callable[..., Run],
-    tiny_data: Dataset,
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    """Every stage of every phase is captured once a batch size and replayed from then on, with the losses of Python."""
-    schedule = Schedule(5, lr=0.05, milestones=(3,), batch=16, weight_decay=0.01)
-    finetune = {"finetune": replace(schedule, epochs=3)} if getattr(method, "finetune", None) else {}
-    run = tiny_run(replace(method, **finetune), schedule=schedule)
-    eager, graph = both_paths(run, tmp_path, monkeypatch)
-    stages = 5 if finetune else 3
-    assert set(eager.environment["steps"]) == {"eager"}
-    taken = graph.environment["steps"]
-    assert taken["captured"] == taken["eager"] <= 2 * stages  # no stage falls back to Python after its first steps
-    assert taken["eager"] + taken["graph"] == eager.environment["steps"]["eager"]
-    np.testing.assert_allclose(graph.values["trace"]["loss"], eager.values["trace"]["loss"], rtol=1e-4, atol=1e-5)
-
-
-LONG_TAILED = {
-    "DRW": Rebalance(beta=0.999, defer=2),
-    "DRS": Rebalance(sampler="balanced", defer=2),
-    "focal": Rebalance("focal"),
-    "LDAM-DRW": Rebalance("ldam", beta=0.999, defer=2),
-    "CB softmax": ClassBalanced("softmax", beta=0.999),
-    "CB focal": ClassBalanced("focal", beta=0.999, gamma=0.5, reduction="weighted_mean"),
-    "cRT": Retrain(),
-}
-
-
-@pytest.mark.parametrize("name", LONG_TAILED)
-def test_long_tailed_methods_survive_capture(
-    name: str, tiny_run: Callable[..., Run], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """What changes with the epoch (weights, samplers) reaches a captured step."""
-    fields = {"protocol": Protocol(8, 8, 0, exemplars_per_class=0), "order": "native", "longtail": LongTail(6.0)}
-    schedule = Schedule(4, lr=0.05, batch=8, drop_last=True)
-    run = replace(tiny_run(LONG_TAILED[name]), paper="class_balanced", schedule=schedule, **fields)
-    if name == "cRT":
-        run = replace(run, start=replace(run, method=Rebalance()))
-    eager, graph = both_paths(run, tmp_path, monkeypatch)
-    assert graph.environment["steps"]["captured"] == graph.environment["steps"]["eager"] == 1
-    np.testing.assert_allclose(graph.values["trace"]["loss"], eager.values["trace"]["loss"], rtol=1e-4, atol=1e-5)
-
-
-def both_paths(run: Run, out: Path, monkeypatch: pytest.MonkeyPatch) -> list[Result]:
-    """Results of a run whose steps are called from Python, and of the same run with captured steps."""
-    results = []
-    for path, capture in (("eager", None), ("graph", record)):
-        monkeypatch.setattr(training, "capture_for", lambda images, capture=capture: capture)
-        for part in run.chain:
-            assert launcher.train(part, Job(out / path, None, "cpu", 1, 1)) == ""
-        found = Store(out / path).load(run.hash)
-        assert found
-        results.append(found)
-    return results
 
 
 def test_threads_of_one_process_train_what_processes_do(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -17,8 +16,7 @@ from torch import Tensor, nn
 
 from class_balanced import learner as class_balanced
 from class_balanced.methods import ClassBalanced
-from common import incremental, store
-from common.command.launcher import Job, launch
+from common import incremental
 from common.command.plan import check, class_counts
 from common.data.datasets import Dataset
 from common.errors import InputError
@@ -263,48 +261,6 @@ def test_retraining_changes_the_classifier_alone(tail_run: MakeRun, tiny_data: D
     assert chisquare(classes).pvalue > 1e-3 > chisquare(4 * COUNTS).pvalue
     kept = train(tail_run(Retrain(fresh=False), start=start), tiny_data, tmp_path)
     assert torch.equal(kept.before["head.weight"], base.net.state_dict()["head.weight"])
-
-
-# Through the launcher
-
-
-METHODS: dict[str, Any] = {
-    "class-balanced": ClassBalanced("focal", 0.99, 1.0),
-    "drw": Rebalance(beta=0.99, defer=2),
-    "drs": Rebalance(sampler="reversed", defer=1),
-    "cRT": Retrain(),
-}
-
-
-@pytest.mark.parametrize("name", METHODS)
-def test_an_interrupted_run_ends_with_the_same_bits(
-    name: str, tail_run: MakeRun, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(store, "SAVE_EVERY", 0)
-    run = tail_run(METHODS[name], test_every=1)
-    if name == "cRT":
-        run = replace(run, start=tail_run(Rebalance(), schedule=Schedule(1, batch=8)))
-
-    class Killed(BaseException):
-        pass
-
-    left = iter(range(3))
-
-    def kill(images: int) -> None:
-        if next(left, None) is None:
-            raise Killed
-
-    outcomes = []
-    for out, stop in ((tmp_path / "whole", False), (tmp_path / "killed", True)):
-        job = Job(out, None, "cpu", jobs=1, threads=1)
-        if stop:
-            with pytest.raises(Killed):
-                list(launch([run], job, set(), kill))
-        assert [o.problem for o in launch([run], job, set())] == [""] * len(run.chain)
-        folder = out / "runs" / run.hash
-        outcomes.append(((folder / "result.json").read_text(), (folder / "checkpoint.safetensors").read_bytes()))
-    assert outcomes[0] == outcomes[1]
-    assert json.loads(outcomes[0][0])["trace"]["epoch"] == [1, 2, 3, 4]
 
 
 # Bad input

@@ -1,23 +1,20 @@
-"""Every figure of DER's catalogue from made-up Results, the published numbers, and the counts behind tables."""
+"""Figures of DER's catalogue from made-up Results, the published numbers, and the counts behind tables."""
 
 from __future__ import annotations
 
 import hashlib
-import re
-from collections.abc import Mapping
-from typing import Any
+from functools import partial
 
-import numpy as np
+import fakes
 import pytest
+from fakes import EXTRACTOR
+from fakes import der as fake
 
-from common.command.plan import published, select
+from common.command.plan import published
 from common.drawing.curves import AVERAGE, LAST
-from common.drawing.figures import Drawing, Figure, verdict
-from common.errors import InputError
+from common.drawing.figures import Figure, verdict
 from common.metrics import average_incremental_accuracy
-from common.runs import Run, canonical
 from common.splits import class_order, named_order
-from common.store import Result, _pack
 from der.methods import DER, MASKED, UNPRUNED
 from der.reproduce.catalogue import FIGURES
 from der.reproduce.counts import backward_transfer, forward_transfer, mean_parameters, parameters
@@ -25,77 +22,7 @@ from der.reproduce.figures import PARAMETERS
 from der.reproduce.presets import settings
 
 PUBLISHED = published("der")
-READOUTS = ("cnn", "nme", "top5", "probe")
-EXTRACTOR = 11_168_832
-
-
-def fake(run: Run, accuracies: list[float] | None = None) -> Result:
-    """A Result of `run` with the given accuracies of its classifier; other read-outs are one point lower each."""
-    sizes = run.protocol.sizes
-    steps = len(sizes)
-    values = accuracies or [90.0 - 40 * i / steps for i in range(steps)]
-    readouts = [*READOUTS, *(f"without {i + 1}" for i in range(steps))]
-    phases = []
-    for i, accuracy in enumerate(values):
-        stage = {
-            name: {"accuracy": accuracy - k, "groups": [accuracy - k] * (i + 1)} for k, name in enumerate(readouts)
-        }
-        phases.append({"classes": sum(sizes[: i + 1]), "num_old": sum(sizes[:i]), "stages": {"main": stage}})
-    masked = isinstance(run.method, DER) and run.method.sparsity is not None
-    count = steps if isinstance(run.method, DER) and run.method.expand else 1
-    kept = EXTRACTOR // 10 if masked else EXTRACTOR
-    summary = {
-        "norms": [1.0] * sum(sizes),
-        "channels": [[32, 16, 64]] * count,
-        "full_channels": [64, 64, 128] if masked else [],
-        "features": [512] * count,
-        "parameters": [kept] * count,
-        "full_parameters": EXTRACTOR,
-        "flops": [kept * 10] * count,
-        "full_flops": EXTRACTOR * 10,
-        "initial_share": [0.25] * count if masked else [],
-    }
-    trace = {
-        "phase": [p for p in range(steps) for _ in range(2)],
-        "stage": ["main"] * (2 * steps),
-        "epoch": [1, 2] * steps,
-        "kept": [0.2, 0.1] * steps,
-    }
-    config = canonical(run.resolved("f" * 16, "fp32"))
-    confusion = {"cnn": _pack(np.eye(sum(sizes), dtype=np.int32))}
-    result = {"phases": phases, "summary": summary, "trace": trace, "confusion": confusion}
-    return Result(run.hash, config, {"commit": "0" * 40, "dirty": False}, result)
-
-
-def draw(figure: Figure, preset: str, groups: Mapping[Any, list[Run]] | None = None) -> Drawing:
-    chosen = settings(preset, None, None, 1.0)
-    groups = figure.runs(chosen) if groups is None else groups
-    return figure.draw(chosen, {name: [fake(run) for run in runs] for name, runs in groups.items()}, PUBLISHED)
-
-
-CASES = [(figure, preset) for figure in FIGURES for preset in figure.presets]
-
-
-@pytest.mark.parametrize(("figure", "preset"), CASES, ids=[f"{f.id}-{p}" for f, p in CASES])
-def test_every_figure_draws_in_every_preset(figure: Figure, preset: str) -> None:
-    drawing = draw(figure, preset)
-    assert drawing.comparisons and drawing.panels
-    for panel in drawing.panels:
-        assert panel.matrix is not None or panel.curves
-        for curve in panel.curves:
-            assert len(curve.x) == len(curve.y) > 0 and np.isfinite(curve.y[-1])
-    overlaid = any(curve.published for panel in drawing.panels for curve in panel.curves)
-    assert not (preset == "quick" and overlaid), "published values must not be drawn over embedded data"
-
-
-@pytest.mark.parametrize("figure", [f for f in FIGURES if not f.on_request], ids=lambda f: f.id)
-def test_a_figure_draws_from_part_of_its_runs(figure: Figure) -> None:
-    """From records alone some methods may be missing."""
-    preset = figure.presets[-1]
-    for name, runs in figure.runs(settings(preset, None, None, 1.0)).items():
-        if name == "random F_t":  # only ever held against another
-            continue
-        assert draw(figure, preset, {name: runs[:1]}).panels
+draw = partial(fakes.draw, "der")
 
 
 def figure(id: str) -> Figure:
@@ -150,7 +77,7 @@ def test_parameters_on_imagenet_are_held_against_their_own_protocol() -> None:
 
 @pytest.mark.parametrize("id", ["fig1", "ablation", "sensitivity", "table7", "masks", "channels"])
 def test_shares_kept_stand_beside_those_at_initialisation(id: str) -> None:
-    rows = draw(figure(id), "cifar").comparisons
+    rows = draw(id, "cifar").comparisons
     start = {r.method: r.ours for r in rows if r.quantity == "weights kept by masks at initialisation (%)"}
     end = {r.method: r.ours for r in rows if r.quantity == "kept parameters (% of unpruned extractors)"}
     assert start and start.keys() == end.keys()
@@ -175,7 +102,7 @@ def test_published_curves_average_to_the_tables(steps: int, base: bool, mean: fl
 
 def test_curves_have_a_panel_for_each_number_of_steps_with_the_official_lines_over_ours() -> None:
     for id, steps in (("curves-b0", (5, 10, 20, 50)), ("curves-b50", (2, 5, 10))):
-        panels = draw(figure(id), "cifar").panels
+        panels = draw(id, "cifar", figure(id).runs(settings("cifar", None, None, 1.0))).panels
         assert [panel.title for panel in panels] == [f"{n} steps" for n in steps]
         for panel in panels:
             ours, official = ({c.name: list(c.x) for c in panel.curves if c.published is p} for p in (False, True))
@@ -184,17 +111,11 @@ def test_curves_have_a_panel_for_each_number_of_steps_with_the_official_lines_ov
 
 def test_official_numbers_on_imagenet_come_before_quoted_ones() -> None:
     """DER w/o P with a base: 78.19 on average and 72.92 in the end, where others quote 78.20 and 74.92."""
-    drawing = draw(figure("imagenet100-b50"), "imagenet")
+    drawing = draw("imagenet100-b50", "imagenet")
     rows = {r.quantity: (r.published, r.provenance) for r in drawing.comparisons if r.method == UNPRUNED}
     assert rows[f"{AVERAGE}, top-1"] == (78.19, "official-file") and rows[f"{LAST}, top-1"] == (72.92, "official-file")
     assert rows[f"{LAST}, top-5"] == (91.3, "memory-unverified")
     assert [any(c.published for c in panel.curves) for panel in drawing.panels] == [True, False]
-
-
-def test_earlier_ids_name_the_figures_that_took_them_in() -> None:
-    with pytest.warns(UserWarning, match="figure curve_cifar100_b50_5 is now curves-b50"):
-        assert [f.id for f in select(FIGURES, ("curve_cifar100_b50_5",), "quick")[0]] == ["curves-b50"]
-    assert all(re.fullmatch("[a-z0-9-]+", f.id) for f in FIGURES)
 
 
 def test_parameters_are_averaged_over_steps() -> None:
@@ -250,10 +171,6 @@ def test_settings() -> None:
     assert start == short.b50_runs(short.der(), 2)[0].start
     learned, control = short.b0_runs(short.masked(), 10, "resnet32")[0], short.random_runs(10, "resnet32")[0]
     assert control.start == learned and control.method.channels == "random"
-    with pytest.raises(InputError, match="unknown preset"):
-        settings("cifra", None, None, 1.0)
-    with pytest.raises(InputError, match="epochs-scale"):
-        settings("quick", None, None, 0)
 
 
 @pytest.mark.parametrize(

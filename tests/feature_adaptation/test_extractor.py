@@ -12,7 +12,6 @@ import pytest
 import torch
 import torch.nn.functional as F
 from adaptation import CPU, KEEPS, MakeRun, adapt, finish, kept, stage1_runs, watch, weights
-from recorder import record
 from torch import Tensor
 
 from common import incremental
@@ -256,23 +255,6 @@ def test_the_sum_of_stage_1(method: Extractor, stage1: MakeRun, tiny_data: Datas
 
     watch(stage1(method), tiny_data, tmp_path, seen)
     assert checked == [1, 2]
-
-
-@pytest.mark.parametrize(
-    ("method", "images"),
-    [(Extractor(features=0.1), 0), (Extractor(loss="softmax", per_task=True), 2), (Extractor(frozen=True), 0)],
-)
-def test_the_step_can_be_captured(
-    method: Extractor, images: int, stage1: MakeRun, tiny_data: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Replayed steps end with the weights of steps called from Python."""
-    run = stage1(method, images)
-    states: list[dict[str, Tensor]] = []
-    for capture in (None, record):
-        monkeypatch.setattr("common.training.capture_for", lambda images, capture=capture: capture)
-        watch(run, tiny_data, tmp_path / str(capture), lambda learner, phase: states.append(learner.net.state_dict()))
-    for name, value in states[2].items():
-        torch.testing.assert_close(value, states[-1][name], rtol=1e-4, atol=1e-6)
 
 
 def test_what_is_kept_of_a_task(stage1: MakeRun, tiny_data: Dataset, tmp_path: Path) -> None:

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
-from adaptation import CPU, KEEPS, MakeRun, adapt, finish, kept, stage1_runs, watch, weights
+from adaptation import CPU, KEEPS, MakeRun, adapt, finish, kept, stage1_runs, watch
 from torch import Tensor
 
 from common import incremental
@@ -24,7 +24,7 @@ from common.store import Store
 from common.training import seeded
 from feature_adaptation import adapter
 from feature_adaptation.cache import Current, Source
-from feature_adaptation.learner import LEARNERS, AdaptationLearner
+from feature_adaptation.learner import LEARNERS
 from feature_adaptation.methods import Adaptation, Oracle, Recipe
 from feature_adaptation.reproduce.presets import settings
 
@@ -196,29 +196,6 @@ def test_true_features_beat_stale_ones_after_a_rotation(tmp_path: Path, tiny_run
             result = incremental.run(run, tiny_data, LEARNERS[type(method)], workspace, CPU)
         accuracies[method.map] = result["phases"][1]["stages"]["start"]["cnn"]["groups"][0]
     assert accuracies["true"] >= accuracies["linear"] - 1 > accuracies["identity"] + 20
-
-
-def test_a_killed_run_ends_with_the_same_bits(
-    stage1: MakeRun, tiny_data: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    start = stage1(KEEPS, 2)
-    child = adapt(start, features_per_class=4)
-    whole = finish(child, tmp_path / "whole")
-    finish(start, tmp_path / "cut")
-    for stop in (1, 2):
-
-        class Killed(AdaptationLearner):
-            def end_phase(self, phase: Phase, stop: int = stop) -> dict[str, Any]:
-                if phase.index == stop:
-                    raise KeyboardInterrupt
-                return super().end_phase(phase)
-
-        with pytest.raises(KeyboardInterrupt), Store(tmp_path / "cut").open(child) as workspace:
-            incremental.run(child, tiny_data, Killed, workspace, CPU)
-    cut = finish(child, tmp_path / "cut")
-    assert cut.values == whole.values
-    a, b = (weights(tmp_path / name, child) for name in ("whole", "cut"))
-    assert a.keys() == b.keys() and all(torch.equal(a[k], b[k]) for k in a)
 
 
 def test_a_missing_cache_says_what_to_do(stage1: MakeRun, tmp_path: Path) -> None:

@@ -1,124 +1,28 @@
-"""Every figure of the catalogue from made-up Results, and how repeats are averaged."""
+"""Figures of the catalogue from made-up Results, and how repeats are averaged."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
 
+import fakes
 import numpy as np
 import pytest
+from fakes import fsa as fake
 
 from common.command import cli
-from common.command.plan import published
 from common.drawing import plots
 from common.drawing.figures import Curve, Drawing, Panel, verdict
-from common.runs import Run, canonical
-from common.splits import longtail_counts
-from common.store import Result, _pack
-from fsa.methods import Survey
+from common.runs import Run
+from common.store import _pack
 from fsa.reproduce import measures
 from fsa.reproduce.catalogue import FIGURES
 from fsa.reproduce.figures import OURS
 from fsa.reproduce.presets import settings
 
 BY_ID = {figure.id: figure for figure in FIGURES}
-
-
-def level(run: Run) -> int:
-    """A made-up number of right test images of 100 a class, another for every Run."""
-    return 30 + int(run.key[:6], 16) % 40
-
-
-def fake(run: Run, right: int | None = None) -> Result:
-    """A Result of `run`: `right` of 100 test images on every class, the rest taken for the first or the next."""
-    classes, right = sum(run.protocol.sizes), level(run) if right is None else right
-    confusion = np.diag(np.full(min(classes, 100), right))  # of large sets nothing reads it
-    confusion[:, 0] += 100 - right
-    confusion[0] = 0
-    confusion[0, :2] = right, 100 - right
-    sizes = longtail_counts(classes, 5000, run.longtail.imbalance if run.longtail else 256)
-    stage = {"accuracy": float(right), "many": right + 5.0, "medium": float(right), "few": right - 9.0}
-    trace = {"epoch": [1, 2, 3, 4], "loss": [2.0, 1.0, 0.5, 0.2], "test_accuracy": [None, 20.0, None, float(right)]}
-    summary: dict = {"norms": [1.0] * classes, "counts": sizes.tolist()}
-    if isinstance(run.method, Survey):
-        summary |= survey(run.method)
-    values = {"phases": [{"classes": classes, "num_old": 0, "stages": {"main": {"cnn": stage}}}], "summary": summary}
-    values |= {"trace": trace, "confusion": {"cnn": _pack(confusion.astype(np.int32))}}
-    config = canonical(run.resolved("f" * 16, "fp32"))
-    return Result(run.hash, config, {"commit": "0" * 40, "dirty": False}, values)
-
-
-def survey(method: Survey) -> dict:
-    rng = np.random.default_rng(0)
-    labels = [c for c in method.classes for _ in range(5)]
-    parts = ("whole", "specific", "generic", "specific, predicted class", "generic, predicted class")
-    kinds = ("donors, head classes", "augmented", "test images", "training images")
-    return {
-        "labels": labels,
-        "scatter": {p: rng.normal(size=(len(labels), 2)).tolist() for p in parts[:3]},
-        "neighbours": dict.fromkeys(parts, 80.0),
-        "similarity": dict.fromkeys(parts, 0.5),
-        "tail": {
-            "class": method.classes[-1],
-            "donors": [0, 1],
-            "kinds": [k for k in kinds for _ in range(4)],
-            "points": rng.normal(size=(16, 2)).tolist(),
-            "distance": dict.fromkeys(kinds, 0.25),
-        },
-        "pictures": [
-            {
-                "label": c,
-                "guess": 0,
-                "image": rng.integers(0, 256, (32, 32, 3)).tolist(),
-                "cam": rng.random((4, 4)).tolist(),
-            }
-            for c in method.classes
-        ],
-    }
-
-
-def draw(
-    id: str,
-    preset: str,
-    seeds: list[int] | None = None,
-    result: Callable[[Run], Result] = fake,
-    groups: Mapping[str, list[Run]] | None = None,
-) -> Drawing:
-    figure, chosen = BY_ID[id], settings(preset, seeds, None, 1.0)
-    groups = figure.runs(chosen) if groups is None else groups
-    results = {key: [result(run) for run in runs] for key, runs in groups.items()}
-    return figure.draw(chosen, results, published("fsa"))
-
-
-CASES = [(figure.id, preset) for figure in FIGURES for preset in figure.presets]
-
-
-@pytest.mark.parametrize(("id", "preset"), CASES)
-def test_every_figure_draws_in_every_preset(id: str, preset: str) -> None:
-    drawing = draw(id, preset)
-    assert drawing.panels
-    for panel in drawing.panels:
-        if panel.matrix is not None:
-            assert np.isfinite(panel.matrix).all() and panel.matrix.any()
-            continue
-        assert panel.curves
-        assert panel.kind == "scatter" or panel.y_label
-        for curve in panel.curves:
-            assert len(curve.x) == len(curve.y) > 0 and np.isfinite(np.asarray(curve.y, dtype=float)).any()
-    overlaid = any(curve.published for panel in drawing.panels for curve in panel.curves)
-    assert not (preset == "quick" and overlaid), "published values over embedded data"
-    if id not in ("cam",):
-        assert drawing.comparisons and all(row.ours for row in drawing.comparisons if row.method != "CB")
-
-
-@pytest.mark.parametrize("id", ["table1-resnet18", "control-cifar10", "fig6", "fig7-cifar10", "fig9-cifar10"])
-def test_a_figure_draws_from_part_of_its_runs(id: str) -> None:
-    """From records alone most are missing; what is there is shown."""
-    runs = BY_ID[id].runs(settings("cifar", None, None, 1.0))
-    first = {key: found[:1] for key, found in runs.items() if key == "Phase I" or key[0] in ("CE", "Block4")}
-    drawing = draw(id, "cifar", groups=first)
-    assert drawing.panels and drawing.comparisons
+draw = partial(fakes.draw, "fsa")
 
 
 # Averages and gains
@@ -145,7 +49,7 @@ def test_reports_say_what_augmentation_adds() -> None:
             return 50
         return 55 + run.seed + (3 if run.method.donors else 0) + (10 if run.method.tail_draw == "classes" else 0)
 
-    drawing = draw("control-cifar10", "cifar", [0], lambda run: fake(run, right(run)))
+    drawing = draw("control-cifar10", "cifar", seeds=[0], make=lambda run: fake(run, right(run)))
     rows = {(row.method, row.quantity): row for row in drawing.comparisons}
     found = rows[OURS, "- No Aug (points, paired), tail"].ours
     assert found and (found.mean, found.interval, found.n) == (3, 0, 5)
@@ -162,9 +66,9 @@ def test_reports_say_what_augmentation_adds() -> None:
 
 
 def test_classes_have_names_where_the_data_set_gives_them() -> None:
-    assert {row.method for row in draw("fig4", "cifar", [0]).comparisons} == {"airplane, automobile, cat, ship"}
+    assert {row.method for row in draw("fig4", "cifar", seeds=[0]).comparisons} == {"airplane, automobile, cat, ship"}
     assert {row.method for row in draw("fig4", "quick").comparisons} == {"classes 0, 1, 3, 8"}
-    assert draw("tsne", "cifar", [0]).panels[0].title.endswith("donors: airplane, automobile")
+    assert draw("tsne", "cifar", seeds=[0]).panels[0].title.endswith("donors: airplane, automobile")
 
 
 def test_intervals_are_over_phase_one_seeds_where_there_are_several() -> None:
@@ -194,7 +98,7 @@ def test_head_and_tail_accuracy() -> None:
 
 
 def test_tables_hold_the_published_numbers_and_gains() -> None:
-    drawing = draw("table1-resnet18", "cifar", [0, 1, 2], lambda run: fake(run, 80))
+    drawing = draw("table1-resnet18", "cifar", seeds=[0, 1, 2], make=lambda run: fake(run, 80))
     rows = {(row.method, row.quantity): row for row in drawing.comparisons}
     assert rows[OURS, "test accuracy (%), factor 100"].published == 80.57
     assert verdict(rows[OURS, "test accuracy (%), factor 100"], True) == "reproduced"
@@ -208,7 +112,7 @@ def test_tables_hold_the_published_numbers_and_gains() -> None:
 
 def test_phase_two_is_drawn_in_passes_over_the_tail() -> None:
     """6,400 iterations of 16 tail images over 1,034 are the paper's 99 epochs, from 300 on."""
-    drawing = draw("fig6", "cifar", [0], lambda run: fake(run, 70 if run.start is None else 77))
+    drawing = draw("fig6", "cifar", seeds=[0], make=lambda run: fake(run, 70 if run.start is None else 77))
     both, zoom, training = drawing.panels
     ours = next(c for c in both.curves if c.name == OURS)
     assert float(ours.x[0]) == 300 and float(ours.x[-1]) == pytest.approx(300 + 400 * 16 / 1034, rel=1e-3)
@@ -220,13 +124,13 @@ def test_phase_two_is_drawn_in_passes_over_the_tail() -> None:
 
 
 def test_notes_say_what_phase_two_draws_from() -> None:
-    assert "Phase II from 10 cached augmented views of each image" in draw("control-cifar10", "cifar", [0]).note
-    note = draw("source-cifar10", "cifar", [0]).note
+    assert "Phase II from 10 cached augmented views of each image" in draw("control-cifar10", "cifar", seeds=[0]).note
+    note = draw("source-cifar10", "cifar", seeds=[0]).note
     assert "images drawn afresh or 1 cached augmented view of each image or 10 cached" in note
 
 
 def test_the_change_of_confusion() -> None:
-    drawing = draw("fig7-cifar10", "cifar", [0], lambda run: fake(run, 50 if run.start is None else 60))
+    drawing = draw("fig7-cifar10", "cifar", seeds=[0], make=lambda run: fake(run, 50 if run.start is None else 60))
     before, control, ours = drawing.panels
     assert ours.matrix is not None and (np.diag(ours.matrix) == 10).all() and (ours.matrix.sum(axis=1) == 0).all()
     rows = {(row.method, row.quantity): row.ours for row in drawing.comparisons}
@@ -239,7 +143,7 @@ def test_the_change_of_confusion() -> None:
 
 
 def test_the_uniform_ratio_is_a_line_across() -> None:
-    ratio = draw("numbers-cifar10", "cifar", [0]).panels[0]
+    ratio = draw("numbers-cifar10", "cifar", seeds=[0]).panels[0]
     assert [(c.name, c.reference) for c in ratio.curves] == [(OURS, False), ("No Aug", True), ("ratio U(0, 1)", True)]
     assert list(ratio.curves[0].x) == ["0", "0.25", "0.5", "0.75", "1"]
 

@@ -1,4 +1,4 @@
-"""Phase II's learner: what stays frozen, whose label a fusion has, captured steps, cached maps, resume."""
+"""Phase II's learner: what stays frozen, whose label a fusion has, cached maps, what is refused."""
 
 from __future__ import annotations
 
@@ -10,11 +10,10 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from recorder import record
 from tiny import TinyMaps, TinyNet
 from torch import Tensor
 
-from common import resnet, store, training
+from common import resnet
 from common.command import launcher
 from common.command.launcher import Job
 from common.imbalance import Rebalance
@@ -168,37 +167,6 @@ def test_a_network_that_pools_a_single_location_is_refused(
     assert "single location" in launcher.train(tuned(phase1, SMALL), Job(tmp_path, None, "cpu", 1, 1))
 
 
-METHODS: dict[str, Any] = {
-    "fsa": SMALL,
-    "mixup": replace(SMALL, fusion="mixup"),
-    "fixed ratio": replace(SMALL, ratio=0.5, donor_classes="random"),
-    "other maps": replace(SMALL, scaling="relu-max", cam_weights="current"),
-    "no aug": FSA(tail=8, donors=0),
-    "natural": FSA(batch="natural", tail=2),
-}
-
-
-@pytest.mark.parametrize("cached", [False, True])
-@pytest.mark.parametrize("name", METHODS)
-def test_every_variant_survives_capture(
-    name: str, cached: bool, phase1: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Numbers drawn for each step reach a captured one; nothing is read back."""
-    run = tuned(views(phase1) if cached else phase1, METHODS[name], test_every=2)
-    found = {}
-    for path, capture in (("eager", None), ("graph", record)):
-        out = tmp_path / path
-        for link in run.chain[:-1]:
-            assert launcher.train(link, Job(out, None, "cpu", 1, 1)) == ""
-        monkeypatch.setattr(training, "capture_for", lambda images, capture=capture: capture)
-        assert launcher.train(run, Job(out, None, "cpu", 1, 1)) == ""
-        monkeypatch.setattr(training, "capture_for", lambda images: None)
-        found[path] = Store(out).load(run.hash)
-    eager, graph = found["eager"], found["graph"]
-    assert eager and graph and graph.environment["steps"]["graph"] == 14
-    np.testing.assert_allclose(graph.values["trace"]["loss"], eager.values["trace"]["loss"], rtol=1e-4, atol=1e-5)
-
-
 def test_phase_two_repeats_from_one_phase_one(phase1: Run, tmp_path: Path) -> None:
     """Its seed changes what it draws; the start is shared and trained once; the same seed gives the same bits."""
     start = views(phase1)
@@ -247,7 +215,7 @@ def test_a_batch_of_another_size_is_refused(phase1: Run, tmp_path: Path) -> None
 def test_augmentation_after_an_earlier_block(
     behind: int, phase1: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Stages up to the block keep their bits, with all BatchNorm statistics; later ones are tuned; a step captures."""
+    """Stages up to the block keep their bits, with all BatchNorm statistics; later ones are tuned."""
     start = replace(phase1, network="resnet8-half", schedule=Schedule(1, lr=0.05, batch=8))
     run = tuned(start, Earlier(behind, SMALL), epochs=2, lr=0.01)
     seen: list[tuple[Tensor, Tensor]] = []
@@ -264,21 +232,13 @@ def test_augmentation_after_an_earlier_block(
         return maps, targets
 
     monkeypatch.setattr(EarlierLearner, "mixed", watched)
-    result = trained(run, tmp_path)
+    trained(run, tmp_path)
     assert len(seen) == 10
-    monkeypatch.setattr(EarlierLearner, "mixed", original)
     before, after = state(start, tmp_path), state(run, tmp_path)
     for name, tensor in after.items():
         later = name.startswith(("head.", *(f"backbone.stages.{i}." for i in range(3 - behind, 3))))
         moved = later and not name.endswith(("running_mean", "running_var", "num_batches_tracked"))
         assert torch.equal(tensor, before[name]) == (not moved), name
-    monkeypatch.setattr(training, "capture_for", lambda images: record)
-    Store(tmp_path / "graph")
-    (tmp_path / "graph/runs" / start.hash).symlink_to(tmp_path / "runs" / start.hash)
-    assert launcher.train(run, Job(tmp_path / "graph", None, "cpu", 1, 1)) == ""
-    captured = Store(tmp_path / "graph").load(run.hash)
-    assert captured and captured.environment["steps"]["graph"] == 9
-    np.testing.assert_allclose(captured.values["trace"]["loss"], result.values["trace"]["loss"], rtol=1e-3, atol=1e-4)
 
 
 def test_a_survey_of_phase_one(phase1: Run, tmp_path: Path) -> None:
@@ -313,27 +273,3 @@ def test_methods_refuse_what_makes_no_sense(phase1: Run) -> None:
         with pytest.raises(ValueError, match=message):
             method.check(phase1.protocol)
     assert methods.FSA().images == fsa_learner.FSA().images == 128
-
-
-@pytest.mark.parametrize("cached", [False, True])
-def test_an_interrupted_phase_two_ends_with_the_same_bits(
-    cached: bool, phase1: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """The activation maps' weights stay Phase I's after a resume, and draws go on where they were."""
-    monkeypatch.setattr(store, "SAVE_EVERY", 0.0)
-    run = tuned(views(phase1) if cached else phase1, SMALL)
-    trained(run, tmp_path / "whole")
-    for link in run.chain[:-1]:
-        assert launcher.train(link, Job(tmp_path / "cut", None, "cpu", 1, 1)) == ""
-    epochs = [0]
-
-    def interrupt(images: int) -> None:
-        epochs[0] += 1
-        if epochs[0] == 2:
-            raise KeyboardInterrupt
-
-    with pytest.raises(KeyboardInterrupt):
-        launcher.train(run, Job(tmp_path / "cut", None, "cpu", 1, 1), interrupt)
-    trained(run, tmp_path / "cut")
-    whole, cut = (state(run, tmp_path / name) for name in ("whole", "cut"))
-    assert all(torch.equal(whole[name], cut[name]) for name in whole)

@@ -7,8 +7,6 @@ from dataclasses import replace
 import pytest
 
 from common.command.estimates import cost, seconds_left
-from common.command.plan import select
-from common.errors import InputError
 from common.runs import canonical
 from common.store import Result
 from fsa.methods import FSA, Views
@@ -68,32 +66,11 @@ def test_every_control_of_the_specification_is_there() -> None:
     assert {r.schedule.batch for r in runs} == {128}
 
 
-def test_the_gain_is_a_part_of_the_controls() -> None:
-    with pytest.warns(UserWarning, match="figure gain-cifar10 is now control-cifar10"):
-        assert [f.id for f in select(FIGURES, ["gain-cifar10"], "cifar")[0]] == ["control-cifar10"]
-
-
-def test_the_quick_preset() -> None:
-    chosen = settings("quick", None, None, 1.0)
-    runs = {r.key: r for f in select(FIGURES, (), "quick")[0] for g in f.runs(chosen).values() for r in g}
-    assert {run.data.name for run in runs.values()} == {"glyphs"}
-    chained = {link.key: link for run in runs.values() for link in run.chain}
-    assert len(chained) <= 50
-
-
-def test_reduced_schedules_are_not_full() -> None:
-    assert all(s.full_schedule for preset in ("cifar", "imagenet") for s in settings(preset, None, None, 1.0))
-    assert not any(s.full_schedule for s in settings("cifar", None, None, 0.1))
-    assert not any(s.full_schedule for s in settings("quick", None, None, 1.0))
+def test_a_reduced_schedule_leaves_phase_two_whole() -> None:
     assert [s.phase2.epochs for s in settings("cifar", None, None, 0.1)] == [64] * 4
 
 
-def test_settings_refuse_what_they_cannot_mean() -> None:
-    with pytest.raises(InputError, match="unknown preset"):
-        settings("large", None, None, 1)
-    for scale in (0.0, float("nan")):
-        with pytest.raises(InputError, match="positive"):
-            settings("quick", None, None, scale)
+def test_repeats() -> None:
     with pytest.warns(UserWarning, match="--orders is ignored"):
         assert settings("cifar", [3, 3], ["O1"], 1)[0].seeds == (3,)
     assert settings("cifar", None, None, 1)[0].seeds == (0, 1, 2)

@@ -1,76 +1,24 @@
-"""Every figure of the catalogue from made-up Results: what is plotted, what is compared, and with what verdict."""
+"""Figures of the catalogue from made-up Results: what is plotted, what is compared, and with what verdict."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from functools import partial
 
+import fakes
 import numpy as np
 import pytest
+from fakes import lucir as fake
 
 from common.command.plan import published, select
 from common.drawing.curves import AVERAGE, LAST
-from common.drawing.figures import Drawing, Figure, verdict
+from common.drawing.figures import verdict
 from common.errors import InputError
 from common.metrics import average_incremental_accuracy
-from common.runs import Run, canonical
-from common.store import Result, _pack
 from lucir.reproduce.catalogue import FIGURES
 from lucir.reproduce.presets import SETTINGS, settings
 
 PUBLISHED = published("lucir")
-READOUTS = ("cnn", "nme", "tm", "no-bias", "unit-weights", "unit-weights-no-bias")
-
-
-def fake(run: Run, accuracies: list[float] | None = None) -> Result:
-    """A Result of `run` with the given CNN accuracies; other read-outs are one point lower each."""
-    sizes = run.protocol.sizes
-    values = accuracies or [90.0 - 3 * i for i in range(len(sizes))]
-    phases = []
-    for i, accuracy in enumerate(values):
-        stage = {
-            name: {"accuracy": accuracy - k, "groups": [accuracy - 5] * (i + 1), "old_to_new": 40.0, "new_to_old": 2.0}
-            for k, name in enumerate(READOUTS)
-        }
-        phases.append({"classes": sum(sizes[: i + 1]), "num_old": sum(sizes[:i]), "stages": {"main": stage}})
-    classes = sum(sizes)
-    norms = list(np.linspace(1, 3, classes))
-    trace = {"epoch": [1, 2], "scale": [5.0, 6.0], "norm_old": [None, 1.5], "norm_new": [1.0, 2.0]}
-    summary = {"norms": norms, "biases": [-0.1] * run.protocol.base + [0.1] * (classes - run.protocol.base)}
-    confusion = {name: _pack(np.eye(classes, dtype=np.int32) * 7) for name in READOUTS}
-    config = canonical(run.resolved("f" * 16, "fp32"))
-    environment = {"commit": "0" * 40, "dirty": False}
-    result = {"phases": phases, "summary": summary, "trace": trace, "confusion": confusion}
-    return Result(run.hash, config, environment, result)
-
-
-def draw(figure: Figure, preset: str, groups: Mapping[str, list[Run]] | None = None) -> Drawing:
-    chosen = settings(preset, None, None, 1.0)
-    groups = groups if groups is not None else figure.runs(chosen)
-    return figure.draw(chosen, {key: [fake(run) for run in runs] for key, runs in groups.items()}, PUBLISHED)
-
-
-CASES = [(figure, preset) for figure in FIGURES for preset in figure.presets]
-
-
-@pytest.mark.parametrize(("figure", "preset"), CASES, ids=[f"{f.id}-{p}" for f, p in CASES])
-def test_every_figure_draws_in_every_preset(figure: Figure, preset: str) -> None:
-    drawing = draw(figure, preset)
-    assert drawing.comparisons
-    for panel in drawing.panels:
-        assert panel.matrix is not None or panel.curves
-        for curve in panel.curves:
-            assert len(curve.x) == len(curve.y) > 0
-            assert np.isfinite(curve.y[-1])
-    overlaid = any(curve.published for panel in drawing.panels for curve in panel.curves)
-    assert not (preset == "quick" and overlaid), "published values must not be drawn over embedded data"
-
-
-@pytest.mark.parametrize("figure", [f for f in FIGURES if not f.on_request], ids=lambda f: f.id)
-def test_a_figure_draws_from_part_of_its_runs(figure: Figure) -> None:
-    """From records alone some methods may be missing."""
-    groups = figure.runs(settings(figure.presets[-1], None, None, 1.0))
-    for name, runs in groups.items():
-        assert draw(figure, figure.presets[-1], {name: runs[:1]}).panels
+draw = partial(fakes.draw, "lucir")
 
 
 def test_measuring_the_published_values_is_a_reproduction() -> None:
@@ -109,11 +57,10 @@ def test_joint_is_drawn_where_its_runs_exist() -> None:
     assert list(joint[0].x) == [50, 60, 70, 80, 90, 100]
 
 
-def test_runs_of_a_head_share_one_base_model_and_the_quick_preset_stays_small() -> None:
+def test_runs_of_a_head_share_one_base_model() -> None:
     chosen = settings("quick", None, None, 1.0)
     runs = {r.key: r for f in select(FIGURES, (), "quick")[0] for g in f.runs(chosen).values() for r in g}
     starts = {run.start.key for run in runs.values() if run.start}
-    assert len(runs) <= 32
     assert len(starts) == 4 + len(SETTINGS["quick"][0].scales)  # two heads x two bases, and one a fixed eta
 
 
@@ -159,7 +106,7 @@ def test_selection_by_beginnings_and_its_errors() -> None:
 def test_joint_is_held_against_its_own_data_set() -> None:
     for id, preset in (("joint", "cifar"), ("joint-subset", "imagenet"), ("joint-full", "imagenet")):
         figure = next(f for f in FIGURES if f.id == id)
-        drawing = draw(figure, preset)
+        drawing = draw(figure.id, preset)
         ours, published = drawing.panels[0].curves
         assert published.published
         assert set(published.x) <= set(ours.x)
@@ -191,13 +138,13 @@ def test_variants_that_share_no_repeat_are_not_compared(id: str) -> None:
 
 def test_every_line_of_fig7b_has_its_published_numbers() -> None:
     figure = next(f for f in FIGURES if f.id == "fig7b")
-    rows = [row for row in draw(figure, "cifar").comparisons if row.quantity == f"{AVERAGE}, 20 exemplars"]
+    rows = [row for row in draw(figure.id, "cifar").comparisons if row.quantity == f"{AVERAGE}, 20 exemplars"]
     assert {row.method for row in rows if row.published} == {"iCaRL-CNN", "iCaRL-NME", "Ours-CNN", "Ours-NME"}
 
 
 def test_lines_are_broken_where_the_paper_has_no_point() -> None:
     figure = next(f for f in FIGURES if f.id == "supp4b")
-    published = [c for c in draw(figure, "cifar").panels[0].curves if c.published]
+    published = [c for c in draw(figure.id, "cifar").panels[0].curves if c.published]
     ours = next(c for c in published if c.name == "Ours-CNN")
     assert list(ours.x) == list(range(30, 101, 5))
     assert [x for x, y in zip(ours.x, ours.y, strict=True) if np.isfinite(y)] == [30, 100]
@@ -211,8 +158,3 @@ def test_repeating_a_seed_does_not_raise_n() -> None:
 def test_orders_and_seeds_are_crossed_only_when_both_are_given() -> None:
     assert settings("cifar", [1, 2], None, 1)[0].repeats == (("1", 1), ("2", 2))
     assert settings("cifar", [1, 2], ["1993"], 1)[0].repeats == (("1993", 1), ("1993", 2))
-    with pytest.raises(InputError, match="unknown preset"):
-        settings("imagnet", None, None, 1)
-    for scale in (0.0, float("inf"), float("nan")):
-        with pytest.raises(InputError, match="positive"):
-            settings("quick", None, None, scale)

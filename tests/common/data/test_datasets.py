@@ -1,57 +1,25 @@
 """Data sets: what is read from each kind of source, the line a user gets when it is wrong, and the cache.
 
-Everything runs on tiny folders and on imitations of torchvision's files.
-"""
+Everything runs on tiny folders and on imitations of torchvision's files."""
 
 from __future__ import annotations
 
-import hashlib
 import os
-import pickle
-import socket
 import subprocess
 import sys
-import tarfile
 import threading
 from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
+from trees import fails, write_image, write_tree
 
 from common.data import datasets, folders, glyphs
 from common.data.datasets import DataSpec, load
 from common.errors import InputError
 
 TINY_GLYPHS = DataSpec("glyphs", classes=3, per_class=4, test_per_class=2)
-
-
-def write_image(path: Path, seed: int, size: tuple[int, int] = (8, 6), mode: str = "RGB") -> np.ndarray:
-    """Save a random picture of (width, height) and return its RGB pixels."""
-    pixels = np.random.default_rng(seed).integers(0, 256, (size[1], size[0], 3), dtype=np.uint8)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    image = Image.fromarray(pixels).convert(mode)
-    image.save(path)
-    return np.asarray(image.convert("RGB"))
-
-
-def write_tree(root: Path, classes: tuple[str, ...] = ("ant", "bee"), test: str = "test", **options: object) -> Path:
-    """Two training images and one test image a class."""
-    for c, name in enumerate(classes):
-        for i in range(2):
-            write_image(root / "train" / name / f"{i}.png", 10 * c + i, **options)  # type: ignore[arg-type]
-        write_image(root / test / name / "0.png", 10 * c + 5, **options)  # type: ignore[arg-type]
-    return root
-
-
-def fails(name: str, root: Path | None, *parts: str, cache: Path | None = None) -> None:
-    """Loading ends in an InputError of one line that contains the parts."""
-    with pytest.raises(InputError) as caught:
-        load(DataSpec(name), root, cache)
-    message = str(caught.value)
-    assert "\n" not in message
-    for part in parts:
-        assert part in message
 
 
 # Image folders
@@ -336,122 +304,3 @@ def test_glyphs_are_generated_once(tmp_path: Path, monkeypatch: pytest.MonkeyPat
 def test_glyphs_numbers_are_checked() -> None:
     with pytest.raises(InputError, match="num_classes"):
         load(DataSpec("glyphs", classes=0))
-
-
-# Torchvision's CIFAR files
-
-
-@pytest.fixture
-def cifar(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A folder with an imitation of cifar-100-python/ and its archive, whose md5 torchvision takes for real."""
-    from torchvision.datasets import CIFAR100
-
-    folder = tmp_path / "data" / "cifar-100-python"
-    folder.mkdir(parents=True)
-    rng = np.random.default_rng(0)
-    contents: dict[str, dict] = {"meta": {"fine_label_names": [f"c{i:02d}" for i in range(100)]}}
-    for name, count in (("train", 300), ("test", 100)):
-        pixels = rng.integers(0, 256, (count, 3 * 32 * 32), dtype=np.uint8)
-        contents[name] = {"data": pixels, "fine_labels": rng.permutation(count).__mod__(100).tolist()}
-    md5 = {}
-    for name, content in contents.items():
-        (folder / name).write_bytes(pickle.dumps(content))
-        md5[name] = hashlib.md5((folder / name).read_bytes()).hexdigest()
-    archive = folder.parent / CIFAR100.filename
-    with tarfile.open(archive, "w:gz") as tar:
-        tar.add(folder, folder.name)
-    monkeypatch.setattr(CIFAR100, "train_list", [["train", md5["train"]]])
-    monkeypatch.setattr(CIFAR100, "test_list", [["test", md5["test"]]])
-    monkeypatch.setattr(CIFAR100, "meta", CIFAR100.meta | {"md5": md5["meta"]})
-    monkeypatch.setattr(CIFAR100, "tgz_md5", hashlib.md5(archive.read_bytes()).hexdigest())
-    return folder.parent
-
-
-def drop(folder: Path) -> None:
-    for path in folder.iterdir():
-        path.unlink()
-    folder.rmdir()
-
-
-def test_cifar_files_are_read(cifar: Path) -> None:
-    data = load(DataSpec("cifar100"), cifar)
-    with open(cifar / "cifar-100-python" / "train", "rb") as file:
-        raw = pickle.load(file)
-    assert (data.train_images == raw["data"].reshape(-1, 3, 32, 32).transpose(0, 2, 3, 1)).all()
-    assert data.train_images.flags.c_contiguous and data.train_labels.dtype == np.int64
-    assert data.train_labels.tolist() == raw["fine_labels"] and data.classes[:2] == ("c00", "c01")
-    assert load(DataSpec("cifar100"), cifar / "cifar-100-python").fingerprint == data.fingerprint
-    drop(cifar / "cifar-100-python")
-    assert load(DataSpec("cifar100"), cifar).fingerprint == data.fingerprint  # from the archive
-    assert [path.name for path in cifar.iterdir()] == ["cifar-100-python.tar.gz"]
-
-
-def test_damaged_cifar_is_refused(cifar: Path) -> None:
-    extracted, archive = cifar / "cifar-100-python", cifar / "cifar-100-python.tar.gz"
-    os.truncate(extracted / "test", 1000)
-    fails("cifar100", cifar, str(cifar), "damaged", "cifar-100-python.tar.gz")
-    drop(extracted)
-    os.truncate(archive, archive.stat().st_size - 1)
-    fails("cifar100", cifar, str(cifar), "damaged", "md5")
-
-
-def test_cifar_in_no_folder_names_what_is_looked_for(tmp_path: Path) -> None:
-    fails("cifar100", tmp_path, "cifar-100-python/", "cifar-100-python.tar.gz", "train/<class>/*.png")
-
-
-def serve(answer: bytes | None) -> tuple[str, socket.socket]:
-    """A server that sends these bytes to whoever connects, or that stays silent."""
-    server = socket.create_server(("127.0.0.1", 0))
-
-    def run() -> None:
-        held = []  # silent connections stay open
-        while True:
-            try:
-                connection, _ = server.accept()
-            except OSError:
-                return
-            held.append(connection)
-            if answer is not None:
-                request = connection.recv(65536)
-                head = b"HTTP/1.0 200 OK\r\nContent-Length: %d\r\n\r\n" % len(answer)
-                connection.sendall(head + (b"" if request.startswith(b"HEAD") else answer))
-                connection.close()
-
-    threading.Thread(target=run, daemon=True).start()
-    return f"http://127.0.0.1:{server.getsockname()[1]}/cifar-100-python.tar.gz", server
-
-
-def test_download_goes_to_the_cache(cifar: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from torchvision.datasets import CIFAR100
-
-    cache = tmp_path / "cache"
-    url, server = serve((cifar / "cifar-100-python.tar.gz").read_bytes())
-    monkeypatch.setattr(CIFAR100, "url", url)
-    data = load(DataSpec("cifar100"), None, cache)
-    server.close()
-    assert data.fingerprint == load(DataSpec("cifar100"), cifar).fingerprint
-    monkeypatch.setattr(CIFAR100, "__init__", None)  # from now on the cache serves, also a copy given by --data
-    assert load(DataSpec("cifar100"), None, cache).fingerprint == data.fingerprint
-    assert load(DataSpec("cifar100"), cifar, cache).fingerprint == data.fingerprint
-
-
-@pytest.mark.parametrize("answer", [None, b"a login page"], ids=["silent", "wrong file"])
-def test_failed_download_is_quick_and_leaves_nothing(
-    cifar: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, answer: bytes | None
-) -> None:
-    from torchvision.datasets import CIFAR100
-
-    cache = tmp_path / "cache"
-    url, server = serve(answer)
-    monkeypatch.setattr(CIFAR100, "url", url)
-    monkeypatch.setattr(folders, "TIMEOUT", 0.2)
-    ways = (
-        "on a machine with network",
-        "--data DIR with torchvision's files (cifar-100-python/",
-        "train/<class>/*.png",
-    )
-    fails("cifar100", None, "could not be downloaded", *ways, "test/<class>/*.png", "quick preset", cache=cache)
-    server.close()
-    assert not [path for path in cache.iterdir() if path.is_dir()]
-    assert socket.getdefaulttimeout() is None
-    fails("cifar100", None, "no cache folder", *ways)
