@@ -18,7 +18,7 @@ from torch import Tensor
 from common import incremental
 from common.data.datasets import Dataset
 from common.incremental import Phase
-from common.memory import herd
+from common.memory import herd, open_context
 from common.runs import Run, Schedule
 from common.store import Store
 from common.training import seeded, shuffled
@@ -160,7 +160,7 @@ def test_without_distillation_it_is_fine_tuning(stage1: MakeRun, tiny_data: Data
 
     with Store(tmp_path).open(run) as workspace:
         incremental.run(run, tiny_data, Watched, workspace, CPU)
-    context = incremental._context(run, tiny_data, CPU)
+    context = open_context(run, tiny_data, CPU)
     for (net, phase), state in zip(nets, states, strict=True):
         optimiser = torch.optim.SGD(net.parameters(), 0.1, momentum=0.9, weight_decay=0.01, fused=True)
         for epoch, lr in enumerate((0.1, 0.01)):

@@ -20,7 +20,7 @@ from common.errors import InputError
 from common.heads import CosineHead, LinearHead
 from common.incremental import Context, Learner, Phase, extract
 from common.loader import DeviceImages
-from common.memory import ExemplarMemory, herd
+from common.memory import ExemplarMemory, herd, open_context
 from common.runs import Inputs, Protocol, Run, Schedule
 from common.splits import class_order
 from common.store import Store
@@ -333,7 +333,7 @@ def test_cifars_sizes(method: Method, tiny_run: MakeRun) -> None:
     learner.build(50)
     sizes = []
     for phase in [Phase(0, 0, 50), *(Phase(i + 1, 50 + 10 * i, 10) for i in range(5))]:
-        learner.begin_phase(phase)
+        incremental.begin(learner, phase)
         stages = learner.stages(phase)
         main = next(stages)
         counts = labels[main.indices].bincount(minlength=100).tolist()
@@ -402,7 +402,7 @@ def test_training_starts_from_the_base_run(tiny_run: MakeRun, tiny_data: Dataset
 
 
 def built(kind: type[Learner], method: Method, run: Run, dataset: Dataset, classes: int = 6) -> Any:
-    context = incremental._context(run, dataset, CPU)
+    context = open_context(run, dataset, CPU)
     learner = kind(method, context)
     learner.build(classes)
     return learner
