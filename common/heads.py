@@ -48,13 +48,16 @@ class LinearHead(nn.Module):
 class CosineHead(nn.Module):
     """Cosine normalisation, LUCIR Eq. 4: logits = scale * cos(weight row, feature), no bias.
 
-    weight [c, d] is stored un-normalised; scale (the paper's eta) is one learnable scalar that starts at 1.
+    weight [c, d] is stored un-normalised; scale (the paper's eta) is one learnable scalar that starts at 1, or a
+    number that is not trained.
     """
 
-    def __init__(self, in_features: int, num_classes: int, generator: torch.Generator | None = None) -> None:
+    def __init__(
+        self, in_features: int, num_classes: int, generator: torch.Generator | None = None, scale: float | None = None
+    ) -> None:
         super().__init__()
         self.weight = nn.Parameter(_uniform(num_classes, in_features, None, generator))
-        self.scale = nn.Parameter(torch.ones(()))
+        self.scale = nn.Parameter(torch.tensor(float(1 if scale is None else scale)), requires_grad=scale is None)
 
     def cosines(self, features: Tensor) -> Tensor:
         """features [n, d] -> cosines [n, c], before the scale."""

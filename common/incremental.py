@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import asdict
 from typing import Any
 
@@ -14,7 +14,7 @@ from torch import Tensor
 from common import metrics
 from common.data.datasets import Dataset
 from common.errors import OutOfTime
-from common.heads import CosineHead, LinearHead, Net, extract, frozen_copy
+from common.heads import LinearHead, Net, extract, frozen_copy
 from common.memory import Context, Phase, by_class, open_context
 from common.resnet import backbone
 from common.runs import Flip, Run
@@ -47,7 +47,8 @@ class Learner:
     Exemplars are chosen after the first stage. Every stage ends with a test.
     """
 
-    head: type[LinearHead] | type[CosineHead] = LinearHead
+    head: Callable[..., Any] = LinearHead
+    """(features, classes, generator) -> a LinearHead or the like."""
     final_relu = True
     nme_flip: Flip = "none"
     distils = False

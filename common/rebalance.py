@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -57,18 +59,12 @@ class RebalanceLearner(Learner):
     def __init__(self, config: Rebalance, context: Context) -> None:
         super().__init__(config, context)
         if config.loss == "ldam":
-            self.head = CosineHead
+            self.head = partial(CosineHead, scale=config.scale)
         device, counts = context.device.torch, context.counts
         self.target = torch.tensor(class_weights(counts, config.beta), dtype=torch.float32, device=device)
         self.weights = torch.ones_like(self.target)
         self.margins = ldam_margins(torch.from_numpy(counts), config.margin).to(device)
         self.deferred = True
-
-    def build(self, classes: int) -> None:
-        super().build(classes)
-        if self.config.loss == "ldam":
-            self.net.head.scale.data.fill_(self.config.scale)
-            self.net.head.scale.requires_grad_(False)
 
     def main(self, phase: Phase) -> Stage:
         main = super().main(phase)

@@ -21,7 +21,7 @@ class DistilledLearner(Learner):
     """(1 - l) cross-entropy + l distillation, l = old / all classes: what WA and BiC train before they correct."""
 
     config: WA | BiC
-    head = Classifier  # type: ignore[assignment]
+    head = Classifier
     distils = True
 
     def main(self, phase: Phase) -> Stage:
@@ -101,7 +101,7 @@ class BiCLearner(DistilledLearner):
     """Bias correction: two numbers for the new classes' logits, learnt on images held out of training."""
 
     config: BiC
-    head = CorrectedClassifier  # type: ignore[assignment]
+    head = CorrectedClassifier
 
     def begin_phase(self, phase: Phase) -> None:
         super().begin_phase(phase)

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from functools import partial
 from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from common.heads import CosineHead, LinearHead
+from common.heads import CosineHead
 from common.incremental import Context, Learner, Phase, by_class
 from common.training import Stage
 from lucir.losses import adaptive_weight, cosine_distillation, distillation, less_forget, margin_ranking
@@ -25,11 +26,7 @@ class BaseLearner(Learner):
     def __init__(self, config: Base, context: Context) -> None:
         super().__init__(config, context)
         if config.head == "cosine":
-            self.head, self.final_relu = CosineHead, False
-
-    def build(self, classes: int) -> None:
-        super().build(classes)
-        fix_scale(self.net.head, self.config.scale)
+            self.head, self.final_relu = partial(CosineHead, scale=config.scale), False
 
     def trace(self, phase: Phase) -> dict[str, float]:
         return head_trace(self.net.head, phase)
@@ -95,17 +92,12 @@ class LUCIRLearner(Learner):
     """The paper's method and its ablations (Sec. 3.2-3.4), with class-balance finetuning."""
 
     config: LUCIR
-    head = CosineHead
     final_relu = False
     distils = True
 
     def __init__(self, config: LUCIR, context: Context) -> None:
         super().__init__(config, context)
-        self.nme_flip = config.nme_flip
-
-    def build(self, classes: int) -> None:
-        super().build(classes)
-        fix_scale(self.net.head, self.config.scale)
+        self.head, self.nme_flip = partial(CosineHead, scale=config.scale), config.nme_flip
 
     def begin_phase(self, phase: Phase) -> None:
         if not phase.num_old:
@@ -163,13 +155,6 @@ class LUCIRLearner(Learner):
 
     def trace(self, phase: Phase) -> dict[str, float]:
         return head_trace(self.net.head, phase)
-
-
-def fix_scale(head: LinearHead | CosineHead, scale: float | None) -> None:
-    """Hold a cosine head's eta at `scale`; None leaves it learnable."""
-    if scale is not None and isinstance(head, CosineHead):
-        head.scale.data.fill_(scale)
-        head.scale.requires_grad_(False)
 
 
 def head_trace(head: Any, phase: Phase) -> dict[str, float]:
