@@ -27,22 +27,23 @@ class Learner:
 
     The loop calls these hooks; before `begin_phase` it sets `phase`, and `teacher` where the class says `distils`.
 
-    hook         when it is called                                     what it does by default
-    -----------  ----------------------------------------------------  -------------------------------------------
-    build        first of all, and on every resume                     makes a network for the first classes
-    start_from   next, where a Run starts from another                 takes over that Run's final weights
-    begin_phase  before a phase, and again on a resume inside it       grows the head by the new classes
-    inherits     next, where an incremental Run starts from another    says that only phase 0 is not trained again
-    stages       next; each stage is trained before the next is made   yields `main` alone
-    main         by `stages`                                           trains all weights on new and kept images
-    loss         at every step; CUDA replays it without Python         cross-entropy over all classes seen
-    trace        after every epoch                                     adds nothing to the epoch's line
-    frozen       whenever an epoch is logged                           names no weights that stay as they are
-    test_set     in every test: after a stage, or asked for by epoch   features of test images of all classes seen
-    readouts     after `test_set`                                      predicts by the head and by exemplar means
-    tested       after `readouts`, in a test by epoch                  adds nothing to the epoch's line
-    end_phase    after the last test of a phase                        adds nothing to the phase's results
-    summary      at the end of the Run                                 norms of the head, its biases or its scale
+    hook         when it is called                                  what it does by default
+    -----------  -------------------------------------------------  --------------------------------------------
+    device_for   before the images are opened                       says the device that was asked for
+    build        first in a Run and in every resume of it           makes a network for the first classes
+    start_from   next, if the Run has a start and no phase is done  takes over that start's final weights
+    begin_phase  before a phase, and again on a resume inside it    grows the head by the new classes
+    inherits     next, if an incremental Run has a start            says that phase 0 alone is not trained again
+    stages       next; a stage is trained before the next is made   yields `main` alone
+    main         by `stages`                                        trains all weights on new and kept images
+    loss         in every step; CUDA repeats it without Python      is cross-entropy over all classes seen
+    trace        after every epoch                                  adds nothing to the epoch's line
+    frozen       after `trace`                                      names no weights that stay as they are
+    test_set     after a stage, and every `test_every` epochs       gives features of the classes seen
+    readouts     after `test_set`                                   predicts by the head and by exemplar means
+    tested       after `readouts`, but not at a stage's end         adds nothing to the epoch's line
+    end_phase    after the last test of a phase                     adds nothing to the phase's results
+    summary      at the end of the Run                              tells the head's norms, and biases or scale
 
     Exemplars are chosen after the first stage. Every stage ends with a test.
     """
@@ -185,10 +186,10 @@ def run(spec: Run, dataset: Dataset, learner_class: type[Learner], workspace: Wo
             raise OutOfTime
         begin(learner, phase)
         if spec.start and len(phases) > 1 and learner.inherits(phase):  # trained by the Run this one starts from
-            _choose_exemplars(learner)
-            _evaluate(learner, workspace, "start")
+            _choose_exemplars(learner, phase)
+            _evaluate(learner, phase, workspace, "start")
         else:
-            _train(learner, workspace, inside)
+            _train(learner, phase, workspace, inside)
         inside = None
         workspace.phases[phase.index] |= learner.end_phase(phase)
         workspace.boundary(_tensors(learner), {"phase": phase.index + 1})
@@ -203,9 +204,9 @@ def begin(learner: Learner, phase: Phase) -> None:
     learner.begin_phase(phase)
 
 
-def _train(learner: Learner, workspace: Workspace, inside: Saved | None) -> None:
+def _train(learner: Learner, phase: Phase, workspace: Workspace, inside: Saved | None) -> None:
     """One phase: train each stage, choose exemplars after the first, evaluate after every one."""
-    context, phase = learner.context, learner.phase
+    context = learner.context
     if inside:
         _load(learner, inside)
     for number, stage in enumerate(learner.stages(phase)):
@@ -218,7 +219,7 @@ def _train(learner: Learner, workspace: Workspace, inside: Saved | None) -> None
             line = {"phase": phase.index, **asdict(epoch), **learner.trace(phase)}
             every = context.run.test_every
             if every and epoch.epoch % every == 0:
-                confusions = _confusions(learner)
+                confusions = _confusions(learner, phase)
                 line |= {"test_accuracy": metrics.accuracy(confusions["cnn"]), **learner.tested(confusions)}
             workspace.log(line)
             frozen = [f"net/{name}" for name in learner.frozen()]
@@ -228,13 +229,13 @@ def _train(learner: Learner, workspace: Workspace, inside: Saved | None) -> None
         seed = (context.run.seed, "phase", phase.index, stage.name)
         workspace.steps += fit(stage, context.train, seed, after_epoch, resume, learner.net)
         if number == 0:
-            _choose_exemplars(learner)
-        _evaluate(learner, workspace, stage.name)
+            _choose_exemplars(learner, phase)
+        _evaluate(learner, phase, workspace, stage.name)
 
 
-def _choose_exemplars(learner: Learner) -> None:
+def _choose_exemplars(learner: Learner, phase: Phase) -> None:
     """Herd the new classes with the network just trained; old classes keep theirs, truncated under a total budget."""
-    context, phase = learner.context, learner.phase
+    context = learner.context
     if context.memory.quota(phase.seen) == 0:
         return
     context.memory.shrink(phase.seen)
@@ -242,9 +243,8 @@ def _choose_exemplars(learner: Learner) -> None:
         context.memory.add(label, indices, features, phase.seen)
 
 
-def _confusions(learner: Learner) -> dict[str, np.ndarray]:
+def _confusions(learner: Learner, phase: Phase) -> dict[str, np.ndarray]:
     """Confusion matrices on the test images of all classes seen so far, by read-out."""
-    phase = learner.phase
     with torch.no_grad():
         features, labels = learner.test_set(phase)
         predictions = learner.readouts(features, phase)
@@ -252,11 +252,11 @@ def _confusions(learner: Learner) -> dict[str, np.ndarray]:
     return {k: metrics.confusion_matrix(true, p.cpu().numpy(), phase.seen) for k, p in predictions.items()}
 
 
-def _evaluate(learner: Learner, workspace: Workspace, stage: str) -> None:
+def _evaluate(learner: Learner, phase: Phase, workspace: Workspace, stage: str) -> None:
     """Test every read-out and add what it scores to the workspace's results."""
-    context, phase, values = learner.context, learner.phase, {}
+    context, values = learner.context, {}
     sizes = context.run.protocol.sizes[: phase.index + 1]
-    for name, confusion in _confusions(learner).items():
+    for name, confusion in _confusions(learner, phase).items():
         workspace.confusion[name] = confusion.astype(np.int32)
         values[name] = {
             "accuracy": metrics.accuracy(confusion),

@@ -12,13 +12,7 @@ from common.heads import extract
 from common.incremental import Context, Learner, Phase
 from common.training import Stage
 from feature_adaptation import cache
-from feature_adaptation.losses import (
-    attention_distillation,
-    distillation,
-    sigmoid_loss,
-    similarity_loss,
-    softmax_loss,
-)
+from feature_adaptation.losses import attention_distillation, distillation, sigmoid_loss, similarity_loss, softmax_loss
 from feature_adaptation.methods import Extractor
 from feature_adaptation.model import spatial_maps
 
