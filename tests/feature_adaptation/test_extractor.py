@@ -15,7 +15,7 @@ from adaptation import CPU, KEEPS, MakeRun, adapt, finish, kept, stage1_runs, wa
 from recorder import record
 from torch import Tensor
 
-from common import incremental
+from common import incremental, memory
 from common.data.datasets import Dataset
 from common.incremental import Phase
 from common.memory import herd, open_context
@@ -61,7 +61,7 @@ class Guard:
 def guarded(run: Run, data: Dataset, out: Path, monkeypatch: pytest.MonkeyPatch) -> Guard:
     """Train with the training images under guard; returns it."""
     guards: list[Guard] = []
-    opened = incremental.open_images
+    opened = memory.open_images
 
     def open_images(dataset: Any, split: str, *rest: Any) -> Any:
         images = opened(dataset, split, *rest)
@@ -77,7 +77,7 @@ def guarded(run: Run, data: Dataset, out: Path, monkeypatch: pytest.MonkeyPatch)
             super().begin_phase(phase)
 
     with monkeypatch.context() as patch, Store(out).open(run) as workspace:
-        patch.setattr(incremental, "open_images", open_images)
+        patch.setattr(memory, "open_images", open_images)
         result = incremental.run(run, data, Guarded, workspace, CPU)
         workspace.finish(result, {"commit": "", "dirty": False})
     return guards[0]
