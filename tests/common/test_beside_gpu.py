@@ -14,11 +14,10 @@ from stand_in import OnDevice, stand_in
 from tiny import TinyNet
 from torch import Tensor, nn
 
-from common import graphs, incremental, resnet
+from common import graphs, heads, resnet
 from common.command import launcher
 from common.command.launcher import Job, briefly, warm_up
-from common.heads import LinearHead
-from common.incremental import Net, extract, frozen_copy
+from common.heads import LinearHead, Net, extract, frozen_copy
 from common.loader import DeviceImages
 from common.runs import Inputs, Run, Schedule
 from common.store import Store, Workspace
@@ -114,7 +113,7 @@ def test_augmentation_reads_maps_with_the_bits_of_the_network(get: Get, tmp_path
 def test_evaluation_takes_large_batches_on_cuda(
     wide: int, expected: list[int], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(incremental, "WIDE", wide)
+    monkeypatch.setattr(heads, "WIDE", wide)
     sizes: list[int] = []
 
     class Sized(TinyNet):

@@ -52,6 +52,8 @@ def test_cosine_head_parameters() -> None:
     head = CosineHead(64, 50)
     assert [(n, tuple(p.shape)) for n, p in head.named_parameters()] == [("weight", (50, 64)), ("scale", ())]
     assert head.scale.item() == 1 and head.scale.requires_grad
+    fixed = CosineHead(64, 50, scale=4).scale
+    assert fixed.item() == 4 and fixed.dtype == torch.float32 and not fixed.requires_grad
 
 
 @pytest.mark.parametrize("kind", [CosineHead, LinearHead])

@@ -14,10 +14,10 @@ import torch.nn.functional as F
 from adaptation import CPU, KEEPS, MakeRun, adapt, finish, kept, stage1_runs, watch, weights
 from torch import Tensor
 
-from common import incremental
+from common import incremental, memory
 from common.data.datasets import Dataset
 from common.incremental import Phase
-from common.memory import herd
+from common.memory import herd, open_context
 from common.runs import Run, Schedule
 from common.store import Store
 from common.training import seeded, shuffled
@@ -60,7 +60,7 @@ class Guard:
 def guarded(run: Run, data: Dataset, out: Path, monkeypatch: pytest.MonkeyPatch) -> Guard:
     """Train with the training images under guard; returns it."""
     guards: list[Guard] = []
-    opened = incremental.open_images
+    opened = memory.open_images
 
     def open_images(dataset: Any, split: str, *rest: Any) -> Any:
         images = opened(dataset, split, *rest)
@@ -76,7 +76,7 @@ def guarded(run: Run, data: Dataset, out: Path, monkeypatch: pytest.MonkeyPatch)
             super().begin_phase(phase)
 
     with monkeypatch.context() as patch, Store(out).open(run) as workspace:
-        patch.setattr(incremental, "open_images", open_images)
+        patch.setattr(memory, "open_images", open_images)
         result = incremental.run(run, data, Guarded, workspace, CPU)
         workspace.finish(result, {"commit": "", "dirty": False})
     return guards[0]
@@ -159,7 +159,7 @@ def test_without_distillation_it_is_fine_tuning(stage1: MakeRun, tiny_data: Data
 
     with Store(tmp_path).open(run) as workspace:
         incremental.run(run, tiny_data, Watched, workspace, CPU)
-    context = incremental._context(run, tiny_data, CPU)
+    context = open_context(run, tiny_data, CPU)
     for (net, phase), state in zip(nets, states, strict=True):
         optimiser = torch.optim.SGD(net.parameters(), 0.1, momentum=0.9, weight_decay=0.01, fused=True)
         for epoch, lr in enumerate((0.1, 0.01)):

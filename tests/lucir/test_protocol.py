@@ -57,7 +57,7 @@ def test_cifars_sizes(method: Method, tiny_run: MakeRun) -> None:
     learner.build(50)
     sizes = []
     for phase in [Phase(0, 0, 50), *(Phase(i + 1, 50 + 10 * i, 10) for i in range(5))]:
-        learner.begin_phase(phase)
+        incremental.begin(learner, phase)
         stages = learner.stages(phase)
         main = next(stages)
         counts = labels[main.indices].bincount(minlength=100).tolist()

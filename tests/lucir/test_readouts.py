@@ -11,11 +11,11 @@ import torch
 import torch.nn.functional as F
 from lucir_runs import CPU, MakeRun, train
 
-from common import incremental
 from common.data.datasets import Dataset
 from common.heads import CosineHead, LinearHead
 from common.incremental import Learner, Phase
 from common.loader import DeviceImages
+from common.memory import open_context
 from common.runs import Inputs, Run
 from common.training import Stage
 from lucir.learner import LEARNERS, ICaRLLearner, LUCIRLearner
@@ -23,7 +23,7 @@ from lucir.methods import LUCIR, Base, ICaRL, Method
 
 
 def built(kind: type[Learner], method: Method, run: Run, dataset: Dataset, classes: int = 6) -> Any:
-    context = incremental._context(run, dataset, CPU)
+    context = open_context(run, dataset, CPU)
     learner = kind(method, context)
     learner.build(classes)
     return learner
