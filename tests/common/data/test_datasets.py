@@ -19,8 +19,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from common.data import cifar as cifar_files
 from common.data import datasets, folders, glyphs
 from common.data.datasets import DataSpec, load
+from common.data.synsets import IMAGENET
 from common.errors import InputError
 
 TINY_GLYPHS = DataSpec("glyphs", classes=3, per_class=4, test_per_class=2)
@@ -161,12 +163,10 @@ def test_class_counts_of_known_names(tmp_path: Path) -> None:
     root = write_tree(tmp_path)
     for name, count in (("cifar10", "10"), ("cifar100", "100"), ("imagenet", "1000"), ("imagenet-subset", "100 or")):
         fails(name, root, "2 class folders", f"{name} has {count}")
-    ten = write_tree(tmp_path / "ten", classes=tuple("abcdefghij"))
-    assert len(load(DataSpec("cifar10"), ten).classes) == 10
 
 
 def test_imagenet_subset_is_that_of_lucir(tmp_path: Path) -> None:
-    names = [f"n{i:04d}" for i in range(1000)]
+    names = list(IMAGENET)
     drawn = sorted(np.random.RandomState(1993).choice(names, 100, replace=False))
     image = tmp_path / "one.png"
     write_image(image, 1)
@@ -178,7 +178,7 @@ def test_imagenet_subset_is_that_of_lucir(tmp_path: Path) -> None:
                 os.link(image, folder / "0.png")  # the other classes are not even listed
     data = load(DataSpec("imagenet-subset"), tmp_path)
     assert list(data.classes) == drawn and data.train_labels.tolist() == list(range(100))
-    taken = write_tree(tmp_path / "imagenet-subset", classes=tuple(f"m{i:03d}" for i in range(100)))
+    taken = write_tree(tmp_path / "imagenet-subset", classes=tuple(drawn))
     assert datasets.locate(DataSpec("imagenet-subset"), tmp_path) == taken
     assert len(load(DataSpec("imagenet-subset"), taken).classes) == 100
 
@@ -444,7 +444,7 @@ def test_failed_download_is_quick_and_leaves_nothing(
     cache = tmp_path / "cache"
     url, server = serve(answer)
     monkeypatch.setattr(CIFAR100, "url", url)
-    monkeypatch.setattr(folders, "TIMEOUT", 0.2)
+    monkeypatch.setattr(cifar_files, "TIMEOUT", 0.2)
     ways = (
         "on a machine with network",
         "--data DIR with torchvision's files (cifar-100-python/",
