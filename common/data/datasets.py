@@ -178,7 +178,7 @@ def _source(spec: DataSpec, root: Path | None, cache: Path | None) -> _Source:
         # Checked by md5 when read, so that every copy has the same content: one cache entry serves them all.
         return _Source("torchvision's files", partial(cifar.read_cifar, spec.name, folder, cache))
     if lists.find(folder, "train") and (spec.name in lists.PUBLISHED or not (folder / "train").is_dir()):
-        tree = lists.scan(folder)
+        tree = lists.scan(folder, spec.name)
     else:
         tree = folders.scan(folder, partial(assign, spec.name, folder / "train"))
     lists.require_published(spec.name, folder, tree)
