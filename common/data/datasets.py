@@ -31,6 +31,16 @@ from common.errors import InputError
 
 COARSE = {"cifar20": "cifar100"}
 """Data sets that are another's images under coarser labels."""
+PER_CLASS = {
+    "cifar10": (5000, 1000),
+    "cifar100": (500, 100),
+    "imagenet": (1281, 50),
+    "imagenet-subset": (1281, 50),
+    "imagenet-100": (1281, 50),
+}
+"""Training and test images a class as published; ImageNet's vary, and this is their mean."""
+PART = "part-"
+"""Before the fingerprint of a data set known by name that has far fewer images than were published."""
 FORMAT = 2  # of cache entries; raised when older ones must not be read
 _PARTS = ("train_images", "train_labels", "test_images", "test_labels")
 
@@ -60,6 +70,9 @@ class Dataset:
     classes: tuple[str, ...]
     fingerprint: str
     """16 hex digits over images and labels of both splits; over names and sizes where images are files.
+
+    `part-` stands before them where the data set is known by name and has less than nine tenths of the published
+    images in a split. Results on it are never held against published numbers.
 
     The order of images is part of the content: the same pictures read from another source in another order have
     another fingerprint.
@@ -135,8 +148,9 @@ def coarsen(fine: Dataset, name: str) -> Dataset:
 
 
 def coarse_fingerprint(fine: str) -> str:
-    """Of the same images under coarse labels, 16 hex digits."""
-    return hashlib.sha256(f"{fine} coarse".encode()).hexdigest()[:16]
+    """Of the same images under coarse labels, 16 hex digits; of a part it is marked as a part's."""
+    digits = hashlib.sha256(f"{fine} coarse".encode()).hexdigest()[:16]
+    return PART + digits if fine.startswith(PART) else digits
 
 
 def locate(spec: DataSpec, root: Path | None) -> Path | None:
@@ -182,7 +196,17 @@ def _source(spec: DataSpec, root: Path | None, cache: Path | None) -> _Source:
     else:
         tree = folders.scan(folder, partial(assign, spec.name, folder / "train"))
     lists.require_published(spec.name, folder, tree)
-    return _Source(tree.key, tree.read, tree.fingerprint if tree.large() else None)
+    return _Source(tree.key, tree.read, _marked(spec.name, tree.fingerprint, *tree.labels) if tree.large() else None)
+
+
+def _marked(name: str, fingerprint: str, train_labels: np.ndarray, test_labels: np.ndarray) -> str:
+    """The fingerprint, marked where the data set has far fewer images than were published."""
+    if name not in PER_CLASS:
+        return fingerprint
+    classes = int(train_labels.max()) + 1
+    sizes = zip((train_labels, test_labels), PER_CLASS[name], strict=True)
+    whole = all(len(labels) >= 0.9 * classes * published for labels, published in sizes)
+    return fingerprint if whole else PART + fingerprint
 
 
 def _glyphs(spec: DataSpec) -> _Source:
@@ -202,7 +226,7 @@ def _glyphs(spec: DataSpec) -> _Source:
 
 def _read(name: str, source: _Source) -> Dataset:
     content = source.read()
-    found = source.fingerprint or _digest_arrays(*content[:4])
+    found = source.fingerprint or _marked(name, _digest_arrays(*content[:4]), content[1], content[3])
     return Dataset(name, *content, fingerprint=found)
 
 

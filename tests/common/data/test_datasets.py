@@ -22,6 +22,7 @@ from PIL import Image
 from common.data import cifar as cifar_files
 from common.data import datasets, folders, glyphs
 from common.data.datasets import DataSpec, load
+from common.data.names import PUBLISHED
 from common.data.synsets import IMAGENET
 from common.errors import InputError
 
@@ -189,6 +190,31 @@ def test_counts_are_for_glyphs_only(tmp_path: Path) -> None:
 
 
 # Fingerprints
+
+
+@pytest.mark.parametrize(("train", "test", "part"), [(9, 9, False), (8, 9, True), (9, 8, True), (10, 10, False)])
+def test_far_fewer_images_than_published_mark_the_fingerprint(
+    train: int, test: int, part: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of 10 published images a class a tenth may be missing; small and large images and coarse labels alike."""
+    for name in ("cifar10", "cifar100"):
+        monkeypatch.setitem(datasets.PER_CLASS, name, (10, 10))
+        for side in (4, 65) if name == "cifar10" else (4,):
+            root = tmp_path / name / str(side)
+            image = root / "one.png"
+            write_image(image, 1, size=(side, 4))
+            for split, count in (("train", train), ("test", test)):
+                for c in PUBLISHED[name]:
+                    (root / split / c).mkdir(parents=True)
+                    for i in range(count):
+                        os.link(image, root / split / c / f"{i}.png")
+            cache = tmp_path / "cache"
+            data = load(DataSpec(name), root, cache)
+            assert data.fingerprint.startswith("part-") == part
+            assert datasets.fingerprint(DataSpec(name), root, cache) == data.fingerprint
+    coarse = load(DataSpec("cifar20"), root, cache)
+    assert coarse.fingerprint.startswith("part-") == part
+    assert not load(DataSpec("mine"), root).fingerprint.startswith("part-")
 
 
 def test_fingerprint_depends_on_every_pixel_and_on_the_order(tmp_path: Path) -> None:
