@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import shutil
 import socket
 import tempfile
@@ -20,6 +21,8 @@ CIFAR = {
     "cifar100": ("CIFAR100", "cifar-100-python", "cifar-100-python.tar.gz"),
 }
 """Torchvision's class, the folder it reads and the archive that holds it."""
+NO_PLACE = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES)
+"""What the system says where there is no room, or no right to write."""
 TIMEOUT = 15.0  # seconds a download may be silent
 
 
@@ -31,21 +34,37 @@ def has_cifar(name: str, folder: Path) -> bool:
 def read_cifar(name: str, folder: Path | None, cache: Path | None) -> Content:
     """Torchvision's files, compared with their md5, from `folder`, which stays as it is, or downloaded into `cache`.
 
-    Raises InputError on a damaged or incomplete copy, or where there is none and no network.
+    Raises InputError on a damaged or incomplete copy, on a disk without room to unpack it, or where there is no copy
+    and no network.
     """
     if folder is None:
         return _download_cifar(name, cache)
     _, extracted, archive = CIFAR[name]
+    unpacked, packed = (folder / extracted).is_dir(), (folder / archive).is_file()
     try:
-        if (folder / extracted).is_dir():
-            return _parse_cifar(name, folder)
-        with tempfile.TemporaryDirectory() as temporary:
-            _extract_cifar(name, folder / archive, temporary)
-            return _parse_cifar(name, Path(temporary))
+        return _parse_cifar(name, folder) if unpacked else _read_archive(name, folder / archive)
     except (OSError, RuntimeError) as error:
+        remedy = f"replace it by a fresh {archive}"
+        if unpacked and packed:
+            remedy = f"delete {folder / extracted}, so that {archive} beside it is read"
         raise InputError(
-            f"{name} in {folder} is damaged, incomplete or cannot be read ({one_line(error)}); replace it by a fresh "
-            f"{archive}"
+            f"{name} in {folder} is damaged, incomplete or cannot be read ({one_line(error)}); {remedy}"
+        ) from None
+
+
+def _read_archive(name: str, archive: Path) -> Content:
+    from torchvision import datasets
+
+    if not datasets.utils.check_integrity(archive, getattr(datasets, CIFAR[name][0]).tgz_md5):
+        raise RuntimeError(f"the md5 of {archive.name} is not the published one")
+    try:  # from here on the archive is whole, and only the disk can fail
+        with tempfile.TemporaryDirectory() as temporary:
+            datasets.utils.extract_archive(str(archive), temporary)
+            return _parse_cifar(name, Path(temporary))
+    except OSError as error:
+        raise InputError(
+            f"{archive} is whole but cannot be unpacked for want of a place ({one_line(error)}); set TMPDIR to a "
+            "folder with 400 MB of room that you can write to, or unpack the archive beside itself"
         ) from None
 
 
@@ -59,6 +78,10 @@ def _download_cifar(name: str, cache: Path | None) -> Content:
         return _parse_cifar(name, target, download=True)
     except (OSError, RuntimeError, HTTPException) as error:
         shutil.rmtree(target, ignore_errors=True)  # half a download would only be in the way of the next attempt
+        if getattr(error, "errno", None) in NO_PLACE:
+            raise InputError(
+                f"{name} cannot be downloaded into {cache} ({one_line(error)}); make room, or choose another --out"
+            ) from None
         raise InputError(_ways(name, one_line(error))) from None
     finally:
         socket.setdefaulttimeout(before)
@@ -71,14 +94,6 @@ def _ways(name: str, reason: str) -> str:
         f"machine with network; --data DIR with torchvision's files ({extracted}/ or {archive}); --data DIR with "
         f"images in {LAYOUT}. The quick preset needs none of this"
     )
-
-
-def _extract_cifar(name: str, archive: Path, target: str) -> None:
-    from torchvision import datasets
-
-    if not datasets.utils.check_integrity(archive, getattr(datasets, CIFAR[name][0]).tgz_md5):
-        raise RuntimeError(f"the md5 of {archive.name} is not the published one")
-    datasets.utils.extract_archive(str(archive), target)
 
 
 def _parse_cifar(name: str, folder: Path, download: bool = False) -> Content:
