@@ -29,7 +29,8 @@ Two are 100 classes of ImageNet: a draw with seed 1993 (LUCIR), and the first in
 """
 SUBSETS = ("imagenet-subset", "imagenet-100")
 _ALIASES = {"plane": "airplane", "aeroplane": "airplane", "car": "automobile", "auto": "automobile"}
-"""Other names in use for CIFAR-10's classes. None of them is a class of another known data set."""
+_ALIASES |= {"computer_keyboard": "keyboard"} | {t: f"{t}_tree" for t in ("maple", "oak", "palm", "pine", "willow")}
+"""Other names in use for classes of CIFAR. None of them is a class of another known data set."""
 
 
 def ordered(names: Iterable[str]) -> tuple[str, ...]:

@@ -60,6 +60,11 @@ def test_cifar100_under_numbers_or_spaces_is_cifar100(style: str, tmp_path: Path
     assert coarse.classes[coarse.train_labels[FINE.index("trout")]] == "fish"
 
 
+def test_cifar100_has_aliases_too() -> None:
+    others = {name.removesuffix("_tree") if name != "keyboard" else "computer keyboard": name for name in FINE}
+    assert [others[n] for n in assign("cifar100", "DIR", sorted(others)).values()] == FINE
+
+
 def test_numbers_of_an_unknown_data_set_sort_as_numbers(tmp_path: Path) -> None:
     root = write(tmp_path, {str(i): i for i in range(12)} | {"other": 12})
     assert levels("mine", root) == list(range(13))
