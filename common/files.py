@@ -23,7 +23,8 @@ from torchvision.transforms import RandomResizedCrop
 from torchvision.transforms.functional import pil_to_tensor
 from torchvision.transforms.v2 import functional as F
 
-from common.data.folders import open_image, read_image
+from common.data.decoding import open_image
+from common.data.folders import read_image
 from common.errors import InputError
 from common.loader import decodes_on_device, scale_and_shift
 from common.runs import Flip, Inputs

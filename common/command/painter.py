@@ -42,6 +42,8 @@ class Painter:
         data = [r.config["data"] for r in results if r.embedded]
         sets = dict.fromkeys(f"{d['classes']} classes of {d['per_class']} images" for d in data)
         labels = [f"embedded data (glyphs, {', '.join(sets)}), not comparable with the paper's"] if sets else []
+        if parts := sorted({r.config["data"]["name"] for r in results if r.partial}):
+            labels.append(f"a small part of {' and '.join(parts)}, not comparable with the paper's")
         if (scale := self.plan.choice.epochs_scale) != 1:
             labels.append(f"{'reduced' if scale < 1 else 'longer'} schedule (epochs x {scale:g})")
         return labels

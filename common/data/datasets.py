@@ -21,17 +21,27 @@ from typing import Any
 import numpy as np
 from filelock import FileLock
 
-from common.data import folders, glyphs, lists
+from common.data import cifar, folders, glyphs, lists
+from common.data.cifar import CIFAR
 from common.data.coarse import CIFAR20
-from common.data.folders import CIFAR, LAYOUT, Content, Images
+from common.data.folders import Content, Images
+from common.data.listing import LAYOUT
+from common.data.names import SUBSETS, assign
 from common.errors import InputError
 
-CLASSES = {"cifar10": 10, "cifar100": 100, "imagenet": 1000}
 COARSE = {"cifar20": "cifar100"}
 """Data sets that are another's images under coarser labels."""
-SUBSETS = ("imagenet-subset", "imagenet-100")
-"""100 classes of ImageNet: a draw with seed 1993 (LUCIR), or the first in alphabetical order (PODNet, DER)."""
-FORMAT = 1  # of cache entries; raised when older ones must not be read
+PER_CLASS = {
+    "cifar10": (5000, 1000),
+    "cifar100": (500, 100),
+    "imagenet": (1281, 50),
+    "imagenet-subset": (1281, 50),
+    "imagenet-100": (1281, 50),
+}
+"""Training and test images a class as published; ImageNet's vary, and this is their mean."""
+PART = "part-"
+"""Before the fingerprint of a data set known by name that has far fewer images than were published."""
+FORMAT = 2  # of cache entries; raised when older ones must not be read
 _PARTS = ("train_images", "train_labels", "test_images", "test_labels")
 
 
@@ -60,6 +70,9 @@ class Dataset:
     classes: tuple[str, ...]
     fingerprint: str
     """16 hex digits over images and labels of both splits; over names and sizes where images are files.
+
+    `part-` stands before them where the data set is known by name and has less than nine tenths of the published
+    images in a split. Results on it are never held against published numbers.
 
     The order of images is part of the content: the same pictures read from another source in another order have
     another fingerprint.
@@ -135,8 +148,9 @@ def coarsen(fine: Dataset, name: str) -> Dataset:
 
 
 def coarse_fingerprint(fine: str) -> str:
-    """Of the same images under coarse labels, 16 hex digits."""
-    return hashlib.sha256(f"{fine} coarse".encode()).hexdigest()[:16]
+    """Of the same images under coarse labels, 16 hex digits; of a part it is marked as a part's."""
+    digits = hashlib.sha256(f"{fine} coarse".encode()).hexdigest()[:16]
+    return PART + digits if fine.startswith(PART) else digits
 
 
 def locate(spec: DataSpec, root: Path | None) -> Path | None:
@@ -161,7 +175,7 @@ def locate(spec: DataSpec, root: Path | None) -> Path | None:
         files = f"{extracted}/, {archive} or "
         candidates += [root.parent] if root.name == extracted else []
     for folder in candidates:
-        if folders.has_cifar(name, folder) or (folder / "train").is_dir() or lists.find(folder, "train"):
+        if cifar.has_cifar(name, folder) or (folder / "train").is_dir() or lists.find(folder, "train"):
             return folder
     listed = " or train.txt and test.txt" if name in lists.PUBLISHED else ""
     raise InputError(f"--data {root} does not hold {name}: neither it nor {root / name} has {files}{LAYOUT}{listed}")
@@ -174,15 +188,25 @@ def _source(spec: DataSpec, root: Path | None, cache: Path | None) -> _Source:
         names = ", ".join(f.name for f in fields(DataSpec)[1:])
         raise InputError(f"{spec.name} comes as it is: {names} can be chosen for glyphs only")
     folder = locate(spec, root)
-    if folder is None or folders.has_cifar(spec.name, folder):
+    if folder is None or cifar.has_cifar(spec.name, folder):
         # Checked by md5 when read, so that every copy has the same content: one cache entry serves them all.
-        return _Source("torchvision's files", partial(folders.read_cifar, spec.name, folder, cache))
+        return _Source("torchvision's files", partial(cifar.read_cifar, spec.name, folder, cache))
     if lists.find(folder, "train") and (spec.name in lists.PUBLISHED or not (folder / "train").is_dir()):
-        tree = lists.scan(folder)
+        tree = lists.scan(folder, spec.name)
     else:
-        tree = folders.scan(folder, partial(_choose_classes, spec.name, folder))
+        tree = folders.scan(folder, partial(assign, spec.name, folder / "train"))
     lists.require_published(spec.name, folder, tree)
-    return _Source(tree.key, tree.read, tree.fingerprint if tree.large() else None)
+    return _Source(tree.key, tree.read, _marked(spec.name, tree.fingerprint, *tree.labels) if tree.large() else None)
+
+
+def _marked(name: str, fingerprint: str, train_labels: np.ndarray, test_labels: np.ndarray) -> str:
+    """The fingerprint, marked where the data set has far fewer images than were published."""
+    if name not in PER_CLASS:
+        return fingerprint
+    classes = int(train_labels.max()) + 1
+    sizes = zip((train_labels, test_labels), PER_CLASS[name], strict=True)
+    whole = all(len(labels) >= 0.9 * classes * published for labels, published in sizes)
+    return fingerprint if whole else PART + fingerprint
 
 
 def _glyphs(spec: DataSpec) -> _Source:
@@ -200,22 +224,10 @@ def _glyphs(spec: DataSpec) -> _Source:
     return _Source(repr((classes, per_class, test, spec.seed, version("matplotlib"), program)), read)
 
 
-def _choose_classes(name: str, folder: Path, classes: tuple[str, ...]) -> tuple[str, ...]:
-    """The classes to use; of ImageNet's 1000 a subset takes its 100."""
-    if name == "imagenet-100" and len(classes) == 1000:
-        return tuple(sorted(classes)[:100])
-    if name == "imagenet-subset" and len(classes) == 1000:
-        return tuple(sorted(map(str, np.random.RandomState(1993).choice(classes, 100, replace=False))))
-    expected = (100, 1000) if name in SUBSETS else (CLASSES.get(name, len(classes)),)
-    if len(classes) not in expected:
-        wanted = " or ".join(map(str, expected))
-        raise InputError(f"{folder / 'train'} has {len(classes)} class folders but {name} has {wanted}; check --data")
-    return classes
-
-
 def _read(name: str, source: _Source) -> Dataset:
     content = source.read()
-    return Dataset(name, *content, fingerprint=source.fingerprint or _digest_arrays(*content[:4]))
+    found = source.fingerprint or _marked(name, _digest_arrays(*content[:4]), content[1], content[3])
+    return Dataset(name, *content, fingerprint=found)
 
 
 def _digest_arrays(*arrays: Any) -> str:

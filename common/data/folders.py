@@ -1,65 +1,31 @@
-"""Data sets on disk: image folders, train/<class>/* with test|val/<class>/*, and torchvision's CIFAR files.
+"""Image folders: train/<class>/* with test|val/<class>/*.
 
-Small images are decoded into memory, large ones stay files. Only reading CIFAR's own files imports torchvision.
+Small images are decoded into memory, large ones stay files.
 """
 
 from __future__ import annotations
 
 import hashlib
 import os
-import shutil
-import socket
-import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from http.client import HTTPException
 from pathlib import Path
-from typing import TYPE_CHECKING, TypeAlias
+from typing import TypeAlias
 
 import numpy as np
 
+from common.data.decoding import open_image
+from common.data.listing import LAYOUT, Split, class_folders, list_split
 from common.errors import InputError
-
-if TYPE_CHECKING:
-    from PIL.Image import Image
 
 Images: TypeAlias = np.ndarray | tuple[Path, ...]
 Content: TypeAlias = tuple[Images, np.ndarray, Images, np.ndarray, tuple[str, ...]]
 """Train images and labels, test images and labels, class names."""
 
-EXTENSIONS = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".ppm", ".tif", ".tiff")
 SMALL = 64  # pixels; up to this longest side of the first image, all images are decoded into memory
-LAYOUT = "train/<class>/*.png and test/<class>/*.png (or val/)"
-CIFAR = {
-    "cifar10": ("CIFAR10", "cifar-10-batches-py", "cifar-10-python.tar.gz"),
-    "cifar100": ("CIFAR100", "cifar-100-python", "cifar-100-python.tar.gz"),
-}
-"""Torchvision's class, the folder it reads and the archive that holds it."""
-TIMEOUT = 15.0  # seconds a download may be silent
 _CHUNK = 200  # images decoded per task of the pool
 _THREADS = min(8, os.cpu_count() or 1)
-
-
-@dataclass(frozen=True, eq=False)
-class Split:
-    """The images of one split, grouped by class in label order."""
-
-    folder: Path
-    files: tuple[tuple[str, int, int], ...]
-    """Name below `folder`, size in bytes and modification time in ns."""
-    labels: np.ndarray
-    """int64 [n]."""
-
-    @property
-    def paths(self) -> tuple[Path, ...]:
-        """The files, in the order of `labels`."""
-        return tuple(self.folder / name for name, _, _ in self.files)
-
-    def firsts(self) -> list[Path]:
-        """The first file of every class."""
-        _, positions = np.unique(self.labels, return_index=True)
-        return [self.folder / self.files[i][0] for i in positions]
 
 
 @dataclass(frozen=True, eq=False)
@@ -73,11 +39,17 @@ class Tree:
     """Whether labels come from list files and not from the folders' names."""
 
     @property
+    def labels(self) -> tuple[np.ndarray, np.ndarray]:
+        """Of the training and the test images."""
+        return self.train.labels, self.test.labels
+
+    @property
     def key(self) -> str:
-        """Changes when a file is added, removed, renamed, moved or written to."""
-        state = hashlib.sha256()
+        """Changes when a file is added, removed, renamed, moved or written to, or gets another label."""
+        state = hashlib.sha256(repr(self.classes).encode())
         for split in (self.train, self.test):
             state.update(repr((str(split.folder.resolve()), split.files)).encode())
+            state.update(split.labels.tobytes())
         return state.hexdigest()
 
     @property
@@ -108,24 +80,27 @@ class Tree:
         return _decode(train.paths, first), train.labels, _decode(test.paths, first), test.labels, self.classes
 
 
-def scan(root: Path, choose: Callable[[tuple[str, ...]], tuple[str, ...]] = lambda classes: classes) -> Tree:
-    """List an image folder; `choose` maps its sorted class names to the sorted ones to use.
+def scan(root: Path, assign: Callable[[Iterable[str]], Mapping[str, str]]) -> Tree:
+    """List an image folder. `assign` maps the classes to use, in label order, to names of class folders.
 
-    The test split is test/, or val/ where test/ has no class folders. Label ids are positions in the sorted names.
-    Raises InputError on a missing split, classes that differ between the splits, a class without images, a folder
-    that cannot be read, and whatever `choose` raises.
+    The test split is test/, or val/ where test/ has no class folders. Folders inside a class folder belong to it.
+    Raises InputError on a missing split, classes that differ between the splits, a class without images, images that
+    would be left out, a folder that cannot be read, and whatever `assign` raises.
     """
     try:
         train = root / "train"
-        classes = _subfolders(train)
-        if not classes:
+        found = class_folders(train)
+        if not found:
             raise InputError(f"{train} has no class folders; the layout is {LAYOUT}")
-        test = next((root / name for name in ("test", "val") if _subfolders(root / name)), None)
-        if test is None:
+        splits = ((root / name, class_folders(root / name)) for name in ("test", "val"))
+        test, tested = next(((folder, names) for folder, names in splits if names), (root, {}))
+        if not tested:
             raise InputError(f"{root} has neither test/<class>/ nor val/<class>/ beside train/; the layout is {LAYOUT}")
-        _require_same(classes, train, _subfolders(test), test)
-        classes = choose(classes)
-        return Tree(classes, _list_split(train, classes), _list_split(test, classes))
+        _require_same(found, train, tested, test)
+        classes = assign(found)
+        here, there = ([names[n] for n in classes.values()] for names in (found, tested))
+        _require_distinct([*(train / n for n in here), *(test / n for n in there)])
+        return Tree(tuple(classes), list_split(train, here), list_split(test, there))
     except OSError as error:
         raise InputError(f"cannot read {error.filename}: {error.strerror}; check the folder and its rights") from None
 
@@ -135,27 +110,7 @@ def read_image(path: Path) -> np.ndarray:
     return np.asarray(open_image(path))
 
 
-def open_image(path: Path) -> Image:
-    """As `read_image`, but a Pillow image of mode RGB: a part can be cut before its pixels are copied to an array."""
-    from PIL import Image
-
-    try:
-        with Image.open(path) as image:
-            image.load()
-            return image if image.mode == "RGB" else image.convert("RGB")
-    except Exception as error:  # damaged files make Pillow's readers raise nearly anything
-        raise InputError(f"cannot read the image {path} ({_line(error)}); replace it or delete it") from None
-
-
-def _subfolders(folder: Path) -> tuple[str, ...]:
-    """Sorted names of the visible folders inside; none where there is no such folder."""
-    if not folder.is_dir():
-        return ()
-    with os.scandir(folder) as entries:
-        return tuple(sorted(e.name for e in entries if e.is_dir() and not e.name.startswith(".")))
-
-
-def _require_same(train_classes: tuple[str, ...], train: Path, test_classes: tuple[str, ...], test: Path) -> None:
+def _require_same(train_classes: Iterable[str], train: Path, test_classes: Iterable[str], test: Path) -> None:
     for names, others, lacking in ((train_classes, test_classes, test), (test_classes, train_classes, train)):
         missing = sorted(set(names) - set(others))
         if missing:
@@ -166,25 +121,11 @@ def _require_same(train_classes: tuple[str, ...], train: Path, test_classes: tup
             )
 
 
-def _list_split(folder: Path, classes: tuple[str, ...]) -> Split:
-    files: list[tuple[str, int, int]] = []
-    counts = []
-    for name in classes:
-        with os.scandir(folder / name) as entries:
-            found = sorted((e for e in entries if _is_image(e)), key=lambda e: e.name)
-            infos = [(e.name, e.stat()) for e in found]
-        if not infos:
-            raise InputError(
-                f"{folder / name} holds no images ({' '.join(e[1:] for e in EXTENSIONS)}); add some, or delete the "
-                "class from both splits"
-            )
-        files += [(f"{name}/{file}", info.st_size, info.st_mtime_ns) for file, info in infos]
-        counts.append(len(infos))
-    return Split(folder, tuple(files), np.repeat(np.arange(len(classes), dtype=np.int64), counts))
-
-
-def _is_image(entry: os.DirEntry[str]) -> bool:
-    return not entry.name.startswith(".") and entry.name.lower().endswith(EXTENSIONS) and entry.is_file()
+def _require_distinct(folders: Sequence[Path]) -> None:
+    seen: dict[Path, Path] = {}
+    for folder in folders:
+        if (other := seen.setdefault(folder.resolve(), folder)) != folder:
+            raise InputError(f"{folder} and {other} are one folder; every class needs images of its own, also to test")
 
 
 def _decode(paths: tuple[Path, ...], first: Path) -> np.ndarray:
@@ -207,76 +148,3 @@ def _decode(paths: tuple[Path, ...], first: Path) -> np.ndarray:
         for _ in pool.map(fill, range(0, len(paths), _CHUNK)):
             pass
     return images
-
-
-def has_cifar(name: str, folder: Path) -> bool:
-    """Whether the folder holds torchvision's files of this data set, extracted or not."""
-    return name in CIFAR and ((folder / CIFAR[name][1]).is_dir() or (folder / CIFAR[name][2]).is_file())
-
-
-def read_cifar(name: str, folder: Path | None, cache: Path | None) -> Content:
-    """Torchvision's files, compared with their md5, from `folder`, which stays as it is, or downloaded into `cache`.
-
-    Raises InputError on a damaged or incomplete copy, or where there is none and no network.
-    """
-    if folder is None:
-        return _download_cifar(name, cache)
-    _, extracted, archive = CIFAR[name]
-    try:
-        if (folder / extracted).is_dir():
-            return _parse_cifar(name, folder)
-        with tempfile.TemporaryDirectory() as temporary:
-            _extract_cifar(name, folder / archive, temporary)
-            return _parse_cifar(name, Path(temporary))
-    except (OSError, RuntimeError) as error:
-        raise InputError(
-            f"{name} in {folder} is damaged, incomplete or cannot be read ({_line(error)}); replace it by a fresh "
-            f"{archive}"
-        ) from None
-
-
-def _download_cifar(name: str, cache: Path | None) -> Content:
-    if cache is None:
-        raise InputError(_ways(name, "no cache folder to download it into"))
-    target = cache / f"{name}-download"
-    before = socket.getdefaulttimeout()
-    socket.setdefaulttimeout(TIMEOUT)
-    try:
-        return _parse_cifar(name, target, download=True)
-    except (OSError, RuntimeError, HTTPException) as error:
-        shutil.rmtree(target, ignore_errors=True)  # half a download would only be in the way of the next attempt
-        raise InputError(_ways(name, _line(error))) from None
-    finally:
-        socket.setdefaulttimeout(before)
-
-
-def _ways(name: str, reason: str) -> str:
-    _, extracted, archive = CIFAR[name]
-    return (
-        f"{name} is not here and could not be downloaded ({reason}). Get it in one of three ways: let it download on a "
-        f"machine with network; --data DIR with torchvision's files ({extracted}/ or {archive}); --data DIR with "
-        f"images in {LAYOUT}. The quick preset needs none of this"
-    )
-
-
-def _extract_cifar(name: str, archive: Path, target: str) -> None:
-    from torchvision import datasets
-
-    if not datasets.utils.check_integrity(archive, getattr(datasets, CIFAR[name][0]).tgz_md5):
-        raise RuntimeError(f"the md5 of {archive.name} is not the published one")
-    datasets.utils.extract_archive(str(archive), target)
-
-
-def _parse_cifar(name: str, folder: Path, download: bool = False) -> Content:
-    from torchvision import datasets
-
-    source = getattr(datasets, CIFAR[name][0])
-    train, test = (source(folder, train=split == "train", download=download) for split in ("train", "test"))
-    images = [np.ascontiguousarray(part.data) for part in (train, test)]
-    labels = [np.array(part.targets, np.int64) for part in (train, test)]
-    return images[0], labels[0], images[1], labels[1], tuple(train.classes)
-
-
-def _line(error: Exception) -> str:
-    """The error's message on one line."""
-    return " ".join(str(error).split()) or type(error).__name__

@@ -151,11 +151,12 @@ class Figure:
         return self.extra(self.about(settings))
 
     def draw(self, settings: Sequence[Any], results: Results, published: Published) -> Drawing:
-        """The Drawing of `results`. On data that are not the paper's nothing published is handed to it.
+        """The Drawing of `results`. On data that are not the paper's, or a small part, nothing published goes into it.
 
         A figure without Runs follows from formulas, which no data change.
         """
         comparable = all(s.comparable for s in settings) or not self.runs(settings)
+        comparable &= not any(result.partial for found in results.values() for result in found)
         return self.drawing(self.about(settings), results, published.figure(self.id, comparable))
 
 

@@ -7,23 +7,23 @@ from collections.abc import Sequence
 import matplotlib
 import numpy as np
 
+from common.data.names import PUBLISHED
 from common.drawing.figures import Comparison, Curve, Drawing, Panel, PublishedFigure, Results, estimate
 from common.store import Result
 from fsa.reproduce.figures import title
 from fsa.reproduce.presets import Setting
 
-CIFAR10 = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
 EMBEDDED = "t-SNE of cosine distances; only nearness within a panel means something"
 
 
 def class_name(s: Setting, label: int) -> str:
-    """A class as legends show it."""
-    return CIFAR10[label] if s.data.name == "cifar10" else f"class {label}"
+    """A class as legends show it. Known data sets have no other labels than the published ones (`assign`)."""
+    return PUBLISHED[s.data.name][label] if s.data.name in PUBLISHED else f"class {label}"
 
 
 def class_names(s: Setting, labels: Sequence[int]) -> str:
     """Several classes as a panel or a row of the report names them."""
-    if s.data.name != "cifar10":
+    if s.data.name not in PUBLISHED:
         return f"classes {', '.join(map(str, labels))}"
     return ", ".join(class_name(s, label) for label in labels)
 

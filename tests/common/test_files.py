@@ -104,6 +104,8 @@ def test_every_format_reads_as_pillow_does(
     convert(smooth(0)).save(tmp_path / file, **options)
     with Image.open(tmp_path / file) as picture:
         wanted = np.asarray(picture.convert("RGB"))
+    if name == "16 bit":  # Pillow cuts these off at 255
+        wanted = np.asarray(smooth(0).convert("L").convert("RGB"))
     assert np.array_equal(read_image(tmp_path / file), wanted)
     got = next(opened((tmp_path / file,), replace(LEVELS, size=70)).plain(torch.tensor([0])))[0]
     difference = got.permute(1, 2, 0).numpy() - wanted[5:75, 15:85]

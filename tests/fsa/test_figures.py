@@ -10,8 +10,10 @@ import fakes
 import numpy as np
 import pytest
 from fakes import fsa as fake
+from PIL import Image
 
 from common.command import cli
+from common.data.datasets import DataSpec, load
 from common.drawing import plots
 from common.drawing.figures import Curve, Drawing, Panel, verdict
 from common.runs import Run
@@ -19,6 +21,7 @@ from common.store import _pack
 from fsa.reproduce import measures
 from fsa.reproduce.catalogue import FIGURES
 from fsa.reproduce.figures import OURS
+from fsa.reproduce.pictures import class_name, class_names
 from fsa.reproduce.presets import settings
 
 BY_ID = {figure.id: figure for figure in FIGURES}
@@ -69,6 +72,22 @@ def test_classes_have_names_where_the_data_set_gives_them() -> None:
     assert {row.method for row in draw("fig4", "cifar", seeds=[0]).comparisons} == {"airplane, automobile, cat, ship"}
     assert {row.method for row in draw("fig4", "quick").comparisons} == {"classes 0, 1, 3, 8"}
     assert draw("tsne", "cifar", seeds=[0]).panels[0].title.endswith("donors: airplane, automobile")
+
+
+def test_classes_have_the_names_that_loading_gives_their_labels(tmp_path: Path) -> None:
+    """Under the folder names of a tutorial a bird sorts first, and is still called a bird."""
+    for split in ("train", "test"):
+        for i, folder in enumerate(("plane", "car", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")):
+            (tmp_path / split / folder).mkdir(parents=True)
+            Image.new("RGB", (4, 4), (i, 0, 0)).save(tmp_path / split / folder / "0.png")
+    data = load(DataSpec("cifar10"), tmp_path)
+    ten, hundred = (
+        next(s for s in settings("cifar", [0], None, 1.0) if s.role == role) for role in ("cifar10", "cifar100")
+    )
+    for image, label in zip(np.asarray(data.train_images), data.train_labels, strict=True):
+        assert class_name(ten, int(label)) == data.classes[label]
+        assert (class_name(ten, int(label)) == "bird") == (image[0, 0, 0] == 2)
+    assert class_names(hundred, (0, 99)) == "apple, worm"
 
 
 def test_intervals_are_over_phase_one_seeds_where_there_are_several() -> None:

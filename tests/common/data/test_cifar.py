@@ -14,8 +14,9 @@ import numpy as np
 import pytest
 from trees import fails
 
-from common.data import folders
+from common.data import cifar as cifar_files
 from common.data.datasets import DataSpec, load
+from common.errors import InputError
 
 
 @pytest.fixture
@@ -72,6 +73,43 @@ def test_damaged_cifar_is_refused(cifar: Path) -> None:
     fails("cifar100", cifar, str(cifar), "damaged", "md5")
 
 
+@pytest.mark.parametrize("name", ["test", "meta"])
+def test_a_good_archive_beside_a_half_extracted_folder_is_pointed_at(cifar: Path, name: str) -> None:
+    (cifar / "cifar-100-python" / name).unlink()
+    fails("cifar100", cifar, f"delete {cifar / 'cifar-100-python'}, so that cifar-100-python.tar.gz beside it is read")
+    (cifar / "cifar-100-python.tar.gz").unlink()
+    fails("cifar100", cifar, "replace it by a fresh cifar-100-python.tar.gz")
+
+
+@pytest.mark.parametrize("failing", ["extract", "no folder"])
+def test_a_full_disk_is_not_called_a_damaged_archive(
+    cifar: Path, failing: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: object, **__: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    drop(cifar / "cifar-100-python")
+    if failing == "extract":
+        monkeypatch.setattr("torchvision.datasets.utils.extract_archive", full)
+    else:
+        monkeypatch.setattr("tempfile.TemporaryDirectory", full)
+    fails("cifar100", cifar, "cifar-100-python.tar.gz is whole but", "No space left", "set TMPDIR")
+    with pytest.raises(InputError) as caught:
+        load(DataSpec("cifar100"), cifar)
+    assert "damaged" not in str(caught.value) and "fresh" not in str(caught.value)
+
+
+def test_a_full_disk_is_not_called_a_failed_network(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from torchvision.datasets import CIFAR100
+
+    def full(*_: object, **__: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(CIFAR100, "__init__", full)
+    cache = tmp_path / "cache"
+    fails("cifar100", None, f"cannot be downloaded into {cache}", "No space left", "make room", cache=cache)
+
+
 def test_cifar_in_no_folder_names_what_is_looked_for(tmp_path: Path) -> None:
     fails("cifar100", tmp_path, "cifar-100-python/", "cifar-100-python.tar.gz", "train/<class>/*.png")
 
@@ -121,7 +159,7 @@ def test_failed_download_is_quick_and_leaves_nothing(
     cache = tmp_path / "cache"
     url, server = serve(answer)
     monkeypatch.setattr(CIFAR100, "url", url)
-    monkeypatch.setattr(folders, "TIMEOUT", 0.2)
+    monkeypatch.setattr(cifar_files, "TIMEOUT", 0.2)
     ways = (
         "on a machine with network",
         "--data DIR with torchvision's files (cifar-100-python/",

@@ -17,6 +17,8 @@ from trees import fails, write_image, write_tree
 
 from common.data import datasets, folders, glyphs
 from common.data.datasets import DataSpec, load
+from common.data.names import PUBLISHED
+from common.data.synsets import IMAGENET
 from common.errors import InputError
 
 TINY_GLYPHS = DataSpec("glyphs", classes=3, per_class=4, test_per_class=2)
@@ -129,12 +131,10 @@ def test_class_counts_of_known_names(tmp_path: Path) -> None:
     root = write_tree(tmp_path)
     for name, count in (("cifar10", "10"), ("cifar100", "100"), ("imagenet", "1000"), ("imagenet-subset", "100 or")):
         fails(name, root, "2 class folders", f"{name} has {count}")
-    ten = write_tree(tmp_path / "ten", classes=tuple("abcdefghij"))
-    assert len(load(DataSpec("cifar10"), ten).classes) == 10
 
 
 def test_imagenet_subset_is_that_of_lucir(tmp_path: Path) -> None:
-    names = [f"n{i:04d}" for i in range(1000)]
+    names = list(IMAGENET)
     drawn = sorted(np.random.RandomState(1993).choice(names, 100, replace=False))
     image = tmp_path / "one.png"
     write_image(image, 1)
@@ -146,7 +146,7 @@ def test_imagenet_subset_is_that_of_lucir(tmp_path: Path) -> None:
                 os.link(image, folder / "0.png")  # the other classes are not even listed
     data = load(DataSpec("imagenet-subset"), tmp_path)
     assert list(data.classes) == drawn and data.train_labels.tolist() == list(range(100))
-    taken = write_tree(tmp_path / "imagenet-subset", classes=tuple(f"m{i:03d}" for i in range(100)))
+    taken = write_tree(tmp_path / "imagenet-subset", classes=tuple(drawn))
     assert datasets.locate(DataSpec("imagenet-subset"), tmp_path) == taken
     assert len(load(DataSpec("imagenet-subset"), taken).classes) == 100
 
@@ -157,6 +157,31 @@ def test_counts_are_for_glyphs_only(tmp_path: Path) -> None:
 
 
 # Fingerprints
+
+
+@pytest.mark.parametrize(("train", "test", "part"), [(9, 9, False), (8, 9, True), (9, 8, True), (10, 10, False)])
+def test_far_fewer_images_than_published_mark_the_fingerprint(
+    train: int, test: int, part: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of 10 published images a class a tenth may be missing; small and large images and coarse labels alike."""
+    for name in ("cifar10", "cifar100"):
+        monkeypatch.setitem(datasets.PER_CLASS, name, (10, 10))
+        for side in (4, 65) if name == "cifar10" else (4,):
+            root = tmp_path / name / str(side)
+            image = root / "one.png"
+            write_image(image, 1, size=(side, 4))
+            for split, count in (("train", train), ("test", test)):
+                for c in PUBLISHED[name]:
+                    (root / split / c).mkdir(parents=True)
+                    for i in range(count):
+                        os.link(image, root / split / c / f"{i}.png")
+            cache = tmp_path / "cache"
+            data = load(DataSpec(name), root, cache)
+            assert data.fingerprint.startswith("part-") == part
+            assert datasets.fingerprint(DataSpec(name), root, cache) == data.fingerprint
+    coarse = load(DataSpec("cifar20"), root, cache)
+    assert coarse.fingerprint.startswith("part-") == part
+    assert not load(DataSpec("mine"), root).fingerprint.startswith("part-")
 
 
 def test_fingerprint_depends_on_every_pixel_and_on_the_order(tmp_path: Path) -> None:

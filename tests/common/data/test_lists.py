@@ -15,7 +15,7 @@ from common.data.datasets import Dataset, DataSpec, coarsen, fingerprint, load
 from common.errors import InputError
 
 TRAIN = ["images/a.png 1", "images/b.png 0", "images/c d.png\t1", "", "images/e.png 2", "images/f.png 0"]
-TEST = ["images/a.png 2", "images/b.png 0", "images/e.png 1"]
+TEST = ["images/u.png 2", "images/v.png 0", "images/w.png 1"]
 FINE_TO_COARSE = [
     4, 1, 14, 8, 0, 6, 7, 7, 18, 3, 3, 14, 9, 18, 7, 11, 3, 9, 7, 11, 6, 11, 5, 10, 7,
     6, 13, 15, 3, 15, 0, 11, 1, 10, 12, 14, 16, 9, 11, 5, 5, 19, 8, 8, 15, 13, 14, 17, 18, 10,
@@ -33,7 +33,7 @@ def lists_of() -> dict[str, list[str]]:
 def write(folder: Path, files: dict[str, list[str]], side: int = 8) -> Path:
     """Lists with the images they name, each of its own colour."""
     (folder / "images").mkdir(parents=True)
-    for i, name in enumerate(("a", "b", "c d", "e", "f")):
+    for i, name in enumerate(("a", "b", "c d", "e", "f", "u", "v", "w", "x")):
         Image.new("RGB", (side, side), (10 * i, 0, 0)).save(folder / f"images/{name}.png")
     for name, lines in files.items():
         (folder / name).write_text("\n".join(lines))
@@ -45,7 +45,7 @@ def test_images_are_grouped_by_the_lists_own_labels(tmp_path: Path, lists_of: di
     assert data.classes == ("0", "1", "2")
     assert data.train_labels.tolist() == [0, 0, 1, 1, 2] and data.test_labels.tolist() == [0, 1, 2]
     assert np.asarray(data.train_images)[:, 0, 0, 0].tolist() == [10, 40, 0, 20, 30]  # b f | a "c d" | e
-    assert np.asarray(data.test_images)[:, 0, 0, 0].tolist() == [10, 30, 0]
+    assert np.asarray(data.test_images)[:, 0, 0, 0].tolist() == [60, 70, 50]
     assert data.fingerprint == load(DataSpec("mine"), tmp_path, tmp_path / "cache").fingerprint
 
 
@@ -54,7 +54,7 @@ def test_published_names_and_large_images(tmp_path: Path, lists_of: dict[str, li
     files = {
         "ImageNet_LT_train.txt": TRAIN,
         "ImageNet_LT_test.txt": TEST,
-        "ImageNet_LT_val.txt": [*TEST, "images/a.png 0"],
+        "ImageNet_LT_val.txt": [*TEST, "images/x.png 0"],
     }
     folder = write(tmp_path / "mine", files, side=80)
     data = load(DataSpec("mine"), folder)
@@ -63,7 +63,7 @@ def test_published_names_and_large_images(tmp_path: Path, lists_of: dict[str, li
     before = fingerprint(DataSpec("mine"), folder)
     (folder / "ImageNet_LT_test.txt").unlink()
     assert len(load(DataSpec("mine"), folder).test_labels) == 4
-    (folder / "ImageNet_LT_test.txt").write_text("\n".join([TEST[0], "images/b.png 1", "images/e.png 0"]))
+    (folder / "ImageNet_LT_test.txt").write_text("\n".join([TEST[0], "images/v.png 1", "images/w.png 0"]))
     assert data.fingerprint == before != fingerprint(DataSpec("mine"), folder)
 
 
@@ -106,12 +106,20 @@ def test_image_folders_of_a_known_data_set_are_counted_too(tmp_path: Path) -> No
         ("train.txt", ["images/a.png 0", "images/b.png 900000000"], "has no image of class 1; labels go from 0"),
         ("train.txt", ["images/a.png 1"], "has no image of class 0"),
         ("train.txt", ["", " "], "names no images"),
-        ("test.txt", ["images/a.png 3"], "has class 3, which .*train.txt has not"),
-        ("test.txt", ["images/a.png 0", "images/a.png 2"], "test.txt has no image of class 1, which .*train.txt has"),
+        ("test.txt", ["images/u.png 3"], "has class 3, which .*train.txt has not"),
+        ("test.txt", ["images/u.png 0", "images/v.png 2"], "test.txt has no image of class 1, which .*train.txt has"),
         ("train.txt", None, "does not hold"),
         ("test.txt", None, "has no test.txt or val.txt"),
         ("a_train.txt", ["images/a.png 0"], ""),
         ("test.txt", ["\udcff"], "cannot be read as text"),
+        ("train.txt", [*TRAIN, "images/b.png 0"], r"line 7 names images/b.png, as line 2 does \(an image counts once"),
+        ("train.txt", [*TRAIN, "./images/b.png 1"], r"line 7 .* as line 2 does \(there as class 0, here as 1\)"),
+        (
+            "test.txt",
+            [*TEST, "images/../images/c d.png 1"],
+            "line 4 names .*c d.png, which line 3 of",
+        ),
+        ("train.txt", ["images/a.png ٣"], "not a path and a class number"),
     ],
 )
 def test_a_mistake_in_a_list_is_one_clear_line(
@@ -128,6 +136,46 @@ def test_a_mistake_in_a_list_is_one_clear_line(
     with pytest.raises(InputError, match=message) as caught:
         load(DataSpec("mine"), folder)
     assert "\n" not in str(caught.value)
+
+
+def test_marks_that_other_programs_leave_do_not_matter(tmp_path: Path, lists_of: dict[str, list[str]]) -> None:
+    """A byte order mark before the first line, and a Mac's hidden file beside a list."""
+    folder = write(tmp_path / "mine", {"my_train.txt": TRAIN, "my_test.txt": TEST})
+    plain = load(DataSpec("mine"), folder)
+    (folder / "my_train.txt").write_text("\n".join(TRAIN), encoding="utf-8-sig")
+    (folder / "._my_train.txt").write_bytes(b"\0\x05\x16\x07")
+    assert load(DataSpec("mine"), folder).fingerprint == plain.fingerprint
+
+
+def test_an_accent_may_be_coded_in_another_way_on_disk(tmp_path: Path) -> None:
+    folder = write(tmp_path / "mine", {"train.txt": ["images/caf\u00e9.png 0"], "test.txt": ["images/u.png 0"]})
+    (folder / "images" / "a.png").rename(folder / "images" / "cafe\u0301.png")
+    assert len(load(DataSpec("mine"), folder).train_labels) == 1
+
+
+def test_a_changed_label_is_not_served_from_the_cache(tmp_path: Path) -> None:
+    """The images stay in the same order, so that only their labels tell."""
+    before = ["images/a.png 0", "images/b.png 0", "images/e.png 1"]
+    folder = write(tmp_path / "mine", {"train.txt": before, "test.txt": ["images/u.png 0", "images/v.png 1"]})
+    assert load(DataSpec("mine"), folder, tmp_path / "cache").train_labels.tolist() == [0, 0, 1]
+    (folder / "train.txt").write_text("\n".join(before).replace("b.png 0", "b.png 1"))
+    assert load(DataSpec("mine"), folder, tmp_path / "cache").train_labels.tolist() == [0, 1, 1]
+
+
+def test_lists_of_a_known_data_set_give_its_labels(tmp_path: Path) -> None:
+    train = [f"images/{name}.png {i}" for i, name in enumerate(("a", "b", "e"))]
+    folder = write(tmp_path / "cifar10", {"train.txt": train, "test.txt": TEST})
+    with pytest.raises(InputError, match="has 3 classes but cifar10 has 10"):
+        load(DataSpec("cifar10"), folder)
+    with pytest.raises(InputError, match="imagenet-100 has no agreed ones of; pass class folders"):
+        load(DataSpec("imagenet-100"), folder)
+    for i in range(3, 10):
+        for split in ("train", "test"):
+            Image.new("RGB", (8, 8)).save(folder / "images" / f"{split}{i}.png")
+    for split, lines in (("train", train), ("test", TEST)):
+        lines = [*lines, *(f"images/{split}{i}.png {i}" for i in range(3, 10))]
+        (folder / f"{split}.txt").write_text("\n".join(lines))
+    assert load(DataSpec("cifar10"), folder).classes[:3] == ("airplane", "automobile", "bird")
 
 
 def test_several_lists_of_a_split_are_not_guessed_between(tmp_path: Path) -> None:

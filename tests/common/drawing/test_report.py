@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
+from common.command.painter import Painter
 from common.drawing.figures import Comparison, Drawing, Estimate, Figure, Published, Verdict, estimate, verdict
 from common.drawing.report import ReportContext, ReportRow, facts, varied, write_report
 from common.store import Result
@@ -70,6 +71,23 @@ class Balance(HTMLParser):
 
     def handle_endtag(self, tag: str) -> None:
         assert self.open.pop() == tag
+
+
+@pytest.mark.parametrize("start", [False, True])
+def test_a_part_of_the_papers_data_is_never_held_against_published_numbers(start: bool, tmp_path: Path) -> None:
+    whole, part = result("a"), result("b")
+    (part.config.setdefault("start", {}) if start else part.config)["fingerprint"] = "part-f00d"
+    assert part.partial and not whole.partial
+    setting = type("Setting", (), {"role": "", "comparable": True})
+    seen: list[dict] = []
+    chosen = Figure("fig1", "", lambda s: {"a": []}, lambda s, r, published: seen.append(published.entries))  # type: ignore
+    published = Published(PAPER, {"fig1": {"series": []}})
+    for results in ([whole], [whole, part]):
+        chosen.draw((setting,), {"a": results}, published)
+    assert [len(entries) for entries in seen] == [1, 0]
+    part.config["data"] = {"name": "cifar10"}
+    painter = Painter(None, tmp_path, "cifar", 1.0, "")  # type: ignore[arg-type]
+    assert painter.labels([part]) == ["a small part of cifar10, not comparable with the paper's"]
 
 
 def test_estimate_agrees_with_the_t_distribution() -> None:
