@@ -14,7 +14,7 @@ from bbn.methods import BBN, Ensemble, Mixup, Probe, UnitFeatures
 from common import store
 from common.command import launcher
 from common.command.launcher import Job, launch
-from common.command.plan import Data, Plan, check
+from common.command.plan import Choice, Data, Plan, check
 from common.data.datasets import Dataset, DataSpec
 from common.errors import InputError
 from common.imbalance import Rebalance, Retrain
@@ -65,7 +65,7 @@ def test_a_start_whose_data_are_missing_is_a_problem_of_its_children(bbn_run: Ma
     data = Data(None, tmp_path, {DataSpec("absent"): InputError("absent is not here")})
     assert data.problem(run) == data.problem(start) == "absent is not here"
     assert data.problem(replace(run, start=None)) == ""
-    assert Plan("bbn", (), [], Store(tmp_path), data, "auto", []).unfinished() == []
+    assert Plan("bbn", Choice(), (), [], [], Store(tmp_path), data).unfinished() == []
 
 
 # Testing, and bad configurations

@@ -30,8 +30,7 @@ MakeRun = Callable[..., Run]
 @pytest.fixture(autouse=True)
 def short_epochs(monkeypatch: pytest.MonkeyPatch) -> None:
     """Epochs of 5 iterations."""
-    for method in (FSA, Earlier):
-        monkeypatch.setattr(method, "steps", 5)
+    monkeypatch.setattr(FSA, "steps", 5)
 
 
 @pytest.fixture
