@@ -20,7 +20,7 @@ from common.command import launcher
 from common.data.datasets import Dataset, DataSpec
 from common.resnet import CifarResNet
 from common.runs import LongTail, Protocol, Run, Schedule
-from fsa.methods import FSA, Earlier
+from fsa.methods import FSA
 
 settings.register_profile("repository", deadline=None, derandomize=True, max_examples=60)
 settings.load_profile("repository")
@@ -141,6 +141,5 @@ def der_run(tiny_run: Callable[..., Run], monkeypatch: pytest.MonkeyPatch) -> Ca
 def get(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Callable[[str], Callable[..., Run]]:
     """What the lists of `methods` make their Runs with: the name of a fixture of this file -> that fixture."""
     monkeypatch.setitem(resnet.BACKBONES, "tiny-maps", TinyMaps)
-    for method in (FSA, Earlier):
-        monkeypatch.setattr(method, "steps", 4)
+    monkeypatch.setattr(FSA, "steps", 4)
     return request.getfixturevalue
