@@ -73,9 +73,9 @@ def image_folder(root: Path, counts: list[int]) -> Path:
 
     for split in ("train", "test"):
         for c, count in enumerate(counts):
-            (root / split / f"class{c}").mkdir(parents=True)
+            (root / split / str(c)).mkdir(parents=True)
             for i in range(count if split == "train" else 1):
-                Image.new("RGB", (32, 32), (c, i, 0)).save(root / split / f"class{c}" / f"{i}.png")
+                Image.new("RGB", (32, 32), (c, i, 0)).save(root / split / str(c) / f"{i}.png")
     return root
 
 
@@ -86,7 +86,7 @@ def image_folder(root: Path, counts: list[int]) -> Path:
             [9] * 10,
             "an imbalance factor of 50 leaves classes without images: the largest has 9; choose a smaller factor",
         ),
-        ([9] * 9 + [0], "class9 holds no images"),
+        ([9] * 9 + [0], "9 holds no images"),
         ([9] * 9, "has 9 class folders but cifar10 has 10"),
         ([60] + [1] * 9, "asks for 38 images of class 1, which has 1"),
     ],

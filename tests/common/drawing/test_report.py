@@ -6,12 +6,14 @@ import json
 import re
 from html.parser import HTMLParser
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 from scipy import stats
 
 from common.command.painter import Painter
+from common.command.plan import Choice
 from common.drawing.figures import Comparison, Drawing, Estimate, Figure, Published, Verdict, estimate, verdict
 from common.drawing.report import ReportContext, ReportRow, facts, varied, write_report
 from common.store import Result
@@ -86,7 +88,7 @@ def test_a_part_of_the_papers_data_is_never_held_against_published_numbers(start
         chosen.draw((setting,), {"a": results}, published)
     assert [len(entries) for entries in seen] == [1, 0]
     part.config["data"] = {"name": "cifar10"}
-    painter = Painter(None, tmp_path, "cifar", 1.0, "")  # type: ignore[arg-type]
+    painter = Painter(SimpleNamespace(choice=Choice()), tmp_path)  # type: ignore[arg-type]
     assert painter.labels([part]) == ["a small part of cifar10, not comparable with the paper's"]
 
 
