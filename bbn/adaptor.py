@@ -1,4 +1,4 @@
-"""Cumulative learning: how much of the conventional branch there is in an epoch (Sec. 4.3, Table 4). No torch."""
+"""Cumulative learning: how much of the conventional branch there is in an epoch (Sec. 4.3, Table 4)."""
 
 from __future__ import annotations
 
@@ -10,10 +10,17 @@ import numpy as np
 if TYPE_CHECKING:
     import torch
 
-Kind = Literal[
-    "parabolic_decay", "linear_decay", "cosine_decay", "parabolic_increment", "equal", "beta"
-]  # in Table 4's words
+Kind = Literal["parabolic_decay", "linear_decay", "cosine_decay", "parabolic_increment", "equal", "beta"]
 Offset = Literal["official", "paper"]
+ADAPTORS: dict[str, Kind] = {
+    "Equal weight": "equal",
+    "beta-distribution": "beta",
+    "Parabolic increment": "parabolic_increment",
+    "Linear decay": "linear_decay",
+    "Cosine decay": "cosine_decay",
+    "Parabolic decay": "parabolic_decay",
+}
+"""Table 4's rows, in its words."""
 BETA = 0.2
 """Both parameters of the beta distribution (Table 4)."""
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from typing import Any
 
 import torch
@@ -14,11 +13,11 @@ from bbn.losses import bilateral_loss
 from bbn.methods import Ensemble, Mixup, UnitFeatures
 from bbn.model import SECOND, Unit
 from bbn.streams import in_pairs, steps
-from common.draws import Draws
-from common.heads import LinearHead
-from common.incremental import Context, Learner, Net, Phase, extract
+from common.heads import LinearHead, Net, extract
+from common.incremental import Context, Learner, Phase
 from common.rebalance import RebalanceLearner
 from common.resnet import backbone
+from common.steps import Draws
 from common.training import Stage
 
 
@@ -27,11 +26,11 @@ class MixupLearner(Learner):
 
     config: Mixup
 
-    def stages(self, phase: Phase) -> Iterator[Stage]:
-        for main in super().stages(phase):
-            self.shares = Draws(steps(main.schedule, len(main.indices)), self.context.device.torch)
-            main.on_epoch = self.begin_epoch
-            yield main if self.config.partners == "batch" else in_pairs(main, self.context.train.labels, "reversed")
+    def main(self, phase: Phase) -> Stage:
+        main = super().main(phase)
+        self.shares = Draws(steps(main.schedule, len(main.indices)), self.context.device.torch)
+        main.on_epoch = self.begin_epoch
+        return main if self.config.partners == "batch" else in_pairs(main, self.context.train.labels, "reversed")
 
     def begin_epoch(self, epoch: int) -> None:
         generator, strength = in_numpy(self.context.generator("shares", epoch)), self.config.strength
@@ -80,9 +79,8 @@ class EnsembleLearner(Learner):
             members.append(Net(body, head, device))
         self.net = Pair(*members)
 
-    def stages(self, phase: Phase) -> Iterator[Stage]:
-        for main in super().stages(phase):
-            yield in_pairs(main, self.context.train.labels, self.config.sampler)
+    def main(self, phase: Phase) -> Stage:
+        return in_pairs(super().main(phase), self.context.train.labels, self.config.sampler)
 
     def loss(self, images: Tensor, labels: Tensor) -> Tensor:
         members = zip((self.net.first, self.net.second), images.chunk(2), labels.chunk(2), strict=True)

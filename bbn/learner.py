@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -18,10 +17,10 @@ from bbn.streams import in_pairs, steps
 from class_balanced.learner import ClassBalancedLearner
 from class_balanced.methods import ClassBalanced
 from common import metrics, rebalance
-from common.draws import Draws
-from common.heads import LinearHead
-from common.incremental import Learner, Net, Phase
+from common.heads import LinearHead, Net
+from common.incremental import Learner, Phase
 from common.rebalance import RetrainLearner
+from common.steps import Draws
 from common.training import Stage
 
 
@@ -38,11 +37,11 @@ class BBNLearner(Learner):
         )
         self.net = net.to(device.torch, memory_format=torch.channels_last)  # type: ignore[call-overload]
 
-    def stages(self, phase: Phase) -> Iterator[Stage]:
-        for main in super().stages(phase):
-            self.alphas = Draws(steps(main.schedule, len(main.indices)), self.context.device.torch)
-            main.on_epoch = self.begin_epoch
-            yield in_pairs(main, self.context.train.labels, self.config.sampler)
+    def main(self, phase: Phase) -> Stage:
+        main = super().main(phase)
+        self.alphas = Draws(steps(main.schedule, len(main.indices)), self.context.device.torch)
+        main.on_epoch = self.begin_epoch
+        return in_pairs(main, self.context.train.labels, self.config.sampler)
 
     def begin_epoch(self, epoch: int) -> None:
         """Alpha of every step of an epoch (from 0): one value, but a draw a step from the beta distribution."""

@@ -1,4 +1,4 @@
-"""The method of the paper and its own baselines as configurations; the source stands beside each default. No torch."""
+"""The method of the paper and its own baselines as configurations; the source stands beside each default."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from bbn.adaptor import Kind as Adaptor
 from bbn.adaptor import Offset
 from class_balanced.methods import ClassBalanced
 from common.imbalance import Baseline, Rebalance
-from common.runs import ADDED, Protocol
+from common.runs import ADDED, Protocol, Run
 
 Sampler = Literal["reversed", "balanced", "uniform"]
 TESTING = {"rb": 0.0, "alpha 0.25": 0.25, "cnn": 0.5, "alpha 0.75": 0.75, "cb": 1.0}
@@ -28,7 +28,6 @@ class BBN:
     """Two branches on a shared trunk, and cumulative learning that shifts from one to the other (Sec. 4)."""
 
     version: ClassVar[int] = 1
-    branches: ClassVar[int] = 2  # images a step takes for each of the uniform sampler's
     adaptor: Adaptor = "parabolic_decay"  # Algorithm 1 and Table 4
     offset: Offset = "official"  # (T - 1) / Tmax in the code, T / Tmax in the paper
     sampler: Sampler = "reversed"  # of the re-balancing branch, Eq. 4 and Table 3; each draws with replacement
@@ -36,6 +35,10 @@ class BBN:
     """Through the trunk: a batch of each branch, with BatchNorm statistics of its own (code), or both as one batch."""
     stretch: float = field(default=1.0, metadata=ADDED)
     """Tmax over the number of epochs, where the offset is official: the code takes 100 for iNaturalist's 90."""
+
+    def cost(self, run: Run, images: int) -> int:
+        """Training images of `run`, where one sampler alone takes so many: there are two."""
+        return 2 * images
 
     def check(self, protocol: Protocol) -> None:
         """ValueError on a word that is not among the choices, or a stretch that makes alpha negative."""
@@ -71,9 +74,9 @@ class Mixup:
     strength: float = 1.0  # both parameters of the share's beta distribution; not stated, 1 in BagofTricks-LT
     partners: Literal["batch", "reversed"] = "batch"  # reversed: Table 1's "two samplers"
 
-    @property
-    def branches(self) -> int:
-        return 2 if self.partners == "reversed" else 1
+    def cost(self, run: Run, images: int) -> int:
+        """Training images of `run`, where one sampler alone takes so many."""
+        return 2 * images if self.partners == "reversed" else images
 
     def check(self, protocol: Protocol) -> None:
         """ValueError on a strength that no beta distribution has."""
@@ -86,8 +89,11 @@ class Ensemble:
     """Two whole networks trained apart, one on uniform and one on re-balanced images, averaged in testing (Table 6)."""
 
     version: ClassVar[int] = 1
-    branches: ClassVar[int] = 2
     sampler: Sampler = "reversed"
+
+    def cost(self, run: Run, images: int) -> int:
+        """Training images of `run`, where one network alone takes so many: there are two."""
+        return 2 * images
 
     def check(self, protocol: Protocol) -> None:
         """ValueError on a sampler there is not."""

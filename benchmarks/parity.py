@@ -23,7 +23,7 @@ from conventional import Conventional
 from scipy import stats
 from torch import Tensor, nn
 
-from common.datasets import Dataset, DataSpec, load
+from common.data.datasets import Dataset, DataSpec, load
 from common.heads import LinearHead
 from common.incremental import Net, extract
 from common.loader import DeviceImages

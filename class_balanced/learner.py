@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
 import torch
 from torch import Tensor, nn
 
@@ -37,13 +35,13 @@ class ClassBalancedLearner(Learner):
         head.weight.data.copy_(fresh)
         head.bias.data.fill_(starting_bias(self.config.loss, classes))
 
-    def stages(self, phase: Phase) -> Iterator[Stage]:
-        for main in super().stages(phase):
-            if self.config.recipe == "imagenet":
-                main.no_decay = [p for p in self.net.parameters() if p.ndim == 1]
-            elif self.config.loss != "softmax":  # Sec. 5.2: the bias of -log(C - 1) is not decayed
-                main.no_decay = [self.net.head.bias]
-            yield main
+    def main(self, phase: Phase) -> Stage:
+        main = super().main(phase)
+        if self.config.recipe == "imagenet":
+            main.no_decay = [p for p in self.net.parameters() if p.ndim == 1]
+        elif self.config.loss != "softmax":  # Sec. 5.2: the bias of -log(C - 1) is not decayed
+            main.no_decay = [self.net.head.bias]
+        return main
 
     def loss(self, images: Tensor, labels: Tensor) -> Tensor:
         c = self.config

@@ -1,4 +1,4 @@
-"""The method of the paper as a configuration; the paper's section or equation stands beside each default. No torch."""
+"""The method of the paper as a configuration; the paper's section or equation stands beside each default."""
 
 from __future__ import annotations
 

@@ -23,9 +23,10 @@ from torchvision.transforms import RandomResizedCrop
 from torchvision.transforms.functional import pil_to_tensor
 from torchvision.transforms.v2 import functional as F
 
+from common.data.decoding import open_image
+from common.data.folders import read_image
 from common.errors import InputError
-from common.folders import open_image, read_image
-from common.loader import scale_and_shift
+from common.loader import decodes_on_device, scale_and_shift
 from common.runs import Flip, Inputs
 
 Transform = Callable[[Any], Tensor]
@@ -123,10 +124,7 @@ class ImageFiles:
         )
         self.plan = _Plan(files)
         self.workers: DataLoader | None = None  # of the epochs
-        where = os.environ.get("REPRO_DECODE", "workers")
-        if where not in ("workers", "device"):
-            raise InputError(f"REPRO_DECODE={where}: it is workers (the default) or device")
-        self.on_device = where == "device"
+        self.on_device = decodes_on_device()
 
     def epoch(self, order: Tensor, batch: int, generator: torch.Generator) -> Iterator[tuple[Tensor, Tensor]]:
         self.plan.set(order, torch.randint(2**31, (len(order),), generator=generator), batch)

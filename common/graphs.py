@@ -73,6 +73,11 @@ def capture_for(images: Images) -> Capture | None:
     """How steps on these images are captured: as CUDA graphs where the images live on a CUDA device, else not."""
     if _own.eager or not (isinstance(images, DeviceImages) and images.images.is_cuda):
         return None
+    return chosen_capture()
+
+
+def chosen_capture() -> Capture | None:
+    """What captures a step on CUDA, as REPRO_CAPTURE says; None where steps are called from Python."""
     return {"new": cuda_graph, "torch": torch_graph, "off": None}[way()]
 
 

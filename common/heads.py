@@ -1,12 +1,22 @@
-"""Linear and cosine classifiers that grow as classes arrive."""
+"""A network is a backbone and a head: linear and cosine classifiers that grow, and what is read from the features."""
 
 from __future__ import annotations
 
+import copy
 import math
+from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+
+from common.graphs import wait
+from common.loader import Images
+from common.runs import Flip
+from common.training import Device
+
+WIDE = 2**21
+"""Parameters from which a network, such as ResNet-18, takes half as many images at once where there is no gradient."""
 
 
 def _uniform(rows: int, columns: int, like: Tensor | None, generator: torch.Generator | None) -> Tensor:
@@ -38,13 +48,16 @@ class LinearHead(nn.Module):
 class CosineHead(nn.Module):
     """Cosine normalisation, LUCIR Eq. 4: logits = scale * cos(weight row, feature), no bias.
 
-    weight [c, d] is stored un-normalised; scale (the paper's eta) is one learnable scalar that starts at 1.
+    weight [c, d] is stored un-normalised; scale (the paper's eta) is one learnable scalar that starts at 1, or a
+    number that is not trained.
     """
 
-    def __init__(self, in_features: int, num_classes: int, generator: torch.Generator | None = None) -> None:
+    def __init__(
+        self, in_features: int, num_classes: int, generator: torch.Generator | None = None, scale: float | None = None
+    ) -> None:
         super().__init__()
         self.weight = nn.Parameter(_uniform(num_classes, in_features, None, generator))
-        self.scale = nn.Parameter(torch.ones(()))
+        self.scale = nn.Parameter(torch.tensor(float(1 if scale is None else scale)), requires_grad=scale is None)
 
     def cosines(self, features: Tensor) -> Tensor:
         """features [n, d] -> cosines [n, c], before the scale."""
@@ -57,3 +70,48 @@ class CosineHead(nn.Module):
         """Add `count` freshly initialised rows; the old rows and the scale are kept."""
         fresh = _uniform(count, self.weight.shape[1], self.weight, generator)
         self.weight = nn.Parameter(torch.cat([self.weight.data, fresh]))
+
+
+class Net(nn.Module):
+    """A backbone under autocast and an fp32 head: images [n, 3, h, w] -> logits [n, c]."""
+
+    head: Any  # a LinearHead or a CosineHead
+
+    def __init__(self, body: nn.Module, head: LinearHead | CosineHead, device: Device) -> None:
+        super().__init__()
+        self.backbone, self.head, self.device = body, head, device
+        self.to(device.torch, memory_format=torch.channels_last)  # type: ignore[call-overload]
+
+    def features(self, images: Tensor) -> Tensor:
+        """Pooled features before any normalisation, fp32 [n, d]."""
+        with self.device.autocast():
+            features = self.backbone(images)
+        return features.float()
+
+    def forward(self, images: Tensor) -> Tensor:
+        return self.head(self.features(images))
+
+
+def frozen_copy(net: nn.Module, device: Device) -> Any:
+    """A teacher: a deep copy in eval mode without gradients; its BatchNorm statistics never move.
+
+    Convolutions keep their weights in bf16 where they run in it: the numbers that autocast would make at every call.
+    """
+    teacher = copy.deepcopy(net).eval().requires_grad_(False)
+    if device.precision == "bf16":
+        for module in teacher.modules():
+            if isinstance(module, nn.Conv2d):
+                module.to(torch.bfloat16)
+    return teacher
+
+
+@torch.no_grad()
+def extract(net: Net, images: Images, indices: Tensor, flip: Flip = "none") -> Tensor:
+    """Features of un-augmented images in eval mode. fp32 [n, d]."""
+    net.eval()
+    most = 5000 if sum(p.numel() for p in net.parameters()) < WIDE else 2500
+    features = torch.cat(
+        [net.features(part) for batch in images.plain(indices, flip=flip) for part in batch.split(most)]
+    )
+    wait(features.device)
+    return features

@@ -1,6 +1,6 @@
 """Class weights by effective number, and the baselines that long-tailed papers compare with, as configurations.
 
-No torch; `rebalance` has their losses and learners.
+`rebalance` has their losses and learners.
 """
 
 from __future__ import annotations

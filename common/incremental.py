@@ -2,142 +2,60 @@
 
 from __future__ import annotations
 
-import copy
-from collections.abc import Iterator
-from dataclasses import asdict, dataclass
-from functools import cached_property
+from collections.abc import Callable, Iterator
+from dataclasses import asdict
 from typing import Any
 
 import numpy as np
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
 
-from common import metrics, splits
-from common.datasets import Dataset
+from common import metrics
+from common.data.datasets import Dataset
 from common.errors import OutOfTime
-from common.graphs import wait
-from common.heads import CosineHead, LinearHead
-from common.loader import Images, open_images
-from common.memory import ExemplarMemory
+from common.heads import LinearHead, Net, extract, frozen_copy
+from common.memory import Context, Phase, by_class, open_context
 from common.resnet import backbone
 from common.runs import Flip, Run
 from common.store import Saved, Workspace
-from common.training import Device, Epoch, Stage, fit, momentum, seeded
-
-WIDE = 2**21
-"""Parameters from which a network, such as ResNet-18, takes half as many images at once where there is no gradient."""
-
-
-class Net(nn.Module):
-    """A backbone under autocast and an fp32 head: images [n, 3, h, w] -> logits [n, c]."""
-
-    head: Any  # a LinearHead or a CosineHead
-
-    def __init__(self, body: nn.Module, head: LinearHead | CosineHead, device: Device) -> None:
-        super().__init__()
-        self.backbone, self.head, self.device = body, head, device
-        self.to(device.torch, memory_format=torch.channels_last)  # type: ignore[call-overload]
-
-    def features(self, images: Tensor) -> Tensor:
-        """Pooled features before any normalisation, fp32 [n, d]."""
-        with self.device.autocast():
-            features = self.backbone(images)
-        return features.float()
-
-    def forward(self, images: Tensor) -> Tensor:
-        return self.head(self.features(images))
-
-
-def frozen_copy(net: nn.Module, device: Device) -> Any:
-    """A teacher: a deep copy in eval mode without gradients; its BatchNorm statistics never move.
-
-    Convolutions keep their weights in bf16 where they run in it: the numbers that autocast would make at every call.
-    """
-    teacher = copy.deepcopy(net).eval().requires_grad_(False)
-    if device.precision == "bf16":
-        for module in teacher.modules():
-            if isinstance(module, nn.Conv2d):
-                module.to(torch.bfloat16)
-    return teacher
-
-
-@torch.no_grad()
-def extract(net: Net, images: Images, indices: Tensor, flip: Flip = "none") -> Tensor:
-    """Features of un-augmented images in eval mode. fp32 [n, d]."""
-    net.eval()
-    most = 5000 if sum(p.numel() for p in net.parameters()) < WIDE else 2500
-    features = torch.cat(
-        [net.features(part) for batch in images.plain(indices, flip=flip) for part in batch.split(most)]
-    )
-    wait(features.device)
-    return features
-
-
-@dataclass(frozen=True)
-class Phase:
-    """Phase `index`: `num_new` classes join the `num_old` known ones. Labels num_old..seen-1 are the new classes."""
-
-    index: int
-    num_old: int
-    num_new: int
-
-    @property
-    def seen(self) -> int:
-        return self.num_old + self.num_new
-
-
-@dataclass
-class Context:
-    """What a learner may use: the Run, the images with their labels, and the exemplars kept so far."""
-
-    run: Run
-    device: Device
-    train: Images
-    test: Images
-    memory: ExemplarMemory
-    subset: Tensor | None = None
-    """Which training images the Run sees, bool [n]; None: all."""
-    workspace: Workspace | None = None
-    """The run's folder, where a learner may keep tensors for the Runs that start from this one."""
-
-    @cached_property
-    def counts(self) -> np.ndarray:
-        """Training images of every class that the Run sees, in class order. int64 [c]."""
-        labels = self.train.labels if self.subset is None else self.train.labels[self.subset]
-        return torch.bincount(labels, minlength=sum(self.run.protocol.sizes)).cpu().numpy()
-
-    @property
-    def long_tailed(self) -> bool:
-        """Whether all classes are learnt at once from unequal numbers of images, by which results are told apart."""
-        if len(self.run.protocol.sizes) > 1:
-            return False
-        return self.run.longtail is not None or len(set(self.counts.tolist())) > 1
-
-    def generator(self, *keys: object) -> torch.Generator:
-        """A CPU generator for initialisation, a function of the Run's seed and `keys` alone."""
-        return seeded(torch.device("cpu"), self.run.seed, *keys)
-
-    def of_classes(self, first: int, last: int) -> Tensor:
-        """Training indices of the classes first..last-1."""
-        labels = self.train.labels
-        inside = (labels >= first) & (labels < last)
-        return (inside if self.subset is None else inside & self.subset).nonzero().squeeze(1)
-
-
-def by_class(net: Net, context: Context, phase: Phase) -> dict[int, tuple[Tensor, Tensor]]:
-    """Training indices [n] and features [n, d] of every new class."""
-    indices = context.of_classes(phase.num_old, phase.seen)
-    labels, features = context.train.labels[indices], extract(net, context.train, indices)
-    return {c: (indices[labels == c], features[labels == c]) for c in range(phase.num_old, phase.seen)}
+from common.training import Device, Epoch, Stage, fit, momentum
 
 
 class Learner:
-    """Cross-entropy on a growing head: the base phase of every method, joint training, and what methods override."""
+    """Cross-entropy on a growing head: the base phase of every method, joint training, and what methods override.
 
-    head: type[LinearHead] | type[CosineHead] = LinearHead
+    The loop calls these hooks; before `begin_phase` it sets `phase`, and `teacher` where the class says `distils`.
+
+    hook         when it is called                                  what it does by default
+    -----------  -------------------------------------------------  --------------------------------------------
+    device_for   before the images are opened                       says the device that was asked for
+    build        first in a Run and in every resume of it           makes a network for the first classes
+    start_from   next, if the Run has a start and no phase is done  takes over that start's final weights
+    begin_phase  before a phase, and again on a resume inside it    grows the head by the new classes
+    inherits     next, if an incremental Run has a start            says that phase 0 alone is not trained again
+    stages       next; a stage is trained before the next is made   yields `main` alone
+    main         by `stages`                                        trains all weights on new and kept images
+    loss         in every step; CUDA repeats it without Python      is cross-entropy over all classes seen
+    trace        after every epoch                                  adds nothing to the epoch's line
+    frozen       after `trace`                                      names no weights that stay as they are
+    test_set     after a stage, and every `test_every` epochs       gives features of the classes seen
+    readouts     after `test_set`                                   predicts by the head and by exemplar means
+    tested       after `readouts`, but not at a stage's end         adds nothing to the epoch's line
+    end_phase    after the last test of a phase                     adds nothing to the phase's results
+    summary      at the end of the Run                              tells the head's norms, and biases or scale
+
+    Exemplars are chosen after the first stage. Every stage ends with a test.
+    """
+
+    head: Callable[..., Any] = LinearHead
+    """(features, classes, generator) -> a LinearHead or the like."""
     final_relu = True
     nme_flip: Flip = "none"
+    distils = False
+    """Whether `teacher` is a frozen copy of the network as the phase finds it; None in a phase without old classes."""
+    phase: Phase
+    teacher: Any = None
 
     def __init__(self, config: Any, context: Context) -> None:
         self.config, self.context = config, context
@@ -164,17 +82,22 @@ class Learner:
             self.net.head.grow(phase.num_new, self.context.generator("head", phase.index))
 
     def stages(self, phase: Phase) -> Iterator[Stage]:
-        """What to train in this phase, in order; after the first, the memory holds the new classes' exemplars too.
+        """What to train in this phase, in order; after the first, the memory holds the new classes' exemplars too."""
+        yield self.main(phase)
 
-        By default one stage: all images of the new classes and the exemplars of the old, every parameter trained.
-        """
-        new = self.context.of_classes(phase.num_old, phase.seen)
-        indices = torch.cat([new, self.context.memory.all().to(new.device)])
-        yield Stage("main", self.context.run.schedule, indices, self.loss, self.net.parameters(), self.net.train)
+    def main(self, phase: Phase) -> Stage:
+        """All images of the new classes and the exemplars of the old, every parameter trained."""
+        indices = self.context.of_phase(phase)
+        return Stage("main", self.context.run.schedule, indices, self.loss, self.net.parameters(), self.net.train)
 
     def loss(self, images: Tensor, labels: Tensor) -> Tensor:
         """LUCIR Eq. 1: cross-entropy over all classes seen."""
         return F.cross_entropy(self.net(images), labels)
+
+    @torch.no_grad()
+    def frozen_features(self, images: Tensor) -> Tensor:
+        """Features [n, d] for a loss that trains the head alone."""
+        return self.net.features(images)
 
     def frozen(self) -> tuple[str, ...]:
         """How the names in the network's state begin that this phase does not change; no epoch saves them again."""
@@ -243,7 +166,7 @@ def run(spec: Run, dataset: Dataset, learner_class: type[Learner], workspace: Wo
 
     The confusion matrices of the last phase are left in `workspace.confusion`.
     """
-    context = _context(spec, dataset, device, workspace)
+    context = open_context(spec, dataset, device, workspace)
     learner = learner_class(spec.method, context)
     sizes = spec.protocol.sizes
     phases = [Phase(i, sum(sizes[:i]), size) for i, size in enumerate(sizes)]
@@ -261,7 +184,7 @@ def run(spec: Run, dataset: Dataset, learner_class: type[Learner], workspace: Wo
     for phase in phases[done:]:
         if workspace.late and len(workspace.lines) > logged:  # each command gets an epoch further at least
             raise OutOfTime
-        learner.begin_phase(phase)
+        begin(learner, phase)
         if spec.start and len(phases) > 1 and learner.inherits(phase):  # trained by the Run this one starts from
             _choose_exemplars(learner, phase)
             _evaluate(learner, phase, workspace, "start")
@@ -273,17 +196,12 @@ def run(spec: Run, dataset: Dataset, learner_class: type[Learner], workspace: Wo
     return {"phases": workspace.phases, "summary": learner.summary(phases[-1]), "trace": workspace.trace()}
 
 
-def _context(spec: Run, dataset: Dataset, device: Device, workspace: Workspace | None = None) -> Context:
-    position = splits.positions(splits.named_order(spec.order, len(dataset.classes)))
-    protocol = spec.protocol
-    memory = ExemplarMemory(protocol.exemplars_per_class, protocol.exemplars_total, rounding=protocol.rounding)
-    train, test = (open_images(dataset, split, position, spec.inputs, device.torch) for split in ("train", "test"))
-    subset = None
-    if tail := spec.longtail:
-        subset = torch.zeros(len(train.labels), dtype=torch.bool)
-        subset[splits.longtail_indices(dataset.train_labels, tail.imbalance, tail.seed, tail.profile)] = True
-        subset = subset.to(device.torch)
-    return Context(spec, device, train, test, memory, subset, workspace)
+def begin(learner: Learner, phase: Phase) -> None:
+    """Lead a learner into a phase: its `phase` and `teacher` first, from the network as the phase finds it."""
+    learner.phase = phase
+    if learner.distils:
+        learner.teacher = frozen_copy(learner.net, learner.context.device) if phase.num_old else None
+    learner.begin_phase(phase)
 
 
 def _train(learner: Learner, phase: Phase, workspace: Workspace, inside: Saved | None) -> None:
@@ -336,8 +254,7 @@ def _confusions(learner: Learner, phase: Phase) -> dict[str, np.ndarray]:
 
 def _evaluate(learner: Learner, phase: Phase, workspace: Workspace, stage: str) -> None:
     """Test every read-out and add what it scores to the workspace's results."""
-    values = {}
-    context = learner.context
+    context, values = learner.context, {}
     sizes = context.run.protocol.sizes[: phase.index + 1]
     for name, confusion in _confusions(learner, phase).items():
         workspace.confusion[name] = confusion.astype(np.int32)
@@ -345,9 +262,8 @@ def _evaluate(learner: Learner, phase: Phase, workspace: Workspace, stage: str) 
             "accuracy": metrics.accuracy(confusion),
             "groups": metrics.group_accuracies(confusion, sizes),
             **metrics.confusion_rates(confusion, phase.num_old),
+            **(metrics.shot_accuracies(confusion, context.counts) if context.long_tailed else {}),
         }
-        if context.long_tailed:
-            values[name] |= metrics.shot_accuracies(confusion, context.counts)
     if len(workspace.phases) == phase.index:
         workspace.phases.append({"classes": phase.seen, "num_old": phase.num_old, "stages": {}})
     workspace.phases[phase.index]["stages"][stage] = values

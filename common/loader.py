@@ -5,6 +5,7 @@ Large images (folders of ImageNet size) are read on the fly behind the same inte
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from typing import Protocol
 
@@ -13,7 +14,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from common.datasets import Dataset
+from common.data.datasets import Dataset
+from common.errors import InputError
 from common.runs import Flip, Inputs
 
 BRIGHTNESS_UNIT = 2**16  # a plan holds whole numbers
@@ -39,6 +41,14 @@ class Images(Protocol):
 
     def close(self) -> None:
         """End what serves the epochs of a stage, such as worker processes. Another epoch may follow."""
+
+
+def decodes_on_device() -> bool:
+    """Whether JPEGs are decoded on the device, as REPRO_DECODE says. Raises InputError where it says nothing known."""
+    where = os.environ.get("REPRO_DECODE", "workers")
+    if where not in ("workers", "device"):
+        raise InputError(f"REPRO_DECODE={where}: choose workers (the default) or device")
+    return where == "device"
 
 
 def open_images(dataset: Dataset, split: str, position: np.ndarray, inputs: Inputs, device: torch.device) -> Images:

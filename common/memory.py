@@ -1,13 +1,23 @@
-"""Herding and the exemplar memory: which images of old classes are kept, per class or under a total budget."""
+"""What a learner learns from: its Context, with the images, and the exemplars of old classes that herding chose."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Literal
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+
+from common import splits
+from common.data.datasets import Dataset
+from common.heads import Net, extract
+from common.loader import Images, open_images
+from common.runs import Run
+from common.store import Workspace
+from common.training import Device, seeded
 
 MAX_ITERATIONS = 1000  # as in iCaRL's and LUCIR's official code
 
@@ -87,3 +97,80 @@ class ExemplarMemory:
     def all(self) -> Tensor:
         """Indices of every exemplar, class by class. int64 [m]."""
         return torch.cat(list(self.indices.values())) if self.indices else torch.empty(0, dtype=torch.long)
+
+
+@dataclass(frozen=True)
+class Phase:
+    """Phase `index`: `num_new` classes join the `num_old` known ones. Labels num_old..seen-1 are the new classes."""
+
+    index: int
+    num_old: int
+    num_new: int
+
+    @property
+    def seen(self) -> int:
+        return self.num_old + self.num_new
+
+
+@dataclass
+class Context:
+    """What a learner may use: the Run, the images with their labels, and the exemplars kept so far."""
+
+    run: Run
+    device: Device
+    train: Images
+    test: Images
+    memory: ExemplarMemory
+    subset: Tensor | None = None
+    """Which training images the Run sees, bool [n]; None: all."""
+    workspace: Workspace | None = None
+    """The run's folder, where a learner may keep tensors for the Runs that start from this one."""
+
+    @cached_property
+    def counts(self) -> np.ndarray:
+        """Training images of every class that the Run sees, in class order. int64 [c]."""
+        labels = self.train.labels if self.subset is None else self.train.labels[self.subset]
+        return torch.bincount(labels, minlength=sum(self.run.protocol.sizes)).cpu().numpy()
+
+    @property
+    def long_tailed(self) -> bool:
+        """Whether all classes are learnt at once from unequal numbers of images, by which results are told apart."""
+        if len(self.run.protocol.sizes) > 1:
+            return False
+        return self.run.longtail is not None or len(set(self.counts.tolist())) > 1
+
+    def generator(self, *keys: object) -> torch.Generator:
+        """A CPU generator for initialisation, a function of the Run's seed and `keys` alone."""
+        return seeded(torch.device("cpu"), self.run.seed, *keys)
+
+    def of_classes(self, first: int, last: int) -> Tensor:
+        """Training indices of the classes first..last-1."""
+        labels = self.train.labels
+        inside = (labels >= first) & (labels < last)
+        return (inside if self.subset is None else inside & self.subset).nonzero().squeeze(1)
+
+    def of_phase(self, phase: Phase) -> Tensor:
+        """Training indices of the new classes, then of the exemplars."""
+        new = self.of_classes(phase.num_old, phase.seen)
+        return torch.cat([new, self.memory.all().to(new.device)])
+
+
+def open_context(spec: Run, dataset: Dataset, device: Device, workspace: Workspace | None = None) -> Context:
+    """The images of a Run, on its device, and an empty memory."""
+    position = splits.positions(splits.named_order(spec.order, len(dataset.classes)))
+    protocol = spec.protocol
+    memory = ExemplarMemory(protocol.exemplars_per_class, protocol.exemplars_total, rounding=protocol.rounding)
+    train, test = (open_images(dataset, split, position, spec.inputs, device.torch) for split in ("train", "test"))
+    subset = None
+    if tail := spec.longtail:
+        subset = torch.zeros(len(train.labels), dtype=torch.bool)
+        subset[splits.longtail_indices(dataset.train_labels, tail.imbalance, tail.seed, tail.profile)] = True
+        subset = subset.to(device.torch)
+    return Context(spec, device, train, test, memory, subset, workspace)
+
+
+def by_class(net: Net, context: Context, phase: Phase) -> dict[int, tuple[Tensor, Tensor]]:
+    """Training indices [n] and features [n, d] of every new class."""
+    indices = context.of_classes(phase.num_old, phase.seen)
+    labels, features = context.train.labels[indices], extract(net, context.train, indices)
+    return {c: (indices[labels == c], features[labels == c]) for c in range(phase.num_old, phase.seen)}

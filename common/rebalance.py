@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from functools import partial
 
 import torch
 import torch.nn.functional as F
@@ -59,25 +59,19 @@ class RebalanceLearner(Learner):
     def __init__(self, config: Rebalance, context: Context) -> None:
         super().__init__(config, context)
         if config.loss == "ldam":
-            self.head = CosineHead
+            self.head = partial(CosineHead, scale=config.scale)
         device, counts = context.device.torch, context.counts
         self.target = torch.tensor(class_weights(counts, config.beta), dtype=torch.float32, device=device)
         self.weights = torch.ones_like(self.target)
         self.margins = ldam_margins(torch.from_numpy(counts), config.margin).to(device)
         self.deferred = True
 
-    def build(self, classes: int) -> None:
-        super().build(classes)
-        if self.config.loss == "ldam":
-            self.net.head.scale.data.fill_(self.config.scale)
-            self.net.head.scale.requires_grad_(False)
-
-    def stages(self, phase: Phase) -> Iterator[Stage]:
+    def main(self, phase: Phase) -> Stage:
+        main = super().main(phase)
         uniform, drawn = (class_sampler(self.context.train.labels, k) for k in ("uniform", self.config.sampler))
-        for main in super().stages(phase):
-            main.on_epoch = self.begin_epoch
-            main.sampler = lambda indices, generator: (uniform if self.deferred else drawn)(indices, generator)
-            yield main
+        main.on_epoch = self.begin_epoch
+        main.sampler = lambda indices, generator: (uniform if self.deferred else drawn)(indices, generator)
+        return main
 
     def begin_epoch(self, epoch: int) -> None:
         """Weights and sampler of an epoch (from 0); in place, where a captured step reads the weights."""
@@ -109,16 +103,14 @@ class RetrainLearner(Learner):
         head = {f"head.{k}": v for k, v in self.net.head.state_dict().items()} if self.config.fresh else {}
         self.net.load_state_dict({**state, **head})
 
-    def stages(self, phase: Phase) -> Iterator[Stage]:
-        for main in super().stages(phase):
-            main.parameters, main.set_mode = self.net.head.parameters(), self.net.eval
-            main.sampler = class_sampler(self.context.train.labels, self.config.sampler)
-            yield main
+    def main(self, phase: Phase) -> Stage:
+        main = super().main(phase)
+        main.parameters, main.set_mode = self.net.head.parameters(), self.net.eval
+        main.sampler = class_sampler(self.context.train.labels, self.config.sampler)
+        return main
 
     def loss(self, images: Tensor, labels: Tensor) -> Tensor:
-        with torch.no_grad():
-            features = self.net.features(images)
-        losses = F.cross_entropy(self.net.head(features), labels, reduction="none")
+        losses = F.cross_entropy(self.net.head(self.frozen_features(images)), labels, reduction="none")
         return weigh(losses, self.weights[labels], "weighted_mean")
 
 

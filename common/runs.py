@@ -1,4 +1,4 @@
-"""What a Run is: everything that decides an outcome, frozen and hashed into its folder name. No torch."""
+"""What a Run is: everything that decides an outcome, frozen and hashed into its folder name."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any, Literal, TypeVar
 
-from common.datasets import DataSpec
+from common.data.datasets import DataSpec
 from common.errors import InputError
 from common.splits import Profile
 

@@ -7,7 +7,7 @@ from typing import Literal
 
 import numpy as np
 
-from common.orders import PUBLISHED
+from common.data.orders import PUBLISHED
 
 Profile = Literal["exp", "step"]
 

@@ -1,8 +1,8 @@
 """One training step after another: called from Python, or on CUDA captured once and replayed as a graph.
 
 A small network's step is hundreds of kernels of a few microseconds, fewer than Python takes to launch them. A CUDA
-graph launches them all at once, from the cutting of the batch to the optimiser. Nothing falls back silently: a step
-that cannot be captured ends the run, and `Steps.counts` say how many steps went which way.
+graph launches them all at once, from the cutting of the batch to the optimiser. A step that cannot be captured raises
+NotCaptured. `Steps.counts` say how many steps went which way.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from functools import partial
-from typing import Protocol
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
@@ -163,3 +163,25 @@ def _uncounted(norms: Iterable[_BatchNorm]) -> Iterator[Counter[_BatchNorm]]:
             norm.num_batches_tracked = number
         for hook in hooks:
             hook.remove()
+
+
+class Draws:
+    """Numbers that every step of an epoch needs anew, drawn before it where a captured step can find them.
+
+    A tensor of `shape` for each of `steps`; the place moves on the device.
+    """
+
+    def __init__(self, steps: int, device: torch.device, shape: tuple[int, ...] = ()) -> None:
+        self.values = torch.zeros(steps, *shape, device=device)
+        self.place = torch.zeros(1, dtype=torch.long, device=device)
+
+    def set(self, values: Any) -> None:
+        """The numbers of the steps to come, [steps, *shape]: a tensor, an array or a list."""
+        self.values.copy_(torch.as_tensor(values, dtype=torch.float32))
+        self.place.zero_()
+
+    def next(self) -> Tensor:
+        """This step's numbers, of `shape`."""
+        value = self.values.index_select(0, self.place)[0]
+        self.place.add_(1)
+        return value

@@ -39,6 +39,7 @@ from common.checkpoints import (
     working_files,
     write,
 )
+from common.data.datasets import PART
 from common.errors import InputError, OutOfTime
 from common.runs import Run, canonical
 
@@ -78,6 +79,16 @@ class Result:
     def embedded(self) -> bool:
         """Whether it is of the embedded data set, which nobody has published numbers on."""
         return self.config["data"]["name"] == "glyphs"
+
+    @property
+    def partial(self) -> bool:
+        """Whether it, or a run it starts from, is of a known data set with far fewer images than were published."""
+        config: dict | None = self.config
+        while config:
+            if config.get("fingerprint", "").startswith(PART):
+                return True
+            config = config.get("start")
+        return False
 
     @property
     def repeat(self) -> tuple[str, int]:

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from common.errors import InputError, RunFailed
 from common.graphs import capture_for, wait, way
-from common.loader import Images
+from common.loader import Images, decodes_on_device
 from common.runs import Schedule
 from common.steps import make_steps
 
@@ -40,9 +40,10 @@ class Device:
 def choose_device(device: str = "auto", precision: str = "auto") -> Device:
     """Resolve "auto": CUDA where there is one, bf16 only where the hardware has it natively.
 
-    Raises InputError on a device that is not there, or a REPRO_CAPTURE that says nothing known.
+    Raises InputError on a device that is not there, or a REPRO_CAPTURE or REPRO_DECODE that says nothing known.
     """
     way()
+    decodes_on_device()
     if device == "auto":
         device = "cuda" if torch.cuda.is_available() else "cpu"
     if device == "cuda" and not torch.cuda.is_available():

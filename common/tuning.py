@@ -18,7 +18,7 @@ import torch
 from filelock import FileLock
 
 from common.errors import RunFailed
-from common.graphs import CAPTURING, Pace, cuda_graph, own_stream, wait
+from common.graphs import CAPTURING, Pace, chosen_capture, own_stream, wait
 from common.resnet import backbone
 from common.runs import Run
 from common.store import write_atomic
@@ -165,7 +165,7 @@ class _Bench:
 
 
 def captured_step(device: Device) -> Callable[[], None]:
-    """A training step of ResNet-32 on one batch that is ready: on CUDA a graph, on a CPU called from Python."""
+    """A training step of ResNet-32 on one batch that is ready: captured on CUDA, else called from Python."""
     net = backbone("resnet32", seed=0).to(device.torch, memory_format=torch.channels_last).train()  # type: ignore[call-overload]
     images = torch.full((BATCH, 3, 32, 32), 0.5, device=device.torch).contiguous(memory_format=torch.channels_last)
     lr = torch.tensor(0.0, device=device.torch)
@@ -180,7 +180,8 @@ def captured_step(device: Device) -> Callable[[], None]:
 
     with CAPTURING:  # first use of libraries
         step()
-    return cuda_graph(step) if device.type == "cuda" else step
+    capture = chosen_capture() if device.type == "cuda" else None
+    return capture(step) if capture else step
 
 
 def cpu_name() -> str:

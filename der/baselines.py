@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from common.incremental import Learner, Phase, frozen_copy
+from common.incremental import Learner, Phase
 from common.training import Stage, shuffled
 from der.expand import Classifier
 from der.methods import WA, BiC
@@ -21,17 +21,13 @@ class DistilledLearner(Learner):
     """(1 - l) cross-entropy + l distillation, l = old / all classes: what WA and BiC train before they correct."""
 
     config: WA | BiC
-    head = Classifier  # type: ignore[assignment]
+    head = Classifier
+    distils = True
 
-    def begin_phase(self, phase: Phase) -> None:
-        self.phase = phase
-        self.teacher = frozen_copy(self.net, self.context.device) if phase.num_old else None
-        super().begin_phase(phase)
-
-    def stages(self, phase: Phase) -> Iterator[Stage]:
-        for main in super().stages(phase):
-            main.on_epoch = self.begin_epoch
-            yield main
+    def main(self, phase: Phase) -> Stage:
+        main = super().main(phase)
+        main.on_epoch = self.begin_epoch
+        return main
 
     def begin_epoch(self, epoch: int) -> None:
         """As in DER's recipe the classifier starts again after the warm-up."""
@@ -43,8 +39,7 @@ class DistilledLearner(Learner):
         loss = F.cross_entropy(logits, labels)
         if self.teacher is None:
             return loss
-        with torch.no_grad():
-            old = self.teacher(images)
+        old = self.teacher(images)
         share = self.phase.num_old / self.phase.seen
         return (1 - share) * loss + share * distillation(logits, old, self.config.temperature)
 
@@ -61,10 +56,10 @@ class WALearner(DistilledLearner):
 
     config: WA
 
-    def stages(self, phase: Phase) -> Iterator[Stage]:
-        for main in super().stages(phase):
-            main.on_end = self.align
-            yield main
+    def main(self, phase: Phase) -> Stage:
+        main = super().main(phase)
+        main.on_end = self.align
+        return main
 
     def logits(self, features: Tensor) -> Tensor:
         with torch.no_grad():
@@ -106,13 +101,12 @@ class BiCLearner(DistilledLearner):
     """Bias correction: two numbers for the new classes' logits, learnt on images held out of training."""
 
     config: BiC
-    head = CorrectedClassifier  # type: ignore[assignment]
+    head = CorrectedClassifier
 
     def begin_phase(self, phase: Phase) -> None:
         super().begin_phase(phase)
         self.net.head.correct_from(phase.num_old)
-        new = self.context.of_classes(phase.num_old, phase.seen)
-        indices = torch.cat([new, self.context.memory.all().to(new.device)])
+        indices = self.context.of_phase(phase)
         self.kept, self.held_out = self.split(indices) if phase.num_old else (indices, indices[:0])
 
     def split(self, indices: Tensor) -> tuple[Tensor, Tensor]:
@@ -126,23 +120,24 @@ class BiCLearner(DistilledLearner):
         rest[out] = False
         return order[rest], order[out]
 
+    def main(self, phase: Phase) -> Stage:
+        main, head = super().main(phase), self.net.head
+        main.indices = self.kept
+        main.parameters = [p for p in self.net.parameters() if p is not head.alpha and p is not head.beta]
+        return main
+
     def stages(self, phase: Phase) -> Iterator[Stage]:
-        head = self.net.head
-        for main in super().stages(phase):
-            main.indices = self.kept
-            main.parameters = [p for p in self.net.parameters() if p is not head.alpha and p is not head.beta]
-            yield main
+        yield self.main(phase)
         if phase.num_old:
-            yield Stage("bias", self.config.bias, self.held_out, self.bias_loss, [head.alpha, head.beta], self.net.eval)
+            correction = [self.net.head.alpha, self.net.head.beta]
+            yield Stage("bias", self.config.bias, self.held_out, self.bias_loss, correction, self.net.eval)
 
     def logits(self, features: Tensor) -> Tensor:
         """Uncorrected: what was corrected before, the teacher's logits say."""
         return F.linear(features, self.net.head.weight)
 
     def bias_loss(self, images: Tensor, labels: Tensor) -> Tensor:
-        with torch.no_grad():
-            features = self.net.features(images)
-        return F.cross_entropy(self.net.head(features), labels)
+        return F.cross_entropy(self.net.head(self.frozen_features(images)), labels)
 
     def summary(self, phase: Phase) -> dict[str, Any]:
         head = self.net.head

@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from common.incremental import frozen_copy
+from common.heads import frozen_copy
 from common.training import Device
 from der.model import MaskedResNet
 from der.wiring import shape_like, wiring

@@ -68,7 +68,7 @@ class DERLearner(Learner):
         return tuple(f"extractors.{i}." for i in range(len(self.net.extractors) - 1))
 
     def begin_phase(self, phase: Phase) -> None:
-        self.phase, self.probe = phase, None
+        self.probe = None
         if phase.num_old and self.config.expand:
             self.expand(phase)
         elif phase.num_old:
@@ -77,8 +77,7 @@ class DERLearner(Learner):
         if self.config.sparsity is not None and not trained:
             self.mask()
         self.net.place()
-        new = self.context.of_classes(phase.num_old, phase.seen)
-        self.indices = torch.cat([new, self.context.memory.all().to(new.device)])
+        self.indices = self.context.of_phase(phase)
         # Of D_t and M_(t-1): the memory will have shrunk when the classifier stage begins.
         self.balanced = balanced(self.indices, self.context.train.labels, self.generator("balanced"))
 
@@ -113,8 +112,8 @@ class DERLearner(Learner):
         share = masked.sparsity(masked.hard()).detach().reshape(1)
         self.net.initial = torch.cat([self.net.initial[: self.phase.index].to(share), share])
 
-    def stages(self, phase: Phase) -> Iterator[Stage]:
-        """Representation, then from the second step on the classifier on a balanced subset (Sec. 3.4)."""
+    def main(self, phase: Phase) -> Stage:
+        """Representation: the new extractor and both classifiers."""
         schedule, net = self.context.run.schedule, self.net
         self.batches = -(-len(self.indices) // schedule.batch)
         heads = [h for h in (net.head, net.aux) if h is not None]
@@ -122,9 +121,13 @@ class DERLearner(Learner):
         main = Stage("main", schedule, self.indices, self.loss, parameters, net.train)
         main.no_decay = [net.new.e] if isinstance(net.new, MaskedResNet) else []
         main.on_epoch, main.on_end = self.begin_epoch, self.end_representation
-        yield main
+        return main
+
+    def stages(self, phase: Phase) -> Iterator[Stage]:
+        """From the second step on the classifier follows on a balanced subset (Sec. 3.4)."""
+        yield self.main(phase)
         if self.config.finetune and phase.num_old:
-            head = list(net.head.parameters())
+            net, head = self.net, list(self.net.head.parameters())
             stage = Stage("classifier", self.config.finetune, self.balanced, self.classifier_loss, head, net.eval)
             stage.on_epoch = lambda epoch: epoch or net.head.reset(self.generator("classifier"))
             yield stage
@@ -176,9 +179,7 @@ class DERLearner(Learner):
 
     def classifier_loss(self, images: Tensor, labels: Tensor) -> Tensor:
         """Cross-entropy of logits over the temperature, features frozen (Sec. 3.4)."""
-        with torch.no_grad():
-            features = self.net.features(images)
-        return F.cross_entropy(self.net.head(features) / self.config.temperature, labels)
+        return F.cross_entropy(self.net.head(self.frozen_features(images)) / self.config.temperature, labels)
 
     def trace(self, phase: Phase) -> dict[str, float]:
         """The share of convolution weights that binary masks would keep now."""

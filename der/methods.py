@@ -1,4 +1,4 @@
-"""The methods of the paper as configurations; the paper's section or equation stands beside each default. No torch."""
+"""The methods of the paper as configurations; the paper's section or equation stands beside each default."""
 
 from __future__ import annotations
 
@@ -9,6 +9,8 @@ from common.runs import Protocol, Schedule
 from der.schedule import CLASSIFIER
 
 Init = Literal["normal", "uniform"]
+UNPRUNED, MASKED, RANDOM = "DER w/o P", "DER", "random channels"
+"""Names in figures: without masks, with learned masks and pruning, with as many channels drawn at random."""
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from common.incremental import Context, extract
+from common.heads import extract
+from common.incremental import Context
 from der.expand import Expandable
 
 ITERATIONS, DECAY = 100, 1e-4  # of the fit below; DECAY is that of standardised features' weights

@@ -1,4 +1,4 @@
-"""The paper's schedules (Sec. 4 and official code) as data. No torch."""
+"""The paper's schedules (Sec. 4 and official code) as data."""
 
 from __future__ import annotations
 

@@ -12,7 +12,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from common.incremental import Context, Net, Phase, extract
+from common.heads import Net, extract
+from common.incremental import Context, Phase
 from common.memory import herd
 from common.runs import Run
 from common.store import Workspace

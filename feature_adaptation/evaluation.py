@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -10,13 +12,33 @@ from torch import Tensor
 
 from common.incremental import Phase
 from feature_adaptation import metrics
-from feature_adaptation.cache import Truth
+from feature_adaptation.cache import Source, Truth
+from feature_adaptation.maps import Pairs, Transform
 from feature_adaptation.memory import first
-
-if TYPE_CHECKING:
-    from feature_adaptation.learner import AdaptationLearner
+from feature_adaptation.model import FeatureMemory
 
 ARROWS = 5  # classes of the first task whose drift is drawn
+
+
+@dataclass(frozen=True)
+class Origins:
+    """Features of the images behind a memory's rows, in the order of the rows: only evaluation and oracles look."""
+
+    source: Source
+    truth: Truth
+    per_class: int | None
+    """Rows that a class keeps; None: all."""
+
+    def stored(self, tasks: int) -> Tensor:
+        """h^i(x), as first stored, of the first `tasks` tasks' images [m, d]."""
+        currents = [self.source.current(task) for task in range(tasks)]
+        return torch.cat([c.new[first(c.labels, self.per_class)] for c in currents])
+
+    def under(self, phase: int, tasks: int) -> Tensor:
+        """h^phase(x) of the same images [m, d]."""
+        labels = [self.source.current(task).labels for task in range(tasks)]
+        true = self.truth.at(phase)
+        return torch.cat([true[i][first(of_task, self.per_class)] for i, of_task in enumerate(labels)])
 
 
 def rounded(values: float | list[float]) -> Any:
@@ -24,39 +46,39 @@ def rounded(values: float | list[float]) -> Any:
     return [round(v, 5) for v in values] if isinstance(values, list) else round(values, 5)
 
 
-def of_phase(learner: AdaptationLearner, phase: Phase) -> dict[str, Any]:
-    """What needs no truth: held-out current images, norms, and old vectors that stage 1's head calls new."""
-    net, now = learner.net, learner.now
-    old = net.labels < phase.num_old
+def of_phase(
+    net: FeatureMemory,
+    phase: Phase,
+    head: Callable[[Tensor], Tensor],
+    held: Pairs | None,
+    transform: Transform | None,
+) -> dict[str, Any]:
+    """What needs no truth: held-out current images, norms, and old vectors that stage 1's head calls new.
+
+    head: features [m, d] to logits [m, c]. held: pairs that `transform`, the map, was not fitted to; None in the first
+    task.
+    """
     found: dict[str, Any] = {"rows": len(net.labels), "norm_new": rounded(float(net.scale))}
-    if not phase.num_old:
+    if held is None:
         return found
-    logits = F.linear(learner.prepare(net.rows[old]), now.weight, now.bias)
-    found["norm_old"] = rounded(float(net.rows[old].norm(dim=1).mean()))
-    found["called_new"] = rounded(100 * float((logits.argmax(dim=1) >= phase.num_old).float().mean()))
-    held = learner.held
+    old = net.rows[net.labels < phase.num_old]
+    found["norm_old"] = rounded(float(old.norm(dim=1).mean()))
+    found["called_new"] = rounded(100 * float((head(old).argmax(dim=1) >= phase.num_old).float().mean()))
     found["held_before"] = rounded(metrics.adaptation_quality(held.old, held.new))
-    if learner.map is not None:
-        found["held"] = rounded(metrics.adaptation_quality(learner.map(held.old), held.new))
+    if transform is not None:
+        found["held"] = rounded(metrics.adaptation_quality(transform(held.old), held.new))
     return found
 
 
-def stored_rows(learner: AdaptationLearner, tasks: int) -> Tensor:
-    """h^i(x), as first stored, of the images behind the memory's rows of the first `tasks` tasks [m, d]."""
-    currents = [learner.source.current(task) for task in range(tasks)]
-    return torch.cat([c.new[first(c.labels, learner.per_class)] for c in currents])
+def against_truth(
+    net: FeatureMemory, phase: Phase, sizes: Sequence[int], origins: Origins, transform: Transform | None
+) -> dict[str, Any]:
+    """omega and drift by task of origin, in unit features first and raw ones beside; one step against all steps.
 
-
-def true_rows(learner: AdaptationLearner, truth: Truth, tasks: int, phase: int) -> Tensor:
-    """h^phase(x) of the same images in the same order."""
-    labels = [learner.source.current(task).labels for task in range(tasks)]
-    return torch.cat([truth.at(phase)[i][first(of_task, learner.per_class)] for i, of_task in enumerate(labels)])
-
-
-def against_truth(learner: AdaptationLearner, phase: Phase, truth: Truth) -> dict[str, Any]:
-    """omega and drift by task of origin, in unit features first and raw ones beside; one step against all steps."""
-    net, t = learner.net, phase.index
-    true, own = true_rows(learner, truth, t + 1, t), stored_rows(learner, t + 1)
+    sizes: classes of every task.
+    """
+    t = phase.index
+    true, own = origins.under(t, t + 1), origins.stored(t + 1)
     tasks = [net.tasks == task for task in range(t + 1)]
     found: dict[str, Any] = {"omega": rounded([metrics.adaptation_quality(net.rows[i], true[i]) for i in tasks])}
     if not t:
@@ -72,12 +94,12 @@ def against_truth(learner: AdaptationLearner, phase: Phase, truth: Truth) -> dic
     adapted, first_stored, now_true = (rows[old] for rows in unit)
     found["means_before"] = rounded(metrics.mean_distances(first_stored, now_true, net.labels[old]))
     found["means_after"] = rounded(metrics.mean_distances(adapted, now_true, net.labels[old]))
-    previous = true_rows(learner, truth, t, t - 1)
+    previous = origins.under(t - 1, t)
     found["step_before"] = rounded(metrics.adaptation_quality(previous, true[old]))
-    if learner.map is not None:
-        found["step"] = rounded(metrics.adaptation_quality(learner.map(previous), true[old]))
-    if t == len(learner.context.run.protocol.sizes) - 1:
-        found["arrows"] = arrows(unit, net.labels, learner.context.run.protocol.sizes[0])
+    if transform is not None:
+        found["step"] = rounded(metrics.adaptation_quality(transform(previous), true[old]))
+    if t == len(sizes) - 1:
+        found["arrows"] = arrows(unit, net.labels, sizes[0])
     return found
 
 

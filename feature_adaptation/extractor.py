@@ -8,16 +8,11 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from common.incremental import Context, Learner, Phase, extract, frozen_copy
+from common.heads import extract
+from common.incremental import Context, Learner, Phase
 from common.training import Stage
 from feature_adaptation import cache
-from feature_adaptation.losses import (
-    attention_distillation,
-    distillation,
-    sigmoid_loss,
-    similarity_loss,
-    softmax_loss,
-)
+from feature_adaptation.losses import attention_distillation, distillation, sigmoid_loss, similarity_loss, softmax_loss
 from feature_adaptation.methods import Extractor
 from feature_adaptation.model import spatial_maps
 
@@ -26,11 +21,11 @@ class ExtractorLearner(Learner):
     """Eq. 6 on the current task's images, and on the exemplars where some are kept (iCaRL, EEIL, hybrid)."""
 
     config: Extractor
+    distils = True
 
     def __init__(self, config: Extractor, context: Context) -> None:
         super().__init__(config, context)
         self.final_relu = config.final_relu
-        self.teacher: Any = None
         self.held: Tensor | None = None
         self.tested_on: tuple[Tensor, Tensor]  # of the network as it is at the end of the phase, for the cache
         if config.holdout:
@@ -38,23 +33,21 @@ class ExtractorLearner(Learner):
             context.subset = torch.ones_like(context.train.labels, dtype=torch.bool)
             context.subset[self.held] = False
 
-    def begin_phase(self, phase: Phase) -> None:
-        self.phase = phase
-        self.teacher = frozen_copy(self.net, self.context.device) if phase.num_old else None
-        super().begin_phase(phase)
+    def main(self, phase: Phase) -> Stage:
+        main, c, net = super().main(phase), self.config, self.net
+        if phase.num_old and c.frozen:
+            main.parameters, main.set_mode, main.loss = net.head.parameters(), net.eval, self.head_loss
+        elif phase.num_old and c.freeze_norms:
+            trained = (m for m in net.modules() if not isinstance(m, nn.BatchNorm2d))
+            main.parameters = [p for m in trained for p in m.parameters(recurse=False)]
+            main.set_mode = self.train_without_norms
+        return main
 
     def stages(self, phase: Phase) -> Iterator[Stage]:
-        c, net = self.config, self.net
-        for main in super().stages(phase):
-            if phase.num_old and c.frozen:
-                main.parameters, main.set_mode, main.loss = net.head.parameters(), net.eval, self.head_loss
-            elif phase.num_old and c.freeze_norms:
-                main.parameters = [p for m in net.modules() if not isinstance(m, nn.BatchNorm2d) for p in own(m)]
-                main.set_mode = self.train_without_norms
-            yield main
-        if c.finetune and phase.num_old:  # EEIL: all classes with as many images
-            exemplars = self.context.memory.all()
-            yield Stage("finetune", c.finetune, exemplars, self.loss, net.parameters(), net.train)
+        yield self.main(phase)
+        if self.config.finetune and phase.num_old:  # EEIL: all classes with as many images
+            exemplars, net = self.context.memory.all(), self.net
+            yield Stage("finetune", self.config.finetune, exemplars, self.loss, net.parameters(), net.train)
 
     def train_without_norms(self) -> None:
         self.net.train()
@@ -69,16 +62,13 @@ class ExtractorLearner(Learner):
             features = self.net.features(images)
             return self.objective(features, images, labels)
         maps = spatial_maps(self.net, images)
-        with torch.no_grad():
-            old_maps = spatial_maps(self.teacher, images)
+        old_maps = spatial_maps(self.teacher, images)
         attention = attention_distillation(maps, old_maps, head.weight, self.teacher.head.weight)
         return self.objective(maps.mean(dim=(2, 3)), images, labels) + c.attention * attention
 
     def head_loss(self, images: Tensor, labels: Tensor) -> Tensor:
         """Eq. 4 with the extractor frozen."""
-        with torch.no_grad():
-            features = self.net.features(images)
-        return self.objective(features, images, labels)
+        return self.objective(self.frozen_features(images), images, labels)
 
     def objective(self, features: Tensor, images: Tensor, labels: Tensor) -> Tensor:
         """Eq. 6 from features [n, d]."""
@@ -86,9 +76,8 @@ class ExtractorLearner(Learner):
         logits = self.net.head(features)
         old_features = old_logits = None
         if self.teacher and (c.distillation or c.features):
-            with torch.no_grad():
-                old_features = self.teacher.features(images)
-                old_logits = self.teacher.head(old_features)
+            old_features = self.teacher.features(images)
+            old_logits = self.teacher.head(old_features)
         if c.loss == "sigmoid":
             loss = sigmoid_loss(logits, labels, num_old, old_logits, c.distillation)
         else:
@@ -115,11 +104,6 @@ class ExtractorLearner(Learner):
         if self.config.keep == "truth":
             cache.keep_truth(self.net, self.context, phase)
         return {}
-
-
-def own(module: nn.Module) -> Iterator[nn.Parameter]:
-    """The parameters of a module itself, without its children's."""
-    return module.parameters(recurse=False)
 
 
 def _held_out(context: Context, share: float) -> Tensor:

@@ -17,9 +17,9 @@ from common.metrics import nearest_mean
 from common.runs import Run
 from common.samplers import class_sampler
 from common.training import shuffled
-from feature_adaptation import evaluation
 from feature_adaptation.adapter import batches, descend
 from feature_adaptation.cache import Source, Truth
+from feature_adaptation.evaluation import Origins, against_truth, of_phase
 from feature_adaptation.extractor import ExtractorLearner
 from feature_adaptation.losses import one_hot
 from feature_adaptation.maps import Pairs, Transform, fit_map
@@ -46,7 +46,7 @@ class AdaptationLearner(Learner):
         self.stage1: Extractor = context.run.start.method
         self.source = Source(context.workspace, context.run.start, context.device.torch)
         self.images = context.run.protocol.exemplars_per_class or 0
-        self.held: Pairs
+        self.held: Pairs | None = None
         self.map: Transform | None = None
 
     @classmethod
@@ -70,7 +70,7 @@ class AdaptationLearner(Learner):
         super().begin_phase(phase)
         self.now, net = self.source.current(phase.index), self.net
         net.scale.copy_(self.now.new.norm(dim=1).mean())
-        self.map = None
+        self.map = self.held = None
         if phase.num_old:
             net.rows = self.adapted(phase)
         kept = first(self.now.labels, self.per_class)
@@ -120,10 +120,14 @@ class AdaptationLearner(Learner):
 
     def class_loss(self, mapped: Tensor, labels: Tensor) -> Tensor:
         """L_cls of Eq. 7: stage 1's loss over all nodes of its head W^t, which stays as it is."""
-        logits = F.linear(self.prepare(mapped), self.now.weight, self.now.bias)
+        logits = self.stage1_head(mapped)
         if self.stage1.loss == "softmax":
             return F.cross_entropy(logits, labels)
         return F.binary_cross_entropy_with_logits(logits, one_hot(labels, logits.shape[1]))
+
+    def stage1_head(self, features: Tensor) -> Tensor:
+        """Logits of W^t, [m, c]."""
+        return F.linear(self.prepare(features), self.now.weight, self.now.bias)
 
     def prepare(self, features: Tensor) -> Tensor:
         """Features as the classifiers get them: by default each at the mean norm of the current ones."""
@@ -192,12 +196,17 @@ class AdaptationLearner(Learner):
 
     def end_phase(self, phase: Phase) -> dict[str, Any]:
         """How good the memory is, by features that the learner never sees."""
-        assert self.context.run.start is not None and self.context.workspace is not None
-        found = evaluation.of_phase(self, phase)
+        found = of_phase(self.net, phase, self.stage1_head, self.held, self.map)
         if self.stage1.keep == "truth":
-            truth = Truth(self.context.workspace, self.context.run.start, self.context.device.torch)
-            found |= evaluation.against_truth(self, phase, truth)
+            sizes = self.context.run.protocol.sizes
+            found |= against_truth(self.net, phase, sizes, self.origins(), self.map)
         return {"quality": found}
+
+    def origins(self) -> Origins:
+        """What old images are under later extractors."""
+        assert self.context.run.start is not None and self.context.workspace is not None
+        truth = Truth(self.context.workspace, self.context.run.start, self.context.device.torch)
+        return Origins(self.source, truth, self.per_class)
 
 
 class OracleLearner(AdaptationLearner):
@@ -206,13 +215,11 @@ class OracleLearner(AdaptationLearner):
     config: Oracle
 
     def adapted(self, phase: Phase) -> Tensor:
-        context = self.context
-        assert context.run.start is not None and context.workspace is not None
-        truth = Truth(context.workspace, context.run.start, context.device.torch)
+        origins, now = self.origins(), phase.index
         if self.config.map == "true":
             _, self.held = self.pairs(phase)
-            return evaluation.true_rows(self, truth, phase.index, phase.index)
-        before, after = (evaluation.true_rows(self, truth, phase.index, t) for t in (phase.index - 1, phase.index))
+            return origins.under(now, now)
+        before, after = (origins.under(t, now) for t in (now - 1, now))
         self.true_pairs = Pairs(before, after, self.net.labels)
         return super().adapted(phase)
 

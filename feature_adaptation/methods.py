@@ -1,4 +1,4 @@
-"""The methods as configurations; the paper's section or equation stands beside each default. No torch.
+"""The methods as configurations; the paper's section or equation stands beside each default.
 
 No code is public and many values are not known. "ours" marks a choice of this reproduction; README.md lists them.
 """
@@ -8,7 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar, Literal, get_args
 
-from common.runs import Protocol, Schedule
+from common.runs import Protocol, Run, Schedule
 
 Map = Literal["mlp", "residual", "linear", "sdc", "shift", "identity"]
 OracleMap = Literal["mlp-true-pairs", "true"]
@@ -98,9 +98,9 @@ class Adaptation:
         if self.exemplar_pairs and not protocol.exemplars_per_class:
             raise ValueError("exemplar_pairs needs images per class")
 
-    def work(self, protocol: Protocol) -> int:
-        """What all phases cost, in images' worth."""
-        phases, trained = len(protocol.sizes), self.map in ("mlp", "residual", "mlp-true-pairs")
+    def cost(self, run: Run, images: int) -> int:
+        """What all phases train on, in images' worth: features alone, however many images there are."""
+        phases, trained = len(run.protocol.sizes), self.map in ("mlp", "residual", "mlp-true-pairs")
         adapter = (phases - 1) * self.adapter.steps * self.adapter.batch if trained else 0
         return (adapter + phases * self.classifier.steps * self.classifier.batch) // ROWS_PER_IMAGE
 

@@ -8,8 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from common.heads import LinearHead
-from common.incremental import Net
+from common.heads import LinearHead, Net
 
 
 def spatial_maps(net: Net, images: Tensor) -> Tensor:

@@ -8,7 +8,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from common.incremental import Context, Net, extract
+from common.heads import Net, extract
+from common.incremental import Context
 from fsa.methods import FSA
 from fsa.splits import head_and_tail
 

@@ -2,20 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from common.draws import Draws
 from common.errors import RunFailed
-from common.heads import LinearHead
+from common.heads import LinearHead, Net, extract, frozen_copy
 from common.imbalance import Rebalance
-from common.incremental import Learner, Net, Phase, extract, frozen_copy
+from common.incremental import Learner, Phase
 from common.rebalance import RebalanceLearner
 from common.resnet import backbone, pool
+from common.steps import Draws
 from common.training import Stage
 from fsa.augment import augmented, replaced
 from fsa.batches import class_scores, head_tail_sampler, plain_sampler
@@ -72,11 +71,11 @@ class FSALearner(Learner):
             raise RunFailed(f"{self.context.run.network} pools a single location here, which has no parts to augment")
         self.draws = Draws(self.fsa.steps, self.context.device.torch, (samples, 1 + locations))
 
-    def stages(self, phase: Phase) -> Iterator[Stage]:
-        for main in super().stages(phase):
-            main.parameters, main.set_mode = self.net.head.parameters(), self.net.eval
-            self.sample(main)
-            yield main
+    def main(self, phase: Phase) -> Stage:
+        main = super().main(phase)
+        main.parameters, main.set_mode = self.net.head.parameters(), self.net.eval
+        self.sample(main)
+        return main
 
     def sample(self, stage: Stage) -> None:
         """Give a stage Phase II's batches. Raises RunFailed where they do not fit the schedule or the cache."""
@@ -161,10 +160,10 @@ class EarlierLearner(FSALearner):
         numbers = 1 + 2 * size.numel()
         self.draws = Draws(self.fsa.steps, device.torch, (self.fsa.tail * self.fsa.donors, numbers))
 
-    def stages(self, phase: Phase) -> Iterator[Stage]:
-        for main in super().stages(phase):
-            main.parameters = [*self.back.parameters(), *self.net.head.parameters()]
-            yield main
+    def main(self, phase: Phase) -> Stage:
+        main = super().main(phase)
+        main.parameters = [*self.back.parameters(), *self.net.head.parameters()]
+        return main
 
     def loss(self, images: Tensor, labels: Tensor) -> Tensor:
         maps, labels = self.mixed(images, labels)

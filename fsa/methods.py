@@ -1,4 +1,4 @@
-"""The method of the paper as configurations; section or algorithm stands beside each default. No torch.
+"""The method of the paper as configurations; section or algorithm stands beside each default.
 
 Phase I is plain training (`common.imbalance.Rebalance`, or a class-balanced loss); what follows starts from its run.
 """
@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from typing import ClassVar, Literal
 
 from common.imbalance import Rebalance
-from common.runs import ADDED, Protocol
+from common.runs import ADDED, Protocol, Run
 
 STEPS = 100
 """Iterations of Phase II that its log calls an epoch: 64 epochs are the paper's 6,400 iterations."""
@@ -57,6 +57,10 @@ class FSA:
         """Images of a head-tail batch that pass through the network: 2 N_t (1 + N_a)."""
         return 2 * self.tail * (1 + self.donors)
 
+    def cost(self, run: Run, images: int) -> int:
+        """Images that Phase II draws, however many there are."""
+        return run.schedule.epochs * self.steps * run.schedule.batch
+
     def check(self, protocol: Protocol) -> None:
         """ValueError on numbers that make no batch, and on thresholds or ratios that mean nothing."""
         if self.tail < 1 or self.donors < 0 or self.confusing < 1:
@@ -79,10 +83,13 @@ class Earlier:
     """
 
     version: ClassVar[int] = 1
-    steps: ClassVar[int] = STEPS
     behind: int = 1
     """Blocks (stages) behind the one whose features are augmented: 1 is Block3 of four."""
     fsa: FSA = FSA()
+
+    def cost(self, run: Run, images: int) -> int:
+        """As of `FSA`."""
+        return self.fsa.cost(run, images)
 
     def check(self, protocol: Protocol) -> None:
         """ValueError where no block lies behind, or as `FSA.check`."""
@@ -98,8 +105,6 @@ class Views:
     """Nothing is trained: feature maps of `views` augmented views of every image, kept for Phase II to draw from."""
 
     version: ClassVar[int] = 1
-    feeds: ClassVar[float] = 15_000.0
-    """Maps a second that a CPU core draws and trains on, for estimates before anything has been measured."""
     views: int = 10
 
     def check(self, protocol: Protocol) -> None:

@@ -13,7 +13,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from common.incremental import Learner, Phase, extract
+from common.heads import extract
+from common.incremental import Learner, Phase
 from common.loader import DeviceImages, Images
 from fsa.augment import augmented, pooled
 from fsa.batches import Shelf, class_scores, confusing_classes

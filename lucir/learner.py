@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from functools import partial
 from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from common.heads import CosineHead, LinearHead
-from common.incremental import Context, Learner, Phase, by_class, frozen_copy
+from common.heads import CosineHead
+from common.incremental import Context, Learner, Phase, by_class
 from common.training import Stage
 from lucir.losses import adaptive_weight, cosine_distillation, distillation, less_forget, margin_ranking
 from lucir.methods import LUCIR, Base, ICaRL
@@ -25,11 +26,7 @@ class BaseLearner(Learner):
     def __init__(self, config: Base, context: Context) -> None:
         super().__init__(config, context)
         if config.head == "cosine":
-            self.head, self.final_relu = CosineHead, False
-
-    def build(self, classes: int) -> None:
-        super().build(classes)
-        fix_scale(self.net.head, self.config.scale)
+            self.head, self.final_relu = partial(CosineHead, scale=config.scale), False
 
     def trace(self, phase: Phase) -> dict[str, float]:
         return head_trace(self.net.head, phase)
@@ -39,26 +36,24 @@ class ICaRLLearner(Learner):
     """iCaRL with softmax cross-entropy and distillation on old logits (LUCIR Sec. 3.1, footnote 1)."""
 
     config: ICaRL
+    distils = True
 
     def __init__(self, config: ICaRL, context: Context) -> None:
         super().__init__(config, context)
         self.nme_flip = config.nme_flip
         self.counts: Tensor | None = None
 
-    def begin_phase(self, phase: Phase) -> None:
-        self.teacher = frozen_copy(self.net, self.context.device) if phase.num_old else None
-        super().begin_phase(phase)
+    def main(self, phase: Phase) -> Stage:
+        # Training images a class in this phase, for threshold moving.
+        self.counts = torch.bincount(self.context.train.labels)[: phase.seen]
+        if phase.num_old:
+            self.counts[: phase.num_old].clamp_(max=self.context.memory.quota(phase.num_old))
+        return super().main(phase)
 
     def stages(self, phase: Phase) -> Iterator[Stage]:
-        memory, labels = self.context.memory, self.context.train.labels
-        self.counts = torch.bincount(labels)[
-            : phase.seen
-        ]  # training images a class in this phase, for threshold moving
-        if phase.num_old:
-            self.counts[: phase.num_old].clamp_(max=memory.quota(phase.num_old))
-        yield from super().stages(phase)
+        yield self.main(phase)
         if self.config.finetune and phase.num_old:  # iCaRL-CBF: the classifier alone, on balanced exemplars
-            exemplars, parameters = memory.all(), self.net.head.parameters()
+            exemplars, parameters = self.context.memory.all(), self.net.head.parameters()
             yield Stage("finetune", self.config.finetune, exemplars, self.finetune_loss, parameters, self.net.eval)
 
     def loss(self, images: Tensor, labels: Tensor) -> Tensor:
@@ -69,15 +64,12 @@ class ICaRLLearner(Learner):
         logits = self.net.head(features)
         loss = F.cross_entropy(logits, labels)  # Eq. 1
         if self.teacher is not None:
-            with torch.no_grad():
-                old_logits = self.teacher(images)
+            old_logits = self.teacher(images)
             loss = loss + self.config.weight * distillation(logits, old_logits, self.config.temperature)  # Eq. 2
         return loss
 
     def finetune_loss(self, images: Tensor, labels: Tensor) -> Tensor:
-        with torch.no_grad():
-            features = self.net.features(images)
-        return self.objective(features, images, labels)
+        return self.objective(self.frozen_features(images), images, labels)
 
     def readouts(self, features: Tensor, phase: Phase) -> dict[str, Tensor]:
         """CNN and NME, threshold moving (supplement), and CNN with the head's bias or norms taken away."""
@@ -100,33 +92,30 @@ class LUCIRLearner(Learner):
     """The paper's method and its ablations (Sec. 3.2-3.4), with class-balance finetuning."""
 
     config: LUCIR
-    head = CosineHead
     final_relu = False
+    distils = True
 
     def __init__(self, config: LUCIR, context: Context) -> None:
         super().__init__(config, context)
-        self.nme_flip = config.nme_flip
-
-    def build(self, classes: int) -> None:
-        super().build(classes)
-        fix_scale(self.net.head, self.config.scale)
+        self.head, self.nme_flip = partial(CosineHead, scale=config.scale), config.nme_flip
 
     def begin_phase(self, phase: Phase) -> None:
-        self.phase = phase
         if not phase.num_old:
             return
-        self.teacher = frozen_copy(self.net, self.context.device)
         super().begin_phase(phase)
         if self.config.imprint:
             weight, classes = self.net.head.weight.data, by_class(self.teacher, self.context, phase)
             weight[phase.num_old :] = imprint([f for _, f in classes.values()], weight[: phase.num_old])
         self.weight = adaptive_weight(self.config.weight, phase.num_old, phase.num_new, self.config.direction)
 
+    def main(self, phase: Phase) -> Stage:
+        main = super().main(phase)
+        if self.config.old == "less-forget":  # the old embeddings are fixed (Sec. 3.3)
+            main.frozen_rows = [(self.net.head.weight, phase.num_old)]
+        return main
+
     def stages(self, phase: Phase) -> Iterator[Stage]:
-        for main in super().stages(phase):
-            if self.config.old == "less-forget":  # the old embeddings are fixed (Sec. 3.3)
-                main.frozen_rows = [(self.net.head.weight, phase.num_old)]
-            yield main
+        yield self.main(phase)
         if self.config.finetune and phase.num_old:
             yield self.finetune_stage(phase)
 
@@ -139,8 +128,7 @@ class LUCIRLearner(Learner):
         cosines = head.cosines(features)
         loss = F.cross_entropy(head.scale * cosines, labels)  # Eq. 1 and 4
         if num_old:
-            with torch.no_grad():
-                old_features = self.teacher.features(images)
+            old_features = self.teacher.features(images)
             if c.old == "less-forget":
                 loss = loss + self.weight * less_forget(features, old_features)  # Eq. 6 and 7
             else:
@@ -162,20 +150,11 @@ class LUCIRLearner(Learner):
 
     def finetune_loss(self, images: Tensor, labels: Tensor) -> Tensor:
         """Eq. 9 with the extractor frozen."""
-        with torch.no_grad():
-            features = self.net.features(images)
         margin = None if self.config.finetune_flag in (4, 5) else self.config.margin
-        return self.objective(features, images, labels, margin)
+        return self.objective(self.frozen_features(images), images, labels, margin)
 
     def trace(self, phase: Phase) -> dict[str, float]:
         return head_trace(self.net.head, phase)
-
-
-def fix_scale(head: LinearHead | CosineHead, scale: float | None) -> None:
-    """Hold a cosine head's eta at `scale`; None leaves it learnable."""
-    if scale is not None and isinstance(head, CosineHead):
-        head.scale.data.fill_(scale)
-        head.scale.requires_grad_(False)
 
 
 def head_trace(head: Any, phase: Phase) -> dict[str, float]:

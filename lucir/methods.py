@@ -1,4 +1,4 @@
-"""The methods of the paper as configurations; the paper's section or equation stands beside each default. No torch."""
+"""The methods of the paper as configurations; the paper's section or equation stands beside each default."""
 
 from __future__ import annotations
 

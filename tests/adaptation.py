@@ -7,16 +7,17 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import torch
 from safetensors.torch import load_file
 from torch import Tensor
 
 from common import incremental
-from common.datasets import Dataset
+from common.command.launcher import Job, train
+from common.data.datasets import Dataset
 from common.incremental import Phase
-from common.launcher import Job, train
 from common.runs import Protocol, Run
 from common.store import Result, Store
-from common.training import Device
+from common.training import Device, seeded
 from feature_adaptation.learner import LEARNERS
 from feature_adaptation.methods import Adaptation, Extractor, Recipe
 
@@ -70,3 +71,8 @@ def watch(run: Run, data: Dataset, out: Path, seen: Callable[[Any, Phase], None]
 
     with Store(out).open(run) as workspace:
         incremental.run(run, data, Watched, workspace, CPU)
+
+
+def rng(*keys: object) -> torch.Generator:
+    """Draws of their own for each name."""
+    return seeded(CPU.torch, *keys)

@@ -12,14 +12,15 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-import torch.nn.functional as F
 from hypothesis import settings
-from torch import Tensor, nn
+from tiny import TinyMaps, TinyNet
 
-from common import launcher, resnet
-from common.datasets import Dataset, DataSpec
+from common import resnet
+from common.command import launcher
+from common.data.datasets import Dataset, DataSpec
 from common.resnet import CifarResNet
 from common.runs import LongTail, Protocol, Run, Schedule
+from fsa.methods import FSA
 
 settings.register_profile("repository", deadline=None, derandomize=True, max_examples=60)
 settings.load_profile("repository")
@@ -47,27 +48,6 @@ def cifar100() -> Path:
     if not Path(folder).is_dir():
         pytest.skip(f"REPRO_CIFAR100={folder} is not a folder")
     return Path(folder)
-
-
-class TinyNet(nn.Module):
-    """Two convolutions with BatchNorm: [n, 3, h, w] -> [n, 8], as quick as a network can be."""
-
-    def __init__(self, final_relu: bool = True) -> None:
-        super().__init__()
-        self.conv1, self.bn1 = nn.Conv2d(3, 6, 5, 4, 2, bias=False), nn.BatchNorm2d(6)
-        self.conv2, self.bn2 = nn.Conv2d(6, 8, 3, 2, 1, bias=False), nn.BatchNorm2d(8)
-        self.final_relu, self.out_features = final_relu, 8
-
-    def forward(self, x: Tensor) -> Tensor:
-        x = self.bn2(self.conv2(F.relu(self.bn1(self.conv1(x)))))
-        return (F.relu(x) if self.final_relu else x).mean(dim=(2, 3))
-
-
-class TinyMaps(TinyNet):
-    """The tiny network with its last map apart, [n, 8, 4, 4]."""
-
-    def maps(self, x: Tensor) -> Tensor:
-        return torch.relu(self.bn2(self.conv2(torch.relu(self.bn1(self.conv1(x))))))
 
 
 @pytest.fixture
@@ -155,3 +135,11 @@ def der_run(tiny_run: Callable[..., Run], monkeypatch: pytest.MonkeyPatch) -> Ca
         return replace(tiny_run(method), **(fields | changes))
 
     return make
+
+
+@pytest.fixture
+def get(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Callable[[str], Callable[..., Run]]:
+    """What the lists of `methods` make their Runs with: the name of a fixture of this file -> that fixture."""
+    monkeypatch.setitem(resnet.BACKBONES, "tiny-maps", TinyMaps)
+    monkeypatch.setattr(FSA, "steps", 4)
+    return request.getfixturevalue

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from common import incremental
-from common.datasets import Dataset
+from common.data.datasets import Dataset
 from common.incremental import Phase
 from common.runs import Protocol, Run, Schedule
 from common.store import Store

@@ -3,7 +3,6 @@
 Skipped where there is no GPU. REPRO_TEST_DEVICE=cpu rehearses this file without one.
 """
 
-# ruff: noqa: F811
 from __future__ import annotations
 
 import os
@@ -15,11 +14,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from test_device import CASES, Get, get  # noqa: F401
+from methods import CASES, Get
 
-from common import launcher
+from common.command import launcher
+from common.command.launcher import Job, warm_up
 from common.graphs import cuda_graph, eagerly
-from common.launcher import Job, warm_up
 from common.runs import Run
 from common.store import Result, Store
 from common.training import Device
@@ -84,13 +83,11 @@ def test_all_at_once(way: str, get: Get, tmp_path: Path, monkeypatch: pytest.Mon
 
 
 @needs_cuda
-@pytest.mark.parametrize("way", WAYS)
-def test_a_step_that_cannot_be_captured_fails_alone(
-    way: str, get: Get, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_step_that_cannot_be_captured_fails_alone(get: Get, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Only with our own capture: before torch 2.12 a failed `torch.cuda.graph` spoils the process for what follows."""
     from lucir.learner import ICaRLLearner
 
-    monkeypatch.setenv("REPRO_CAPTURE", way)
+    monkeypatch.setenv("REPRO_CAPTURE", "new")
     loss = ICaRLLearner.loss
     monkeypatch.setattr(ICaRLLearner, "loss", lambda self, x, y: loss(self, x, y) * (loss(self, x, y).item() > 0))
     bad, others = CASES["iCaRL"](get), [CASES[name](get) for name in ("LUCIR", "BBN", "LDAM-DRW")]

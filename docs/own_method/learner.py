@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
 import torch.nn.functional as F
 from torch import Tensor
 
@@ -17,11 +15,11 @@ class BalancedReplayLearner(Learner):
 
     config: BalancedReplay
 
-    def stages(self, phase: Phase) -> Iterator[Stage]:
-        for stage in super().stages(phase):  # all images of the new classes and the exemplars of the old
-            counts = self.context.train.labels[stage.indices].bincount(minlength=phase.seen)
-            self.prior = self.config.strength * counts.log()
-            yield stage
+    def main(self, phase: Phase) -> Stage:
+        main = super().main(phase)  # all images of the new classes and the exemplars of the old
+        counts = self.context.train.labels[main.indices].bincount(minlength=phase.seen)
+        self.prior = self.config.strength * counts.log()
+        return main
 
     def loss(self, images: Tensor, labels: Tensor) -> Tensor:
         return F.cross_entropy(self.net(images) + self.prior, labels)

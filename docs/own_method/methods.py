@@ -1,4 +1,4 @@
-"""What tells one run of the method from another; part of the run's hash. No torch."""
+"""What tells one run of the method from another; part of the run's hash."""
 
 from __future__ import annotations
 

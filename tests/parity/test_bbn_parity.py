@@ -15,7 +15,7 @@ from torch import Tensor
 from bbn.adaptor import Kind, alpha
 from bbn.losses import bilateral_loss
 from bbn.model import BBNResNet32, BilateralNet
-from bbn.presets import CIFAR_SCHEDULE
+from bbn.reproduce.presets import CIFAR_SCHEDULE
 from common.imbalance import Rebalance
 from common.incremental import Context
 from common.memory import ExemplarMemory

@@ -12,7 +12,7 @@ from compare import Case, arrays, same
 from torch import Tensor
 
 from class_balanced.losses import class_balanced_loss, class_weights, effective_number, starting_bias
-from class_balanced.presets import CIFAR_SCHEDULE
+from class_balanced.reproduce.presets import CIFAR_SCHEDULE
 from common.splits import longtail_counts
 
 A = arrays("class_balanced")

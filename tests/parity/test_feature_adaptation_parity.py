@@ -11,7 +11,7 @@ import torch
 from compare import Case, arrays, known_difference, same
 from torch import Tensor, nn
 
-from common.incremental import Context, Phase
+from common.incremental import Context, Phase, begin
 from common.memory import ExemplarMemory
 from common.runs import Run
 from common.training import Device
@@ -21,7 +21,7 @@ from feature_adaptation.losses import sigmoid_loss, similarity_loss
 from feature_adaptation.memory import megabytes
 from feature_adaptation.methods import Extractor
 from feature_adaptation.metrics import adaptation_quality
-from feature_adaptation.presets import CIFAR_SCHEDULE
+from feature_adaptation.reproduce.presets import CIFAR_SCHEDULE
 from feature_adaptation.sdc import compensate, log_weights
 
 A = arrays("feature_adaptation")
@@ -126,7 +126,7 @@ def test_stage_1_is_a_mean_over_all_classes(tiny_run: Callable[..., Run]) -> Non
     learner = ExtractorLearner(run.method, context)
     learner.build(4)
     learner.net = Vectors(learner.net.head.double())  # type: ignore[assignment]
-    learner.begin_phase(Phase(0, 0, 4))
+    begin(learner, Phase(0, 0, 4))
     head, labels = learner.net.head, torch.tensor([0, 1, 2, 3, 0])
     features = torch.randn(5, head.weight.shape[1], generator=torch.Generator().manual_seed(0)).double()
     learner.loss(features, labels).backward()

@@ -1,6 +1,0 @@
-"""python -m bbn.reproduce: the paper's figures, from runs to report."""
-
-from common.cli import main
-
-if __name__ == "__main__":
-    main(paper="bbn")

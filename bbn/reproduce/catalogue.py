@@ -1,0 +1,198 @@
+"""Every figure and table of the paper, in order: its id, its title, the Runs it needs, and what draws it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from functools import partial
+
+from bbn.adaptor import ADAPTORS
+from bbn.methods import Ensemble, Mixup, Probe, Sampler, UnitFeatures
+from bbn.reproduce import figures as draw
+from bbn.reproduce.matrix import matrices, source_first
+from bbn.reproduce.presets import INVERSE, MANNERS, Setting
+from bbn.reproduce.tables import NAMES, error_table
+from common.drawing.figures import Figure, Runs, no_runs, per_data
+from common.drawing.looks import OLIVE, ORANGE, RED, declare
+from common.imbalance import Rebalance, Retrain
+
+LOOKS = declare(
+    (RED, "D", "BBN"),
+    (ORANGE, "^", "Mixup"),
+    (OLIVE, "P", "Manifold Mixup"),
+)
+
+BOTH, CIFAR, IMAGENET = ("quick", "cifar"), ("cifar",), ("imagenet",)
+BUDGET = "cRT with BBN's budget sees as many images in all as BBN: its first stage is nearly twice as long"
+OPTIONS = "each but the first changes one detail of BBN; see README.md"
+
+
+def methods(s: Setting) -> Runs:
+    """Ten methods at every imbalance factor."""
+    return {
+        (name, factor): s.runs(method, factor)
+        for factor in s.factors
+        for name, method in s.methods(factor).items()
+        if not s.rows or name in s.rows
+    }
+
+
+def schedules(s: Setting) -> Runs:
+    """Methods at the short schedule, two of them at the doubled one too. The paper has a second LDAM-DRW: another's."""
+    assert s.long
+    methods = s.methods()
+    later = Rebalance("ldam", margin=s.margin, beta=0.9999, defer=s.long.milestones[0])
+    return {
+        **{name: s.runs(methods[name]) for name in ("CE", "CE-DRW", "CE-DRS", "CB-Focal")},
+        "LDAM-DRW (re-run)": s.runs(methods["LDAM-DRW"]),
+        "BBN": s.runs(methods["BBN"]),
+        "LDAM-DRW (2×)": s.runs(later, schedule=s.long),
+        "BBN (2×)": s.runs(s.bbn(), schedule=s.long),
+    }
+
+
+def samplers(s: Setting) -> Runs:
+    """BBN with each sampler of the re-balancing branch."""
+    kinds: tuple[Sampler, ...] = ("uniform", "balanced", "reversed")
+    return {f"rb sampler: {kind.capitalize()}": s.runs(s.bbn(sampler=kind)) for kind in kinds}
+
+
+def adaptors(s: Setting) -> Runs:
+    """BBN with each adaptor."""
+    return {name: s.runs(s.bbn(adaptor=kind)) for name, kind in ADAPTORS.items()}
+
+
+def manners(s: Setting) -> Runs:
+    """Whole networks in the three manners of training."""
+    return {name: s.runs(s.manner(name)) for name in MANNERS}
+
+
+def classifiers(settings: Sequence[Setting], source: str) -> Runs:
+    """Classifiers in three manners on each data set, on the features that three manners learnt on `source`."""
+    kinds = {"CE": Retrain("uniform"), "RW": Retrain("uniform", beta=INVERSE), "RS": Retrain("balanced")}
+    return {
+        (target.role, features, name): target.stage2(method, starts)
+        for target in settings
+        for features, starts in manners(source_first(settings, source)[0]).items()
+        for name, method in kinds.items()
+    }
+
+
+def probes(s: Setting) -> Runs:
+    """A classifier trained by cross-entropy on the features of CE, RW, RS and of BBN's branches."""
+    plain = {name: s.stage2(Retrain("uniform"), runs) for name, runs in manners(s).items()}
+    bbn = s.runs(s.bbn())
+    return {**plain, "BBN-CB": s.stage2(Probe("cb"), bbn), "BBN-RB": s.stage2(Probe("rb"), bbn)}
+
+
+def manners_and_bbn(s: Setting) -> Runs:
+    """The networks whose classifier weights are compared."""
+    return {**manners(s), "BBN": s.runs(s.bbn())}
+
+
+def unit_features(s: Setting) -> Runs:
+    """The three manners with features of unit length."""
+    return {name: s.runs(UnitFeatures(s.manner(name))) for name in MANNERS}
+
+
+def ensembles(s: Setting) -> Runs:
+    """Ensembles of two networks, and BBN."""
+    return {
+        "Ensemble Uniform + Balanced": s.runs(Ensemble("balanced")),
+        "Ensemble Uniform + Reversed": s.runs(Ensemble("reversed")),
+        "BBN": s.runs(s.bbn()),
+    }
+
+
+def strongest(s: Setting) -> Runs:
+    """BBN alone, at the strongest imbalance of Table 1."""
+    return {"BBN": s.runs(s.bbn(), s.factors[0])}
+
+
+def options(s: Setting) -> Runs:
+    """BBN as the official code has it, and what changes one detail of it."""
+    return {
+        "BBN": s.runs(s.bbn()),
+        "one pass of both batches": s.runs(s.bbn(passes="concatenated")),
+        "alpha of the paper": s.runs(s.bbn(offset="paper")),
+        "rate one epoch early": s.runs(s.bbn(), schedule=replace(s.schedule, ahead=1)),
+    }
+
+
+def budgets(s: Setting) -> Runs:
+    """BBN, and two stages that see as many images: cRT from a CE run as long as the other branch makes BBN's."""
+    ce, mixup = s.runs(Rebalance()), s.runs(Mixup())
+    budget = (2 * s.schedule.epochs - s.retrain.epochs) / s.baseline.epochs
+    longer = s.runs(Rebalance(), schedule=replace(s.baseline.scaled(budget), warmup=s.baseline.warmup))
+    return {
+        "CE": ce,
+        "CE at BBN's milestones": s.runs(Rebalance(), schedule=s.schedule),
+        "CE-DRW": s.runs(s.methods()["CE-DRW"]),
+        "cRT": s.stage2(Retrain(), ce),
+        "cRT with BBN's budget": s.stage2(Retrain(), longer),
+        "Mixup, classifier fine-tuned": s.stage2(Retrain(fresh=False), mixup),
+        "BBN": s.runs(s.bbn()),
+    }
+
+
+each = partial(per_data, NAMES)
+SMALL = {"cifar10": BOTH, "cifar100": BOTH}
+TEN_FIRST = {"cifar10": BOTH, "cifar100": CIFAR}
+"""For figures that cost too much to be made twice in the quick preset."""
+INAT = {"inat2017": IMAGENET, "inat2018": IMAGENET}
+FIGURES: list[Figure] = [
+    Figure(
+        "fig2",
+        "Fig. 2: how features and classifiers are learnt",
+        partial(classifiers, source="cifar100"),
+        partial(matrices, source="cifar100"),
+        BOTH,
+        role=None,
+    ),
+    *each("table1", "Table 1", methods, draw.methods, SMALL),
+    *each("table2", "Table 2", schedules, draw.schedules, INAT),
+    Figure(
+        "table3",
+        "Table 3: samplers of the re-balancing branch",
+        samplers,
+        partial(error_table, against="rb sampler: Reversed"),
+        role="cifar10",
+    ),
+    Figure("table4", "Table 4: adaptors", adaptors, partial(error_table, against="Parabolic decay"), role="cifar10"),
+    Figure("table5", "Table 5: quality of features", probes, partial(error_table, against="CE"), role="cifar100"),
+    Figure("fig4", "Fig. 4: norms of classifier weights", manners_and_bbn, draw.norms, role="cifar10"),
+    Figure(
+        "fig5",
+        "Suppl. Fig. 5: features and classifiers, iNaturalist",
+        partial(classifiers, source="inat2017"),
+        partial(matrices, source="inat2017"),
+        IMAGENET,
+        role=None,
+    ),
+    Figure("fig6", "Suppl. Fig. 6: compactness of features", unit_features, draw.compactness, role="cifar10"),
+    *each("table6", "Suppl. Table 6: ensembles", ensembles, error_table, TEN_FIRST | INAT),
+    Figure("fig7", "Suppl. Fig. 7: adaptors over training", no_runs, draw.adaptors, (*BOTH, *IMAGENET)),
+    *each(
+        "branches",
+        "Readers: BBN and its branches as alpha moves",
+        strongest,
+        draw.branches,
+        SMALL,
+        formerly={"cifar10": ("epochs-cifar10",), "cifar100": ("branches", "epochs-cifar100")},
+    ),
+    Figure(
+        "options",
+        "Readers: details of BBN",
+        options,
+        partial(error_table, table="table1", note=OPTIONS),
+        CIFAR,
+        "cifar10",
+    ),
+    *each(
+        "control",
+        "Readers: two stages with BBN's budget",
+        budgets,
+        partial(error_table, table="table1", note=BUDGET),
+        TEN_FIRST,
+    ),
+]

@@ -1,0 +1,65 @@
+"""Fig. 2 and the supplement's Fig. 5: how features are learnt against how classifiers are."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from bbn.reproduce.presets import MANNERS, Setting
+from bbn.reproduce.tables import ERROR, NAMES, claim, last, title
+from common.drawing.curves import paired
+from common.drawing.figures import Comparison, Drawing, Panel, PublishedFigure, Results, estimate
+
+
+def source_first(settings: Sequence[Setting], source: str) -> list[Setting]:
+    """The settings, that of the data set whose features all classifiers use first."""
+    return sorted(settings, key=lambda s: s.role != source)
+
+
+def matrices(settings: Sequence[Setting], results: Results, published: PublishedFigure, source: str) -> Drawing:
+    """Error by manner of representation learning (columns) and of classifier learning (rows)."""
+    targets = source_first(settings, source)
+    panels, rows = [], []
+    for target in targets:
+        means, quantity = np.full((3, 3), np.nan), f"{ERROR}, classifier on {NAMES[target.role]}"
+        cells = {(c, f): results.get((target.role, f, c), []) for c in MANNERS for f in MANNERS}  # row by row
+        for (classifier, features), found in cells.items():
+            if found:
+                stat = estimate([last(r) for r in found])
+                means[MANNERS.index(classifier), MANNERS.index(features)] = stat.mean
+                rows.append(Comparison(quantity, f"{features} features, {classifier} classifier", None, "", stat))
+        panels.append(_heat(targets[0], target, means))
+        repeats = zip(*paired(list(cells.values())), strict=True)
+        whole = [np.reshape([last(r) for r in repeat], (3, 3)) for repeat in repeats]
+        rows += _orderings(published, target, whole, target is targets[0]) if whole else []
+    return Drawing(panels, rows, "test error (%) at the last epoch; the least of each column in bold")
+
+
+def _heat(source: Setting, target: Setting, errors: np.ndarray) -> Panel:
+    return Panel(
+        f"Classifier on {title(target, target.factor)}",
+        f"features from {title(source, None)}",
+        "classifier learning",
+        kind="heat",
+        matrix=errors,
+        rows=MANNERS,
+        columns=MANNERS,
+    )
+
+
+def _orderings(published: PublishedFigure, target: Setting, found: Sequence[np.ndarray], own: bool) -> list[Comparison]:
+    """What the paper states of the matrix, whose numbers are printed in a picture only; each seed is judged by itself.
+
+    own: the features were learnt on the same data; the place of the least error is stated for that case alone.
+    """
+    where, corner = NAMES[target.role], (MANNERS.index("RS"), MANNERS.index("CE"))
+    columns = [float((m[1:] < m[0]).all(axis=0).sum()) for m in found]
+    rows = [float((m[:, :1] < m[:, 1:]).all(axis=1).sum()) for m in found]
+    least = [float(m[corner] == m.min()) for m in found]
+    stated = [
+        (f"columns of 3, on {where}", "RW and RS classifiers better than CE", columns),
+        (f"rows of 3, on {where}", "CE features better than RW and RS", rows),
+        (f"1 if the least error on {where}", "CE features, RS classifier", least),
+    ]
+    return [claim(published, *parts) for parts in stated[: 3 if own else 2]]

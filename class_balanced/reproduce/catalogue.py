@@ -1,0 +1,159 @@
+"""Every figure and table of the paper, in order: its id, its title, the Runs it needs, and what draws it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
+from functools import partial
+
+from class_balanced.methods import ClassBalanced, Method
+from class_balanced.reproduce import analytic, tables
+from class_balanced.reproduce import figures as draw
+from class_balanced.reproduce.presets import DEPTHS, LARGE, Setting
+from class_balanced.reproduce.tables import SETS
+from common.drawing.figures import Figure, Runs, no_runs, per_data
+from common.drawing.looks import GREY, OLIVE, PINK, RED, declare
+from common.imbalance import Rebalance, Retrain
+
+LOOKS = declare(
+    (RED, "D", "CB softmax"),
+    (PINK, "<", "CB sigmoid"),
+    (GREY, "v", "Softmax"),
+    (OLIVE, "P", "Sigmoid"),
+)
+
+SMALL, CIFAR, IMAGENET = ("quick", "cifar"), ("cifar",), ("imagenet",)
+
+
+def cells(s: Setting, names: Iterable[str], factors: Sequence[float]) -> Runs:
+    """Rows of the grid at some imbalance factors."""
+    models = s.models()
+    return {(name, f): s.runs(models[name], f) for name in names for f in factors}
+
+
+def grid(s: Setting) -> Runs:
+    """Every loss, gamma and beta at every factor."""
+    return cells(s, s.models(), s.factors)
+
+
+def base_losses(s: Setting) -> Runs:
+    """The losses without class weights; factor 1 is the whole training set."""
+    return cells(s, s.base_models(), s.table2_factors)
+
+
+def over_beta(s: Setting) -> Runs:
+    """Three losses over beta at one factor."""
+    return cells(s, s.beta_models(), [s.factor])
+
+
+def loss_curves(s: Setting) -> Runs:
+    """Each loss without class weights and at the largest beta."""
+    return cells(s, s.curve_models(), [s.factor])
+
+
+def closeup(s: Setting) -> Runs:
+    """A few cells to look at closely."""
+    return cells(s, s.closeup, [s.closeup_factor])
+
+
+def reductions(s: Setting) -> Runs:
+    """Softmax over beta with both reductions, which are one without weights."""
+    models = s.softmax_models().items()
+    batch = {(name, "batch"): s.runs(model, s.closeup_factor) for name, model in models}
+    means = {name: replace(model, reduction="weighted_mean") for name, model in models if model.beta}
+    return {**batch, **{(name, "weighted_mean"): s.runs(model, s.closeup_factor) for name, model in means.items()}}
+
+
+def baselines(s: Setting) -> Runs:
+    """What long-tailed papers compare with, on this paper's network and schedule; CE and RW are cells of its own."""
+    later, beta = s.schedule.milestones[0], s.betas[-1]
+    methods: dict[str, Method] = {
+        "CE": ClassBalanced("softmax"),
+        "RW": ClassBalanced("softmax", beta=beta, reduction="weighted_mean"),
+        "RS": Rebalance(sampler="balanced"),
+        "CE-DRW": Rebalance(beta=beta, defer=later),
+        "CE-DRS": Rebalance(sampler="balanced", defer=later),
+        "Focal": Rebalance("focal"),
+        "LDAM": Rebalance("ldam"),
+        "LDAM-DRW": Rebalance("ldam", beta=beta, defer=later),
+    }
+    runs = {name: s.runs(method, s.closeup_factor) for name, method in methods.items()}
+    return {**runs, "cRT": [replace(run, method=Retrain(), schedule=s.retrain, start=run) for run in runs["CE"]]}
+
+
+def large_images(s: Setting) -> Runs:
+    """Softmax and class-balanced focal loss by resolution and depth; batch 1024, beta 0.999, gamma 0.5."""
+    softmax = ClassBalanced("softmax", recipe="imagenet")
+    focal = ClassBalanced("focal", beta=0.999, gamma=0.5, recipe="imagenet")
+    faster = replace(s.schedule, lr=s.schedule.lr * s.focal_lr)
+    losses = {"Softmax": (softmax, s.schedule), "CB focal": (focal, faster)}
+    return {
+        (loss, size, depth): s.run(
+            losses[loss][0],
+            s.at_once(),
+            schedule=losses[loss][1],
+            network=f"resnet{depth}-imagenet",
+            inputs=replace(s.inputs, size=size),
+        )
+        for loss, size in LARGE
+        for depth in DEPTHS
+    }
+
+
+def resnet50(s: Setting) -> Runs:
+    """The ResNet-50 runs of Table 3 at the usual resolution."""
+    return {loss: runs for (loss, size, depth), runs in large_images(s).items() if (size, depth) == (224, 50)}
+
+
+def counted(settings: Sequence[Setting]) -> Runs:
+    """The runs of Table 3 by data set, whose classes Table 1 counts where one has been trained."""
+    large = [s for s in settings if s.preset == "imagenet"]
+    return {SETS[s.role]: [run for runs in large_images(s).values() for run in runs] for s in large}
+
+
+each = partial(per_data, SETS)
+BOTH = {"cifar10": SMALL, "cifar100": SMALL}
+TEN_FIRST = {"cifar10": SMALL, "cifar100": CIFAR}
+"""For figures whose runs the quick preset has for one data set only."""
+LARGE_SETS = {"inat2017": IMAGENET, "inat2018": IMAGENET, "ilsvrc2012": IMAGENET}
+FIGURES: list[Figure] = [
+    Figure(
+        "table1",
+        "Table 1: the data sets",
+        no_runs,
+        analytic.data_sets,
+        (*SMALL, *IMAGENET),
+        role=None,
+        extra=counted,
+    ),
+    Figure("fig3", "Fig. 3: the class-balanced term", no_runs, analytic.class_balanced_term),
+    Figure("fig4", "Fig. 4: images per class of CIFAR-100-LT", no_runs, analytic.class_sizes),
+    Figure("fig6", "Fig. 6: effective number of each class", no_runs, analytic.effective_numbers),
+    *each("table2", "Table 2: losses without class weights", base_losses, tables.base_losses, BOTH, grid),
+    *each(
+        "fig5",
+        "Fig. 5: error against beta",
+        over_beta,
+        draw.over_beta,
+        BOTH,
+        formerly={"cifar10": ("selection-cifar10",), "cifar100": ("selection-cifar100",)},
+    ),
+    *each("table3", "Table 3", large_images, tables.large_images, LARGE_SETS),
+    *each("fig7", "Fig. 7: over training", resnet50, draw.resnet50, {"ilsvrc2012": IMAGENET, "inat2018": IMAGENET}),
+    Figure("fig8", "Fig. 8: every model on CIFAR-10-LT", grid, tables.grid, role="cifar10"),
+    Figure("fig9", "Fig. 9: every model on CIFAR-20-LT", grid, tables.grid, role="cifar20"),
+    Figure("fig10", "Fig. 10: every model on CIFAR-100-LT", grid, tables.grid, role="cifar100"),
+    *each(
+        "closeup",
+        "Softmax and class-balanced at close range",
+        closeup,
+        draw.closeup,
+        BOTH,
+        formerly={"cifar10": ("cifar10-lt50", "classes-cifar10"), "cifar100": ("cifar100-lt100", "classes-cifar100")},
+    ),
+    *each("curves", "Loss curves", loss_curves, draw.loss_curves, BOTH),
+    *each("baselines", "Common baselines", baselines, draw.baselines, TEN_FIRST, closeup),
+    Figure("limits", "Readers: two limits of the effective number", no_runs, analytic.limits),
+    Figure("weights", "Readers: mean weight and effective learning rate", no_runs, analytic.weights),
+    *each("reduction", "Readers: two reductions of a weighted loss", reductions, draw.reductions, TEN_FIRST),
+]

@@ -1,0 +1,196 @@
+"""The presets: data, networks, recipes and losses of each data set."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import ClassVar
+
+from class_balanced.methods import ClassBalanced, Method
+from common.command import settings as shared
+from common.command.settings import chosen, repeated_natively
+from common.data.datasets import DataSpec
+from common.runs import IMAGENET_INPUTS, Inputs, LongTail, Run, Schedule
+
+CIFAR_SCHEDULE = Schedule(  # Sec. 5.2; weight decay and full batches as in the official code
+    epochs=200,
+    lr=0.1,
+    milestones=(160, 180),
+    gamma=0.01,
+    batch=128,
+    weight_decay=2e-4,
+    warmup=5,
+    warmup_by="step",
+    drop_last=True,
+)
+IMAGENET_SCHEDULE = Schedule(  # Sec. 5.3: Goyal et al.'s recipe
+    epochs=90,
+    lr=0.4,
+    milestones=(30, 60, 80),
+    batch=1024,
+    weight_decay=1e-4,
+    nesterov=True,
+    warmup=5,
+    warmup_by="step",
+    drop_last=True,
+)
+RETRAIN_SCHEDULE = Schedule(epochs=20, lr=0.1, milestones=(10, 15), weight_decay=2e-4, drop_last=True)
+"""Of cRT's classifier: a tenth of the epochs, as on ImageNet-LT; Kang et al. give none for CIFAR."""
+QUICK_SCHEDULE = replace(CIFAR_SCHEDULE, epochs=18, milestones=(14, 16), batch=16, warmup=1)
+INPUTS = Inputs(mean=(128 / 255,) * 3, std=(128 / 255,) * 3)
+"""x / 128 - 1 for x in 0..255, as the official code feeds images."""
+INAT_INPUTS = Inputs((0.466, 0.471, 0.380), (0.195, 0.194, 0.192), "resized-crop")
+BETAS = (0.9, 0.99, 0.999, 0.9999)  # Sec. 5.2
+GAMMAS = (0.5, 1.0, 2.0)
+FACTORS = (200.0, 100.0, 50.0, 20.0, 10.0)  # of Fig. 8 to 10
+DEPTHS = (50, 101, 152)  # of Table 3
+LARGE = (("Softmax", 224), ("CB focal", 224), ("CB focal", 320))  # losses and pixels of Table 3
+
+
+@dataclass(frozen=True, kw_only=True)
+class Setting(shared.Setting):
+    """One data set with the paper's schedule on it, and the grid asked for."""
+
+    paper: ClassVar[str] = "class_balanced"
+
+    retrain: Schedule
+    factors: tuple[float, ...] = FACTORS
+    betas: tuple[float, ...] = BETAS
+    gammas: tuple[float, ...] = GAMMAS
+    factor: float = 50.0
+    """The imbalance factor of Fig. 5 and of the loss curves."""
+    closeup_factor: float = 50.0
+    """The imbalance factor of all figures that look closer than the paper's."""
+    closeup: tuple[str, ...]
+    """Rows of the grid that stand for the rest in such a figure."""
+    balanced: bool = True
+    """Whether Table 2 has a column for the whole training set."""
+    focal_lr: float = 1.0
+    """By what the rate of focal loss exceeds that of softmax on large images (official code)."""
+
+    @property
+    def table2_factors(self) -> tuple[float, ...]:
+        """The columns of Table 2."""
+        return (*self.factors, 1.0) if self.balanced else self.factors
+
+    def models(self) -> dict[str, ClassBalanced]:
+        """The rows of Fig. 8 to 10 by the paper's names: SM, SM_0.9, ..., Focal_2.0_0.9999."""
+        focal = {f"Focal_{g:.1f}": ClassBalanced("focal", gamma=g) for g in self.gammas}
+        bases = {"SM": ClassBalanced("softmax"), "SGM": ClassBalanced("sigmoid"), **focal}
+        return {
+            f"{name}_{beta:g}" if beta else name: replace(base, beta=beta)
+            for name, base in bases.items()
+            for beta in (0.0, *self.betas)
+        }
+
+    def base_models(self) -> dict[str, ClassBalanced]:
+        """The rows without class weights."""
+        return {name: model for name, model in self.models().items() if not model.beta}
+
+    def softmax_models(self) -> dict[str, ClassBalanced]:
+        """The rows of softmax, over beta."""
+        return {name: model for name, model in self.models().items() if model.loss == "softmax"}
+
+    def beta_models(self) -> dict[str, ClassBalanced]:
+        """The rows of Fig. 5: softmax, sigmoid, and focal loss of the smallest gamma, over beta."""
+        return self._of_gamma(self.gammas[0])
+
+    def curve_models(self) -> dict[str, ClassBalanced]:
+        """Each loss without class weights and at the largest beta; focal as in the authors' re-run of their code."""
+        models = self._of_gamma(1.0 if 1.0 in self.gammas else self.gammas[0])
+        return {name: model for name, model in models.items() if model.beta in (0, self.betas[-1])}
+
+    def _of_gamma(self, gamma: float) -> dict[str, ClassBalanced]:
+        """The rows of all losses, of focal loss at one gamma."""
+        return {name: m for name, m in self.models().items() if m.loss != "focal" or m.gamma == gamma}
+
+    def runs(self, method: Method, factor: float | None) -> list[Run]:
+        """One Run per seed of `method` on the subset of an imbalance factor, drawn with seed 0; None: all images."""
+        return self.run(method, self.at_once(), longtail=LongTail(factor) if factor else None)
+
+
+CIFAR10 = Setting(
+    preset="cifar",
+    role="cifar10",
+    data=DataSpec("cifar10"),
+    classes=10,
+    network="resnet32-avgpool",
+    schedule=CIFAR_SCHEDULE,
+    retrain=RETRAIN_SCHEDULE,
+    inputs=INPUTS,
+    test_every=2,  # as in the official code
+    closeup=("SM", "SM_0.9999", "Focal_2.0_0.9999"),
+)
+CIFAR20 = replace(CIFAR10, role="cifar20", data=DataSpec("cifar20"), classes=20)
+CIFAR100 = replace(
+    CIFAR10,
+    role="cifar100",
+    data=DataSpec("cifar100"),
+    classes=100,
+    closeup_factor=100.0,
+    closeup=("SM", "SM_0.9999", "Focal_1.0_0.9"),
+)
+
+
+def _quick(
+    setting: Setting, classes: int, per_class: int, factors: tuple[float, ...], betas: tuple[float, ...]
+) -> Setting:
+    """A setting on the embedded data that stands for one of the paper's: coarser, smaller, shorter."""
+    return replace(
+        setting,
+        preset="quick",
+        data=DataSpec("glyphs", classes=classes, per_class=per_class, test_per_class=1000 // classes),
+        classes=classes,
+        network="resnet8-half",
+        schedule=QUICK_SCHEDULE,
+        factors=factors,
+        betas=betas,
+        gammas=(0.5,),
+        factor=factors[-1],
+        closeup_factor=factors[-1],
+        closeup=("SM", f"SM_{betas[-1]:g}", f"Focal_0.5_{betas[0]:g}"),
+        balanced=False,
+        test_every=3,
+        retrain=replace(RETRAIN_SCHEDULE, epochs=4, milestones=(2, 3), batch=16),
+    )
+
+
+def _imagenet(role: str, data: str, classes: int, inputs: Inputs, focal_lr: float) -> Setting:
+    return replace(
+        CIFAR10,
+        preset="imagenet",
+        role=role,
+        data=DataSpec(data),
+        classes=classes,
+        network="resnet50-imagenet",
+        schedule=IMAGENET_SCHEDULE,
+        inputs=inputs,
+        factors=(),
+        test_every=1,
+        focal_lr=focal_lr,
+    )
+
+
+SETTINGS: dict[str, tuple[Setting, ...]] = {
+    "quick": (
+        _quick(CIFAR10, 10, 300, (100.0, 20.0), (0.99, 0.999)),
+        _quick(CIFAR20, 20, 100, (20.0,), (0.9,)),
+        _quick(CIFAR100, 40, 75, (20.0,), (0.9, 0.999)),
+    ),
+    "cifar": (CIFAR10, CIFAR20, CIFAR100),
+    "imagenet": (
+        _imagenet("inat2017", "inat2017", 5089, INAT_INPUTS, 4.0),
+        _imagenet("inat2018", "inat2018", 8142, INAT_INPUTS, 4.0),
+        _imagenet("ilsvrc2012", "imagenet", 1000, IMAGENET_INPUTS, 2.0),
+    ),
+}
+
+
+def settings(
+    preset: str, seeds: Sequence[int] | None, orders: Sequence[str] | None, epochs_scale: float
+) -> tuple[Setting, ...]:
+    """The settings of a preset. Seeds are initialisation and batch order; the long-tailed draw keeps its own.
+
+    Raises InputError on an unknown preset or a scale that is not positive.
+    """
+    return chosen(SETTINGS, preset, repeated_natively("class_balanced", preset, seeds, orders), epochs_scale)

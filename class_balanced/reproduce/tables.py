@@ -1,0 +1,124 @@
+"""The paper's tables and the grids of its appendix: Results to numbers in cells, the paper's own beside them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+
+import numpy as np
+
+from class_balanced.methods import ClassBalanced
+from class_balanced.reproduce.presets import DEPTHS, LARGE, Setting
+from common.drawing.figures import Comparison, Drawing, Estimate, Panel, PublishedFigure, Results, estimate
+from common.store import Result
+
+ERROR, FACTOR = "test error (%)", "imbalance factor"
+SETS = {
+    "cifar10": "CIFAR-10-LT",
+    "cifar20": "CIFAR-20-LT",
+    "cifar100": "CIFAR-100-LT",
+    "inat2017": "iNaturalist 2017",
+    "inat2018": "iNaturalist 2018",
+    "ilsvrc2012": "ILSVRC 2012",
+}
+"""The paper's data sets by a setting's role."""
+GRIDS = {"cifar10": "fig8", "cifar20": "fig9", "cifar100": "fig10"}
+"""The figure that holds the errors of a data set's grid."""
+
+
+def data_name(s: Setting) -> str:
+    """The data set as titles give it."""
+    return SETS[s.role] if s.comparable else f"embedded data, {s.classes} classes"
+
+
+def printed_name(model: ClassBalanced) -> str:
+    """A model as Table 2 and the authors' re-run name it: CB Focal (beta=0.9999, gamma=1.0)."""
+    words = [f"beta={model.beta:g}"] if model.beta else []
+    words += [f"gamma={model.gamma:.1f}"] if model.loss == "focal" else []
+    name = f"CB {model.loss.capitalize()}" if model.beta else model.loss.capitalize()
+    return f"{name} ({', '.join(words)})" if words else name
+
+
+def error(result: Result, readout: str = "cnn") -> float:
+    """Test error at the last epoch, percent."""
+    return 100 - result.readout(readout)["accuracy"]
+
+
+def errors(found: Sequence[Result] | None, readout: str = "cnn") -> Estimate | None:
+    """Mean error of the repeats; None without any."""
+    return estimate([error(r, readout) for r in found]) if found else None
+
+
+def cell_row(
+    s: Setting, results: Results, published: PublishedFigure, name: str, factor: float, quantity: str = ERROR
+) -> Comparison:
+    """The error of a model of the grid at an imbalance factor, beside the one that the appendix prints."""
+    printed = published.of(GRIDS[s.role]).value(name, factor)
+    return Comparison(quantity, name, *printed, errors(results.get((name, factor))))
+
+
+def numbers(title: str, x: str, rows: Sequence[str], columns: Sequence[str], values: Iterable[float | None]) -> Panel:
+    """Values row by row in cells; None leaves a cell empty."""
+    cells = np.array([np.nan if v is None else v for v in values], dtype=float)
+    return Panel(title, x, "", kind="heat", matrix=cells.reshape(len(rows), len(columns)), rows=rows, columns=columns)
+
+
+def side_by_side(
+    s: Setting, x: str, names: Sequence[str], columns: Sequence[str], rows: Sequence[Comparison]
+) -> list[Panel]:
+    """Our numbers and the paper's in like tables; `rows` hold one Comparison a cell, row by row."""
+    ours = [row.ours.mean if row.ours else None for row in rows]
+    panels = [numbers(f"{data_name(s)}, ours", x, names, columns, ours)]
+    if any(row.published is not None for row in rows):
+        panels.append(numbers(f"{SETS[s.role]}, the paper", x, names, columns, [row.published for row in rows]))
+    return panels
+
+
+def grid(s: Setting, results: Results, published: PublishedFigure) -> Drawing:
+    """Fig. 8 to 10: error of every loss, gamma and beta at every factor."""
+    names = list(s.models())
+    rows = [cell_row(s, results, published, n, f, f"{ERROR}, factor {f:g}") for n in names for f in s.factors]
+    note = (
+        f"{ERROR}; rows named as in the paper: SM softmax, SGM sigmoid, Focal_gamma; then beta; bold: least of a column"
+    )
+    return Drawing(side_by_side(s, FACTOR, names, [f"{f:g}" for f in s.factors], rows), rows, note)
+
+
+def base_losses(s: Setting, results: Results, published: PublishedFigure) -> Drawing:
+    """Table 2: losses without class weights, and the least error of all class-balanced models."""
+    factors = s.table2_factors
+    measured = {
+        printed_name(model): [errors(results.get((key, f))) for f in factors] for key, model in s.base_models().items()
+    }
+    measured["Class-Balanced (best)"] = [best(s, results, f) for f in factors]
+    rows = [
+        Comparison(f"{ERROR}, factor {f:g}", name, *published.value(name, f), ours)
+        for name, found in measured.items()
+        for f, ours in zip(factors, found, strict=True)
+    ]
+    note = (
+        f"{ERROR}; Class-Balanced (best): the least of all class-balanced models, chosen on test data as in the paper, "
+        "so optimistic beside the other rows"
+    )
+    return Drawing(side_by_side(s, FACTOR, list(measured), [f"{f:g}" for f in factors], rows), rows, note)
+
+
+def best(s: Setting, results: Results, factor: float) -> Estimate | None:
+    """The least mean error of the class-balanced models, which at factor 1 are the base models; None if one lacks."""
+    names = [n for n, model in s.models().items() if bool(model.beta) == (factor > 1)]
+    found = [e for n in names if (e := errors(results.get((n, factor))))]
+    return min(found, key=lambda e: e.mean) if len(found) == len(names) else None
+
+
+def large_images(s: Setting, results: Results, published: PublishedFigure) -> Drawing:
+    """Table 3: top-1 and top-5 validation error by loss, resolution and depth."""
+    names, rows = [], []
+    for loss, size in LARGE:
+        for depth in DEPTHS:
+            method = f"{loss} ({size} px)"
+            names.append(f"{method}, ResNet-{depth}")
+            for k, readout in ((1, "cnn"), (5, "top5")):
+                value = published.of(f"table3-{s.role}-top{k}").value(method, depth)
+                ours = errors(results.get((loss, size, depth)), readout)
+                rows.append(Comparison(f"top-{k} error (%)", names[-1], *value, ours))
+    panels = side_by_side(s, "validation error (%)", names, ["top-1", "top-5"], rows)
+    return Drawing(panels, rows, "CB focal: beta 0.999, gamma 0.5")

@@ -1,0 +1,328 @@
+"""Runs trained one after another in this process, or several at once in worker processes."""
+
+from __future__ import annotations
+
+import errno
+import importlib
+import math
+import os
+import signal
+import threading
+import time
+import traceback
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, ThreadPoolExecutor, wait
+from concurrent.futures.process import BrokenProcessPool
+from contextlib import nullcontext
+from dataclasses import dataclass, fields, replace
+from functools import lru_cache
+from multiprocessing import get_context
+from pathlib import Path
+from queue import Empty, SimpleQueue
+from tempfile import TemporaryDirectory
+from typing import Any
+
+from common.command.environment import commit, environment
+from common.command.waiting import Outcome, Waiting, unfinished
+from common.data.datasets import Dataset, load
+from common.errors import InputError, NotCaptured, OutOfTime, RunFailed
+from common.runs import Run, Schedule
+from common.store import Busy, Store
+
+DISK_FULL = "disk full while writing {}; free some space and run the same command, it goes on"
+
+
+@dataclass(frozen=True)
+class Job:
+    """Where runs go and on what they run; none of it decides an outcome."""
+
+    out: Path
+    data: Path | None
+    device: str
+    jobs: int
+    threads: int
+    """CPU threads a run may take; how many it does take is measured (see `common.tuning`)."""
+    deadline: float = math.inf
+    """Time of the day, in seconds since 1970, after which no epoch begins."""
+    eager: str = ""
+    """Why steps are called from Python on a device that captures them; empty where they are captured."""
+    papers: tuple[str, ...] = ()
+    """Packages whose code a worker process loads before its first run."""
+
+
+def train(run: Run, job: Job, progress: Callable[[int], None] = lambda images: None) -> str:
+    """Train one run to its end, or go on with it. Returns a one-line problem, or "" when it is finished."""
+    return attempt(run, job, progress).problem
+
+
+def attempt(run: Run, job: Job, progress: Callable[[int], None] = lambda images: None) -> Outcome:
+    """Train one run to its end, or go on with it, and say how it ended; progress is called with images trained."""
+    from common.graphs import eagerly
+
+    try:
+        with eagerly() if job.eager else nullcontext():
+            _train(run, job, progress)
+    except OutOfTime:
+        return Outcome(run, "out of time; the same command goes on from here", "out of time")
+    except NotCaptured as error:
+        return Outcome(run, str(error), "not captured")
+    except (RunFailed, Busy, InputError) as error:
+        problem = str(error).strip().splitlines()[-1]  # a data loader's worker puts its traceback before the message
+    except OSError as error:
+        full = error.errno in (errno.ENOSPC, errno.EDQUOT)
+        problem = DISK_FULL.format(job.out) if full else f"{type(error).__name__}: {error}"
+    except Exception as error:  # one run's bug must not stop the others
+        traceback.print_exc()
+        problem = f"{type(error).__name__}: {error}"
+    else:
+        return Outcome(run, "", "finished")
+    return Outcome(run, problem, "failed")
+
+
+def _train(run: Run, job: Job, progress: Callable[[int], None]) -> None:
+    import torch
+
+    from common import incremental
+    from common.graphs import own_stream
+    from common.training import Device
+    from common.tuning import choose_threads
+
+    store = Store(job.out)
+    dataset = _dataset(run, job.data, job.out / "cache")
+    learner = _learner(run)
+    with store.open(run) as workspace:
+        if store.load(run.hash):  # finished by another process since
+            return
+        workspace.progress, workspace.deadline = progress, job.deadline
+        started, code = time.perf_counter(), commit()  # of the code now loaded, not of what is there when it ends
+        workspace.commits = [code["commit"]]
+        device, measured = Device(learner.device_for(run, job.device), run.precision), dict[str, float]()
+        most = job.threads if job.device == "cpu" else 1  # beside a GPU the other cores are left to other runs
+        workspace.threads = workspace.saved_threads() or most
+        if most > 1 and not workspace.saved_threads():
+            workspace.threads, measured = choose_threads(run, device, most, job.out / "cache/threads.json")
+        torch.set_num_threads(workspace.threads)
+        # Shapes are few, and a graph keeps what its first step chose. But trying algorithms waits for the whole device,
+        # which no other thread's capture survives.
+        torch.backends.cudnn.benchmark = job.jobs == 1
+        torch.backends.cudnn.allow_tf32 = False  # fp32 means fp32; bf16 is there for speed
+        chain = len(run.protocol.sizes) > 1  # its phases wait for one another, so it goes before runs of one phase
+        with torch.cuda.stream(own_stream(high=chain)) if device.type == "cuda" else nullcontext():
+            result = incremental.run(run, dataset, learner, workspace, device)
+        earlier = [c for c in workspace.commits if c != code["commit"]]
+        eager = {"eager": job.eager} if job.eager else {}
+        where = environment(device, workspace, measured, started)
+        workspace.finish(result, {**code, "earlier_commits": earlier, **where, **eager})
+
+
+def _learner(run: Run) -> Any:
+    return importlib.import_module(f"{run.paper}.learner").LEARNERS[type(run.method)]
+
+
+def warm_up(run: Run, job: Job) -> str:
+    """Train `run` and what it starts from for one epoch a stage, for nothing. Returns a problem as `train` does.
+
+    Called while no other run is under way: what CUDA's libraries set up on first use would break captures of others.
+    Runs that capture nothing need none of it.
+    """
+    elsewhere = _learner(run).device_for(run, job.device) != job.device
+    if elsewhere or not run.schedule.epochs or run.inputs.kind != "crop-flip":
+        return ""
+    cache = (job.out / "cache").resolve()
+    cache.mkdir(parents=True, exist_ok=True)
+    with TemporaryDirectory(dir=job.out, prefix="warm-up-") as folder:
+        (Path(folder) / "cache").symlink_to(cache)
+        problems = (train(link, replace(job, out=Path(folder))) for link in briefly(run).chain)
+        return next(filter(None, problems), "")
+
+
+def briefly(run: Run) -> Run:
+    """The same with one epoch a stage, and so what it starts from; of cached views one is made."""
+    changes: dict[str, Any] = {"views": 1} if hasattr(run.method, "views") else {}
+    for each in fields(run.method):
+        if isinstance(value := getattr(run.method, each.name), Schedule):
+            changes[each.name] = _one_epoch(value)
+    method = replace(run.method, **changes)
+    return replace(run, method=method, schedule=_one_epoch(run.schedule), start=run.start and briefly(run.start))
+
+
+def _one_epoch(schedule: Schedule) -> Schedule:
+    return replace(schedule, epochs=min(schedule.epochs, 1), milestones=(), warmup=min(schedule.warmup, 1))
+
+
+@lru_cache(maxsize=2)
+def _load(spec: Any, root: Path | None, cache: Path) -> Dataset:
+    return load(spec, root, cache)
+
+
+def _dataset(run: Run, root: Path | None, cache: Path) -> Dataset:
+    dataset = _load(run.data, root, cache)
+    if dataset.fingerprint != run.fingerprint:
+        raise InputError(f"the {run.data.name} images changed while runs were under way; start the command again")
+    return dataset
+
+
+def launch(
+    runs: Iterable[Run],
+    job: Job,
+    finished: set[str],
+    progress: Callable[[int], None] = lambda images: None,
+    threads: Mapping[str, int] | None = None,
+) -> Iterator[Outcome]:
+    """Train every run not in `finished` (hashes), shared starts first, and yield each as it ends.
+
+    threads: the CPU threads of a run by its hash, where they are not `job.threads`. A failed run does not stop the
+    others, only those that start from it. One whose step cannot be captured is yielded as such and trained at the end,
+    its steps called from Python. After the deadline nothing is started, unless no run has got further yet. On
+    KeyboardInterrupt workers are stopped where they are; their checkpoints let the same command go on.
+    """
+    todo, cores = unfinished(runs, finished), os.cpu_count() or 1
+    load_code({run.paper for run in todo})
+    own = {run.hash: (threads or {}).get(run.hash, job.threads) for run in todo}
+    waiting = Waiting(todo, own, max(cores, job.jobs * job.threads))
+    running = dict[Future, Run]()
+    pool = _pool(job, waiting.runs.values(), progress)
+    try:
+        while waiting.runs or running:
+            late = time.time() >= job.deadline
+            if late and waiting.advanced:
+                waiting.runs.clear()
+            for run in waiting.ready(running.values(), 1 if late else job.jobs):
+                if problem := waiting.blocked(run):
+                    yield waiting.end(Outcome(run, problem, "failed"))
+                else:
+                    eager = waiting.eager.get(run.hash, "")
+                    running[pool.submit(run, replace(job, threads=own[run.hash], eager=eager))] = run
+            done, _ = wait(running, timeout=0.3, return_when=FIRST_COMPLETED)
+            for images in drain(pool.queue):
+                progress(images)
+            for future in done:
+                run = running.pop(future)
+                if not isinstance(future.exception(), BrokenProcessPool):
+                    yield waiting.end(future.result())
+                elif not waiting.again(run):
+                    yield waiting.end(Outcome(run, DIED, "failed"))
+    finally:
+        pool.kill()
+
+
+def load_code(papers: Iterable[str]) -> None:
+    """Load the code of some papers, and find out its commit, before any of it trains.
+
+    What changes on disk while a queue is under way then has no part in it.
+    """
+    commit()
+    for paper in papers:
+        importlib.import_module(f"{paper}.learner")
+
+
+def _pool(job: Job, runs: Iterable[Run], progress: Callable[[int], None]) -> _Here | _Processes | _Threads:
+    if job.jobs == 1:
+        return _Here(progress)
+    if job.device == "cpu" or any(run.inputs.kind != "crop-flip" for run in runs):
+        return _Processes(replace(job, papers=tuple(sorted({run.paper for run in runs}))))
+    for run in {(run.paper, type(run.method), run.network): run for run in runs}.values():
+        warm_up(run, job)  # what is wrong with it, the run itself will say
+    return _Threads(job)
+
+
+DIED = "its worker process died twice (out of memory?); with fewer --jobs the same command goes on from its last epoch"
+
+
+class _Here:
+    """This thread, where runs are trained one after another. What is submitted is over when `submit` returns."""
+
+    def __init__(self, progress: Callable[[int], None]) -> None:
+        self.progress, self.queue = progress, SimpleQueue[int]()
+
+    def submit(self, run: Run, job: Job) -> Future:
+        future = Future[Outcome]()
+        future.set_result(attempt(run, job, self.progress))
+        return future
+
+    def kill(self) -> None:
+        """Nothing runs any more."""
+
+
+class _Processes:
+    """A worker process for each run at a time. One that dies takes the pool with it, so a new one is made."""
+
+    def __init__(self, job: Job) -> None:
+        self.job = job
+        self._start()
+
+    def _start(self) -> None:
+        context = get_context("spawn")
+        self.queue = context.Queue()  # new with every pool: a worker killed while writing leaves its queue locked
+        self.pool = ProcessPoolExecutor(
+            self.job.jobs, context, _start_worker, (self.queue, os.getpid(), self.job.papers)
+        )
+
+    def submit(self, run: Run, job: Job) -> Future:
+        try:
+            return self.pool.submit(_work, run, job)
+        except BrokenProcessPool:
+            self.kill()
+            self._start()
+            return self.pool.submit(_work, run, job)
+
+    def kill(self) -> None:
+        for process in list((self.pool._processes or {}).values()):
+            process.kill()
+        self.pool.shutdown(wait=False, cancel_futures=True)
+
+
+class _Threads:
+    """A thread of this process for each run at a time, each on its own CUDA stream.
+
+    Processes only take turns on a GPU; streams of one process run side by side, and a captured step (see
+    `common.graphs`) needs Python for one launch, so that threads do not wait for each other. An error of the device
+    itself, such as an illegal address, ends every run of the process; the same command goes on.
+    """
+
+    def __init__(self, job: Job) -> None:
+        self.job, self.queue, self.stopped = job, SimpleQueue[int](), threading.Event()
+        self.pool = ThreadPoolExecutor(job.jobs)
+
+    def submit(self, run: Run, job: Job) -> Future:
+        return self.pool.submit(attempt, run, job, self._report)
+
+    def _report(self, images: int) -> None:
+        self.queue.put(images)
+        if self.stopped.is_set():  # between two epochs; what was saved lets the run go on
+            raise RunFailed("interrupted; the same command goes on from its last saved epoch")
+
+    def kill(self) -> None:
+        self.stopped.set()
+        self.pool.shutdown(wait=True, cancel_futures=True)
+
+
+def drain(queue: Any) -> Iterator[int]:
+    """Numbers of images trained, as workers have reported them since the last call."""
+    while True:
+        try:
+            yield queue.get_nowait()
+        except Empty:
+            return
+
+
+_queue: Any = None  # of this worker process, set once by its initialiser
+
+
+def _start_worker(queue: Any, parent: int, papers: Sequence[str]) -> None:
+    global _queue
+    _queue = queue
+    load_code(papers)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent decides
+    threading.Thread(target=_die_with, args=(parent,), daemon=True).start()
+
+
+def _die_with(parent: int) -> None:
+    """End this worker when its parent is gone, so that a killed command leaves nothing behind."""
+    while os.getppid() == parent:
+        time.sleep(0.5)
+    os._exit(1)
+
+
+def _work(run: Run, job: Job) -> Outcome:
+    return attempt(run, job, _queue.put)

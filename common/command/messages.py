@@ -1,0 +1,135 @@
+"""What a command prints: runs in a few words, the time that is left, and what is finished and what is not."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import fields
+from typing import Any
+
+from common.command.estimates import cost, seconds_left
+from common.command.plan import Plan
+from common.command.waiting import Outcome
+from common.runs import Run
+
+STATES = {"finished": "done", "failed": "failed", "out of time": "saved, to go on later"}
+
+
+@contextmanager
+def progress(total: int, runs: int) -> Iterator[tuple[Callable[[int], None], Callable[[Outcome], None]]]:
+    """(advance by images, count a run): a bar with the time left for the whole job, or plain lines."""
+    from rich.console import Console
+    from rich.progress import (
+        BarColumn,
+        Progress,
+        TextColumn,
+        TimeElapsedColumn,
+        TimeRemainingColumn,
+    )
+
+    started, done, ended = time.perf_counter(), 0, 0
+    console = Console(stderr=True)
+    columns = (
+        TextColumn("{task.fields[runs]} runs"),
+        BarColumn(),
+        TextColumn("{task.percentage:3.0f} %"),
+        TimeElapsedColumn(),
+        TextColumn("left:"),
+        TimeRemainingColumn(),
+    )
+    with Progress(*columns, console=console, disable=not console.is_terminal, speed_estimate_period=120) as bar:
+        task = bar.add_task("", total=max(total, 1), runs=f"0/{runs}")
+
+        def advance(images: int) -> None:
+            nonlocal done
+            done += images
+            bar.update(task, completed=done)
+
+        def count(outcome: Outcome) -> None:
+            nonlocal ended
+            ended += 1
+            bar.update(task, runs=f"{ended}/{runs}")
+            if not console.is_terminal:
+                elapsed = time.perf_counter() - started
+                left = elapsed * max(total - done, 0) / done if done else float("nan")
+                print(
+                    f"[{ended}/{runs}] {STATES[outcome.ending]}: {describe(outcome.run)}; about {duration(left)} left",
+                    flush=True,
+                )
+
+        yield advance, count
+
+
+def describe(run: Run) -> str:
+    """A Run in a few words."""
+    protocol = run.protocol
+    phases = len(protocol.sizes) - 1
+    budget = (
+        f"R={protocol.exemplars_per_class}" if protocol.exemplars_total is None else f"total {protocol.exemplars_total}"
+    )
+    words = [_method(run.method), f"base {protocol.base}"]
+    words += [f"+ {phases} phases", budget] if phases else []
+    if tail := run.longtail:
+        words = [_method(run.method), f"on {run.data.name}, imbalance {tail.imbalance:g}"]
+    order = f", order {run.order}" if run.order != "native" else ""
+    start = f", from {_folder(run.start)}" if run.start else ""
+    return f"{' '.join(words)}{order}, seed {run.seed}{start} ({_folder(run)})"
+
+
+def _folder(run: Run) -> str:
+    """The name of a Run's folder, or how it begins where the data or the precision are not settled."""
+    return run.hash if run.fingerprint and run.precision else f"{run.key}..."
+
+
+def _method(method: Any) -> str:
+    """A method's name with the settings that are not its defaults; of one with parts of its own the name alone."""
+    values = {f.name: value for f in fields(method) if (value := getattr(method, f.name)) != f.default}
+    settings = ", ".join(
+        f"no {name}" if value is None else f"{name} {value}" if isinstance(value, (str, int, float)) else name
+        for name, value in values.items()
+    )
+    return type(method).__name__ + (f" ({settings})" if settings else "")
+
+
+def duration(seconds: float) -> str:
+    if seconds != seconds:
+        return "?"
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
+
+
+def list_plan(plan: Plan, jobs: int) -> None:
+    """Print figures, runs, what is finished and the time left with up to `jobs` runs at once.
+
+    Before a run of each network has ended here, the images to train stand in the place of the time. Figures that are
+    left out are listed too, or with --only those that it names.
+    """
+    runs = plan.runs()
+    finished = {key for key, run in runs.items() if plan.finished(run)}
+    recorded = {key for key, run in runs.items() if key not in finished and plan.find(run)}
+    for figure in plan.figures:
+        needed = {run.key: run for group in plan.required(figure).values() for run in group}
+        problem = next((p for run in needed.values() if (p := plan.data.problem(run))), "")
+        note = f"; {more} more in records" if (more := len(needed.keys() & recorded)) else ""
+        state = f"{len(needed.keys() & finished)}/{len(needed)} runs finished{note}"
+        print(f"{figure.id:10} {figure.title:58} {state}{'; skipped: ' + problem if problem else ''}")
+    for figure, reason in plan.asked_in_vain() if plan.choice.only else plan.skipped:
+        print(f"{figure.id:10} {figure.title:58} skipped: {reason}")
+    todo = list({r.key: r for run in plan.unfinished() for r in run.chain if not plan.finished(r)}.values())
+    idle = [run for run in runs.values() if run.key not in finished and plan.data.problem(run)]
+    starts = f", {n} of them for others to start from" if (n := sum(r.key not in runs for r in todo)) else ""
+    left = f"; {_left(plan, todo, max(1, min(jobs, len(runs))))}" if todo else ""
+    without = f"; {len(idle)} lack their data, see above" if idle else ""
+    print(f"{plan.paper}: {len(finished)}/{len(runs)} runs finished, {len(todo)} to train{starts}{left}{without}")
+    for run in todo:
+        print(f"  to train: {describe(run)}")
+
+
+def _left(plan: Plan, todo: Sequence[Run], jobs: int) -> str:
+    """The time that runs take, or the images to train where no run has ended to take a rate from."""
+    ended = {r.key: found for run in plan.runs().values() for r in run.chain if (found := plan.finished(r))}
+    costs = [cost(run, plan.data.opened.get(run.data)) for run in todo]
+    seconds = seconds_left(todo, costs, list(ended.values()), jobs)
+    return f"{sum(costs):,} images to train" if seconds is None else f"about {duration(seconds)} left"

@@ -1,0 +1,150 @@
+"""Draws a plan's figures as their runs end, and the report when all is done."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from common.command.plan import Plan
+from common.drawing import plots
+from common.drawing.figures import Figure, verdict
+from common.drawing.report import ReportContext, ReportRow, write_report
+from common.runs import Run
+from common.store import Result
+
+
+@dataclass
+class Painter:
+    """Figures and report of one plan under OUT/PRESET/PAPER, or OUT/PRESET-xSCALE/PAPER."""
+
+    plan: Plan
+    out: Path
+    rows: dict[str, ReportRow] = field(default_factory=dict)
+    used: dict[str, Result] = field(default_factory=dict)
+    drawn: dict[str, set[tuple[str, bool]]] = field(default_factory=dict)
+    problems: list[str] = field(default_factory=list)
+
+    @property
+    def folder(self) -> Path:
+        """Of another length of schedules than the paper's there is another folder: neither overwrites the other."""
+        choice = self.plan.choice
+        scale = "" if choice.epochs_scale == 1 else f"-x{choice.epochs_scale:g}"
+        return self.out / f"{choice.preset}{scale}" / self.plan.paper
+
+    @property
+    def full_schedule(self) -> bool:
+        return all(s.full_schedule for s in self.plan.settings)
+
+    def labels(self, results: Sequence[Result]) -> list[str]:
+        """What keeps the numbers from being held against the published ones, if anything."""
+        data = [r.config["data"] for r in results if r.embedded]
+        sets = dict.fromkeys(f"{d['classes']} classes of {d['per_class']} images" for d in data)
+        labels = [f"embedded data (glyphs, {', '.join(sets)}), not comparable with the paper's"] if sets else []
+        if parts := sorted({r.config["data"]["name"] for r in results if r.partial}):
+            labels.append(f"a small part of {' and '.join(parts)}, not comparable with the paper's")
+        if (scale := self.plan.choice.epochs_scale) != 1:
+            labels.append(f"{'reduced' if scale < 1 else 'longer'} schedule (epochs x {scale:g})")
+        return labels
+
+    def draw_complete(self) -> list[str]:
+        """Draw every figure whose required runs are all finished here and that is not drawn yet; their paths."""
+        waiting = [f for f in self.plan.figures if f.id not in self.rows and self.plan.complete(f)]
+        return [path for figure in waiting if (path := self._draw(figure))]
+
+    def draw_rest(self) -> list[str]:
+        """Draw what runs and records allow of the others, and again what has gained runs since."""
+        return [path for figure in self.plan.figures if (path := self._draw(figure))]
+
+    def _draw(self, figure: Figure) -> str:
+        """Draw a figure from what is there of its runs. Its path, or "" where that is nothing or nothing new."""
+        groups, missing = self.plan.results(figure)
+        reason = self._missing(missing)
+        results = {r.hash: r for group in groups.values() for r in group}
+        if not results and missing:
+            self.rows[figure.id] = ReportRow(figure, None, reason)
+            return ""
+        shown = {(r.hash, r.recorded) for r in results.values()}
+        if self.drawn.get(figure.id) == shown:
+            return ""
+        self.drawn[figure.id] = shown
+        self.used |= results
+        try:
+            drawing = figure.draw(self.plan.settings, groups, self.plan.published)
+            self.rows[figure.id] = ReportRow(figure, drawing, reason)
+            caption, path = self._caption(groups, reason), self.folder / figure.id
+            plots.render(drawing, figure.title, caption, path, self.plan.looks)
+        except Exception as error:  # a full disk, a damaged file or a bug in one figure must not stop the runs
+            self.problems.append(f"{figure.id} could not be drawn: {error}")
+            self.rows[figure.id] = ReportRow(figure, None, f"could not be drawn: {error}")
+            return ""
+        return str(self.folder / f"{figure.id}.png")
+
+    def _missing(self, runs: list[Run]) -> str:
+        """Why a figure is not whole, or ""."""
+        problem = next((p for run in runs if (p := self.plan.data.problem(run))), "")
+        some = f"{len(runs)} of its runs {'is' if len(runs) == 1 else 'are'} not finished" if runs else ""
+        return f"{some}: {problem}" if problem else some
+
+    def _caption(self, groups: Mapping[str, list[Result]], reason: str) -> str:
+        results = [r for group in groups.values() for r in group]
+        if not results:
+            return "computed from the formulas and the published class sizes; no training"
+        counts = sorted({len(group) for group in groups.values()})
+        orders, seeds = sorted({r.repeat[0] for r in results}), sorted({r.repeat[1] for r in results})
+        varied = [f"class order {', '.join(orders)}"] if orders != ["native"] else []
+        if not all(r.repeat[0] == str(r.repeat[1]) for r in results):  # a seed that is not its class order's
+            varied.append(f"seed {', '.join(map(str, seeds))}")
+        commits = sorted({r.environment["commit"][:7] + ("+" if r.environment["dirty"] else "") for r in results})
+        words = [f"{self.plan.choice.preset} preset", *self.labels(results)]
+        words += [f"n = {' to '.join(map(str, dict.fromkeys((counts[0], counts[-1]))))} ({', '.join(varied)})"]
+        return "; ".join([*words, f"commit {', '.join(commits)}", *([reason] if reason else [])])
+
+    def report(self, failures: list[str]) -> Path:
+        """Write report.md and report.html; the path of the latter."""
+        for figure, why in self.plan.skipped:  # as earlier commands drew them, if their runs are there
+            drawn = self.plan.choice.preset in figure.presets and (self.folder / f"{figure.id}.png").exists()
+            if drawn and not self.plan.results(figure)[1]:
+                self._draw(figure)
+            self.rows.setdefault(figure.id, ReportRow(figure, None, why))
+        rows = [self.rows[f.id] for f in (*self.plan.figures, *(f for f, _ in self.plan.skipped))]
+        results, entries = list(self.used.values()), self.plan.published.of
+        context = ReportContext(
+            labels=[*self.labels(results), *(f"failed: {f}" for f in failures)],
+            full_schedule=self.full_schedule,
+            results=results,
+            from_records=sum(r.recorded for r in results),
+            command=words(self.plan),
+            published_on={
+                r.figure.id: " / ".join(dict.fromkeys(e["dataset"] for e in entries(r.figure.id))) for r in rows
+            },
+        )
+        write_report(self.folder, self.plan.published.paper, self.plan.choice.preset, rows, context)
+        return self.folder / "report.html"
+
+    def undrawn(self) -> list[str]:
+        """The figures asked for that could not be drawn, with the reason."""
+        rows = [self.rows[f.id] for f in self.plan.figures]
+        return [f"{row.figure.id}: {row.reason}" for row in rows if row.drawing is None]
+
+    def summary(self) -> str:
+        """How many figures were drawn and how the comparisons came out, in a line."""
+        asked = [self.rows[f.id] for f in self.plan.figures]
+        drawn = [row.drawing for row in asked if row.drawing]
+        verdicts = Counter(verdict(c, self.full_schedule) for drawing in drawn for c in drawing.comparisons)
+        counts = ", ".join(f"{n} {word}" for word, n in verdicts.items())
+        return f"{len(drawn)} of {len(asked)} figures in {self.folder}{f' ({counts})' if counts else ''}"
+
+
+def words(plan: Plan) -> str:
+    """The command that makes a report, without what decides no result."""
+    choice = plan.choice
+    words = [f"python -m {plan.paper}.reproduce --preset {choice.preset}"]
+    words += [f"--only {' '.join(choice.only)}"] if choice.only else []
+    words += [f"--seeds {' '.join(map(str, choice.seeds))}"] if choice.seeds else []
+    words += [f"--orders {' '.join(choice.orders)}"] if choice.orders else []
+    words += [f"--precision {plan.precision}"] if plan.precision != "auto" else []
+    words += [f"--epochs-scale {choice.epochs_scale:g}"] if choice.epochs_scale != 1 else []
+    words += ["--draw"] if choice.draw else []
+    return " ".join(words)

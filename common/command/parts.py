@@ -1,0 +1,85 @@
+"""One paper's part of a command: which figures it makes, what they wait for, and what it says when they are drawn."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from common.command.messages import describe
+from common.command.plan import Plan
+from common.command.waiting import Outcome, unfinished
+from common.runs import Run
+
+if TYPE_CHECKING:
+    from common.training import Device
+
+
+@dataclass
+class Part:
+    """One paper's part of a command: its plan, and what has become of its runs."""
+
+    plan: Plan
+    out: Path
+    open: set[str] = field(default_factory=set)
+    """Hashes of the runs that it waits for."""
+    threads: int = 1
+    failures: list[str] = field(default_factory=list)
+    closed: bool = False
+
+    def __post_init__(self) -> None:
+        from common.command.painter import Painter
+
+        self.painter = Painter(self.plan, self.out)
+
+    def wait_for(self, device: Device, jobs: int) -> list[Run]:
+        """Find out what is to be trained, starts first, and how many threads each run may have.
+
+        The threads depend on the whole plan, not on what is left or on other parts: sums depend on them in the last
+        bits, and in a queue they are to be those of the command alone.
+        """
+        runs = [self.plan.resolved(run, device.precision) for run in self.plan.unfinished()]
+        runs = unfinished(runs, {r.hash for run in runs for r in run.chain if self.plan.store.load(r.hash)})
+        self.open = {run.hash for run in runs}
+        self.threads = max(1, cores() // max(1, min(jobs, len(self.plan.runs()))))
+        return runs
+
+    def note(self, outcome: Outcome) -> bool:
+        """Take in how a run ended. Returns whether this part has waited for it."""
+        if outcome.run.hash not in self.open or outcome.ending not in ("finished", "failed"):
+            return False
+        self.open.remove(outcome.run.hash)
+        self.failures += [f"{describe(outcome.run)}: {outcome.problem}"] if outcome.problem else []
+        return True
+
+    def draw(self) -> None:
+        """Draw what has become complete; when nothing is left to wait for, draw the rest and write the report."""
+        if self.open:
+            return _say(self.painter.draw_complete())
+        self.closed = True
+        _say(self.painter.draw_rest())
+        report = self.painter.report(self.failures)
+        for problem in self.painter.problems:
+            print(f"failed: {problem}", file=sys.stderr)
+        undrawn = self.painter.undrawn()
+        for line in undrawn:
+            print(f"not drawn: {line}")
+        if self.plan.choice.draw and undrawn and not self.painter.used:
+            print("no run of these figures is finished or recorded with these --seeds, --orders and --epochs-scale")
+        print(f"{self.plan.paper}: {self.painter.summary()}; report: {report}")
+
+    @property
+    def failed(self) -> bool:
+        return bool(self.failures or self.painter.problems)
+
+
+def _say(drawn: Sequence[str]) -> None:
+    for figure in drawn:
+        print(f"drawn: {figure}", flush=True)
+
+
+def cores() -> int:
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

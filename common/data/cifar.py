@@ -1,0 +1,106 @@
+"""Torchvision's own files of CIFAR, extracted or not, compared with their md5; or downloaded. The rest is `folders`."""
+
+from __future__ import annotations
+
+import errno
+import shutil
+import socket
+import tempfile
+from http.client import HTTPException
+from pathlib import Path
+
+import numpy as np
+
+from common.data.decoding import one_line
+from common.data.folders import Content
+from common.data.listing import LAYOUT
+from common.errors import InputError
+
+CIFAR = {
+    "cifar10": ("CIFAR10", "cifar-10-batches-py", "cifar-10-python.tar.gz"),
+    "cifar100": ("CIFAR100", "cifar-100-python", "cifar-100-python.tar.gz"),
+}
+"""Torchvision's class, the folder it reads and the archive that holds it."""
+NO_PLACE = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES)
+"""What the system says where there is no room, or no right to write."""
+TIMEOUT = 15.0  # seconds a download may be silent
+
+
+def has_cifar(name: str, folder: Path) -> bool:
+    """Whether the folder holds torchvision's files of this data set, extracted or not."""
+    return name in CIFAR and ((folder / CIFAR[name][1]).is_dir() or (folder / CIFAR[name][2]).is_file())
+
+
+def read_cifar(name: str, folder: Path | None, cache: Path | None) -> Content:
+    """Torchvision's files, compared with their md5, from `folder`, which stays as it is, or downloaded into `cache`.
+
+    Raises InputError on a damaged or incomplete copy, on a disk without room to unpack it, or where there is no copy
+    and no network.
+    """
+    if folder is None:
+        return _download_cifar(name, cache)
+    _, extracted, archive = CIFAR[name]
+    unpacked, packed = (folder / extracted).is_dir(), (folder / archive).is_file()
+    try:
+        return _parse_cifar(name, folder) if unpacked else _read_archive(name, folder / archive)
+    except (OSError, RuntimeError) as error:
+        remedy = f"replace it by a fresh {archive}"
+        if unpacked and packed:
+            remedy = f"delete {folder / extracted}, so that {archive} beside it is read"
+        raise InputError(
+            f"{name} in {folder} is damaged, incomplete or cannot be read ({one_line(error)}); {remedy}"
+        ) from None
+
+
+def _read_archive(name: str, archive: Path) -> Content:
+    from torchvision import datasets
+
+    if not datasets.utils.check_integrity(archive, getattr(datasets, CIFAR[name][0]).tgz_md5):
+        raise RuntimeError(f"the md5 of {archive.name} is not the published one")
+    try:  # from here on the archive is whole, and only the disk can fail
+        with tempfile.TemporaryDirectory() as temporary:
+            datasets.utils.extract_archive(str(archive), temporary)
+            return _parse_cifar(name, Path(temporary))
+    except OSError as error:
+        raise InputError(
+            f"{archive} is whole but cannot be unpacked for want of a place ({one_line(error)}); set TMPDIR to a "
+            "folder with 400 MB of room that you can write to, or unpack the archive beside itself"
+        ) from None
+
+
+def _download_cifar(name: str, cache: Path | None) -> Content:
+    if cache is None:
+        raise InputError(_ways(name, "no cache folder to download it into"))
+    target = cache / f"{name}-download"
+    before = socket.getdefaulttimeout()
+    socket.setdefaulttimeout(TIMEOUT)
+    try:
+        return _parse_cifar(name, target, download=True)
+    except (OSError, RuntimeError, HTTPException) as error:
+        shutil.rmtree(target, ignore_errors=True)  # half a download would only be in the way of the next attempt
+        if getattr(error, "errno", None) in NO_PLACE:
+            raise InputError(
+                f"{name} cannot be downloaded into {cache} ({one_line(error)}); make room, or choose another --out"
+            ) from None
+        raise InputError(_ways(name, one_line(error))) from None
+    finally:
+        socket.setdefaulttimeout(before)
+
+
+def _ways(name: str, reason: str) -> str:
+    _, extracted, archive = CIFAR[name]
+    return (
+        f"{name} is not here and could not be downloaded ({reason}). Get it in one of three ways: let it download on a "
+        f"machine with network; --data DIR with torchvision's files ({extracted}/ or {archive}); --data DIR with "
+        f"images in {LAYOUT}. The quick preset needs none of this"
+    )
+
+
+def _parse_cifar(name: str, folder: Path, download: bool = False) -> Content:
+    from torchvision import datasets
+
+    source = getattr(datasets, CIFAR[name][0])
+    train, test = (source(folder, train=split == "train", download=download) for split in ("train", "test"))
+    images = [np.ascontiguousarray(part.data) for part in (train, test)]
+    labels = [np.array(part.targets, np.int64) for part in (train, test)]
+    return images[0], labels[0], images[1], labels[1], tuple(train.classes)

@@ -1,0 +1,177 @@
+"""Every figure and table of the paper, in the paper's order: its id, its title, its Runs, and what draws it."""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import Any
+
+from common.drawing.figures import Figure, Runs
+from common.drawing.looks import GREEN, GREY, INDIGO, OLIVE, ORANGE, PINK, declare
+from common.runs import Protocol
+from der.methods import MASKED, RANDOM, UNPRUNED, WA, BiC
+from der.reproduce import figures, inside, sweeps
+from der.reproduce.presets import Setting
+from lucir.methods import ICaRL
+
+LOOKS = declare(
+    (GREEN, "s", MASKED),
+    (OLIVE, "P", UNPRUNED),
+    (ORANGE, "^", "WA"),
+    (PINK, "<", "BiC"),
+    (INDIGO, "X", "PODNet"),
+    (GREY, "v", "RPSNet"),
+)
+
+PHOTOS, IMAGENET100, IMAGENET = ("imagenet",), "imagenet-100", "imagenet"
+
+
+def methods(s: Setting) -> dict[str, Any]:
+    """The rows of Tables 1 and 2 that are run here, by the paper's names."""
+    return {
+        "iCaRL": ICaRL(nme_flip="none"),
+        "UCIR": s.ucir,
+        "BiC": BiC(bias=s.bias),
+        "WA": WA(),
+        UNPRUNED: s.der(),
+        MASKED: s.masked(),
+    }
+
+
+def table(s: Setting, base: bool = False) -> Runs:
+    """Every method over every number of steps, without a base or after one."""
+    steps, runs = (s.b50, s.b50_runs) if base else (s.b0, s.b0_runs)
+    return {(name, n): runs(method, n) for n in steps for name, method in methods(s).items()}
+
+
+def curves(s: Setting, base: bool = False) -> Runs:
+    """DER without and with masks over every number of steps."""
+    return {(name, n): runs for (name, n), runs in table(s, base).items() if name in (UNPRUNED, MASKED)}
+
+
+def both(s: Setting, network: str = "") -> Runs:
+    """DER without and with masks, no base."""
+    return {UNPRUNED: s.b0_runs(s.der(), s.steps, network), MASKED: s.b0_runs(s.masked(), s.steps, network)}
+
+
+def pruned(s: Setting) -> Runs:
+    """DER with masks alone."""
+    return {MASKED: s.b0_runs(s.masked(), s.steps)}
+
+
+def sparsities(s: Setting) -> Runs:
+    """lambda_s from little to much, and no masks."""
+    masked = {(MASKED, weight): s.b0_runs(s.masked(sparsity=weight), s.steps) for weight in s.sparsities}
+    return {UNPRUNED: s.b0_runs(s.der(), s.steps), **masked}
+
+
+def others(s: Setting) -> Runs:
+    """The other methods, which are drawn beside the sweep of lambda_s where they are finished."""
+    return {name: s.b0_runs(m, s.steps) for name, m in methods(s).items() if name not in (UNPRUNED, MASKED)}
+
+
+def weights(s: Setting) -> Runs:
+    """lambda_a without pruning, lambda_s with masks."""
+    auxiliary = {("aux", weight): s.b0_runs(s.der(aux=weight), s.steps) for weight in s.auxiliaries}
+    return {**auxiliary, **{key: runs for key, runs in sparsities(s).items() if key != UNPRUNED}}
+
+
+def components(s: Setting) -> Runs:
+    """The single network, expansion, the auxiliary loss, then masks."""
+    return {
+        "baseline (no E.R., no Aux)": s.b0_runs(s.der(expand=False, aux=0.0), s.steps),
+        "+ E.R.": s.b0_runs(s.der(aux=0.0), s.steps),
+        figures.WITH_AUXILIARY: s.b0_runs(s.der(), s.steps),
+        figures.WITH_MASKS: s.b0_runs(s.masked(), s.steps),
+    }
+
+
+def probed(s: Setting) -> Runs:
+    """With a probe of the representation: DER without and with pruning, from a random F_t, and the single network."""
+    return {
+        UNPRUNED: s.b0_runs(s.der(probe=True), s.steps),
+        MASKED: s.b0_runs(s.masked(probe=True), s.steps),
+        "random F_t": s.b0_runs(s.der(init="random", probe=True), s.steps),
+        "single network": s.b0_runs(s.der(expand=False, aux=0.0, probe=True), s.steps),
+    }
+
+
+def small(s: Setting) -> Runs:
+    """The appendix's ResNet-32: iCaRL, and DER without and with masks."""
+    return {"iCaRL": s.b0_runs(methods(s)["iCaRL"], s.steps, s.small_network), **both(s, s.small_network)}
+
+
+def control(s: Setting) -> Runs:
+    """No masks, learned masks, and random channels of equal number; the small extractor."""
+    return {**both(s, s.small_network), RANDOM: s.random_runs(s.steps, s.small_network)}
+
+
+def joint(s: Setting) -> Runs:
+    """Joint training from scratch on the classes of each step, without and with a base; DER's recipe, one extractor."""
+    counts = {n for steps in s.b0 for n in s.seen(steps)} | {n for steps in s.b50 for n in s.seen(steps, base=True)}
+    method = s.der(finetune=None)
+    return {("Bound", n): s.run(method, Protocol(n, n, 0, 0)) for n in sorted(counts)}
+
+
+after_base = partial(table, base=True)
+FIGURES: list[Figure] = [
+    Figure("fig1", "Fig. 1: accuracy against parameters", sparsities, sweeps.sizes, extra=others),
+    Figure("table1", "Table 1: no base", table, figures.table),
+    Figure("table2", "Table 2: a base of half the classes", after_base, partial(figures.table, base=True)),
+    Figure(
+        "table3-imagenet100",
+        "Table 3: ImageNet-100",
+        table,
+        figures.photos,
+        PHOTOS,
+        IMAGENET100,
+        formerly=("table3_imagenet100", "curve_imagenet100_b0_10"),
+    ),
+    Figure(
+        "table3-imagenet1000",
+        "Table 3: ImageNet-1000",
+        table,
+        figures.photos,
+        PHOTOS,
+        IMAGENET,
+        formerly=("table3_imagenet1000", "curve_imagenet1000_b0_10"),
+    ),
+    Figure(
+        "imagenet100-b50",
+        "ImageNet-100, a base of 50 classes",
+        after_base,
+        partial(figures.photos, base=True),
+        PHOTOS,
+        IMAGENET100,
+        formerly=("imagenet100_b50", "curve_imagenet100_b50_10"),
+    ),
+    Figure(
+        "curves-b0",
+        "Accuracy after every step, no base",
+        curves,
+        figures.curves,
+        extra=table,
+        formerly=tuple(f"curve_cifar100_b0_{n}" for n in (5, 10, 20, 50)),
+    ),
+    Figure(
+        "curves-b50",
+        "Accuracy after every step, half of the classes as base",
+        partial(curves, base=True),
+        partial(figures.curves, base=True),
+        extra=after_base,
+        formerly=tuple(f"curve_cifar100_b50_{n}" for n in (2, 5, 10)),
+    ),
+    Figure(
+        "ablation",
+        "Ablation: expansion, auxiliary loss, masks",
+        components,
+        figures.components,
+        formerly=("ablation_b0_10",),
+    ),
+    Figure("transfer", "Forward and backward transfer", probed, inside.transfer, formerly=("transfer_b0_10",)),
+    Figure("sensitivity", "Sensitivity to lambda_a and lambda_s", weights, sweeps.weights),
+    Figure("table7", "Table 7 (appendix): a smaller extractor", small, figures.small, formerly=("table7_resnet32",)),
+    Figure("masks", "Readers: learned masks against random channels", control, inside.control),
+    Figure("channels", "Readers: channels kept per layer and step", pruned, inside.channels),
+    Figure("silenced", "Readers: which extractor serves which classes", both, inside.silenced),
+    Figure("bound", "Bound: joint training (on request)", joint, figures.joint, on_request=True),
+]

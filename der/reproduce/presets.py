@@ -1,0 +1,200 @@
+"""The presets: what each fixes, its protocols with their methods, and how Runs are made of them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any, ClassVar
+
+from common.command import settings as shared
+from common.command.settings import chosen, repeated
+from common.data.datasets import DataSpec
+from common.runs import IMAGENET_INPUTS, Inputs, Protocol, Run, Schedule
+from der import schedule as recipes
+from der.methods import BIAS, DER, Init
+from lucir.methods import FINETUNE as UCIR_FINETUNE
+from lucir.methods import LUCIR
+
+
+@dataclass(frozen=True, kw_only=True)
+class Setting(shared.Setting):
+    """One data set with the paper's protocols and schedules on it. `network` is that of protocols without a base."""
+
+    paper: ClassVar[str] = "der"
+    unscaled: ClassVar[tuple[str, ...]] = ("finetune", "bias")  # stages that begin afresh
+
+    base_network: str
+    """Network of the protocols with half of the classes as base (B50)."""
+    small_network: str
+    """Network of the appendix's table with a smaller extractor."""
+    base_schedule: Schedule
+    """Schedule of the base classes of B50."""
+    finetune: Schedule
+    temperature: float
+    bias: Schedule
+    ucir: LUCIR
+    """LUCIR as its own package runs it on these data, but for the schedule, which is DER's."""
+    b0: tuple[int, ...]
+    """Numbers of steps of the protocols without a base."""
+    b50: tuple[int, ...]
+    """Numbers of steps after the base."""
+    total: int
+    """Exemplars in all (B0)."""
+    per_class: int
+    """Exemplars a class (B50)."""
+    sparsity: float
+    """lambda_s"""
+    sparsities: tuple[float, ...]
+    """lambda_s of the accuracy-against-parameters figure."""
+    auxiliaries: tuple[float, ...]
+    """lambda_a of the sensitivity figure."""
+    mask_rate: float = 1.0
+    mask_init: Init = "normal"
+    probe: bool = False
+    """Whether DER's runs have the read-out of the transfer figure; where not, the figure has runs of its own."""
+
+    @property
+    def steps(self) -> int:
+        """The number of steps that most figures are about: 10, or the most a small data set has."""
+        return 10 if 10 in self.b0 else max(self.b0)
+
+    def seen(self, steps: int, base: bool = False) -> list[int]:
+        """Classes seen after each step, a base of half of them counted as one."""
+        first = self.classes // 2 if base else 0
+        size = (self.classes - first) // steps
+        return [first + size * i for i in range(0 if base else 1, steps + 1)]
+
+    def scaled(self, scale: float) -> Setting:
+        """Also with UCIR's finetuning scaled. Masks learn faster by as much as a schedule is shorter (see README.md).
+
+        The quick preset has a rate for its own few epochs, which stays.
+        """
+        ucir = replace(self.ucir, finetune=self.ucir.finetune and self.ucir.finetune.scaled(scale))
+        rate = round(self.mask_rate / min(scale, 1.0), 2) if self.preset != "quick" else self.mask_rate
+        return replace(super().scaled(scale), ucir=ucir, mask_rate=rate)
+
+    def der(self, **changes: Any) -> DER:
+        """DER w/o P in this setting, or a variant of it."""
+        return replace(DER(finetune=self.finetune, temperature=self.temperature, probe=self.probe), **changes)
+
+    def masked(self, **changes: Any) -> DER:
+        """DER with masks and pruning."""
+        masks = {"sparsity": self.sparsity, "mask_rate": self.mask_rate, "mask_init": self.mask_init}
+        return self.der(**masks | changes)
+
+    def b0_runs(self, method: Any, steps: int, network: str = "") -> list[Run]:
+        """No base: all classes in `steps` equal steps, a fixed memory in all."""
+        size = self.classes // steps
+        protocol = Protocol(self.classes, size, size, None, self.total, rounding="down")
+        return self.run(method, protocol, network=network or self.network)
+
+    def b50_runs(self, method: Any, steps: int) -> list[Run]:
+        """Half of the classes as base, the rest in `steps` steps; DER goes on from a base model of its own schedule."""
+        base = self.classes // 2
+        protocol = Protocol(self.classes, base, (self.classes - base) // steps, self.per_class)
+        runs = self.run(method, protocol, network=self.base_network)
+        if not isinstance(method, DER):
+            return runs
+        alone = Protocol(base, base, 0, exemplars_per_class=0)
+        first = replace(method, finetune=None, aux=DER.aux)  # what the base does not depend on
+        starts = self.run(first, alone, network=self.base_network, schedule=self.base_schedule)
+        return [replace(run, start=start) for run, start in zip(runs, starts, strict=True)]
+
+    def random_runs(self, steps: int, network: str = "") -> list[Run]:
+        """The control: random channels, as many as the Runs with learned masks kept."""
+        learned = self.b0_runs(self.masked(), steps, network)
+        control = self.b0_runs(self.masked(channels="random"), steps, network)
+        return [replace(run, start=start) for run, start in zip(control, learned, strict=True)]
+
+
+INPUTS = Inputs((0.5071, 0.4867, 0.4408), (0.2675, 0.2565, 0.2761), brightness=63 / 255)  # official code
+QUICK = Schedule(epochs=8, lr=0.1, milestones=(5, 7), batch=32, weight_decay=5e-4, warmup=1)
+QUICK_BASE = replace(QUICK, milestones=(4, 6), warmup=0)
+
+
+CIFAR = Setting(
+    preset="cifar",
+    role="cifar100",
+    data=DataSpec("cifar100"),
+    classes=100,
+    network="resnet18",
+    base_network="resnet18",
+    small_network="resnet32",
+    schedule=recipes.CIFAR,
+    base_schedule=recipes.CIFAR_BASE,
+    finetune=recipes.CLASSIFIER,
+    temperature=5.0,
+    bias=BIAS,
+    ucir=LUCIR(nme_flip="none"),
+    b0=(5, 10, 20, 50),
+    b50=(2, 5, 10),
+    total=2000,
+    per_class=20,
+    sparsity=0.5,
+    sparsities=(0.25, 0.5, 1.0, 2.0),
+    auxiliaries=(0.0, 0.25, 0.5, 1.0, 2.0),
+    inputs=INPUTS,
+)
+IMAGENET = replace(
+    CIFAR,
+    preset="imagenet",
+    role="imagenet-100",
+    data=DataSpec("imagenet-100"),
+    network="resnet18-preact",
+    base_network="resnet18-pool",
+    schedule=recipes.IMAGENET,
+    base_schedule=recipes.IMAGENET_BASE,
+    finetune=recipes.IMAGENET_CLASSIFIER,
+    temperature=1.0,
+    ucir=LUCIR(weight=10.0, finetune=replace(UCIR_FINETUNE, weight_decay=1e-4), nme_flip="none"),
+    b0=(10,),
+    b50=(10,),
+    inputs=IMAGENET_INPUTS,
+)
+SETTINGS: dict[str, tuple[Setting, ...]] = {
+    "quick": (
+        replace(
+            CIFAR,
+            preset="quick",
+            data=DataSpec("glyphs", classes=20, per_class=100, test_per_class=25),
+            classes=20,
+            network="resnet8-half",
+            base_network="resnet8-half",
+            small_network="resnet8-half",
+            schedule=QUICK,
+            base_schedule=QUICK_BASE,
+            finetune=replace(recipes.CLASSIFIER, epochs=10, milestones=(5,), batch=32),
+            temperature=1.0,  # at 5 the few steps of a small classifier stage end far from where they lead
+            bias=replace(BIAS, batch=32),
+            ucir=LUCIR(finetune=replace(UCIR_FINETUNE, epochs=2, milestones=(1,), batch=32), nme_flip="none"),
+            b0=(2, 5),
+            b50=(2, 5),
+            total=200,
+            per_class=10,
+            sparsities=(0.2, 0.5, 1.5),
+            auxiliaries=(0.0, 1.0, 4.0),
+            mask_rate=10.0,
+            mask_init="uniform",  # half of so few channels, drawn at random, learn too little in so few steps
+            probe=True,
+        ),
+    ),
+    "cifar": (CIFAR,),
+    "imagenet": (
+        IMAGENET,
+        replace(IMAGENET, role="imagenet", data=DataSpec("imagenet"), classes=1000, total=20000, b50=()),
+    ),
+}
+SEED = 1993
+ORDERS = {"quick": ("1993",), "cifar": ("O1", "O2", "O3"), "imagenet": ("1993",)}
+"""Class orders by default, each with seed 1993: the paper's three on CIFAR-100, one on ImageNet."""
+
+
+def settings(
+    preset: str, seeds: Sequence[int] | None, orders: Sequence[str] | None, epochs_scale: float
+) -> tuple[Setting, ...]:
+    """The settings of a preset. Seeds without `orders` also choose the class order; `orders` alone have seed 1993.
+
+    Raises InputError on an unknown preset or a scale that is not positive.
+    """
+    repeats = repeated(seeds or (SEED,), orders if orders or seeds else ORDERS.get(preset))
+    return chosen(SETTINGS, preset, repeats, epochs_scale)

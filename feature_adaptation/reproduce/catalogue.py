@@ -1,0 +1,220 @@
+"""Every figure of the paper, in the paper's order, then those that readers asked for: id, title, Runs, drawing."""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import Any
+
+from common.drawing.figures import Figure, Runs, per_data
+from common.drawing.looks import GREEN, GREY, INDIGO, OLIVE, ORANGE, PINK, WINE, declare
+from common.runs import Run
+from feature_adaptation.methods import Map, Oracle
+from feature_adaptation.reproduce import figures as draw
+from feature_adaptation.reproduce import questions as ask
+from feature_adaptation.reproduce.presets import Setting
+
+LOOKS = declare(
+    (GREEN, "P", "FA (MLP)", "mlp", "predicted by the MLP"),
+    (PINK, "v", "FA (no map)", "identity"),
+    (WINE, ">", "FA hybrid", "fine-tuning", "residual"),
+    (INDIGO, "X", "frozen extractor", "linear"),
+    (ORANGE, "^", "true features", "true drift", "EEIL-style"),
+    (OLIVE, "h", "LwF+FD", "own head", "sdc"),
+    (GREY, "p", "LwF", "stored"),
+    (GREY, "v", "LwF.MC"),
+)
+
+MAPS: tuple[Map, ...] = ("identity", "shift", "sdc", "linear", "residual", "mlp")
+
+
+def lwf(s: Setting, step: int | None = None) -> list[Run]:
+    return s.stage1(step, features=0.0)
+
+
+def frozen(s: Setting, step: int | None = None) -> list[Run]:
+    """The extractor of task 1 for ever: kept features never go stale, so the identity is exact."""
+    return s.adapt(s.stage1(step, features=0.0, frozen=True, keep="features"), map="identity")
+
+
+def memory(s: Setting) -> Runs:
+    """Every method at every memory size: (method, images a class, features a class)."""
+    main = s.stage1()
+    return {
+        **{("FA (MLP)", 0, n): s.adapt(main, features_per_class=s.kept(n)) for n in s.features},
+        **{("FA hybrid", p, n): s.adapt(s.stage1(images=p), features_per_class=n) for p, n in s.hybrids},
+        **{("iCaRL", p, 0): s.icarl(p) for p in s.images},
+        **{("LUCIR", p, 0): s.lucir(p) for p in s.lucir_images},
+        ("EEIL-style", s.budget, 0): s.eeil(s.budget),
+        ("LwF", 0, 0): lwf(s),
+        ("LwF+FD", 0, 0): main,
+    }
+
+
+def tasks(s: Setting) -> Runs:
+    """Every method at each number of classes a task."""
+    runs: dict[Any, list[Run]] = {}
+    for step in s.steps:
+        main = s.stage1(step)
+        runs |= {
+            ("FA (MLP)", step): s.adapt(main),
+            ("FA (no map)", step): s.adapt(main, map="identity"),
+            ("iCaRL", step): s.icarl(s.budget, step),
+            ("LwF+FD", step): main,
+        }
+        if s.every_method or step == s.step:
+            runs |= {
+                ("true features", step): s.adapt(main, Oracle()),
+                ("frozen extractor", step): frozen(s, step),
+                ("LUCIR", step): s.lucir(s.budget, step),
+                ("LwF", step): lwf(s, step),
+                ("fine-tuning", step): s.stage1(step, features=0.0, distillation=0.0),
+            }
+    return {**runs, "joint": s.joint()}
+
+
+def quality(s: Setting) -> Runs:
+    """The MLP, and no map at all, with and without feature distillation."""
+    stages = {"with L_FD": s.stage1(), "without L_FD": lwf(s)}
+    maps: tuple[Map, ...] = ("mlp", "identity")
+    return {(m, name): s.adapt(runs, map=m) for name, runs in stages.items() for m in maps}
+
+
+def gammas(s: Setting) -> Runs:
+    """Feature distillation, on held-out training images: the network's own head, no map, and maps."""
+    runs = dict[tuple[str, float], list[Run]]()
+    for gamma in s.gammas:
+        stage1 = s.stage1(features=gamma, holdout=0.1, keep="features")
+        runs["own head", gamma] = stage1
+        runs |= {(m, gamma): s.adapt(stage1, map=m) for m in s.gamma_maps}
+    return runs
+
+
+def alphas(s: Setting) -> Runs:
+    """The weight of L_sim, on held-out training images."""
+    stage1 = s.stage1(holdout=0.1, keep="features")
+    return {("mlp", alpha): s.adapt(stage1, alpha=alpha) for alpha in s.alphas}
+
+
+def widths(s: Setting) -> Runs:
+    """The hidden size with one and two hidden layers, on held-out training images."""
+    stage1 = s.stage1(holdout=0.1, keep="features")
+    wanted = [(1, e) for e in s.expansions] + [(2, e) for e in s.deep]
+    return {(layers, e): s.adapt(stage1, hidden_layers=layers, expansion=e) for layers, e in wanted}
+
+
+def distilled(s: Setting) -> Runs:
+    """L_KD and L_KD + L_FD, for the network's own head and for adapted features."""
+    stages = {"L_KD": lwf(s), "L_KD + L_FD": s.stage1()}
+    heads = {("own head", name): runs for name, runs in stages.items()}
+    return heads | {("FA (MLP)", name): s.adapt(runs) for name, runs in stages.items()}
+
+
+def balance(s: Setting) -> Runs:
+    """Classes drawn alike or by their rows, which differ where all current features train g~ too."""
+    main, small = s.stage1(), s.small
+    return {
+        "kept rows": s.adapt(main, features_per_class=small),
+        "all current, balanced": s.adapt(main, features_per_class=small, current="all"),
+        "all current, unbalanced": s.adapt(main, features_per_class=small, current="all", balanced=False),
+    }
+
+
+def stage1(s: Setting) -> Runs:
+    """The network alone, as stages 2 and 3 find it."""
+    return {"own head": s.stage1()}
+
+
+def adapted(s: Setting) -> Runs:
+    """The paper's method on that network."""
+    return {"FA (MLP)": s.adapt(s.stage1())}
+
+
+def maps(s: Setting) -> Runs:
+    """Every map on the same memory and pairs, and two oracles."""
+    main = s.stage1()
+    return {
+        **{name: s.adapt(main, map=name) for name in MAPS},
+        "mlp, L_sim alone": s.adapt(main, alpha=None),
+        "mlp on true pairs": s.adapt(main, Oracle(map="mlp-true-pairs")),
+        "true features": s.adapt(main, Oracle()),
+    }
+
+
+def sizes(s: Setting) -> Runs:
+    """Maps at every memory size, all from one run of stage 1."""
+    main, runs = s.stage1(), dict[Any, list[Run]]()
+    names: tuple[Map, ...] = ("identity", "linear", "mlp") if s.every_method else ("mlp",)
+    for count in s.features:
+        kept = s.kept(count)
+        runs |= {(name, count): s.adapt(main, map=name, features_per_class=kept) for name in names}
+        runs["true features", count] = s.adapt(main, Oracle(), features_per_class=kept)
+    return {**runs, "own head": main}
+
+
+def drift(s: Setting) -> Runs:
+    """Some of the maps."""
+    return {name: runs for name, runs in maps(s).items() if name in ("identity", "sdc", "linear", "mlp")}
+
+
+def anchors(s: Setting) -> Runs:
+    """iCaRL's Table 1a: LwF.MC and iCaRL, whose hyper-parameters stage 1 takes over, with its 2,000 images in all."""
+    runs = {("LwF", step): lwf(s, step) for step in s.steps}
+    return runs | {("iCaRL", step): s.icarl(s.budget, step, total=True) for step in s.steps}
+
+
+def choices(s: Setting) -> Runs:
+    """What the paper leaves open in stages 2 and 3, one choice changed at a time, on the same run of stage 1."""
+    changes: dict[str, dict[str, Any]] = {
+        "default": {},
+        "two hidden layers": {"hidden_layers": 2},
+        "norms matched": {"norm": "match"},
+        "norms as they come": {"norm": "none"},
+        "sigmoid classifier": {"loss": "sigmoid"},
+        "classifier from scratch": {"fresh": True},
+        "all current features": {"current": "all"},
+    }
+    main = s.stage1()
+    return {name: s.adapt(main, features_per_class=s.small, **change) for name, change in changes.items()}
+
+
+def controls(s: Setting) -> Runs:
+    """What the paper leaves open in stage 1, one choice changed at a time; stages 2 and 3 as ever."""
+    hybrid = s.stage1(images=s.hybrids[0][0])
+    stages = {
+        "default": s.stage1(),
+        "rate of iCaRL, 2.0": s.at_rate(2.0),
+        "softmax": s.stage1(loss="softmax", keep="features"),
+        "the last ReLU kept": s.stage1(final_relu=True, keep="features"),
+        "BatchNorm as task 1 left it": s.stage1(freeze_norms=True, keep="features"),
+        "LwM's attention for L_FD": s.stage1(features=0.0, attention=0.1, keep="features"),
+        "hybrid": hybrid,
+    }
+    runs = {name: s.adapt(runs, features_per_class=s.small) for name, runs in stages.items()}
+    return {**runs, "hybrid, exemplars train the map": s.adapt(hybrid, features_per_class=s.small, exemplar_pairs=True)}
+
+
+LARGE = {"imagenet-subset": "ImageNet-100", "imagenet": "ImageNet-1000"}
+large = partial(per_data, LARGE, presets=dict.fromkeys(LARGE, ("imagenet",)))
+
+FIGURES: list[Figure] = [
+    Figure("fig2", "Fig. 2: memory against accuracy", memory, draw.memory, formerly=("claim",)),
+    *large("fig2", "Fig. 2: memory against accuracy", memory, draw.memory),
+    Figure("fig3", "Fig. 3: accuracy against classes", tasks, draw.tasks, formerly=("orderings",)),
+    *large("fig3", "Fig. 3: accuracy against classes", tasks, draw.tasks),
+    Figure("table1", "Table 1: memory and average accuracy", memory, draw.memory_bars),
+    *large("table1", "Table 1: memory and average accuracy", memory, draw.memory_bars),
+    Figure("fig4", "Fig. 4: quality of feature adaptation", quality, draw.quality),
+    Figure("fig5-gamma", "Fig. 5: sensitivity to gamma", gammas, draw.gammas),
+    Figure("fig5-alpha", "Fig. 5: sensitivity to alpha", alphas, draw.alphas),
+    Figure("fig6", "Fig. 6: sensitivity to the hidden size", widths, draw.widths, formerly=("fig5-hidden",)),
+    Figure("table2", "Table 2: feature distillation", distilled, draw.distilled),
+    Figure("table3", "Table 3: balanced feature classifier", balance, draw.balance),
+    Figure("stage1", "Readers: what stage 1 forgets", stage1, ask.forgetting, extra=adapted),
+    Figure("maps", "Readers: every map, and accuracy against omega", maps, ask.maps, formerly=("map-orderings",)),
+    Figure("sizes", "Readers: every memory size from one stage 1", sizes, ask.sizes),
+    Figure("drift", "Readers: true against predicted drift", drift, ask.drift),
+    Figure("steps", "Readers: one step and all steps, old and current classes", maps, ask.steps),
+    Figure("anchors", "Readers: LwF.MC and iCaRL against iCaRL's paper", anchors, ask.anchors, ("cifar",)),
+    Figure("choices", "Readers: stages 2 and 3, what is open", choices, ask.choices, on_request=True),
+    Figure("controls", "Readers: stage 1, what is open", controls, ask.controls, on_request=True),
+]

@@ -1,0 +1,218 @@
+"""The presets: data, protocol, schedules, memory sizes, repeats, and the Runs that they make of a method."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any, ClassVar
+
+from common.command import settings as shared
+from common.command.settings import chosen, repeated
+from common.data.datasets import DataSpec
+from common.runs import IMAGENET_INPUTS, Inputs, Protocol, Run, Schedule
+from feature_adaptation.memory import SIZES, Size
+from feature_adaptation.methods import ADAPTER, CLASSIFIER, Adaptation, Extractor, Map, Recipe
+from lucir.methods import FINETUNE, LUCIR
+from lucir.reproduce.presets import CIFAR_SCHEDULE as LUCIR_SCHEDULE
+from lucir.reproduce.presets import IMAGENET_SCHEDULE as LUCIR_IMAGENET_SCHEDULE
+
+ICARL = Schedule(70, lr=2.0, milestones=(49, 63), gamma=0.2, batch=128, weight_decay=1e-5)  # iCaRL Sec. 4, CIFAR
+CIFAR_SCHEDULE = replace(ICARL, lr=0.5)  # ours: at 2.0 ResNet-32 learns nothing of ten classes in 7 epochs (README.md)
+IMAGENET_SCHEDULE = replace(ICARL, epochs=60, milestones=(20, 30, 40, 50))  # iCaRL Sec. 4
+SOFTMAX_LR = 0.1  # ours: a twentieth, as softmax's gradients are not divided by the number of classes
+LATER = 3
+"""Seeds of stages 2 and 3 where stage 1 is one run; the figures say that only these were repeated."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Setting(shared.Setting):
+    """One data set with the paper's protocol and schedule on it, and the repeats of stage 1."""
+
+    paper: ClassVar[str] = "feature_adaptation"
+
+    size: Size
+    steps: tuple[int, ...]
+    """Classes a task of Fig. 3; every figure else is at `step`."""
+    step: int
+    lucir_schedule: Schedule
+    finetune: Schedule
+    """EEIL's and LUCIR's balanced fine-tuning."""
+    available: int
+    """Training images a class: that many features are all of them."""
+    features: tuple[int, ...]
+    """L of Fig. 2."""
+    images: tuple[int, ...]
+    """P of iCaRL in Fig. 2; the last is the usual budget, which EEIL keeps."""
+    lucir_images: tuple[int, ...]
+    """P of LUCIR in Fig. 2."""
+    hybrids: tuple[tuple[int, int], ...]
+    """(P, L) of the hybrid."""
+    small: int
+    """L where memory is short: a tenth of the usual budget or less."""
+    every_method: bool = True
+    """Whether Fig. 3 has every method at each step, or some of them at `step` alone."""
+    gamma: float = 0.05  # of Eq. 6, not known from the paper; Fig. 5 sweeps it
+    gamma_maps: tuple[Map, ...] = ("identity", "linear", "residual", "mlp")
+    """Maps at each gamma of Fig. 5: with little drift a map may do more harm than none."""
+    gammas: tuple[float, ...] = (0.0, 0.01, 0.05, 0.1, 0.5, 1.0)
+    alphas: tuple[float | None, ...] = (1.0, 10.0, 100.0, 1000.0, None)
+    expansions: tuple[int, ...] = (1, 4, 16, 32)
+    deep: tuple[int, ...] = (4, 16)  # with two hidden layers; at 32 d these would have 4.5 million parameters
+    adapter: Recipe = ADAPTER
+    classifier: Recipe = CLASSIFIER
+    truth: bool = True
+    """Whether old images' later features are kept for evaluation: too much of ImageNet."""
+
+    @property
+    def later(self) -> int:
+        """Seeds of stages 2 and 3 on each run of stage 1."""
+        return LATER if self.comparable and len(self.repeats) == 1 else 1
+
+    @property
+    def budget(self) -> int:
+        """Images a class that exemplar methods usually keep."""
+        return self.images[-1]
+
+    def protocol(self, step: int | None = None, images: int = 0) -> Protocol:
+        step = step or self.step
+        return Protocol(self.classes, step, step, exemplars_per_class=images)
+
+    def stage1(self, step: int | None = None, images: int = 0, **changes: Any) -> list[Run]:
+        """LwF with feature distillation and what differs from it by `changes`, one Run a repeat."""
+        method = replace(Extractor(features=self.gamma, keep="truth" if self.truth else "features"), **changes)
+        schedule = self.schedule if method.loss == "sigmoid" else replace(self.schedule, lr=self.softmax_lr)
+        return self.run(method, self.protocol(step, images), schedule=schedule)
+
+    def at_rate(self, lr: float) -> list[Run]:
+        """`stage1` at another learning rate."""
+        return [replace(run, schedule=replace(run.schedule, lr=lr)) for run in self.stage1(keep="features")]
+
+    @property
+    def softmax_lr(self) -> float:
+        return min(SOFTMAX_LR, self.schedule.lr)
+
+    def adapt(self, stage1: Sequence[Run], method: Adaptation | None = None, **changes: Any) -> list[Run]:
+        """Stages 2 and 3 on runs of stage 1: the paper's with all features, or what differs from it by `changes`."""
+        method = replace(method or Adaptation(), adapter=self.adapter, classifier=self.classifier, **changes)
+        return [replace(run, method=method, start=run, seed=run.seed + k) for run in stage1 for k in range(self.later)]
+
+    def kept(self, count: int) -> int | None:
+        """`count` features a class as a method's field: None where that is all of them."""
+        return None if count >= self.available else count
+
+    # Baselines, with the network's own classifier
+
+    def icarl(self, images: int, step: int | None = None, total: bool = False) -> list[Run]:
+        """iCaRL as published: sigmoids, distillation, exemplars; read out by NME and CNN.
+
+        total: the budget at the end is shared by the classes seen so far, as in its paper.
+        """
+        runs = self.stage1(step, images, features=0.0, keep="nothing")
+        if not total:
+            return runs
+        shared = replace(self.protocol(step), exemplars_per_class=None, exemplars_total=images * self.classes)
+        return [replace(run, protocol=shared) for run in runs]
+
+    def eeil(self, images: int, step: int | None = None) -> list[Run]:
+        """EEIL-style: softmax, one distillation a task, balanced fine-tuning."""
+        changes = {"loss": "softmax", "features": 0.0, "per_task": True, "finetune": self.finetune}
+        return self.stage1(step, images, keep="nothing", **changes)
+
+    def lucir(self, images: int, step: int | None = None) -> list[Run]:
+        """LUCIR with the schedule of its paper."""
+        large = self.inputs.kind == "resized-crop"
+        method = LUCIR(weight=10.0 if large else 5.0, finetune=self.finetune, nme_flip="none" if large else "channels")
+        return self.run(method, self.protocol(step, images), schedule=self.lucir_schedule)
+
+    def joint(self) -> list[Run]:
+        """All classes at once: the bound."""
+        return self.run(Extractor(distillation=0.0), self.at_once())
+
+
+CIFAR = Setting(
+    preset="cifar",
+    role="cifar100",
+    data=DataSpec("cifar100"),
+    classes=100,
+    network="resnet32",
+    inputs=Inputs(),
+    size=SIZES["cifar100"],
+    steps=(5, 10, 20),
+    step=10,
+    schedule=CIFAR_SCHEDULE,
+    lucir_schedule=LUCIR_SCHEDULE,
+    finetune=FINETUNE,
+    available=500,
+    features=(5, 10, 20, 50, 100, 240, 500),  # 240 take the bytes of 20 images
+    images=(1, 5, 10, 20),
+    lucir_images=(10, 20),
+    hybrids=((10, 120), (10, 200)),  # the first in the bytes of 20 images
+    small=20,
+)
+SETTINGS: dict[str, tuple[Setting, ...]] = {
+    "quick": (
+        replace(
+            CIFAR,
+            preset="quick",
+            data=DataSpec("glyphs", classes=20, per_class=120, test_per_class=30),
+            size=Size(20, 64, 32 * 32 * 3, 1300),
+            network="resnet8-half",
+            classes=20,
+            steps=(4, 10),
+            step=4,
+            schedule=Schedule(12, lr=0.5, milestones=(8, 10), gamma=0.2, batch=32, weight_decay=1e-5),
+            lucir_schedule=Schedule(12, lr=0.1, milestones=(6, 9), batch=32, weight_decay=5e-4),
+            finetune=replace(FINETUNE, epochs=3, milestones=(2,), batch=32),
+            available=120,
+            features=(2, 6, 30, 120),
+            images=(1, 5),
+            lucir_images=(5,),
+            hybrids=((2, 36),),
+            small=6,
+            every_method=False,
+            gamma_maps=("identity", "mlp"),
+            gammas=(0.0, 0.05, 1.0),
+            alphas=(1.0, 100.0, None),
+            expansions=(1, 4, 16),
+            deep=(16,),
+            adapter=replace(ADAPTER, steps=400),
+            classifier=replace(CLASSIFIER, steps=300),
+        ),
+    ),
+    "cifar": (CIFAR,),
+    "imagenet": tuple(
+        replace(
+            CIFAR,
+            preset="imagenet",
+            role=data,
+            data=DataSpec(data),
+            size=SIZES[size],
+            network="resnet18-imagenet",
+            classes=classes,
+            steps=(classes // 10,),
+            step=classes // 10,
+            schedule=IMAGENET_SCHEDULE,
+            lucir_schedule=LUCIR_IMAGENET_SCHEDULE,
+            finetune=replace(FINETUNE, weight_decay=1e-4),
+            available=1300,
+            features=(20, 50, 100, 200, 500),
+            hybrids=((10, 200),),
+            small=200,
+            inputs=IMAGENET_INPUTS,
+            truth=False,
+        )
+        for data, size, classes in (("imagenet-subset", "imagenet100", 100), ("imagenet", "imagenet1000", 1000))
+    ),
+}
+DEFAULT_SEEDS = {"quick": (1993,), "cifar": (1993, 0, 1, 2, 3), "imagenet": (1993,)}
+
+
+def settings(
+    preset: str, seeds: Sequence[int] | None, orders: Sequence[str] | None, epochs_scale: float
+) -> tuple[Setting, ...]:
+    """The settings of a preset. Without `orders`, seed s also chooses class order s; with them, every pair is run.
+
+    epochs_scale is stage 1's: stages 2 and 3 count steps. Raises InputError on an unknown preset or a scale that is
+    not positive.
+    """
+    return chosen(SETTINGS, preset, repeated(seeds or DEFAULT_SEEDS.get(preset, ()), orders), epochs_scale)

@@ -1,0 +1,6 @@
+"""python -m fsa.reproduce: the paper's figures, from runs to report."""
+
+from common.command.cli import main
+
+if __name__ == "__main__":
+    main(paper="fsa")

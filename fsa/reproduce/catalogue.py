@@ -1,0 +1,205 @@
+"""Every figure of the paper, in the paper's order: its id, its title, the Runs it needs, and what draws it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from functools import partial
+from typing import Any
+
+from common.drawing.figures import Figure, Runs, no_runs, per_data
+from common.drawing.looks import GREY, RED, declare
+from common.imbalance import Rebalance
+from common.runs import Run
+from fsa.methods import FSA, Earlier
+from fsa.reproduce import figures as draw
+from fsa.reproduce import pictures, readers
+from fsa.reproduce.figures import BLOCKS, DEPTHS, FOCAL_OURS, NO_AUG, OURS, PHASE_1
+from fsa.reproduce.presets import HUNDRED, TEN, Setting
+
+LOOKS = declare((RED, "D", OURS), (GREY, "v", "Plain model"))
+
+CONTROL = FSA(tail=64, donors=0)
+"""The same batches, half of them tail images, but real ones."""
+WHOLE = FSA(tau_specific=None, tau_generic=None)
+VARIANTS: dict[str, FSA] = {
+    "natural batches": FSA(batch="natural"),
+    "class-balanced batches": FSA(batch="balanced"),
+    NO_AUG: CONTROL,
+    readers.NO_AUG_BY_CLASS: replace(CONTROL, tail_draw="classes"),
+    readers.FSA_BY_CLASS: FSA(tail_draw="classes"),
+    "random donors": FSA(donor_classes="random"),
+    "all features of donors": FSA(tau_generic=None),
+    "all features of both": WHOLE,
+    "feature mixup": replace(WHOLE, fusion="mixup"),
+    "ratio 0: donors only": FSA(ratio=0.0),
+    "ratio 1: own only": FSA(ratio=1.0),
+    OURS: FSA(),
+}
+"""Phase II in every variant that tells what the gain comes from."""
+
+
+def counted(settings: Sequence[Setting]) -> Runs:
+    """A run on each of the large sets, whose classes are counted where it has been trained."""
+    return {s.name: s.train() for s in settings if s.preset == "imagenet"}
+
+
+def motivation(s: Setting) -> Runs:
+    """Phase I on long-tailed data and on all images."""
+    return {"long-tailed": s.survey(s.shown[0]), "all images": s.survey(s.shown[0], balanced=True)}
+
+
+def parts(s: Setting) -> Runs:
+    """Surveys of Phase I, by the classes that they show."""
+    return {classes: s.survey(classes) for classes in s.shown}
+
+
+def phases(s: Setting, factor: float | None = None) -> Runs:
+    """Phase I, its control and FSA, by default at the strongest imbalance."""
+    factor = factor or s.strongest
+    return {PHASE_1: s.train(factor=factor), NO_AUG: s.tune(CONTROL, factor), OURS: s.tune(FSA(), factor)}
+
+
+def curves(s: Setting, factor: float | None = None) -> Runs:
+    """The same, and what Fig. 6 calls no augmentation."""
+    return {**phases(s, factor), "natural batches": s.tune(VARIANTS["natural batches"], factor or s.strongest)}
+
+
+def table(s: Setting) -> Runs:
+    """One-stage baselines, FSA, and its control, at every imbalance factor."""
+    runs = dict[tuple[str, float], list[Run]]()
+    for factor in s.factors:
+        runs |= {(name, factor): s.train(method, factor) for name, method in s.baselines().items()}
+        runs |= {(name, factor): s.tune(VARIANTS[name], factor) for name in (NO_AUG, OURS)}
+    return runs
+
+
+def large(s: Setting) -> Runs:
+    """Plain and focal Phase I, each with FSA, and the control."""
+    focal = Rebalance("focal", gamma=2.0)
+    return {
+        "Plain model": s.train(),
+        "Focal": s.train(focal),
+        NO_AUG: s.tune(CONTROL),
+        OURS: s.tune(FSA()),
+        FOCAL_OURS: s.tune(FSA(), loss=focal),
+    }
+
+
+def depths(s: Setting) -> Runs:
+    """Phase I, the control and FSA on deeper and deeper networks."""
+    runs = dict[tuple[str, float], list[Run]]()
+    for depth in DEPTHS:
+        deeper = replace(s, network=f"resnet{depth}-imagenet")
+        runs |= {
+            ("CE", depth): deeper.train(),
+            (NO_AUG, depth): deeper.tune(CONTROL),
+            (OURS, depth): deeper.tune(FSA()),
+        }
+    return runs
+
+
+def strong(s: Setting) -> list[float]:
+    """Imbalance factors of Fig. 8 and 9: 100 and 200."""
+    return [f for f in s.factors if f >= 100]
+
+
+def shares(s: Setting) -> Runs:
+    """FSA with each share of the images for the head."""
+    return {(share, f): s.tune(FSA(share=share), f, views=s.views) for f in strong(s) for share in s.shares}
+
+
+def blocks(s: Setting) -> Runs:
+    """Features augmented after each block; after an earlier one, images are always drawn afresh."""
+    runs = dict[tuple[str, float], list[Run]]()
+    second, third, fourth = BLOCKS
+    for f in strong(s):
+        runs |= {
+            (NO_AUG, f): s.tune(CONTROL, f),
+            (second, f): s.tune(Earlier(2), f, views=0),
+            (third, f): s.tune(Earlier(1), f, views=0),
+            (fourth, f): s.tune(FSA(), f),
+        }
+    return runs
+
+
+def variants(s: Setting) -> Runs:
+    """Every variant of Phase II from cached views, repeated from the same Phase I."""
+    draws = {NO_AUG: s.draws, OURS: s.draws}
+    tuned = {n: s.tune(m, draws=draws.get(n, s.control_draws), views=s.views) for n, m in VARIANTS.items()}
+    return {PHASE_1: s.train(), **tuned}
+
+
+def sources(s: Setting) -> Runs:
+    """The control and FSA from images drawn afresh (0 views), from cached views, and with fusions drawn once."""
+    tune = partial(s.tune, draws=s.control_draws)
+    methods = {NO_AUG: CONTROL, OURS: FSA()}
+    tuned = {(name, n): tune(method, views=n) for n in (0, s.views, 1) for name, method in methods.items()}
+    return {PHASE_1: s.train(), **tuned, (OURS, readers.FIXED): tune(FSA(offline=True), views=1)}
+
+
+def thresholds(s: Setting) -> Runs:
+    """A grid over both thresholds, from cached views."""
+    tuned = {(a, b): s.tune(FSA(tau_specific=a, tau_generic=b), views=s.views) for a in s.taus[0] for b in s.taus[1]}
+    return {NO_AUG: s.tune(CONTROL, views=s.views), **tuned}
+
+
+def numbers(s: Setting) -> Runs:
+    """Ratio, donors of each tail image and confusing classes, one at a time; the batch stays 128."""
+    methods: dict[Any, FSA] = {
+        NO_AUG: CONTROL,
+        readers.UNIFORM: FSA(),
+        **{("ratio", r): FSA(ratio=r) for r in s.ratios},
+        **{("donors", n): FSA(tail=64 // (1 + n), donors=n) for n in s.donors},
+        **{("confusing", n): FSA(confusing=n) for n in s.confusing},
+    }
+    return {key: s.tune(method, views=s.views) for key, method in methods.items()}
+
+
+SMALL, CIFAR, LARGE = ("quick", "cifar"), ("cifar",), ("imagenet",)
+BOTH = {"cifar10": SMALL, "cifar100": CIFAR}
+both = partial(per_data, {"cifar10": TEN, "cifar100": HUNDRED})
+
+
+def supplement(letter: str, title: str, role: str, factor: float) -> Figure:
+    """One part of the supplement's Fig. 10: learning curves at an imbalance factor."""
+    runs, drawing = partial(curves, factor=factor), partial(draw.learning_curves, factor=factor)
+    return Figure(f"fig10{letter}", f"Suppl. Fig. 10: learning curves, {title}", runs, drawing, CIFAR, role)
+
+
+FIGURES: list[Figure] = [
+    Figure("fig2", "Fig. 2: class sizes", no_runs, draw.class_sizes, (*SMALL, *LARGE), role=None, extra=counted),
+    Figure("fig3", "Fig. 3: features of an under-represented class", motivation, pictures.motivation),
+    Figure("fig4", "Fig. 4: class-specific and class-generic features", parts, pictures.parts),
+    Figure("fig6", "Fig. 6: both phases", curves, draw.learning_curves),
+    *both("fig7", "Fig. 7: confusion", phases, draw.confusion, dict.fromkeys(BOTH, SMALL)),
+    Figure("table1-resnet18", f"Table 1: {TEN}, ResNet-18", table, draw.table, role="cifar10"),
+    Figure("table1-resnet34", f"Table 1: {TEN}, ResNet-34", table, draw.table, CIFAR, "cifar10-resnet34"),
+    Figure("table2-resnet18", f"Table 2: {HUNDRED}, ResNet-18", table, draw.table, role="cifar100"),
+    Figure("table2-resnet34", f"Table 2: {HUNDRED}, ResNet-34", table, draw.table, CIFAR, "cifar100-resnet34"),
+    Figure("table3-imagenet-lt", "Table 3: ImageNet-LT", large, draw.shots, LARGE, "imagenet-lt"),
+    Figure("table3-places-lt", "Table 3: Places-LT", large, draw.shots, LARGE, "places-lt"),
+    Figure("table4-inat2017", "Table 4: iNaturalist 2017", depths, draw.depths, LARGE, "inat2017"),
+    Figure("table4-inat2018", "Table 4: iNaturalist 2018", depths, draw.depths, LARGE, "inat2018"),
+    *both("fig8", "Fig. 8: the head's share", shares, draw.head_shares, BOTH),
+    *both("fig9", "Fig. 9: the block that is augmented", blocks, draw.blocks, BOTH),
+    supplement("a", f"{HUNDRED} 100, ResNet-18", "cifar100", 100.0),
+    supplement("b", f"{HUNDRED} 100, ResNet-34", "cifar100-resnet34", 100.0),
+    supplement("c", f"{HUNDRED} 200, ResNet-18", "cifar100", 200.0),
+    supplement("d", f"{TEN} 200, ResNet-34", "cifar10-resnet34", 200.0),
+    Figure("fig11", "Suppl. Fig. 11: features of ResNet-34", parts, pictures.parts, CIFAR, "cifar10-resnet34"),
+    Figure("fig12", "Suppl. Fig. 12: features of other classes", parts, pictures.parts, role="cifar100"),
+    Figure("cam", "Readers: activation maps on images", parts, pictures.overlays),
+    Figure("tsne", "Readers: augmented features of the tail", parts, pictures.augmented),
+    *both(
+        "control",
+        "Readers: what the gain comes from",
+        variants,
+        readers.variants,
+        BOTH,
+        formerly={role: (f"gain-{role}",) for role in BOTH},
+    ),
+    *both("source", "Readers: images afresh or cached", sources, readers.sources, BOTH),
+    *both("tau", "Readers: both thresholds", thresholds, readers.thresholds, BOTH),
+    *both("numbers", "Readers: ratio, donors, confusing classes", numbers, readers.numbers, BOTH),
+]

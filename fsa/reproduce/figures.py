@@ -1,0 +1,279 @@
+"""What draws the paper's tables and curves."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from functools import partial
+from typing import Literal
+
+import numpy as np
+
+from common.drawing.curves import mean_curve, published_curve, published_points, through
+from common.drawing.figures import Comparison, Curve, Drawing, Estimate, Panel, PublishedFigure, Results
+from common.splits import longtail_counts
+from common.store import Result
+from fsa.methods import FSA, STEPS
+from fsa.reproduce.measures import GROUPS, Measure, accuracy, counts, gain, mean, over_what, repeat
+from fsa.reproduce.presets import HUNDRED, TEN, Setting
+from fsa.splits import head_and_tail
+
+ACCURACY, TOP1, FACTOR = "test accuracy (%)", "top-1 accuracy (%)", "imbalance factor"
+PHASE_1, NO_AUG, OURS, FOCAL_OURS = "Phase I", "No Aug", "FSA (ours)", "FSA + focal in phase I (ours)"
+BLOCKS = ("Block2", "Block3", "Block4")
+DEPTHS = (50, 101, 152)
+"""Layers of the ResNets of Table 4."""
+
+
+def title(s: Setting, factor: float | None) -> str:
+    """Which data set and network a figure is about, and what stands for it."""
+    name = s.name if s.comparable else f"glyphs for {s.name}"
+    return f"{name}, factor {factor:g}" if factor else name
+
+
+def notes(results: Results, *words: str) -> str:
+    """A figure's note: `words`, what Phase II's features come from, and what intervals are over."""
+    tuned = [r.config["start"]["method"] for found in results.values() for r in found if r.config.get("start")]
+    views = sorted({start.get("views", 0) for start in tuned if "views" in start or start["type"] == "Rebalance"})
+    places = [f"{n} cached augmented view{'s' * (n > 1)} of each image" if n else "images drawn afresh" for n in views]
+    source = f"Phase II from {' or '.join(places)}" if places else ""
+    return "; ".join(filter(None, [*words, source, over_what(results.values())]))
+
+
+def shared(panels: Sequence[Panel]) -> list[Panel]:
+    """The panels on one scale, which their means fill; bars from zero up."""
+    values = np.concatenate([np.asarray(c.y, dtype=float) for panel in panels for c in panel.curves])
+    low, high = float(np.nanmin(values)), float(np.nanmax(values))
+    margin = 0.08 * (high - low) + 0.5
+    bars = any(panel.kind == "bars" for panel in panels)
+    return [replace(panel, y_range=(0.0 if bars else low - margin, high + margin)) for panel in panels]
+
+
+def printed(s: Setting, published: PublishedFigure, name: str, factor: float | None = None) -> tuple[float | None, str]:
+    """The number of the setting's table; at the setting's factor by default."""
+    return published.of(s.table).value("CE" if name == PHASE_1 else name, factor or s.factor or 0)
+
+
+def difference(ours: tuple[float | None, str], theirs: tuple[float | None, str]) -> tuple[float | None, str]:
+    """One published number minus another; none where either lacks."""
+    if ours[0] is None or theirs[0] is None:
+        return None, ""
+    return round(ours[0] - theirs[0], 2), "difference of two printed numbers"
+
+
+def gain_row(
+    quantity: str,
+    name: str,
+    ours: Sequence[Result],
+    theirs: Sequence[Result],
+    measure: Measure = accuracy,
+    published: tuple[float | None, str] = (None, ""),
+) -> list[Comparison]:
+    """The paired gain as a row; none where no repeat is shared."""
+    found = gain(ours, theirs, measure)
+    return [Comparison(quantity, name, *published, found, tolerance=0.0)] if found else []
+
+
+def table(s: Setting, results: Results, published: PublishedFigure) -> Drawing:
+    """Tables 1 and 2: accuracy by imbalance factor; the control isolates what augmentation adds."""
+    words, rows, ours, paper = [f"{f:g}" for f in s.factors], list[Comparison](), list[Curve](), list[Curve]()
+    for name in (*s.baselines(), NO_AUG, OURS):
+        found = [mean(results.get((name, f), [])) for f in s.factors]
+        values = [published.value(name, f) for f in s.factors]
+        known = zip(s.factors, values, found, strict=True)
+        rows += [Comparison(f"{ACCURACY}, factor {f:g}", name, *value, e) for f, value, e in known if e]
+        ours += [through(name, words, found)] if any(found) else []
+        paper += published_points(name, words, [value for value, _ in values])
+    for f in s.factors:
+        tuned = results.get((OURS, f), [])
+        for other in ("CE", NO_AUG):
+            quantity = f"FSA - {other} (points, paired), factor {f:g}"
+            value = difference(published.value(OURS, f), published.value(other, f))
+            rows += gain_row(quantity, OURS, tuned, results.get((other, f), []), published=value)
+    kind: Literal["lines", "bars"] = "lines" if len(s.factors) > 1 else "bars"
+    panels = [Panel(f"{title(s, None)}, ours", FACTOR, ACCURACY, ours, kind=kind)]
+    if paper:
+        panels = shared([*panels, Panel("the paper", FACTOR, ACCURACY, paper)])
+    note = f"{NO_AUG}: Phase II on the same batches, half tail images, without augmentation; the paper has no such row"
+    return Drawing(panels, rows, notes(results, note))
+
+
+PRINTED = ("Plain model", "Lifted loss", "Focal", "Range loss", "FSLwF", "OLTR", OURS, FOCAL_OURS)
+"""The rows of Table 3 in the paper."""
+
+
+def shots(s: Setting, results: Results, published: PublishedFigure) -> Drawing:
+    """Table 3: classes of many, medium and few images, and all."""
+    groups = {"many": "many", "medium": "medium", "few": "few", "overall": "accuracy"}
+    rows, ours = list[Comparison](), list[Curve]()
+    for name, found in results.items():
+        present = {g: key for g, key in groups.items() if key in found[0].readout("cnn")}
+        values = [mean(found, partial(reading, key=key)) for key in present.values()]
+        ours.append(through(name, list(present), values))
+        rows += [
+            Comparison(f"{TOP1}, {g}", name, *published.value(name, g), e) for g, e in zip(present, values, strict=True)
+        ]
+    paper = [curve for name in PRINTED for curve in published_curve(published, name)]
+    rows += gain_row("FSA - No Aug (points, paired)", OURS, results.get(OURS, []), results.get(NO_AUG, []))
+    base = Panel("the paper", "training images of the class", TOP1, paper, kind="bars")
+    panels = [replace(base, title=f"{title(s, None)}, ours", curves=ours), base]
+    return Drawing(shared(panels), rows, notes(results, "many: > 100, medium: 20 to 100, few: < 20 training images"))
+
+
+def reading(result: Result, key: str) -> float:
+    """A number of the read-out: the accuracy, or that on classes of many, medium or few images; percent."""
+    return result.readout("cnn")[key]
+
+
+def depths(s: Setting, results: Results, published: PublishedFigure) -> Drawing:
+    """Table 4: ResNet-50, -101 and -152."""
+    rows, curves = list[Comparison](), list[Curve]()
+    for name in ("CE", "CB", NO_AUG, OURS):
+        found = [mean(results.get((name, d), [])) for d in DEPTHS]
+        values = [published.value(name, d) for d in DEPTHS]
+        curves += [through(name, DEPTHS, found)] if any(found) else []
+        curves += published_points(name, DEPTHS, [value for value, _ in values])
+        rows += [
+            Comparison(f"{TOP1}, ResNet-{d}", name, *value, e)
+            for d, value, e in zip(DEPTHS, values, found, strict=True)
+            if e or value[0] is not None
+        ]
+    for d in DEPTHS:
+        both = results.get((OURS, d), []), results.get((NO_AUG, d), [])
+        rows += gain_row(f"FSA - No Aug (points, paired), ResNet-{d}", OURS, *both)
+    return Drawing([Panel(title(s, None), "depth of the ResNet", TOP1, curves)], rows, notes(results))
+
+
+def class_sizes(settings: Sequence[Setting], results: Results, published: PublishedFigure) -> Drawing:
+    """Fig. 2: class sizes of the long-tailed CIFAR sets, where their tail begins, and of others a run has seen."""
+    panels, rows = [], []
+    for name, classes, largest in ((TEN, 10, 5000), (HUNDRED, 100, 500)):
+        curves = []
+        for factor in (10, 20, 50, 100, 200):
+            sizes = longtail_counts(classes, largest, factor)
+            head, tail = head_and_tail(sizes)
+            words = f"{len(head)} head, {len(tail)} tail classes"
+            curves.append(Curve(f"factor {factor}", list(range(classes)), sizes.tolist(), legend=words))
+            quantities = {"head classes": len(head), "tail images": int(sizes[tail].sum())}
+            for quantity, value in quantities.items():
+                known = Estimate(value, float("nan"), float("nan"), 1)
+                rows.append(Comparison(f"{name}, factor {factor}", quantity, None, "", known, tolerance=0.0))
+        panels.append(size_panel(name, curves, y_log=True))
+    for name, found in results.items():
+        sizes = np.sort(counts(found[0]))[::-1]
+        panels.append(size_panel(name, [Curve(name, list(range(len(sizes))), sizes.tolist())]))
+    return Drawing(panels, rows, "the head is the fewest largest classes with 90 % of the images")
+
+
+def size_panel(name: str, curves: Sequence[Curve], y_log: bool = False) -> Panel:
+    """Training images of each class of one data set."""
+    return Panel(name, "class, from head to tail", "training images", curves, y_log=y_log)
+
+
+def tested(
+    results: Sequence[Result], name: str, to_x: float, shift: float = 0.0, start: Results | None = None
+) -> Curve:
+    """Test accuracy over a run's log; an epoch is `to_x` of the axis, after `shift`.
+
+    start: what the runs start from, by Phase-I seed in its "Phase I"; its accuracy becomes the first point.
+    """
+    traces = [r.values["trace"] for r in results]
+    pairs = [(i, e) for i, e in enumerate(traces[0]["epoch"]) if traces[0]["test_accuracy"][i] is not None]
+    x, lines = [shift + e * to_x for _, e in pairs], [[t["test_accuracy"][i] for i, _ in pairs] for t in traces]
+    before = {repeat(r)[0]: accuracy(r) for r in (start or {}).get(PHASE_1, [])}
+    if all(repeat(r)[0] in before for r in results):
+        x, lines = [shift, *x], [[before[repeat(r)[0]], *line] for r, line in zip(results, lines, strict=True)]
+    return mean_curve(name, x, lines)
+
+
+def trained(results: Sequence[Result], name: str) -> Curve:
+    """The loss of Phase II's batches by iteration, a mean over each epoch of its log."""
+    traces = [r.values["trace"] for r in results]
+    return mean_curve(name, [e * STEPS for e in traces[0]["epoch"]], [t["loss"] for t in traces])
+
+
+def learning_curves(s: Setting, results: Results, published: PublishedFigure, factor: float | None = None) -> Drawing:
+    """Fig. 6 and 10: both phases. In Phase II an epoch is a pass over the tail's images, as in the paper."""
+    factor = factor or s.strongest
+    first = results.get(PHASE_1, [])
+    tuned = {name: found for name, found in results.items() if name != PHASE_1}
+    sizes = counts(next(iter(results.values()))[0])
+    passes, epochs = STEPS * FSA().tail / sizes[head_and_tail(sizes)[1]].sum(), s.schedule.epochs
+    both = [tested(first, PHASE_1, 1)] if first else []
+    both += [tested(found, name, passes, epochs, results) for name, found in tuned.items()]
+    zoom = [tested(found, name, STEPS, 0, results) for name, found in tuned.items()]
+    losses = [trained(found, name) for name, found in tuned.items()]
+    panels = [
+        Panel(title(s, factor), "epoch; in Phase II, pass over the tail", ACCURACY, both),
+        Panel("Phase II", "iteration", ACCURACY, zoom),
+        Panel("Phase II, training", "iteration", "cross-entropy of its batches", losses),
+    ]
+    rows = [
+        Comparison(f"{ACCURACY}, end", name, *printed(s, published, name, factor), mean(found))
+        for name, found in results.items()
+    ]
+    for name, found in tuned.items():
+        rows += gain_row("Phase II - Phase I (points, paired)", name, found, first)
+    return Drawing([p for p in panels if p.curves], rows, notes(results))
+
+
+def confusion(s: Setting, results: Results, published: PublishedFigure) -> Drawing:
+    """Fig. 7: confusion after Phase I, and how Phase II changes it, with and without augmentation."""
+    first = results[PHASE_1][0]
+    head, tail = head_and_tail(counts(first))
+    before, rows = first.confusion("cnn"), list[Comparison]()
+    base = Panel(f"Phase I: {accuracy(first):.2f} %", "predicted class", "true class", boundary=len(head))
+    panels = [replace(base, kind="matrix", matrix=before)]
+    for name in (NO_AUG, OURS):
+        if found := results.get(name):
+            words = f"{name} - Phase I (test images): {accuracy(found[0]) - accuracy(first):+.2f} points"
+            panels.append(replace(base, title=words, kind="change", matrix=found[0].confusion("cnn") - before))
+    for name, found in results.items():
+        for quantity, true, predicted in (("tail taken for head", tail, head), ("head taken for tail", head, tail)):
+            share = mean(found, partial(flow, true=true, predicted=predicted))
+            rows.append(Comparison(f"{quantity} (% of its test images)", name, None, "", share))
+        for group, measure in GROUPS.items():
+            rows.append(Comparison(f"{ACCURACY}, {group} classes", name, None, "", mean(found, measure)))
+    note = f"{title(s, s.strongest)}; lines between head and tail classes; first repeat shown"
+    return Drawing(panels, rows, notes(results, note))
+
+
+def flow(result: Result, true: np.ndarray, predicted: np.ndarray) -> float:
+    """Share of the test images of some classes that are taken for some others, percent."""
+    matrix = result.confusion("cnn")
+    return 100.0 * float(matrix[np.ix_(true, predicted)].sum()) / float(matrix[true].sum())
+
+
+def head_shares(s: Setting, results: Results, published: PublishedFigure) -> Drawing:
+    """Fig. 8: accuracy against the head's share of the images."""
+    lines, rows = list[Curve](), list[Comparison]()
+    for factor in dict.fromkeys(factor for _, factor in results):
+        found = [mean(results.get((share, factor), [])) for share in s.shares]
+        lines.append(through(f"factor {factor:g}", [f"{share:g}" for share in s.shares], found))
+        rows += [
+            Comparison(f"{ACCURACY}, factor {factor:g}", f"h_r = {share:g}", None, "", e)
+            for share, e in zip(s.shares, found, strict=True)
+            if e
+        ]
+    note = "the paper's values are in a picture only: its peak is at about 0.95"
+    panel = Panel(title(s, None), "h_r: the head's share of the images", ACCURACY, lines)
+    return Drawing([panel], rows, notes(results, note))
+
+
+def blocks(s: Setting, results: Results, published: PublishedFigure) -> Drawing:
+    """Fig. 9: the block after which features are augmented. The last is FSA, which Tables 1 and 2 have."""
+    names, bars, rows = (NO_AUG, *BLOCKS), list[Curve](), list[Comparison]()
+    for factor in dict.fromkeys(factor for _, factor in results):
+        found = [mean(results.get((n, factor), [])) for n in names]
+        bars.append(through(f"factor {factor:g}", names, found))
+        for name, e in zip(names, found, strict=True):
+            value = printed(s, published, OURS, factor) if name == BLOCKS[-1] else (None, "")
+            rows += [Comparison(f"{ACCURACY}, factor {factor:g}", name, *value, e)] if e else []
+            rows += gain_row(
+                f"{name} - {NO_AUG} (points, paired), factor {factor:g}",
+                name,
+                results.get((name, factor), []),
+                results.get((NO_AUG, factor), []) if name != NO_AUG else [],
+            )
+    note = "Block2 and Block3 are always from images drawn afresh, and tune every later layer"
+    return Drawing([Panel(title(s, None), "", ACCURACY, bars, kind="bars")], rows, notes(results, note))

@@ -1,0 +1,152 @@
+"""Every figure of the paper, in the paper's order: its id, its title, the Runs it needs, and what draws it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+
+from common.drawing.figures import Figure, Runs
+from common.drawing.looks import BLUE, GREEN, GREY, INDIGO, OLIVE, ORANGE, PINK, RED, WINE, declare
+from lucir.methods import Base
+from lucir.reproduce import figures as draw
+from lucir.reproduce.presets import PHASES, Setting
+
+LOOKS = declare(
+    (RED, "D", "Ours-CNN", "adaptive weight (Ours-CNN)"),
+    (ORANGE, "^", "Ours-NME", "new classes", "new embeddings"),
+    (BLUE, "s", "fixed lambda (5)", "old classes", "old embeddings"),
+    (GREEN, "s", "CN"),
+    (PINK, "<", "CN+LC"),
+    (WINE, ">", "CN+LC+IS"),
+    (OLIVE, "P", "iCaRL-CBF"),
+    (INDIGO, "X", "iCaRL-TM"),
+    (GREY, "v", "A-GEM"),
+)
+
+IMAGENET = ("imagenet",)
+SUBSET, FULL = "imagenet-subset", "imagenet"
+
+
+def both(s: Setting, phases: int, **changes: int | None) -> Runs:
+    """iCaRL and LUCIR under one protocol."""
+    return {"iCaRL": s.runs(s.icarl(), phases, **changes), "Ours": s.runs(s.lucir(), phases, **changes)}
+
+
+def one_icarl(s: Setting) -> Runs:
+    """iCaRL after one phase."""
+    return {"iCaRL": s.runs(s.icarl(), 1)}
+
+
+def components(s: Setting) -> Runs:
+    """Components added one by one, 5 phases."""
+    return {
+        "iCaRL-CNN": s.runs(s.icarl(), 5),
+        "CN": s.runs(s.lucir(old="cosine", margin=None, finetune=None), 5),
+        "CN+LC": s.runs(s.lucir(margin=None, finetune=None), 5),
+        "CN+LC+IS": s.runs(s.lucir(finetune=None), 5),
+        "Ours-CNN": s.runs(s.lucir(), 5),
+    }
+
+
+def sweep(s: Setting) -> Runs:
+    """Both methods with each number of exemplars a class, 5 phases."""
+    return {(name, r): runs for r in s.sweep for name, runs in both(s, 5, exemplars=r).items()}
+
+
+def weights(s: Setting, phases: int) -> Runs:
+    """A fixed weight of the less-forget constraint, and the adaptive one."""
+    return {
+        "fixed lambda (5)": s.runs(s.lucir(direction="fixed"), phases),
+        "adaptive weight (Ours-CNN)": s.runs(s.lucir(), phases),
+    }
+
+
+def directions(s: Setting) -> Runs:
+    """The adaptive weight as coded and as printed, over the numbers of phases. At 1 phase both are lambda_base."""
+    return {
+        (direction, p): s.runs(s.lucir(direction=direction if p > 1 else "code"), p)
+        for p in PHASES
+        for direction in ("code", "paper")
+    }
+
+
+def baselines(s: Setting) -> Runs:
+    """iCaRL with threshold moving, which is a read-out, and with class-balance finetuning."""
+    return {
+        "iCaRL": s.runs(s.icarl(), 5),
+        "iCaRL-CBF": s.runs(s.icarl(finetune=s.finetune), 5),
+        "Ours": s.runs(s.lucir(), 5),
+    }
+
+
+def scales(s: Setting) -> Runs:
+    """LUCIR with a learnable eta, and with eta fixed from the base phase on."""
+    fixed = {f"eta = {eta:g}": s.runs(s.lucir(scale=eta), 5) for eta in s.scales}
+    return {"eta learnable": s.runs(s.lucir(), 5), **fixed}
+
+
+def scale_base(s: Setting) -> Runs:
+    """The base phase of the run with a learnable eta, whose log shows eta grow from 1."""
+    return {"base": s.base_runs(Base("cosine"), s.base)}
+
+
+def joint(s: Setting) -> Runs:
+    """One model from scratch for each number of classes, in steps of a tenth of the incremental classes."""
+    counts = range(s.base, s.classes + 1, (s.classes - s.base) // 10)
+    return {("joint", n): s.base_runs(Base("linear"), n) for n in counts}
+
+
+def curves(
+    id: str,
+    title: str,
+    phases: int,
+    role: str = "",
+    runs: Callable[[Setting], Runs] | None = None,
+) -> Figure:
+    """Accuracy of both methods after each phase, with Joint-CNN where its runs exist."""
+    return Figure(
+        id,
+        title,
+        runs or partial(both, phases=phases),
+        partial(draw.incremental, phases=phases),
+        IMAGENET if role else ("quick", "cifar"),
+        role,
+        extra=joint,
+    )
+
+
+FIGURES: list[Figure] = [
+    Figure("fig3a", "Fig. 3 (left): weight norms of iCaRL's last layer", one_icarl, draw.norms),
+    Figure("fig3b", "Fig. 3 (right): biases of iCaRL's last layer", one_icarl, draw.biases),
+    curves("fig5a", "Fig. 5(a): class-incremental accuracy, 1 phase", 1),
+    curves("fig5b", "Fig. 5(b): class-incremental accuracy, 2 phases", 2),
+    curves("fig5c", "Fig. 5(c): class-incremental accuracy, 5 phases", 5),
+    curves("fig5d", "Fig. 5(d): class-incremental accuracy, 10 phases", 10),
+    curves("fig6a", "Fig. 6(a): ImageNet-Subset, 5 phases", 5, SUBSET),
+    curves("fig6b", "Fig. 6(b): ImageNet-Subset, 10 phases", 10, SUBSET),
+    curves("fig6c", "Fig. 6(c): ImageNet-Full, 5 phases", 5, FULL),
+    curves("fig6d", "Fig. 6(d): ImageNet-Full, 10 phases", 10, FULL),
+    Figure("fig7a", "Fig. 7(a): the effect of each component", components, draw.components),
+    Figure("fig7b", "Fig. 7(b): the number of reserved exemplars", sweep, draw.sweep),
+    Figure("fig8a", "Fig. 8(a): adaptive weight, 5 phases", partial(weights, phases=5), draw.weights),
+    Figure("fig8b", "Fig. 8(b): adaptive weight, 10 phases", partial(weights, phases=10), draw.weights),
+    Figure("fig9", "Fig. 9: confusion matrices, 1 phase", partial(both, phases=1), draw.confusions),
+    curves("supp1a", "Suppl. Fig. 1: ImageNet-Subset, 1 phase", 1, SUBSET),
+    curves("supp1b", "Suppl. Fig. 1: ImageNet-Subset, 2 phases", 2, SUBSET),
+    curves("supp1c", "Suppl. Fig. 1: ImageNet-Full, 1 phase", 1, FULL),
+    curves("supp1d", "Suppl. Fig. 1: ImageNet-Full, 2 phases", 2, FULL),
+    Figure("supp2a", "Suppl. Fig. 2: components, ImageNet-Subset", components, draw.components, IMAGENET, SUBSET),
+    Figure("supp2b", "Suppl. Fig. 2: components, ImageNet-Full", components, draw.components, IMAGENET, FULL),
+    Figure("supp3a", "Suppl. Fig. 3(a): more baselines", baselines, draw.baselines),
+    Figure("supp3b", "Suppl. Fig. 3(b): accuracy on the first classes", partial(both, phases=5), draw.first_classes),
+    curves("supp4a", "Suppl. Fig. 4: a smaller base, 7 phases", 7, runs=lambda s: both(s, 7, base=s.small_base)),
+    curves("supp4b", "Suppl. Fig. 4: a smaller base, 14 phases", 14, runs=lambda s: both(s, 14, base=s.small_base)),
+    curves("supp5a", "Suppl. Fig. 5: fixed total memory, 5 phases", 5, runs=lambda s: both(s, 5, total=s.total)),
+    curves("supp5b", "Suppl. Fig. 5: fixed total memory, 10 phases", 10, runs=lambda s: both(s, 10, total=s.total)),
+    Figure("bias", "Readers: iCaRL's bias and norms taken away", one_icarl, draw.bias),
+    Figure("direction", "Readers: two directions of the adaptive weight", directions, draw.directions),
+    Figure("scale", "Readers: the scale eta and embedding norms", scales, draw.scales, extra=scale_base),
+    Figure("joint", "Joint-CNN", joint, draw.joint, on_request=True),
+    Figure("joint-subset", "Joint-CNN, ImageNet-Subset", joint, draw.joint, IMAGENET, SUBSET, on_request=True),
+    Figure("joint-full", "Joint-CNN, ImageNet-Full", joint, draw.joint, IMAGENET, FULL, on_request=True),
+]

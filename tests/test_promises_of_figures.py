@@ -1,0 +1,112 @@
+"""What every figure promises, once for the catalogues of all packages."""
+
+from __future__ import annotations
+
+import importlib
+import re
+from itertools import islice
+
+import numpy as np
+import pytest
+from fakes import FIGURES, draw, settings
+
+from common.command.plan import PAPERS, check, select
+from common.drawing.figures import Figure
+from common.drawing.plots import build
+from common.errors import InputError
+from common.runs import Run
+
+DRAWN = [(p, id, preset) for p, figures in FIGURES.items() for id, f in figures.items() for preset in f.presets]
+FROM_RUNS = [(p, id) for p, figures in FIGURES.items() for id, f in figures.items()
+             if f.runs(settings(p, f.presets[-1]))]  # fmt: skip
+ONLY_PAIRED = {"random F_t"}
+"""What is only ever held against another."""
+
+
+def runs_of(paper: str, preset: str) -> list[Run]:
+    """Every Run that a preset asks for without --only, and all they start from, each once."""
+    figures = [f for f in FIGURES[paper].values() if preset in f.presets and not f.on_request]
+    chosen = settings(paper, preset)
+    return list(dict.fromkeys(r for f in figures for g in f.runs(chosen).values() for run in g for r in run.chain))
+
+
+@pytest.mark.parametrize(("paper", "id", "preset"), DRAWN)
+def test_every_figure_draws_in_every_preset(paper: str, id: str, preset: str) -> None:
+    figure, drawing = FIGURES[paper][id], draw(paper, id, preset)
+    from_runs = bool(figure.runs(settings(paper, preset)))
+    assert drawing.panels
+    for panel in drawing.panels:
+        if panel.matrix is not None:
+            assert np.isfinite(panel.matrix).all() and panel.matrix.any()
+            continue
+        assert panel.curves and (panel.kind == "scatter" or panel.y_label)
+        for curve in panel.curves:
+            assert len(curve.x) == len(curve.y) > 0 and np.isfinite(np.asarray(curve.y, dtype=float)).any()
+    if from_runs:
+        assert drawing.comparisons or all(panel.kind == "picture" for panel in drawing.panels)
+        assert all(row.ours or row.published is not None for row in drawing.comparisons)
+    if from_runs and preset == "quick":
+        assert not any(curve.published for panel in drawing.panels for curve in panel.curves), "over embedded data"
+        assert not any(row.published is not None for row in drawing.comparisons)
+    if preset == "quick":
+        build(drawing, figure.title, "caption")
+
+
+@pytest.mark.parametrize(("paper", "id"), FROM_RUNS)
+def test_a_figure_draws_from_part_of_its_runs(paper: str, id: str) -> None:
+    """From records alone most may be missing: one repeat of each group, with what it starts from, is shown."""
+    figure: Figure = FIGURES[paper][id]
+    preset = figure.presets[-1]
+    groups = figure.runs(settings(paper, preset))
+    for first in [runs[0] for name, runs in islice(groups.items(), 12) if name not in ONLY_PAIRED]:
+        found = {name: [run for run in runs if run in first.chain] for name, runs in groups.items()}
+        assert draw(paper, id, preset, {name: runs for name, runs in found.items() if runs}).panels
+
+
+@pytest.mark.parametrize("paper", PAPERS)
+def test_the_quick_preset_stays_small(paper: str) -> None:
+    """About 30 runs, 50 where a grid is large; what starts from another is short."""
+    runs = runs_of(paper, "quick")
+    assert 0 < len([r for r in runs if not r.start]) <= 50 and len(runs) <= 54
+    assert {run.data.name for run in runs} == {"glyphs"}
+
+
+@pytest.mark.parametrize("paper", PAPERS)
+def test_runs_can_be_trained_and_told_apart(paper: str) -> None:
+    """Of all presets: one key a Run, a learner for each method, and no setting that the command refuses."""
+    runs = list(dict.fromkeys(run for preset in ("quick", "cifar", "imagenet") for run in runs_of(paper, preset)))
+    assert len({run.key for run in runs}) == len(runs)
+    assert {type(run.method) for run in runs} <= set(importlib.import_module(f"{paper}.learner").LEARNERS)
+    for run in runs:
+        check(run, None)
+
+
+@pytest.mark.parametrize("paper", PAPERS)
+def test_ids_follow_one_grammar_and_name_one_figure(paper: str) -> None:
+    names = [name for figure in FIGURES[paper].values() for name in (figure.id, *figure.formerly)]
+    assert len(set(names)) == len(names)
+    assert all(re.fullmatch("[a-z0-9]+(-[a-z0-9]+)*", id) for id in FIGURES[paper])
+
+
+EARLIER = [(p, old, f) for p, figures in FIGURES.items() for f in figures.values() for old in f.formerly]
+
+
+@pytest.mark.parametrize(("paper", "old", "figure"), EARLIER, ids=[f"{p}-{old}" for p, old, _ in EARLIER])
+def test_earlier_ids_still_name_their_figure(paper: str, old: str, figure: Figure) -> None:
+    with pytest.warns(UserWarning, match=f"figure {old} is now {figure.id}"):
+        assert figure in select(list(FIGURES[paper].values()), [old], figure.presets[-1])[0]
+
+
+@pytest.mark.parametrize("paper", PAPERS)
+def test_the_papers_schedule_alone_is_full(paper: str) -> None:
+    assert all(s.full_schedule for preset in ("cifar", "imagenet") for s in settings(paper, preset))
+    assert not any(s.full_schedule for s in (*settings(paper, "cifar", scale=0.5), *settings(paper, "quick")))
+
+
+@pytest.mark.parametrize("paper", PAPERS)
+def test_settings_refuse_what_they_cannot_mean(paper: str) -> None:
+    with pytest.raises(InputError, match="unknown preset"):
+        settings(paper, "imagnet")
+    for scale in (0.0, float("inf"), float("nan")):
+        with pytest.raises(InputError, match="--epochs-scale must be positive"):
+            settings(paper, "quick", scale=scale)
