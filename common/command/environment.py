@@ -21,26 +21,43 @@ PACKAGES = ("common", "lucir", "der", "feature_adaptation", "bbn", "class_balanc
 def commit() -> dict[str, Any]:
     """Commit of the code that runs, and whether the tree differs from it.
 
-    A copy without `.git` has its commit from the environment variable REPRO_COMMIT, of the tree as committed; without
-    it the commit is unknown. Raises InputError where REPRO_COMMIT is needed and is no commit.
+    A copy that is no repository of its own has its commit from the environment variable REPRO_COMMIT, of the tree as
+    committed; without it the commit is unknown. Raises InputError where REPRO_COMMIT is needed and is no commit.
     """
-    root = Path(__file__).resolve().parents[2]
-
-    def git(*words: str) -> str:
-        return subprocess.run(["git", "-C", str(root), *words], capture_output=True, text=True, check=True).stdout
-
-    try:
-        head = git("rev-parse", "HEAD").strip()
-        # Records, figures and notes do not decide a result; code and configuration do.
-        changed = git("status", "--porcelain", "--", *PACKAGES, ":!*.json", ":!*.md").strip()
-        return {"commit": head, "dirty": bool(changed)}
-    except (OSError, subprocess.CalledProcessError):
-        given = os.environ.get("REPRO_COMMIT", "")
+    if found := committed(Path(__file__).resolve().parents[2]):
+        return found
+    given = os.environ.get("REPRO_COMMIT", "")
     if given and not re.fullmatch("[0-9a-f]{7,40}", given):
         raise InputError(
             f"REPRO_COMMIT is {given!r}; set it to what `git rev-parse HEAD` says where the code comes from"
         )
     return {"commit": given or "unknown", "dirty": not given}
+
+
+def committed(root: Path) -> dict[str, Any] | None:
+    """What git says of the packages under `root`; None unless `root` is the top of a repository that tracks them.
+
+    Code installed into an environment lies inside whatever repository holds that environment, which knows nothing of
+    it. Variables such as GIT_DIR, which git sets for its hooks, may name yet another repository.
+    """
+    own = {name: value for name, value in os.environ.items() if not name.startswith("GIT_")}
+
+    def git(*words: str) -> str:
+        command = ["git", "-C", str(root), *words]
+        return subprocess.run(
+            command, capture_output=True, encoding="utf-8", errors="replace", check=True, env=own
+        ).stdout
+
+    try:
+        if git("rev-parse", "--show-prefix").strip():
+            return None
+        git("ls-files", "--error-unmatch", "--", *PACKAGES)
+        head = git("rev-parse", "HEAD").strip()
+        # Records, figures and notes do not decide a result; code and configuration do.
+        changed = git("status", "--porcelain", "--untracked-files=all", "--", *PACKAGES, ":!*.json", ":!*.md").strip()
+    except (OSError, subprocess.CalledProcessError):
+        return None
+    return {"commit": head, "dirty": bool(changed)}
 
 
 def environment(device: Any, workspace: Workspace, measured: dict[str, float], started: float) -> dict:
