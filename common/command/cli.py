@@ -6,12 +6,12 @@ import errno
 import os
 import shlex
 import sys
-import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
 
 from common.command.clean import CleanArguments, clean
+from common.command.console import settle
 from common.command.export import RecordArguments, TensorBoardArguments, record, tensorboard
 from common.command.launcher import DISK_FULL
 from common.command.parsing import parse
@@ -32,7 +32,7 @@ class Arguments(Resources, Choice):
 def main(argv: Sequence[str] | None = None, paper: str | None = None) -> None:
     """Entry point of `python -m PAPER.reproduce` and, without `paper`, of the `reproduce` command. Exits."""
     arguments = list(sys.argv[1:] if argv is None else argv)
-    warnings.showwarning = lambda message, *rest: print(f"note: {message}", file=sys.stderr)
+    settle()
     try:
         code = 0
         if paper is None and arguments[:1] == ["record"]:

@@ -11,11 +11,12 @@ import math
 import os
 import textwrap
 from collections.abc import Iterable, Sequence
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from matplotlib import rc_context
+from matplotlib import rc_context, rcParamsDefault
 from matplotlib.artist import Artist
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
@@ -49,7 +50,7 @@ def render(drawing: Drawing, title: str, caption: str, path: Path, declared: Loo
     """Write path.png, path.pdf and path.json, each whole or not at all."""
     path.parent.mkdir(parents=True, exist_ok=True)
     contents = {"json": json.dumps(plotted(drawing, title, caption), allow_nan=False).encode()}
-    with rc_context(STYLE):
+    with styled():
         figure = build(drawing, title, caption, declared)
         for suffix, metadata in (("png", {}), ("pdf", {"CreationDate": None})):  # equal data give equal files
             figure.savefig(buffer := io.BytesIO(), format=suffix, metadata=metadata)
@@ -58,6 +59,11 @@ def render(drawing: Drawing, title: str, caption: str, path: Path, declared: Loo
         part = path.with_name(f"{path.name}.{suffix}.{os.getpid()}.part")
         part.write_bytes(content)
         os.replace(part, path.with_name(f"{path.name}.{suffix}"))
+
+
+def styled() -> AbstractContextManager[None]:
+    """Within it, figures look as STYLE says and else as matplotlib's own defaults, whatever the user's file says."""
+    return rc_context({**rcParamsDefault, **STYLE})
 
 
 def plotted(drawing: Drawing, title: str, caption: str) -> dict:
@@ -69,7 +75,7 @@ def plotted(drawing: Drawing, title: str, caption: str) -> dict:
 
 def build(drawing: Drawing, title: str, caption: str, declared: Looks = SHARED) -> Figure:
     """The matplotlib figure, ready to save."""
-    with rc_context(STYLE):
+    with styled():
         # In a figure of one inch, positions are inches: axes get their size before the figure's is known.
         figure = Figure(figsize=(1, 1), dpi=DPI)
         FigureCanvasAgg(figure)

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
+import subprocess
+import sys
 from itertools import combinations
 from pathlib import Path
 
@@ -18,6 +21,7 @@ from common.drawing.plots import build, plotted, render
 from der.reproduce.catalogue import LOOKS as DER_LOOKS
 from lucir.reproduce.catalogue import LOOKS as LUCIR_LOOKS
 
+ROOT = Path(__file__).resolve().parents[3]
 NAN = float("nan")
 DECLARED = {**SHARED, **LUCIR_LOOKS, **DER_LOOKS}
 LUCIR = ("iCaRL-CNN", "iCaRL-NME", "Ours-NME", "Ours-CNN", "Joint-CNN")
@@ -300,3 +304,34 @@ def test_wide_panels_go_on_in_another_row(variants: int, rows: int) -> None:
 def test_plotted_is_plain(tmp_path: Path) -> None:
     for drawing in DRAWINGS.values():
         assert json.loads(json.dumps(plotted(drawing, "t", "c"), allow_nan=False))["title"] == "t"
+
+
+USERS = """
+image.origin: lower
+figure.facecolor: black
+savefig.facecolor: red
+savefig.dpi: 33
+lines.linewidth: 9
+axes.grid: True
+font.size: 30
+text.usetex: True
+backend: module://nothing.here
+"""
+
+
+def test_figures_and_commands_are_the_same_whatever_the_users_matplotlib_says(tmp_path: Path) -> None:
+    """In processes of their own, since matplotlib reads the file and the variable when it is imported."""
+    (tmp_path / "matplotlibrc").write_text(USERS, encoding="utf-8")
+    notebooks = {"MPLBACKEND": "module://matplotlib_inline.backend_inline", "MATPLOTLIBRC": str(tmp_path)}
+    words = "'lucir --only fig3b fig9 --draw --out results'.split()"
+    code = f"from common.command.cli import main; main({words})"
+    figures = []
+    for name, surroundings in (("plain", {}), ("users", notebooks)):
+        known = {key: value for key, value in os.environ.items() if not key.startswith(("MPL", "MATPLOTLIB"))}
+        (tmp_path / name).mkdir()
+        environment = {**known, "PYTHONPATH": str(ROOT), **surroundings}
+        command = [sys.executable, "-c", code]
+        ended = subprocess.run(command, cwd=tmp_path / name, env=environment, capture_output=True, text=True)
+        assert ended.returncode == 0, ended.stderr
+        figures.append({p.name: p.read_bytes() for p in (tmp_path / name).glob("results/quick/lucir/fig*.p*")})
+    assert figures[0] == figures[1] and len(figures[0]) >= 4
