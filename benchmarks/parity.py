@@ -121,7 +121,7 @@ def main() -> None:
             "device": device.type,
             "precision": device.precision,
         }
-        args.json.write_text(json.dumps({**settings, "fit": a.tolist(), "conventional": b.tolist()}))
+        args.json.write_text(json.dumps({**settings, "fit": a.tolist(), "conventional": b.tolist()}), encoding="utf-8")
     if not low <= 0 <= high:
         sys.exit("the two differ by more than the seeds explain")
 

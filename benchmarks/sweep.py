@@ -74,7 +74,7 @@ def main() -> None:
         found["capture_ms"] = capture_times()
         print(f"a small capture, ms: {found['capture_ms']}")
     if args.json:
-        args.json.write_text(json.dumps(found, indent=1))
+        args.json.write_text(json.dumps(found, indent=1), encoding="utf-8")
 
 
 if __name__ == "__main__":

@@ -153,7 +153,11 @@ def _memory_worker(folder: str, device: str, precision: str) -> None:
 def _peak() -> float:
     """Peak resident memory of this process in MiB, pages shared with other processes included."""
     try:  # on Linux getrusage also counts the parent, whose memory a child has for a moment
-        line = next(x for x in Path("/proc/self/status").read_text().splitlines() if x.startswith("VmHWM"))
+        line = next(
+            x
+            for x in Path("/proc/self/status").read_text(encoding="utf-8", errors="replace").splitlines()
+            if x.startswith("VmHWM")
+        )
         return int(line.split()[1]) / 1024
     except (OSError, StopIteration):
         return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (1024 if sys.platform == "linux" else 2**20)
@@ -278,7 +282,8 @@ def main() -> None:
             measured[name] = measure()
             show(name, unit, measured[name])
     if args.json:
-        args.json.write_text(json.dumps({"machine": machine(device), "batch": BATCH, "measured": measured}, indent=1))
+        content = {"machine": machine(device), "batch": BATCH, "measured": measured}
+        args.json.write_text(json.dumps(content, indent=1), encoding="utf-8")
 
 
 if __name__ == "__main__":

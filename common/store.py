@@ -127,7 +127,7 @@ class Store:
             self.runs.mkdir(parents=True, exist_ok=True)
             if not marker.exists():
                 write_atomic(marker, f"{FORMAT}\n")
-            found = marker.read_text().strip()
+            found = marker.read_text(encoding="utf-8").strip()
         except OSError as error:
             raise InputError(
                 f"cannot write to --out {out}: {error.strerror}; choose a folder you can write to"
@@ -217,7 +217,7 @@ class Workspace:
         """Add an epoch to metrics.jsonl."""
         line["images_per_second"] = round(line["images"] / max(line["seconds"], 1e-9), 1)
         self.lines.append(line)
-        with open(self.folder / "metrics.jsonl", "a") as file:
+        with open(self.folder / "metrics.jsonl", "a", encoding="utf-8") as file:
             file.write(json.dumps(line) + "\n")
         self.progress(line["images"])
 
@@ -333,7 +333,7 @@ class Workspace:
 def read_lines(path: Path) -> list[dict]:
     """metrics.jsonl up to the first line that a kill left torn; empty where there is no file."""
     lines: list[dict] = []
-    for text in path.read_text().splitlines() if path.exists() else ():
+    for text in path.read_text(encoding="utf-8").splitlines() if path.exists() else ():
         try:
             lines.append(json.loads(text))
         except ValueError:

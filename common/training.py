@@ -61,7 +61,7 @@ def has_bf16(device: str) -> bool:
     if getattr(torch.cpu, "_is_avx512_bf16_supported", bool)() or getattr(torch.cpu, "_is_amx_tile_supported", bool)():
         return True
     try:
-        with open("/proc/cpuinfo") as info:
+        with open("/proc/cpuinfo", encoding="utf-8", errors="replace") as info:
             words = set(info.read().split())
     except OSError:
         return False

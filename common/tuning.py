@@ -187,7 +187,7 @@ def captured_step(device: Device) -> Callable[[], None]:
 def cpu_name() -> str:
     """The processor and its number of cores."""
     try:
-        with open("/proc/cpuinfo") as info:
+        with open("/proc/cpuinfo", encoding="utf-8", errors="replace") as info:
             name = next(line.split(":", 1)[1].strip() for line in info if line.startswith("model name"))
     except (OSError, StopIteration):
         name = platform.processor() or platform.machine()

@@ -28,9 +28,14 @@ def parse(kind: type[T], prog: str, description: str | None, words: Sequence[str
     except SystemExit as ended:
         if not ended.code:
             raise
-        lines = [line.strip("│ ") for line in errors.getvalue().splitlines()[1:]]
-        message = " ".join(itertools.takewhile(lambda line: not line.startswith("─"), lines))
+        lines = itertools.dropwhile(_is_rule, errors.getvalue().splitlines()[1:])
+        message = " ".join(line.strip(" │") for line in itertools.takewhile(lambda line: not _is_rule(line), lines))
         raise InputError(f"{message}; {prog} --help lists the options") from None
+
+
+def _is_rule(line: str) -> bool:
+    """Whether a line of tyro's error is drawn, with box characters or, where the terminal has none, with hyphens."""
+    return not line.strip(" │─-")
 
 
 class _Parser(argparse.ArgumentParser):
