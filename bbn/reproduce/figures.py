@@ -10,8 +10,8 @@ import numpy as np
 from bbn.adaptor import ADAPTORS, alpha
 from bbn.methods import TESTING
 from bbn.reproduce.presets import MANNERS, Setting
-from bbn.reproduce.tables import BEST, DEPTH, ERROR, LAST, best, claim, differences, errors, last, tested, title
-from common.drawing.curves import mean_curve, paired
+from bbn.reproduce.tables import BEST, DEPTH, ERROR, LAST, best, claim, differences, errors, last, title
+from common.drawing.curves import by_epoch, mean_curve, paired
 from common.drawing.figures import Comparison, Curve, Drawing, Panel, PublishedFigure, Results, estimate
 from common.store import Result
 
@@ -101,7 +101,7 @@ def adaptors(s: Setting, results: Results, published: PublishedFigure) -> Drawin
 
 def over_epochs(name: str, found: Sequence[Result], readout: str = "cnn", group: str = "accuracy") -> Curve:
     """Test accuracy over training of a read-out on a group of classes."""
-    lines = [tested(r, readout, group) for r in found]
+    lines = [by_epoch(r, readout, group) for r in found]
     return mean_curve(name, list(lines[0]), [list(line.values()) for line in lines])
 
 
@@ -140,7 +140,7 @@ def over_training(s: Setting, found: Sequence[Result], published: PublishedFigur
     stats = {LAST: estimate([last(r) for r in found]), BEST: estimate([best(r) for r in found])}
     rows = [Comparison(f"{ERROR}, {name}", "BBN", value, provenance, stat) for name, stat in stats.items()]
     gain = estimate([last(r) - best(r) for r in found])
-    when = estimate([float(max(line, key=lambda e: (line[e], -e))) for line in map(tested, found)])
+    when = estimate([float(max(line, key=lambda e: (line[e], -e))) for line in map(by_epoch, found)])
     rows.append(Comparison("last minus best test epoch (points)", "BBN", None, "", gain))
     rows.append(Comparison("best test epoch", "BBN", None, "", when))
     return Panel(title(s, factor), "epoch", ERROR, curves), rows

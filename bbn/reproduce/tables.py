@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from bbn.reproduce.presets import Setting
-from common.drawing.curves import paired, published_points, through
+from common.drawing.curves import by_epoch, paired, published_points, through
 from common.drawing.figures import Comparison, Drawing, Panel, PublishedFigure, Results, estimate
 from common.store import Result
 
@@ -43,17 +43,9 @@ def last(result: Result) -> float:
     return 100 - result.readout("cnn")["accuracy"]
 
 
-def tested(result: Result, readout: str = "cnn", group: str = "accuracy") -> dict[int, float]:
-    """Test accuracy by epoch, where it was measured, and at the last one; of a read-out on a group of classes."""
-    trace = result.values["trace"]
-    column = trace.get("test_accuracy" if (readout, group) == ("cnn", "accuracy") else f"{readout} {group}")
-    found = zip(trace["epoch"], column or [None] * len(trace["epoch"]), strict=True)
-    return {epoch: v for epoch, v in found if v is not None} | {trace["epoch"][-1]: result.readout(readout)[group]}
-
-
 def best(result: Result) -> float:
     """Test error at the best of the tested epochs, the last included: what the official code reports."""
-    return 100 - max(tested(result).values())
+    return 100 - max(by_epoch(result).values())
 
 
 def errors(

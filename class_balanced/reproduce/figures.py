@@ -6,7 +6,7 @@ from collections.abc import Iterable, Sequence
 
 from class_balanced.reproduce.presets import Setting
 from class_balanced.reproduce.tables import ERROR, GRIDS, cell_row, data_name, error, errors, printed_name
-from common.drawing.curves import across, mean_curve, paired, published_points, through
+from common.drawing.curves import across, by_epoch, mean_curve, paired, published_points, through
 from common.drawing.figures import Comparison, Curve, Drawing, Estimate, Panel, PublishedFigure, Results, estimate
 from common.metrics import class_accuracies
 from common.store import Result
@@ -60,24 +60,27 @@ def over_beta(s: Setting, results: Results, published: PublishedFigure) -> Drawi
 
 def selection_bias(found: Sequence[Result] | None) -> Estimate | None:
     """By how much the error at the last epoch exceeds that at the best of the tested epochs, the end among them."""
-    tested = [[a for a in r.values["trace"]["test_accuracy"] if a is not None] for r in found or ()]
-    ends = [r.readout("cnn")["accuracy"] for r in found or ()]
-    return estimate([max([*line, end]) - end for line, end in zip(tested, ends, strict=True)]) if found else None
+    return estimate([max(by_epoch(r).values()) - r.readout("cnn")["accuracy"] for r in found]) if found else None
 
 
-def over_epochs(found: Sequence[Result], key: str, method: str, legend: str = "") -> Curve:
-    """A column of the trace at the epochs where it was measured, the mean of the repeats; accuracy as error."""
+def errors_over_epochs(found: Sequence[Result], method: str, legend: str = "") -> Curve:
+    """Test error at the epochs where it was measured, and at the end; the mean of the repeats."""
+    lines = [by_epoch(r) for r in found]
+    return mean_curve(method, list(lines[0]), [[100 - v for v in line.values()] for line in lines], legend)
+
+
+def losses_over_epochs(found: Sequence[Result], method: str, legend: str = "") -> Curve:
+    """Training loss of every epoch, the mean of the repeats."""
     traces = [r.values["trace"] for r in found]
-    epochs = [e for e, v in zip(traces[0]["epoch"], traces[0][key], strict=True) if v is not None]
-    lines = [[100 - v if key == "test_accuracy" else v for v in t[key] if v is not None] for t in traces]
-    return mean_curve(method, epochs, lines, legend)
+    return mean_curve(method, traces[0]["epoch"], [trace["loss"] for trace in traces], legend)
 
 
 def training(s: Setting, results: Results, names: Iterable[str], factor: float) -> list[Panel]:
     """Test error and training loss over epochs."""
     found = {name: group for name in names if (group := results.get((name, factor)))}
     tested, losses = (
-        [over_epochs(group, key, *shown(s, name)) for name, group in found.items()] for key in ("test_accuracy", "loss")
+        [over_epochs(group, *shown(s, name)) for name, group in found.items()]
+        for over_epochs in (errors_over_epochs, losses_over_epochs)
     )
     return [
         Panel(head(s, factor), "epoch", ERROR, tested),
@@ -177,6 +180,6 @@ def baselines(s: Setting, results: Results, published: PublishedFigure) -> Drawi
 
 def resnet50(s: Setting, results: Results, published: PublishedFigure) -> Drawing:
     """Fig. 7: validation error of ResNet-50 over epochs, softmax and class-balanced focal."""
-    lines = [over_epochs(found, "test_accuracy", loss) for loss, found in results.items()]
+    lines = [errors_over_epochs(found, loss) for loss, found in results.items()]
     rows = [Comparison("top-1 error (%)", loss, None, "", errors(found)) for loss, found in results.items()]
     return Drawing([Panel(f"{data_name(s)}, ResNet-50", "epoch", "validation error (%)", lines)], rows)

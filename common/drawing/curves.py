@@ -29,6 +29,17 @@ def average(result: Result, readout: str) -> float:
     return average_incremental_accuracy(result.curve(readout))
 
 
+def by_epoch(result: Result, readout: str = "cnn", group: str = "accuracy") -> dict[int, float]:
+    """Test accuracy of a run with one phase, by epoch where it was measured, and at the last one, which always is.
+
+    Of a read-out on a group of classes. A schedule shorter than the tests' interval leaves the last epoch alone.
+    """
+    trace = result.values["trace"]
+    column = trace.get("test_accuracy" if (readout, group) == ("cnn", "accuracy") else f"{readout} {group}")
+    found = zip(trace["epoch"], column or [None] * len(trace["epoch"]), strict=True)
+    return {epoch: v for epoch, v in found if v is not None} | {trace["epoch"][-1]: result.readout(readout)[group]}
+
+
 def through(
     name: str, x: Sequence[float | str], found: Sequence[Estimate | None], legend: str = "", reference: bool = False
 ) -> Curve:

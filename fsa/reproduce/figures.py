@@ -9,7 +9,7 @@ from typing import Literal
 
 import numpy as np
 
-from common.drawing.curves import mean_curve, published_curve, published_points, through
+from common.drawing.curves import by_epoch, mean_curve, published_curve, published_points, through
 from common.drawing.figures import Comparison, Curve, Drawing, Estimate, Panel, PublishedFigure, Results
 from common.splits import longtail_counts
 from common.store import Result
@@ -177,9 +177,8 @@ def tested(
 
     start: what the runs start from, by Phase-I seed in its "Phase I"; its accuracy becomes the first point.
     """
-    traces = [r.values["trace"] for r in results]
-    pairs = [(i, e) for i, e in enumerate(traces[0]["epoch"]) if traces[0]["test_accuracy"][i] is not None]
-    x, lines = [shift + e * to_x for _, e in pairs], [[t["test_accuracy"][i] for i, _ in pairs] for t in traces]
+    found = [by_epoch(r) for r in results]
+    x, lines = [shift + e * to_x for e in found[0]], [list(line.values()) for line in found]
     before = {repeat(r)[0]: accuracy(r) for r in (start or {}).get(PHASE_1, [])}
     if all(repeat(r)[0] in before for r in results):
         x, lines = [shift, *x], [[before[repeat(r)[0]], *line] for r, line in zip(results, lines, strict=True)]

@@ -18,6 +18,7 @@ from bbn.reproduce.presets import CB_FOCAL, CIFAR_SCHEDULE, MANNERS, SETTINGS, s
 from bbn.reproduce.tables import BEST, LAST, claim
 from class_balanced.methods import ClassBalanced
 from common.command.plan import published
+from common.drawing.curves import by_epoch
 from common.drawing.figures import Figure, PublishedFigure, verdict
 from common.drawing.plots import render
 from common.imbalance import Rebalance, Retrain
@@ -82,15 +83,15 @@ def test_best_and_last_epoch_stand_side_by_side() -> None:
     assert (last.name, best.name, paper.name, paper.published) == (LAST, BEST, BEST, True)
     assert list(last.y) == [40.0] * 3 and list(best.y) == [38.0] * 3 and list(paper.y) == [21.31, 21.06, 17.82]
     never = fake(settings("cifar", [0], None, 1.0)[0].runs(BBN())[0])
-    assert tables.tested(never) == {1: 50.0, 3: 62.0, 4: 60.0} and tables.tested(never, "rb", "few") == {
+    assert by_epoch(never) == {1: 50.0, 3: 62.0, 4: 60.0} and by_epoch(never, "rb", "few") == {
         1: 20.0,
         3: 20.0,
         4: 20.0,
     }
     never.values["trace"]["test_accuracy"][-1] = None  # tested at the end, whatever the interval
-    assert tables.tested(never) == {1: 50.0, 3: 62.0, 4: 60.0}
+    assert by_epoch(never) == {1: 50.0, 3: 62.0, 4: 60.0}
     del never.values["trace"]["test_accuracy"]
-    assert tables.tested(never) == {4: 60.0}
+    assert by_epoch(never) == {4: 60.0}
     assert tables.best(never) == tables.last(never) == 40.0
 
 
