@@ -37,9 +37,9 @@ def named_order(name: str, num_classes: int) -> np.ndarray:
         if num_classes > len(order):
             raise ValueError(f"class order {name} has {len(order)} classes, not {num_classes}; give a seed")
         return order[order < num_classes]
-    if not name.isdigit():
-        names = ", ".join(PUBLISHED)
-        raise ValueError(f"unknown class order {name!r}; give the seed of a shuffle, such as 1993, native, or {names}")
+    if not name.isdecimal() or len(name) > 10 or int(name) >= 2**32:
+        seed, names = "the seed of a shuffle, such as 1993, below 2^32", ", ".join(PUBLISHED)
+        raise ValueError(f"unknown class order {name[:80]!r}; give {seed}, native, or {names}")
     return class_order(num_classes, int(name))
 
 

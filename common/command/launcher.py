@@ -174,7 +174,8 @@ def launch(
     threads: the CPU threads of a run by its hash, where they are not `job.threads`. A failed run does not stop the
     others, only those that start from it. One whose step cannot be captured is yielded as such and trained at the end,
     its steps called from Python. After the deadline nothing is started, unless no run has got further yet. On
-    KeyboardInterrupt workers are stopped where they are; their checkpoints let the same command go on.
+    KeyboardInterrupt workers are stopped where they are; their checkpoints let the same command go on. Raises
+    InputError where no worker process can be started, as by a script that trains when it is imported.
     """
     todo, cores = unfinished(runs, finished), os.cpu_count() or 1
     load_code({run.paper for run in todo})
@@ -200,6 +201,8 @@ def launch(
                 run = running.pop(future)
                 if not isinstance(future.exception(), BrokenProcessPool):
                     yield waiting.end(future.result())
+                elif isinstance(pool, _Processes) and not pool.began.is_set():
+                    raise InputError(UNGUARDED)
                 elif not waiting.again(run):
                     yield waiting.end(Outcome(run, DIED, "failed"))
     finally:
@@ -228,6 +231,11 @@ def _pool(job: Job, runs: Iterable[Run], progress: Callable[[int], None]) -> _He
 
 DIED = "its worker process died twice (out of memory?); with fewer --jobs the same command goes on from its last epoch"
 
+UNGUARDED = (
+    "no worker process gets as far as its first run: each imports the script that was started, so in a script the "
+    'calls that train belong under `if __name__ == "__main__":`; or train one run at a time (jobs 1)'
+)
+
 
 class _Here:
     """This thread, where runs are trained one after another. What is submitted is over when `submit` returns."""
@@ -249,14 +257,14 @@ class _Processes:
 
     def __init__(self, job: Job) -> None:
         self.job = job
+        self.began = get_context("spawn").Event()  # set once a worker has come as far as our own code
         self._start()
 
     def _start(self) -> None:
         context = get_context("spawn")
         self.queue = context.Queue()  # new with every pool: a worker killed while writing leaves its queue locked
-        self.pool = ProcessPoolExecutor(
-            self.job.jobs, context, _start_worker, (self.queue, os.getpid(), self.job.papers)
-        )
+        begins = self.queue, os.getpid(), self.job.papers, self.began
+        self.pool = ProcessPoolExecutor(self.job.jobs, context, _start_worker, begins)
 
     def submit(self, run: Run, job: Job) -> Future:
         try:
@@ -265,6 +273,10 @@ class _Processes:
             self.kill()
             self._start()
             return self.pool.submit(_work, run, job)
+        except RuntimeError as error:
+            if "bootstrapping" not in str(error):
+                raise
+            raise InputError(UNGUARDED) from None  # this process is itself such a worker
 
     def kill(self) -> None:
         for process in list((self.pool._processes or {}).values()):
@@ -309,9 +321,10 @@ def drain(queue: Any) -> Iterator[int]:
 _queue: Any = None  # of this worker process, set once by its initialiser
 
 
-def _start_worker(queue: Any, parent: int, papers: Sequence[str]) -> None:
+def _start_worker(queue: Any, parent: int, papers: Sequence[str], began: Any) -> None:
     global _queue
     _queue = queue
+    began.set()
     load_code(papers)
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent decides
     threading.Thread(target=_die_with, args=(parent,), daemon=True).start()

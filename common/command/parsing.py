@@ -7,7 +7,8 @@ import contextlib
 import io
 import itertools
 from collections.abc import Sequence
-from dataclasses import fields
+from dataclasses import fields, replace
+from pathlib import Path
 from typing import Any, NoReturn, TypeVar, get_args, get_origin, get_type_hints
 
 from common.errors import InputError
@@ -16,7 +17,20 @@ T = TypeVar("T")
 
 
 def parse(kind: type[T], prog: str, description: str | None, words: Sequence[str]) -> T:
-    """The words after `prog` as a dataclass. Raises InputError, in one line, where they do not fit."""
+    """The words after `prog` as a dataclass. Raises InputError, in one line, where they do not fit.
+
+    A `~` at the beginning of a path is expanded, since shells leave it as it is in `--out=~/x`.
+    """
+    found: Any = _parsed(kind, prog, description, words)
+    try:
+        paths = {f.name: v.expanduser() for f in fields(found) if isinstance(v := getattr(found, f.name), Path)}
+    except RuntimeError:
+        message = "a path begins with ~ and the name of no user here; for a folder of that name, begin with ./~"
+        raise InputError(message) from None
+    return replace(found, **paths)
+
+
+def _parsed(kind: type[T], prog: str, description: str | None, words: Sequence[str]) -> T:
     try:
         import tyro
     except ImportError:

@@ -97,7 +97,7 @@ def repeated(seeds: Sequence[int], orders: Sequence[str] | None) -> Repeats:
 
     Without `orders`, seed s also chooses class order s.
     """
-    names = [str(int(o)) if o.isdigit() else o for o in orders or ()]
+    names = [str(int(o)) if o.isdecimal() and len(o) <= 10 else o for o in orders or ()]
     pairs = [(name, s) for name in names for s in seeds] if orders else [(str(s), s) for s in seeds]
     return tuple(dict.fromkeys(pairs))
 

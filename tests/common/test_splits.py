@@ -10,6 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from common.command.settings import repeated
 from common.data.datasets import DataSpec
 from common.data.names import PUBLISHED
 from common.data.synsets import IMAGENET
@@ -216,3 +217,14 @@ def test_data_and_precision_change_the_hash_but_not_the_key() -> None:
 def test_a_run_holds_plain_values() -> None:
     with pytest.raises(TypeError, match="plain values"):
         canonical(object())
+
+
+@pytest.mark.parametrize("name", ["²", "1²", "-1", "1.0", "", "9" * 5000, str(2**32)])
+def test_a_class_order_that_is_no_seed_is_refused(name: str) -> None:
+    assert repeated([0], [name]) == ((name, 0),)
+    with pytest.raises(ValueError, match="unknown class order"):
+        named_order(name, 10)
+
+
+def test_one_seed_of_a_class_order_has_one_name() -> None:
+    assert repeated([0], ["01993", "1993", "١٩٩٣"]) == (("1993", 0),)  # digits of any script, as int reads them

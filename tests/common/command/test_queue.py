@@ -382,3 +382,24 @@ def test_a_record_that_cannot_be_written_stops_no_run(
     monkeypatch.setattr(queue, "write_record", full)
     assert main([*words, str(tmp_path / "records")], "lucir") == 1
     assert capsys.readouterr().err.count("no record of") == len(results(tmp_path / "out")) == 2
+
+
+@pytest.mark.parametrize("plainly", [False, True])
+def test_a_path_after_an_equals_sign_begins_at_home(plainly: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", "/somewhere")
+    if plainly:
+        monkeypatch.setitem(sys.modules, "tyro", None)
+    found = parse(Resources, "reproduce", None, ["--data=~/images", "--out=~/x", "--record", "a~b"])
+    assert (found.data, found.out, found.record) == (Path("/somewhere/images"), Path("/somewhere/x"), Path("a~b"))
+
+
+def test_a_script_without_a_guard_is_told_so(tmp_path: Path) -> None:
+    """Worker processes import the script, which starts the command anew in each of them."""
+    script, words = tmp_path / "script.py", ["lucir", "--only", "fig5a", "--epochs-scale", "0.1", "--device", "cpu"]
+    words += ["--jobs", "2", "--out", str(tmp_path / "out")]
+    script.write_text(f"from common.command.cli import main\nmain({words})\n", encoding="utf-8")
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    ended = subprocess.run([sys.executable, script], env=environment, capture_output=True, text=True, timeout=120)
+    assert ended.returncode == 2 and 'if __name__ == "__main__":' in ended.stderr
+    assert "Traceback" not in ended.stderr and "out of memory" not in ended.stderr
+    assert not results(tmp_path / "out")
