@@ -21,12 +21,14 @@ def sample_losses(logits: Tensor, labels: Tensor, kind: Kind = "softmax", gamma:
 
     softmax: cross-entropy (Sec. 4.1). sigmoid: binary cross-entropy summed over the classes (Sec. 4.2). focal: the
     same with every term times (1 - p_t)^gamma (Sec. 4.3); gamma is for focal alone. Raises ValueError on another kind.
+    A label that is no class is refused as by F.cross_entropy: an error on a CPU, a failed assertion on a GPU.
     """
     if kind == "softmax":
         return F.cross_entropy(logits, labels, reduction="none")
     if kind not in ("sigmoid", "focal"):
         raise ValueError(f"the loss must be softmax, sigmoid or focal, got {kind!r}")
-    own = torch.arange(logits.shape[1], device=logits.device) == labels.unsqueeze(1)
+    # Compared with the classes, a label that is none would be taken for a sample without a class of its own.
+    own = torch.zeros_like(logits, dtype=torch.bool).scatter_(1, labels.long().unsqueeze(1), True)
     z = torch.where(own, logits, -logits)  # z_t of Sec. 4.2: p_t = sigmoid(z_t)
     losses = -F.logsigmoid(z)
     if kind == "focal":  # exp of a logarithm, as (1 - p)^gamma has no finite gradient at p = 1 where gamma < 1
@@ -57,7 +59,7 @@ def class_balanced_loss(
         raise ValueError(f"gamma must not be negative, and is for the focal loss alone, got {gamma:g} for {kind}")
     labels, precise = labels.long(), torch.promote_types(logits.dtype, torch.float32)
     of_class = torch.as_tensor(weights, dtype=precise, device=logits.device)
-    return weigh(sample_losses(logits.to(precise), labels, kind, gamma), of_class[labels], reduction)
+    return weigh(sample_losses(logits.to(precise), labels, kind, gamma), of_class.index_select(0, labels), reduction)
 
 
 def starting_bias(kind: Kind, classes: int) -> float:

@@ -26,10 +26,17 @@ def nearest_mean(features: Tensor, means: Tensor) -> Tensor:
 
 
 def confusion_matrix(labels: np.ndarray, predictions: np.ndarray, num_classes: int) -> np.ndarray:
-    """Counts [true, predicted], int64 [c, c]. predictions [n], or [n, k]: where none of k is right the first counts."""
+    """Counts [true, predicted], int64 [c, c]. predictions [n], or [n, k]: where none of k is right the first counts.
+
+    Integers of any width. Raises ValueError on a label or a prediction that is none of the classes.
+    """
+    labels, predictions = (np.asarray(x).astype(np.int64, casting="same_kind") for x in (labels, predictions))
     if predictions.ndim == 2:
         hit = (predictions == labels[:, None]).any(axis=1)
         predictions = np.where(hit, labels, predictions[:, 0])
+    for name, found in (("label", labels), ("prediction", predictions)):
+        if (wrong := found[(found < 0) | (found >= num_classes)]).size:
+            raise ValueError(f"{name} {wrong[0]} is none of the {num_classes} classes")
     return np.bincount(labels * num_classes + predictions, minlength=num_classes**2).reshape(num_classes, num_classes)
 
 

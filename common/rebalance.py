@@ -40,7 +40,12 @@ def softmax_focal(logits: Tensor, labels: Tensor, gamma: float) -> Tensor:
 
 
 def ldam_margins(counts: Tensor, largest: float = 0.5) -> Tensor:
-    """Margins in proportion to n^(-1/4), the smallest class's being `largest` (Cao et al. 2019, Eq. 11). fp32 [C]."""
+    """Margins in proportion to n^(-1/4), the smallest class's being `largest` (Cao et al. 2019, Eq. 11). fp32 [C].
+
+    counts [C]: images of every class. Raises ValueError on a class without images.
+    """
+    if not counts.numel() or counts.min() < 1:
+        raise ValueError("every class needs at least one image, but a count is below 1; leave empty classes out")
     margins = counts.double().pow(-0.25)
     return (margins * (largest / margins.max())).float()
 

@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from common.errors import InputError
 from common.heads import extract
 from common.incremental import Context, Learner, Phase
 from common.training import Stage
@@ -30,7 +31,8 @@ class ExtractorLearner(Learner):
         self.tested_on: tuple[Tensor, Tensor]  # of the network as it is at the end of the phase, for the cache
         if config.holdout:
             self.held = _held_out(context, config.holdout)
-            context.subset = torch.ones_like(context.train.labels, dtype=torch.bool)
+            everything = torch.ones_like(context.train.labels, dtype=torch.bool)
+            context.subset = everything if context.subset is None else context.subset.clone()
             context.subset[self.held] = False
 
     def main(self, phase: Phase) -> Stage:
@@ -107,11 +109,21 @@ class ExtractorLearner(Learner):
 
 
 def _held_out(context: Context, share: float) -> Tensor:
-    """Training indices to test on instead: `share` of every class, drawn by the Run's seed."""
+    """Training indices to test on instead: `share` of the images of every class that the Run sees, drawn by its seed.
+
+    Raises InputError where that is none or all of a class.
+    """
     labels = context.train.labels.cpu()
     drawn = torch.randperm(len(labels), generator=context.generator("holdout"))
+    if context.subset is not None:
+        drawn = drawn[context.subset.cpu()[drawn]]
     held = []
-    for label in labels.unique().tolist():
+    for label in labels[drawn].unique().tolist():
         members = drawn[labels[drawn] == label]
-        held.append(members[: round(share * len(members))])
+        count = round(share * len(members))
+        if not 0 < count < len(members):
+            raise InputError(
+                f"holdout {share:g} takes {count} of the {len(members)} images of a class; choose another share"
+            )
+        held.append(members[:count])
     return torch.cat(held).sort().values.to(context.train.labels.device)

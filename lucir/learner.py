@@ -45,7 +45,8 @@ class ICaRLLearner(Learner):
 
     def main(self, phase: Phase) -> Stage:
         # Training images a class in this phase, for threshold moving.
-        self.counts = torch.bincount(self.context.train.labels)[: phase.seen]
+        labels = self.context.train.labels
+        self.counts = torch.tensor(self.context.counts[: phase.seen], device=labels.device)
         if phase.num_old:
             self.counts[: phase.num_old].clamp_(max=self.context.memory.quota(phase.num_old))
         return super().main(phase)

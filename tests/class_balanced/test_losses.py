@@ -260,3 +260,21 @@ def test_bad_arguments_are_one_clear_line(changes: dict[str, Any], message: str)
     arguments: dict[str, Any] = {"counts": COUNTS, "beta": 0.9, **changes}
     with pytest.raises(ValueError, match=message):
         class_balanced_loss(LOGITS, LABELS, **arguments)
+
+
+@pytest.mark.parametrize("label", [-100, -1, 3])
+@pytest.mark.parametrize("kind", ["softmax", "sigmoid", "focal"])
+def test_a_label_that_is_no_class_is_refused(kind: Any, label: int) -> None:
+    """Softmax by PyTorch's cross-entropy, which alone ignores -100; with weights that is refused too."""
+    logits, labels = torch.zeros(2, 3), torch.tensor([0, label])
+    with pytest.raises((IndexError, RuntimeError), match=r"out of (bounds|range)"):
+        class_balanced_loss(logits, labels, [30, 20, 10], beta=0.9, kind=kind)
+    if kind != "softmax":
+        with pytest.raises(RuntimeError, match="out of bounds"):
+            sample_losses(logits, labels, kind)
+
+
+def test_minus_100_counts_no_class_from_the_end() -> None:
+    """Of 100 classes or more, weights[-100] is some class's."""
+    with pytest.raises(IndexError):
+        class_balanced_loss(torch.zeros(1, 100), torch.tensor([-100]), [10] * 100, beta=0.9)

@@ -93,3 +93,21 @@ def test_forgetting_by_hand() -> None:
     assert metrics.forgetting(matrix) == pytest.approx((30 + 30 - 5) / 3)
     assert metrics.forgetting([[90.0], [95.0, 50.0]]) == -5.0
     assert metrics.forgetting([[90.0]]) == 0.0
+
+
+@pytest.mark.parametrize("kind", [np.int8, np.uint8, np.int16, np.uint64])
+def test_confusion_of_any_integer_type(kind: type) -> None:
+    rng = np.random.default_rng(0)
+    labels, predicted = rng.integers(0, 100, 500), rng.integers(0, 100, (500, 5))
+    wide = metrics.confusion_matrix(labels, predicted, 100)
+    assert np.array_equal(metrics.confusion_matrix(labels.astype(kind), predicted.astype(kind), 100), wide)
+    assert wide.sum() == 500 and np.array_equal(wide.sum(axis=1), np.bincount(labels, minlength=100))
+
+
+@pytest.mark.parametrize(("labels", "predicted", "message"), [
+    ([0, -1], [0, 1], "label -1"), ([0, 3], [0, 1], "label 3"), ([0, 1], [0, 3], "prediction 3"),
+    ([0, 1], [-1, 1], "prediction -1"),
+])  # fmt: skip
+def test_a_label_that_is_no_class_is_refused(labels: list[int], predicted: list[int], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        metrics.confusion_matrix(np.array(labels), np.array(predicted), 3)

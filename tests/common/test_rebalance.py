@@ -291,3 +291,9 @@ def test_a_factor_the_data_cannot_give_is_found_before_training(tail_run: MakeRu
 def test_impossible_methods_are_found_before_training(method: Any, message: str, tail_run: MakeRun) -> None:
     with pytest.raises(InputError, match=message):
         check(tail_run(method), None)
+
+
+@pytest.mark.parametrize("counts", [[5, 0], []])
+def test_ldam_has_no_margin_for_an_empty_class(counts: list[int]) -> None:
+    with pytest.raises(ValueError, match="at least one image"):
+        ldam_margins(torch.tensor(counts))

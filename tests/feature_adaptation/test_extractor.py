@@ -16,11 +16,13 @@ from torch import Tensor
 
 from common import incremental, memory
 from common.data.datasets import Dataset
+from common.errors import InputError
 from common.incremental import Phase
 from common.memory import herd, open_context
-from common.runs import Run, Schedule
+from common.runs import LongTail, Run, Schedule
 from common.store import Store
 from common.training import seeded, shuffled
+from feature_adaptation.extractor import ExtractorLearner
 from feature_adaptation.learner import LEARNERS, AdaptationLearner
 from feature_adaptation.methods import Adaptation, Extractor, Oracle
 
@@ -305,3 +307,29 @@ def test_held_out_images_are_tested_on_and_not_trained_on(stage1: MakeRun, tiny_
     trained = torch.cat([kept(tmp_path, run, t)["indices"] for t in range(3)])
     assert not set(trained.tolist()) & set(held.tolist()) and len(trained) + len(held) == len(labels)
     assert torch.equal(kept(tmp_path, run, 1)["test_labels"], labels[held][labels[held] < 6])
+
+
+def test_images_are_held_out_of_a_long_tailed_subset(stage1: MakeRun, tiny_data: Dataset) -> None:
+    """8 classes of 12 images down to 4: a quarter of each class's own is held out, and nothing else comes back."""
+    run = stage1(Extractor(holdout=0.25), longtail=LongTail(3))
+    context = incremental._context(run, tiny_data, CPU)
+    before = context.subset
+    assert before is not None
+    learner = ExtractorLearner(run.method, context)
+    counts = torch.bincount(context.train.labels[before])
+    assert learner.held is not None and context.subset is not None and before[learner.held].all()
+    held = torch.bincount(context.train.labels[learner.held])
+    assert held.tolist() == [round(0.25 * n) for n in counts.tolist()] and counts.min() < counts.max()
+    assert torch.equal(
+        context.subset.nonzero(), (before & ~torch.isin(torch.arange(len(before)), learner.held)).nonzero()
+    )
+
+
+@pytest.mark.parametrize("share", [0.01, 0.99])
+def test_a_share_that_holds_out_none_or_all_of_a_class_is_refused(
+    share: float, stage1: MakeRun, tiny_data: Dataset
+) -> None:
+    run = stage1(Extractor(holdout=share))
+    context = incremental._context(run, tiny_data, CPU)
+    with pytest.raises(InputError, match="of the 12 images of a class"):
+        ExtractorLearner(run.method, context)

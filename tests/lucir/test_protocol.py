@@ -17,9 +17,9 @@ from common.data.datasets import Dataset
 from common.errors import InputError
 from common.incremental import Context, Phase, extract
 from common.loader import DeviceImages
-from common.memory import ExemplarMemory, herd
-from common.runs import Inputs, Protocol, Schedule
-from common.splits import class_order
+from common.memory import ExemplarMemory, herd, open_context
+from common.runs import Inputs, LongTail, Protocol, Schedule
+from common.splits import class_order, longtail_counts
 from common.store import Store
 from common.training import Stage
 from lucir.learner import LEARNERS, LUCIRLearner
@@ -144,3 +144,16 @@ def test_bad_input_is_found_before_training(changes: dict, message: str, tiny_ru
     plan.check(tiny_run(LUCIR(), protocol=Protocol(8, 4, 2, None, 1000)), tiny_data)
     with pytest.raises(InputError, match=message):
         plan.check(replace(tiny_run(LUCIR()), **changes), tiny_data)
+
+
+def test_threshold_moving_counts_the_images_of_the_long_tailed_subset(tiny_run: MakeRun, tiny_data: Dataset) -> None:
+    run = tiny_run(ICaRL(), protocol=Protocol(8, 4, 2, exemplars_per_class=2), longtail=LongTail(6), order="native")
+    context = open_context(run, tiny_data, CPU)
+    learner: Any = LEARNERS[ICaRL](run.method, context)
+    sizes = longtail_counts(8, 12, 6).tolist()
+    for phase in (Phase(0, 0, 4), Phase(1, 4, 2)):
+        learner.build(phase.seen)
+        next(learner.stages(phase))
+        old = [min(2, n) for n in sizes[: phase.num_old]]
+        assert learner.counts.tolist() == old + sizes[phase.num_old : phase.seen]
+    assert context.counts.tolist() == sizes  # whoever asks next
