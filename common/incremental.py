@@ -166,6 +166,7 @@ def run(spec: Run, dataset: Dataset, learner_class: type[Learner], workspace: Wo
 
     The confusion matrices of the last phase are left in `workspace.confusion`.
     """
+    spec.check()
     context = open_context(spec, dataset, device, workspace)
     learner = learner_class(spec.method, context)
     sizes = spec.protocol.sizes

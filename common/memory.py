@@ -70,6 +70,8 @@ class ExemplarMemory:
     def __post_init__(self) -> None:
         if (self.per_class is None) == (self.total is None):
             raise ValueError("give exemplars per class or in total, not both and not neither")
+        if (asked := self.total if self.per_class is None else self.per_class) and asked < 0:
+            raise ValueError(f"exemplars must not be negative, got {asked}")
 
     def quota(self, seen: int) -> int:
         """Exemplars a class once `seen` classes are known."""

@@ -5,8 +5,7 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
-import warnings
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any, Literal, TypeVar
@@ -24,6 +23,9 @@ CIFAR_MEAN = (0.5071, 0.4866, 0.4409)
 CIFAR_STD = (0.2009, 0.1984, 0.2023)  # LUCIR's official code; most others use larger ones
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
+
+SEEDS_END = 2**31
+"""Seeds are below this."""
 
 ADDED = {"added": True}
 """Metadata of a dataclass field that came later: at its default it is not hashed, so that earlier Runs keep theirs."""
@@ -98,6 +100,24 @@ class Protocol:
             )
         return [self.base] + [self.step] * (rest // self.step if rest else 0)
 
+    @property
+    def without_memory(self) -> bool:
+        """Whether phases follow the first, and no exemplar of an old class is kept for them."""
+        return len(self.sizes) > 1 and not (self.exemplars_per_class or self.exemplars_total)
+
+    def check(self) -> None:
+        """ValueError where phases do not divide, or on a budget that is none or leaves classes without exemplars."""
+        per_class, total = self.exemplars_per_class, self.exemplars_total
+        if (per_class is None) == (total is None):
+            raise ValueError("give exemplars per class or in total, not both and not neither")
+        if (asked := total if per_class is None else per_class) and asked < 0:
+            raise ValueError(f"exemplars must not be negative, got {asked}")
+        if len(self.sizes) > 1 and total and total < self.classes:
+            raise ValueError(
+                f"{total} exemplars in total for {self.classes} classes leave some without any; "
+                "give at least one for each class, or 0 to keep none"
+            )
+
 
 @dataclass(frozen=True)
 class Inputs:
@@ -160,6 +180,23 @@ class Run:
     test_every: int = field(default=0, metadata=ADDED)
     """Epochs between test accuracies in the trace, for curves and the best test epoch; 0: tested at the end only."""
 
+    def check(self) -> None:
+        """InputError on a protocol, a method or a seed that no run can have, here or in what it starts from.
+
+        torch keeps 32 bits of a seed for a network's weights, and methods with two networks add 2^31 for the second.
+        """
+        seeds = [self.seed, *([self.longtail.seed] if self.longtail else [])]
+        if wrong := [seed for seed in seeds if not 0 <= seed < SEEDS_END]:
+            raise InputError(f"a seed must be 0 or more and below 2^31, got {wrong[0]}")
+        try:
+            self.protocol.check()
+            if hasattr(self.method, "check"):
+                self.method.check(self.protocol)
+        except ValueError as error:
+            raise InputError(str(error)) from None
+        if self.start:
+            self.start.check()
+
     def resolved(self, fingerprint: str | Callable[[DataSpec], str], precision: str) -> Run:
         """This Run, and the ones it starts from, on known data in a known precision.
 
@@ -183,33 +220,6 @@ class Run:
     def chain(self) -> list[Run]:
         """The Runs to finish in this order: the starts first, this one last."""
         return [*(self.start.chain if self.start else []), self]
-
-
-def of_preset(settings: Mapping[str, tuple[S, ...]], preset: str, epochs_scale: float) -> tuple[S, ...]:
-    """A package's settings of one preset. Raises InputError on an unknown preset or a scale that is not positive."""
-    if preset not in settings:
-        raise InputError(f"unknown preset {preset!r}; choose one of {', '.join(settings)}")
-    if not 0 < epochs_scale <= 1000:
-        raise InputError(f"--epochs-scale must be positive, and at most 1000, got {epochs_scale:g}")
-    return settings[preset]
-
-
-def repeated(seeds: Sequence[int], orders: Sequence[str] | None) -> tuple[tuple[str, int], ...]:
-    """(class order, seed) of each repeat, each once: every pair, or without `orders` order s with seed s."""
-    names = [str(int(o)) if o.isdigit() else o for o in orders or ()]
-    pairs = [(name, s) for name in names for s in seeds] if orders else [(str(s), s) for s in seeds]
-    return tuple(dict.fromkeys(pairs))
-
-
-SEEDS = {"quick": (0,), "cifar": (0, 1, 2), "imagenet": (0,)}
-"""By default, of the papers that learn all classes at once."""
-
-
-def seeds_alone(paper: str, preset: str, seeds: Sequence[int] | None, orders: Sequence[str] | None) -> tuple[int, ...]:
-    """The seeds of the repeats, each once, where all classes are learnt at once; warns that `orders` mean nothing."""
-    if orders:
-        warnings.warn(f"{paper} learns all classes at once, so --orders is ignored", stacklevel=3)
-    return tuple(dict.fromkeys(seeds or SEEDS[preset]))
 
 
 def canonical(value: Any) -> Any:

@@ -50,7 +50,7 @@ class DER:
             raise ValueError("what is inherited would start again after the warm-up: give reset=False with 'inherit'")
         if self.sparsity is not None and not self.expand:
             raise ValueError("a single network that is trained on cannot be pruned after each step")
-        if self.finetune and len(protocol.sizes) > 1 and not (protocol.exemplars_per_class or protocol.exemplars_total):
+        if self.finetune and protocol.without_memory:
             raise ValueError("the classifier stage needs exemplars of every old class; give a memory or finetune=None")
 
 
@@ -79,7 +79,7 @@ class BiC:
 
     def check(self, protocol: Protocol) -> None:
         """ValueError without exemplars to hold out."""
-        if len(protocol.sizes) > 1 and not (protocol.exemplars_per_class or protocol.exemplars_total):
+        if protocol.without_memory:
             raise ValueError("bias correction needs exemplars of every old class")
 
 

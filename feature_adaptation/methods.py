@@ -54,7 +54,7 @@ class Extractor:
         """ValueError on a share that is none, or fine-tuning without exemplars."""
         if not 0 <= self.holdout < 1:
             raise ValueError(f"holdout must be a share below 1, got {self.holdout:g}")
-        if self.finetune and not (protocol.exemplars_per_class or protocol.exemplars_total):
+        if self.finetune and protocol.without_memory:
             raise ValueError("balanced fine-tuning needs exemplars")
         if self.attention and self.frozen:
             raise ValueError("a frozen extractor has no attention to distil")

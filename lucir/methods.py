@@ -10,6 +10,8 @@ from common.runs import Flip, Protocol, Schedule
 FINETUNE = Schedule(epochs=20, lr=0.01, milestones=(10,), batch=128, weight_decay=5e-4)
 """Class-balance finetuning (CBF), official code: 20 epochs, x0.1 at 10, fresh optimiser."""
 
+NO_EXEMPLARS = "class-balance finetuning needs exemplars of every old class; give a memory or finetune=None"
+
 
 @dataclass(frozen=True)
 class Base:
@@ -32,6 +34,11 @@ class ICaRL:
     finetune: Schedule | None = None  # iCaRL-CBF of the supplement
     nme_flip: Flip = "channels"  # official code on CIFAR; "none" on ImageNet
 
+    def check(self, protocol: Protocol) -> None:
+        """ValueError on finetuning without exemplars."""
+        if self.finetune and protocol.without_memory:
+            raise ValueError(NO_EXEMPLARS)
+
 
 @dataclass(frozen=True)
 class LUCIR:
@@ -52,7 +59,9 @@ class LUCIR:
     nme_flip: Flip = "channels"
 
     def check(self, protocol: Protocol) -> None:
-        """ValueError where a phase brings fewer new classes than the margin loss takes negatives."""
+        """ValueError on finetuning without exemplars, or fewer new classes than the margin loss takes negatives."""
+        if self.finetune and protocol.without_memory:
+            raise ValueError(NO_EXEMPLARS)
         smallest = min(protocol.sizes[1:], default=self.negatives)
         if self.margin is not None and smallest < self.negatives:
             raise ValueError(

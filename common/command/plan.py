@@ -265,10 +265,9 @@ def class_counts(run: Run, dataset: Dataset) -> np.ndarray:
 def check(run: Run, dataset: Dataset | InputError | None) -> None:
     """Find bad input before any training: phases that do not divide, K, exemplars. Raises InputError."""
     try:
+        run.check()
         sizes = run.protocol.sizes
         splits.named_order(run.order, sum(sizes))
-        if hasattr(run.method, "check"):
-            run.method.check(run.protocol)
     except ValueError as error:
         raise InputError(str(error)) from None
     if not isinstance(dataset, Dataset):

@@ -22,7 +22,7 @@ from common.command.parts import Part, cores
 from common.command.plan import Choice, Data, make_plan
 from common.command.waiting import Outcome
 from common.errors import InputError, RunFailed
-from common.runs import Run
+from common.runs import SEEDS_END, Run
 from common.store import Store, write_record
 
 if TYPE_CHECKING:
@@ -181,8 +181,8 @@ def _check(commands: Sequence[Command], use: Resources) -> None:
         except OSError as error:
             raise InputError(f"cannot write to --record {use.record}: {error.strerror}; choose another") from None
     for command in commands:
-        if negative := [s for s in command.choice.seeds if s < 0]:
-            raise InputError(f"{command.place}--seeds must be 0 or more, got {negative[0]}")
+        if wrong := [s for s in command.choice.seeds if not 0 <= s < SEEDS_END]:
+            raise InputError(f"{command.place}--seeds must be 0 or more and below 2^31, got {wrong[0]}")
 
 
 def _parts(commands: Sequence[Command], use: Resources) -> list[Part]:

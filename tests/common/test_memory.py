@@ -148,3 +148,9 @@ def test_exactly_one_budget(budgets: dict) -> None:
 def test_empty_memory() -> None:
     empty = ExemplarMemory(per_class=3).all()
     assert empty.dtype == torch.long and len(empty) == 0
+
+
+@pytest.mark.parametrize("budget", [{"per_class": -1}, {"total": -1}])
+def test_a_negative_budget_is_refused(budget: dict[str, int]) -> None:
+    with pytest.raises(ValueError, match="must not be negative, got -1"):
+        ExemplarMemory(**budget)

@@ -152,6 +152,10 @@ def test_records_of_chosen_papers_go_where_they_are_asked_to(
         (["--preset", "cifar", "--data", "/nowhere"], "/nowhere"),
         (["--seeds", "a"], "--seeds"),
         (["--seeds", "-1"], "--seeds must be 0 or more"),
+        (["--seeds", str(2**31)], "--seeds must be 0 or more and below 2^31"),
+        (["--seeds", str(2**63)], "below 2^31"),
+        (["--orders", "²"], "unknown class order"),
+        (["--data=~nobody-here/x"], "no user here"),
         (["--sed", "1"], "--sed"),
     ],
 )
