@@ -8,13 +8,14 @@ from itertools import islice
 
 import numpy as np
 import pytest
-from fakes import FIGURES, draw, settings
+from fakes import FAKES, FIGURES, draw, settings
 
 from common.command.plan import PAPERS, check, select
 from common.drawing.figures import Figure
 from common.drawing.plots import build
 from common.errors import InputError
 from common.runs import Run
+from common.store import Result
 
 DRAWN = [(p, id, preset) for p, figures in FIGURES.items() for id, f in figures.items() for preset in f.presets]
 FROM_RUNS = [(p, id) for p, figures in FIGURES.items() for id, f in figures.items()
@@ -50,6 +51,24 @@ def test_every_figure_draws_in_every_preset(paper: str, id: str, preset: str) ->
         assert not any(row.published is not None for row in drawing.comparisons)
     if preset == "quick":
         build(drawing, figure.title, "caption")
+
+
+@pytest.mark.parametrize(("paper", "id"), FROM_RUNS)
+def test_a_figure_draws_runs_that_were_tested_at_their_end_only(paper: str, id: str) -> None:
+    """Few epochs may all lie before the first test; the accuracy at the end is then the one point of a curve."""
+
+    def untested(run: Run) -> Result:
+        result = FAKES[paper](run)
+        trace = result.values["trace"]
+        for column in [c for c in trace if c == "test_accuracy" or c.split()[0] in ("cnn", "cb", "rb")]:
+            del trace[column]
+        return result
+
+    preset = FIGURES[paper][id].presets[-1]
+    drawing, usual = draw(paper, id, preset, make=untested), draw(paper, id, preset)
+    names = [[[c.name for c in panel.curves] for panel in d.panels] for d in (drawing, usual)]
+    assert names[0] == names[1]
+    assert all(len(curve.x) == len(curve.y) > 0 for panel in drawing.panels for curve in panel.curves)
 
 
 @pytest.mark.parametrize(("paper", "id"), FROM_RUNS)

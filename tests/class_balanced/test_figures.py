@@ -201,17 +201,3 @@ def test_large_data_sets_are_counted_where_a_run_has_seen_them() -> None:
     assert row.published == 437_513 and row.ours and row.ours.mean == 9 * 8142
     alone = draw("table1", "quick").comparisons
     assert len(alone) == 9 and all(row.ours is None for row in alone)
-
-
-@pytest.mark.parametrize(("id", "preset"), CASES)
-def test_every_figure_draws_runs_too_short_to_be_tested_before_their_end(id: str, preset: str) -> None:
-    def untested(run: Run) -> Result:
-        result = fake(run)
-        del result.values["trace"]["test_accuracy"]
-        return result
-
-    drawing, usual = draw(id, preset, result=untested), draw(id, preset)
-    assert [[c.name for c in panel.curves] for panel in drawing.panels] == [
-        [c.name for c in panel.curves] for panel in usual.panels
-    ]
-    assert all(len(curve.x) == len(curve.y) > 0 for panel in drawing.panels for curve in panel.curves)

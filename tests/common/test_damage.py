@@ -50,7 +50,7 @@ def test_a_torn_line_and_a_torn_checkpoint_are_left_behind(tiny_run: MakeRun, tm
     with pytest.raises(Killed):
         launcher.train(run, job(tmp_path / "torn"), kill_after(5))
     folder = tmp_path / "torn" / "runs" / run.hash
-    with open(folder / "metrics.jsonl", "a") as file:
+    with open(folder / "metrics.jsonl", "a", encoding="utf-8") as file:
         file.write('{"phase": 1, "sta')
     (folder / "epoch.part").write_bytes(b"half a checkpoint")
     assert launcher.train(run, job(tmp_path / "torn")) == ""

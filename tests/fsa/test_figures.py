@@ -193,17 +193,3 @@ def test_list_names_figures_and_runs(tmp_path: Path, capsys: pytest.CaptureFixtu
     captured = capsys.readouterr()
     assert (ended.value.code or 0, captured.err) == (0, "")
     assert all(id in captured.out for id, figure in BY_ID.items() if "quick" in figure.presets)
-
-
-@pytest.mark.parametrize(("id", "preset"), CASES)
-def test_every_figure_draws_runs_too_short_to_be_tested_before_their_end(id: str, preset: str) -> None:
-    def untested(run: Run) -> Result:
-        result = fake(run)
-        del result.values["trace"]["test_accuracy"]
-        return result
-
-    drawing, usual = draw(id, preset, result=untested), draw(id, preset)
-    assert [[c.name for c in panel.curves] for panel in drawing.panels] == [
-        [c.name for c in panel.curves] for panel in usual.panels
-    ]
-    assert all(len(curve.x) == len(curve.y) > 0 for panel in drawing.panels for curve in panel.curves)
