@@ -312,7 +312,7 @@ def test_held_out_images_are_tested_on_and_not_trained_on(stage1: MakeRun, tiny_
 def test_images_are_held_out_of_a_long_tailed_subset(stage1: MakeRun, tiny_data: Dataset) -> None:
     """8 classes of 12 images down to 4: a quarter of each class's own is held out, and nothing else comes back."""
     run = stage1(Extractor(holdout=0.25), longtail=LongTail(3))
-    context = incremental._context(run, tiny_data, CPU)
+    context = open_context(run, tiny_data, CPU)
     before = context.subset
     assert before is not None
     learner = ExtractorLearner(run.method, context)
@@ -330,6 +330,6 @@ def test_a_share_that_holds_out_none_or_all_of_a_class_is_refused(
     share: float, stage1: MakeRun, tiny_data: Dataset
 ) -> None:
     run = stage1(Extractor(holdout=share))
-    context = incremental._context(run, tiny_data, CPU)
+    context = open_context(run, tiny_data, CPU)
     with pytest.raises(InputError, match="of the 12 images of a class"):
         ExtractorLearner(run.method, context)
