@@ -64,7 +64,7 @@ def test_capture_survives_50_steps(der_run: MakeRun, tmp_path: Path, monkeypatch
     rng = np.random.default_rng(0)
     images, labels = rng.integers(0, 256, (100, 32, 32, 3), dtype=np.uint8), np.repeat(np.arange(50), 2)
     dataset = Dataset("noise", images, labels, images, labels, tuple(map(str, range(50))), "0123456789abcdef")
-    protocol, schedule = Protocol(50, 1, 1, None, 14, rounding="down"), replace(SCHEDULE, epochs=2, batch=16)
+    protocol, schedule = Protocol(50, 1, 1, None, 50, rounding="down"), replace(SCHEDULE, epochs=2, batch=16)
     run = der_run(replace(PLAIN, finetune=None), protocol=protocol, schedule=schedule)
     with Store(tmp_path).open(run) as workspace:
         incremental.run(run, dataset, LEARNERS[DER], workspace, CPU)
