@@ -1,0 +1,22 @@
+"""Commands run in this process, and what they leave."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from common.command import cli
+
+
+def main(words: list[str], paper: str | None = None) -> object:
+    """The exit code of a command in this process."""
+    with pytest.raises(SystemExit) as ended:
+        cli.main(words, paper)
+    return ended.value.code
+
+
+def results(out: Path) -> dict[str, dict]:
+    """What every finished run has measured, by hash."""
+    return {p.parent.name: json.loads(p.read_text()) for p in out.glob("runs/*/result.json")}
