@@ -184,6 +184,18 @@ def test_far_fewer_images_than_published_mark_the_fingerprint(
     assert not load(DataSpec("mine"), root).fingerprint.startswith("part-")
 
 
+def test_a_long_tailed_copy_is_not_marked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its first class is whole. Records of long-tailed runs stand on the fingerprint of such a copy."""
+    monkeypatch.setitem(datasets.PER_CLASS, "cifar10", (10, 2))
+    write_image(tmp_path / "one.png", 1, size=(4, 4))
+    for split, counts in (("train", range(10, 0, -1)), ("test", [2] * 10)):
+        for name, count in zip(PUBLISHED["cifar10"], counts, strict=True):
+            (tmp_path / split / name).mkdir(parents=True)
+            for i in range(count):
+                os.link(tmp_path / "one.png", tmp_path / split / name / f"{i}.png")
+    assert not load(DataSpec("cifar10"), tmp_path).fingerprint.startswith("part-")
+
+
 def test_fingerprint_depends_on_every_pixel_and_on_the_order(tmp_path: Path) -> None:
     root = write_tree(tmp_path)
     found = [load(DataSpec("toy"), root).fingerprint]
