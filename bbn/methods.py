@@ -28,6 +28,7 @@ class BBN:
     """Two branches on a shared trunk, and cumulative learning that shifts from one to the other (Sec. 4)."""
 
     version: ClassVar[int] = 1
+    learner: ClassVar[str] = "bbn.learner:BBNLearner"
     adaptor: Adaptor = "parabolic_decay"  # Algorithm 1 and Table 4
     offset: Offset = "official"  # (T - 1) / Tmax in the code, T / Tmax in the paper
     sampler: Sampler = "reversed"  # of the re-balancing branch, Eq. 4 and Table 3; each draws with replacement
@@ -55,6 +56,7 @@ class Probe:
     """A classifier trained anew on one branch's frozen features (Table 5). It starts from a run of BBN."""
 
     version: ClassVar[int] = 1
+    learner: ClassVar[str] = "bbn.learner:ProbeLearner"
     branch: Literal["cb", "rb"] = "cb"
     sampler: Literal["uniform", "balanced"] = "uniform"  # not stated; cross-entropy as in Fig. 2's first row
     beta: float = 0.0
@@ -69,6 +71,7 @@ class Mixup:
     """Mixup (Zhang et al. 2018) and manifold mixup (Verma et al. 2019), with partners from the batch or reversed."""
 
     version: ClassVar[int] = 1
+    learner: ClassVar[str] = "bbn.baselines:MixupLearner"
     layer: Literal["input", "features"] = "input"
     """features: the pooled ones. The paper names no layer; BagofTricks-LT mixes there."""
     strength: float = 1.0  # both parameters of the share's beta distribution; not stated, 1 in BagofTricks-LT
@@ -89,6 +92,7 @@ class Ensemble:
     """Two whole networks trained apart, one on uniform and one on re-balanced images, averaged in testing (Table 6)."""
 
     version: ClassVar[int] = 1
+    learner: ClassVar[str] = "bbn.baselines:EnsembleLearner"
     sampler: Sampler = "reversed"
 
     def cost(self, run: Run, images: int) -> int:
@@ -105,6 +109,7 @@ class UnitFeatures:
     """A baseline whose features are scaled to unit length before its classifier (supplement, Fig. 6)."""
 
     version: ClassVar[int] = 1
+    learner: ClassVar[str] = "bbn.baselines:UnitLearner"
     baseline: Rebalance
 
     def check(self, protocol: Protocol) -> None:

@@ -48,6 +48,7 @@ class Rebalance:
     """
 
     version: ClassVar[int] = 1
+    learner: ClassVar[str] = "common.rebalance:RebalanceLearner"
     loss: Literal["ce", "focal", "ldam"] = "ce"
     gamma: float = 1.0
     """Of the focal loss, on the softmax's probability of the true class (LDAM's official code)."""
@@ -76,6 +77,7 @@ class Retrain:
     """cRT: the classifier trained anew on the features of the Run it starts from (Kang et al. 2020, Sec. 4.1)."""
 
     version: ClassVar[int] = 1
+    learner: ClassVar[str] = "common.rebalance:RetrainLearner"
     sampler: Kind = "balanced"
     beta: float = 0.0
     """Class weights by effective number; 0: none."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 from collections.abc import Callable, Iterator
 from dataclasses import asdict
 from typing import Any
@@ -13,7 +14,7 @@ from torch import Tensor
 
 from common import metrics
 from common.data.datasets import Dataset
-from common.errors import OutOfTime
+from common.errors import InputError, OutOfTime
 from common.heads import LinearHead, Net, extract, frozen_copy
 from common.memory import Context, Phase, by_class, open_context
 from common.resnet import backbone
@@ -159,6 +160,27 @@ class Learner:
             sums = torch.zeros_like(means).index_add_(0, labels, features)
             means += sums / torch.bincount(labels, minlength=len(memory)).unsqueeze(1)
         return F.normalize(means, dim=1)
+
+
+def learner_of(method: Any) -> type[Learner]:
+    """The class that trains a method (or any of its type): what its `learner` is, or names as "module:Class".
+
+    Raises InputError where that is no Learner.
+    """
+    found = named = getattr(method, "learner", None)
+    if isinstance(named, str):
+        module, _, name = named.partition(":")
+        try:
+            found = getattr(importlib.import_module(module), name, None)
+        except (ImportError, ValueError) as error:
+            raise InputError(f"the learner {named!r} cannot be loaded: {error}") from None
+    if not (isinstance(found, type) and issubclass(found, Learner)):
+        kind = method if isinstance(method, type) else type(method)
+        raise InputError(
+            f"{kind.__name__} names no learner but {named!r}; give it `learner: ClassVar = ...`, a subclass of "
+            'common.incremental.Learner or where one is, such as "lucir.learner:LUCIRLearner"'
+        )
+    return found
 
 
 def run(spec: Run, dataset: Dataset, learner_class: type[Learner], workspace: Workspace, device: Device) -> dict:

@@ -35,6 +35,7 @@ class Extractor:
     """Stage 1: the network, trained on the current task's images (Eq. 2-6), and the baselines that stop there."""
 
     version: ClassVar[int] = 1
+    learner: ClassVar[str] = "feature_adaptation.extractor:ExtractorLearner"
     loss: Literal["sigmoid", "softmax"] = "sigmoid"  # as iCaRL
     distillation: float = 1.0  # lambda of Eq. 4; 0: none
     features: float = 0.0  # gamma of Eq. 6, feature distillation; its value in the paper is not known
@@ -65,6 +66,7 @@ class Adaptation:
     """Stages 2 and 3, from the features that an Extractor's run has kept (Eq. 7, Sec. 3)."""
 
     version: ClassVar[int] = 1
+    learner: ClassVar[str] = "feature_adaptation.learner:AdaptationLearner"
     map: Map | OracleMap = "mlp"
     """mlp: the paper's. residual, linear, sdc, shift, identity: what it is compared with."""
     features_per_class: int | None = None  # L, the first in herding order; None: all
@@ -113,4 +115,5 @@ class Oracle(Adaptation):
     """
 
     version: ClassVar[int] = 1
+    learner: ClassVar[str] = "feature_adaptation.learner:OracleLearner"
     map: Map | OracleMap = "true"

@@ -23,6 +23,3 @@ class BalancedReplayLearner(Learner):
 
     def loss(self, images: Tensor, labels: Tensor) -> Tensor:
         return F.cross_entropy(self.net(images) + self.prior, labels)
-
-
-LEARNERS: dict[type, type[Learner]] = {BalancedReplay: BalancedReplayLearner}

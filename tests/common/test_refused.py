@@ -11,7 +11,7 @@ import pytest
 from methods import CASES, SHORT, Get
 
 from common import incremental
-from common.command import launcher, plan
+from common.command import plan
 from common.data.datasets import Dataset
 from common.errors import InputError
 from common.runs import LongTail, Protocol, Run
@@ -28,7 +28,7 @@ def refused(run: Run, data: Dataset, out: Path, message: str) -> None:
     """Both ways to a training refuse the run, and no epoch has begun."""
     with pytest.raises(InputError, match=message):
         plan.check(run, data)
-    learner = launcher._learner(run)
+    learner = incremental.learner_of(run.method)
     with pytest.raises(InputError, match=message), Store(out).open(run) as workspace:
         incremental.run(run, data, learner, workspace, Device("cpu", "fp32"))
     assert not list(out.glob("runs/*/metrics.jsonl"))
