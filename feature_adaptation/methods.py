@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import ClassVar, Literal
 
 from common.runs import Protocol, Run, Schedule
+from lucir.methods import LUCIR
 
 Map = Literal["mlp", "residual", "linear", "sdc", "shift", "identity"]
 OracleMap = Literal["mlp-true-pairs", "true"]
@@ -114,3 +115,6 @@ class Oracle(Adaptation):
     version: ClassVar[int] = 1
     learner: ClassVar[str] = "feature_adaptation.learner:OracleLearner"
     map: OracleMap = "true"  # type: ignore[assignment]
+
+
+Method = Extractor | Adaptation | Oracle | LUCIR

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import ClassVar, Literal
 
-from bbn.methods import BBN, Method, Mixup, Probe
+from bbn.methods import BBN, Ensemble, Method, Mixup, Probe, UnitFeatures
 from class_balanced.methods import ClassBalanced
 from common.command import settings as shared
 from common.command.settings import chosen, repeated_natively
@@ -79,6 +79,17 @@ class Setting(shared.Setting):
         """A new classifier on this setting's images, on the features of finished runs, whatever theirs were."""
         fresh = self.runs(method, schedule=self.retrain)
         return [replace(run, start=start) for run, start in zip(fresh, starts, strict=True)]
+
+    def defaults(self) -> tuple[Method, ...]:
+        """Each method as this setting has it, the paper's own first."""
+        rows, others = self.methods(), (Probe(), Retrain(), Ensemble(), UnitFeatures(Rebalance()))
+        return rows["BBN"], rows["CE"], rows["Mixup"], rows["CB-Focal"], *others
+
+    def main(self, method: Method) -> list[Run]:
+        """`method` at the imbalance factor of most tables; a new classifier on BBN's features, or on those of CE."""
+        if isinstance(method, (Retrain, Probe)):
+            return self.stage2(method, self.runs(self.bbn() if isinstance(method, Probe) else Rebalance()))
+        return self.runs(method)
 
     def manner(self, name: str) -> Rebalance:
         """CE, re-weighting by 1/n, or re-sampling: the three manners of training of Sec. 3."""
