@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import importlib
+import importlib.util
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -11,8 +11,9 @@ from common.store import Result, Store, read_lines, write_record
 
 
 def records_folder(paper: str) -> Path:
-    """Where a paper's committed evidence lies."""
-    return Path(importlib.import_module(paper).__path__[0]) / "records"
+    """Where a paper's committed evidence lies; a folder that need not exist, as for runs of no package."""
+    spec = importlib.util.find_spec(paper)
+    return Path(next(iter(spec.submodule_search_locations or ()), ".") if spec else ".") / "records"
 
 
 @dataclass(frozen=True)

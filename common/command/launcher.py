@@ -21,14 +21,13 @@ from queue import Empty, SimpleQueue
 from tempfile import TemporaryDirectory
 from typing import Any
 
+from common.command.console import DISK_FULL
 from common.command.environment import commit, environment
 from common.command.waiting import Outcome, Waiting, unfinished
 from common.data.datasets import Dataset, load
 from common.errors import InputError, NotCaptured, OutOfTime, RunFailed
 from common.runs import Run, Schedule
 from common.store import Busy, Store
-
-DISK_FULL = "disk full while writing {}; free some space and run the same command, it goes on"
 
 
 @dataclass(frozen=True)

@@ -204,14 +204,19 @@ def make_plan(paper: str, choice: Choice, store: Store, data: Data, precision: s
     settings = presets.settings(choice.preset, choice.seeds, choice.orders, choice.epochs_scale)
     figures, skipped = select(catalogue.FIGURES, choice.only, choice.preset)
     plan = Plan(paper, choice, settings, figures, skipped, store, data, precision, "read" if choice.trains else "known")
-    runs = plan.runs().values()
-    finished = [run for run in runs if plan.finished(run)]
+    finished = [run for run in plan.runs().values() if plan.finished(run)]
     if not choice.trains and data.root is None and not finished:
         plan = replace(plan, copy="any")
-    if choice.trains and len(finished) < len(runs) and all(data.problem(run) for run in runs):
+    return checked(plan)
+
+
+def checked(plan: Plan) -> Plan:
+    """A plan of which something can be trained, if it is to train. Raises InputError where not, or on bad input."""
+    runs = plan.runs().values()
+    if plan.choice.trains and not all(map(plan.finished, runs)) and all(map(plan.data.problem, runs)):
         raise InputError("; ".join(plan.problems()))
     for run in plan.unfinished():
-        check(run, data.opened.get(run.data))
+        check(run, plan.data.opened.get(run.data))
     return plan
 
 
