@@ -43,17 +43,17 @@ def change(value: T, prog: str, words: Sequence[str], spare: Any = None) -> T:
     except ImportError:
         raise InputError("a method's options need tyro: pip install tyro") from None
     words = [part for word in words for part in (word.split("=", 1) if word.startswith("--") else [word])]
-    hints = get_type_hints(type(value))
-    optional = [f.name for f in fields(value) if any(map(is_dataclass, get_args(hints[f.name])))]  # type: ignore[arg-type]
+    kind, changed = type(value), vars(value).copy()
+    optional = [name for name, hint in get_type_hints(kind).items() if any(map(is_dataclass, get_args(hint)))]
     for name in optional:
         for at in reversed([i for i in range(len(words)) if words[i : i + 2] == [f"--{name}", "None"]]):
             del words[at : at + 2]
-            value = replace(value, **{name: None})  # type: ignore[type-var]
-        if getattr(value, name) is None and any(word.startswith(f"--{name}.") for word in words):
-            value = replace(value, **{name: getattr(spare, name, None)})  # type: ignore[type-var]
-    leaves = "".join(f" --{name} None leaves it out." for name in optional)
-    more = {"default": value, "config": (AvoidSubcommands, FlagConversionOff)}
-    return _parsed(type(value), prog, f"{type(value).__doc__}{leaves}", words, **more)
+            changed[name] = None
+        if changed[name] is None and any(word.startswith(f"--{name}.") for word in words):
+            changed[name] = getattr(spare, name, None)
+    about = " ".join([kind.__doc__ or "", *(f"--{name} None leaves it out." for name in optional)])
+    more = {"default": kind(**changed), "config": (AvoidSubcommands, FlagConversionOff)}
+    return _parsed(kind, prog, about, words, **more)
 
 
 def _parsed(kind: type[T], prog: str, description: str | None, words: Sequence[str], **more: Any) -> T:
