@@ -113,6 +113,11 @@ class Plan:
     precision: str = "auto"
     """The precision asked for; auto accepts finished runs in any."""
     copy: Copy = "read"
+    published: Published = field(default_factory=lambda: Published({"title": ""}, {}))
+    looks: Looks = field(default_factory=lambda: SHARED)
+    """Colours and markers of methods: those that packages share, and what this one declares."""
+    script: str = ""
+    """What python is called with to make this plan again, where that is not `-m PAPER.reproduce`."""
     _required: dict[str, Runs] = field(default_factory=dict, init=False)
 
     def required(self, figure: Figure) -> Runs:
@@ -177,15 +182,6 @@ class Plan:
         wanted = named([*self.figures, *(f for f, _ in self.skipped)], self.choice.only, self.choice.preset)
         return [(f, why) for f, why in self.skipped if f.id in wanted]
 
-    @property
-    def published(self) -> Published:
-        return published(self.paper)
-
-    @property
-    def looks(self) -> Looks:
-        """Colours and markers of methods: those that packages share, and what this one declares."""
-        return {**SHARED, **getattr(importlib.import_module(f"{self.paper}.reproduce.catalogue"), "LOOKS", {})}
-
 
 @lru_cache
 def published(paper: str) -> Published:
@@ -203,11 +199,19 @@ def make_plan(paper: str, choice: Choice, store: Store, data: Data, precision: s
     presets, catalogue = (importlib.import_module(f"{paper}.reproduce.{name}") for name in ("presets", "catalogue"))
     settings = presets.settings(choice.preset, choice.seeds, choice.orders, choice.epochs_scale)
     figures, skipped = select(catalogue.FIGURES, choice.only, choice.preset)
-    plan = Plan(paper, choice, settings, figures, skipped, store, data, precision, "read" if choice.trains else "known")
-    finished = [run for run in plan.runs().values() if plan.finished(run)]
-    if not choice.trains and data.root is None and not finished:
-        plan = replace(plan, copy="any")
-    return checked(plan)
+    looks = {**SHARED, **getattr(catalogue, "LOOKS", {})}
+    plan = Plan(paper, choice, settings, figures, skipped, store, data, precision)
+    return checked(on_copy(replace(plan, published=published(paper), looks=looks)))
+
+
+def on_copy(plan: Plan) -> Plan:
+    """The plan on the copy of the data that counts: the one read where it trains, else the known one or any."""
+    if plan.choice.trains:
+        return replace(plan, copy="read")
+    known = replace(plan, copy="known")
+    if plan.data.root is None and not any(map(known.finished, known.runs().values())):
+        return replace(plan, copy="any")
+    return known
 
 
 def checked(plan: Plan) -> Plan:
