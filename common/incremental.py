@@ -86,8 +86,12 @@ class Learner:
         self.net = Net(body, head, self.context.device)
 
     def start_from(self, state: dict[str, Tensor]) -> None:
-        """Take over the final weights of the Run that this one starts from."""
-        self.net.load_state_dict(state)
+        """Take over the final weights of the Run that this one starts from. Raises InputError where they do not fit."""
+        try:
+            self.net.load_state_dict(state)
+        except RuntimeError as error:
+            why = " ".join(str(error).split())
+            raise InputError(f"{type(self).__name__} cannot start from another run's network: {why}") from None
 
     def begin_phase(self, phase: Phase) -> None:
         """Grow and set up what the phase needs. On resume it runs again from the same state."""

@@ -1,9 +1,14 @@
-"""Dark Experience Replay, DER++ (Buzzega et al., NeurIPS 2020), as a learner that uses every hook for replay.
+"""Dark Experience Replay, DER++ (Buzzega et al., NeurIPS 2020): a learner that keeps logits beside its exemplars.
 
-Not the DER of the package `der`, which is another method of the same name.
+python docs/dark_experience.py            # beside iCaRL and LUCIR; the options are those of docs/own_method.py
+
+It is not the DER of the package `der`, which is another method of the same name.
 """
 
 from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 import torch.nn.functional as F
@@ -12,6 +17,7 @@ from torch import Tensor
 from common.heads import extract
 from common.incremental import Learner, Phase
 from common.training import Stage, shuffled
+from lucir.reproduce.compare import compare
 
 
 class DarkExperienceLearner(Learner):
@@ -21,6 +27,7 @@ class DarkExperienceLearner(Learner):
     of that moment, without augmentation. One draw of exemplars serves both terms.
     """
 
+    config: DarkExperience
     wants_indices = True
 
     def begin_phase(self, phase: Phase) -> None:
@@ -64,3 +71,18 @@ class DarkExperienceLearner(Learner):
 def mean(values: Tensor, where: Tensor) -> Tensor:
     """The mean of the values where a mask of the same shape holds; 0 where it holds nowhere."""
     return (values * where).sum() / where.sum().clamp(min=1)
+
+
+@dataclass(frozen=True)
+class DarkExperience:
+    """How much replayed logits and replayed labels count."""
+
+    version: ClassVar[int] = 1
+    learner: ClassVar = DarkExperienceLearner
+
+    alpha: float = 0.2  # this and beta are not tuned
+    beta: float = 0.5
+
+
+if __name__ == "__main__":
+    compare({"DER++": DarkExperience()})

@@ -41,6 +41,8 @@ def compare(
     start: which base model a method goes on from, iCaRL's with a linear head or LUCIR's with a cosine head. None: it
     trains its base phase itself. readout: which of a method's predictions is drawn.
     """
+    if any(type(method).__module__ == "__mp_main__" for method in methods.values()):
+        sys.exit(2)  # a worker process that imports a script without a guard; its parent says so
     script = _script(methods)
     prog, name = f"python {script or '...'}", Path(script).stem or "own"
     arguments = list(sys.argv[1:] if words is None else words)
