@@ -37,7 +37,7 @@ def test_what_another_source_has_trained_is_named_and_trained_anew_on_request(
     file: Path, tiny_run: MakeRun, tmp_path: Path, capsys: pytest.CaptureFixture
 ) -> None:
     """A finished run, one that starts from it, and none of another method."""
-    base = tiny_run(method(file), protocol=ONE_BASE, paper="mine")
+    base = tiny_run(method(file), protocol=ONE_BASE)
     after, other = tiny_run(Base(), start=base), tiny_run(Base())
     for run in (base, after, other):
         assert launcher.train(run, job(tmp_path)) == ""
@@ -68,7 +68,7 @@ def test_an_unfinished_run_of_another_source_is_named_too(
 ) -> None:
     """If it goes on all the same, its environment names both sources, and so it stays named."""
     monkeypatch.setattr(store, "SAVE_EVERY", 0)
-    run = tiny_run(method(file), paper="mine")
+    run = tiny_run(method(file))
     folder = stopped(run, tmp_path)
     edited, written = replace(run, method=method(file, "2.0")), Store(tmp_path)
     look_for_changes([edited], written, retrain=False)
@@ -81,7 +81,7 @@ def test_an_unfinished_run_of_another_source_is_named_too(
 
 
 def test_a_run_that_a_process_works_on_is_left(file: Path, tiny_run: MakeRun, tmp_path: Path) -> None:
-    run, written = tiny_run(method(file), paper="mine"), Store(tmp_path)
+    run, written = tiny_run(method(file)), Store(tmp_path)
     assert launcher.train(run, job(tmp_path)) == ""
     with written.open(run), pytest.raises(InputError, match=f"another process works on run {run.hash}"):
         look_for_changes([replace(run, method=method(file, "2.0"))], written, retrain=True)
