@@ -41,13 +41,18 @@ def source_files(learner: type) -> list[Path]:
     return [file for file in files if file.is_file()]
 
 
-@lru_cache
 def code_of(learner: type) -> dict[str, Any]:
     """Which code trains with a learner: the commit of this repository, or what tells code from outside apart.
 
     That is `source`, the digest of its `source_files`; the commit of the repository that tracks the first of them, else
-    ""; whether that file differs from it; and this repository's commit, as `common`.
+    ""; whether that file differs from it; and this repository's commit, as `common`. It is what this was when it was
+    first asked for, right after the learner was loaded.
     """
+    return _code_of(learner)
+
+
+@lru_cache
+def _code_of(learner: type) -> dict[str, Any]:
     ours, files = commit(), source_files(learner)
     if not files:
         return ours
