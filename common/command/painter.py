@@ -140,7 +140,7 @@ class Painter:
 def words(plan: Plan) -> str:
     """The command that makes a report, without what decides no result."""
     choice = plan.choice
-    words = [f"python {plan.script or f'-m {plan.paper}.reproduce'} --preset {choice.preset}"]
+    words = [f"python {plan.prog} --preset {choice.preset}"]
     words += [f"--only {' '.join(choice.only)}"] if choice.only else []
     words += [f"--seeds {' '.join(map(str, choice.seeds))}"] if choice.seeds else []
     words += [f"--orders {' '.join(choice.orders)}"] if choice.orders else []

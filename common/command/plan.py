@@ -113,11 +113,6 @@ class Plan:
     precision: str = "auto"
     """The precision asked for; auto accepts finished runs in any."""
     copy: Copy = "read"
-    published: Published = field(default_factory=lambda: Published({"title": ""}, {}))
-    looks: Looks = field(default_factory=lambda: SHARED)
-    """Colours and markers of methods: those that packages share, and what this one declares."""
-    script: str = ""
-    """What python is called with to make this plan again, where that is not `-m PAPER.reproduce`."""
     _required: dict[str, Runs] = field(default_factory=dict, init=False)
 
     def required(self, figure: Figure) -> Runs:
@@ -182,6 +177,20 @@ class Plan:
         wanted = named([*self.figures, *(f for f, _ in self.skipped)], self.choice.only, self.choice.preset)
         return [(f, why) for f, why in self.skipped if f.id in wanted]
 
+    @property
+    def prog(self) -> str:
+        """What python is called with to make this plan again."""
+        return f"-m {self.paper}.reproduce"
+
+    @property
+    def published(self) -> Published:
+        return published(self.paper)
+
+    @property
+    def looks(self) -> Looks:
+        """Colours and markers of methods: those that packages share, and what this one declares."""
+        return {**SHARED, **getattr(importlib.import_module(f"{self.paper}.reproduce.catalogue"), "LOOKS", {})}
+
 
 @lru_cache
 def published(paper: str) -> Published:
@@ -199,9 +208,7 @@ def make_plan(paper: str, choice: Choice, store: Store, data: Data, precision: s
     presets, catalogue = (importlib.import_module(f"{paper}.reproduce.{name}") for name in ("presets", "catalogue"))
     settings = presets.settings(choice.preset, choice.seeds, choice.orders, choice.epochs_scale)
     figures, skipped = select(catalogue.FIGURES, choice.only, choice.preset)
-    looks = {**SHARED, **getattr(catalogue, "LOOKS", {})}
-    plan = Plan(paper, choice, settings, figures, skipped, store, data, precision)
-    return checked(on_copy(replace(plan, published=published(paper), looks=looks)))
+    return checked(on_copy(Plan(paper, choice, settings, figures, skipped, store, data, precision)))
 
 
 def on_copy(plan: Plan) -> Plan:

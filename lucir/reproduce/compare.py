@@ -17,6 +17,7 @@ from common.command.plan import Data, Plan, checked, on_copy
 from common.command.queue import Command, Resources, work
 from common.drawing.curves import accuracy_figure
 from common.drawing.figures import Drawing, Figure, Published, PublishedFigure, Results, Runs
+from common.drawing.looks import SHARED, Looks
 from common.errors import InputError
 from common.store import Store
 from lucir.reproduce.presets import Setting, settings
@@ -44,17 +45,36 @@ def compare(
     if any(type(method).__module__ == "__mp_main__" for method in methods.values()):
         sys.exit(2)  # a worker process that imports a script without a guard; its parent says so
     script = _script(methods)
-    prog, name = f"python {script or '...'}", Path(script).stem or "own"
+    shown, name = script or "...", Path(script).stem or "own"
     arguments = list(sys.argv[1:] if words is None else words)
 
     def command() -> int:
-        use = parse(Arguments, prog, "Compare methods of one's own with iCaRL and LUCIR.", arguments)
-        own = Comparison([name], use, methods=methods, phases=phases, start=start, readout=readout, script=script)
+        use = parse(Arguments, f"python {shown}", "Compare methods of one's own with iCaRL and LUCIR.", arguments)
+        own = Comparison([name], use, methods=methods, phases=phases, start=start, readout=readout, script=shown)
         own.check()
         # No other process can import the classes of an interactive session.
         return work([own], use if script else replace(use, jobs=1))
 
     run_command(command)
+
+
+@dataclass
+class OwnPlan(Plan):
+    """A plan of no paper: nothing published stands beside it."""
+
+    script: str = "..."
+
+    @property
+    def prog(self) -> str:
+        return self.script
+
+    @property
+    def published(self) -> Published:
+        return Published({"title": self.figures[0].title}, {})
+
+    @property
+    def looks(self) -> Looks:
+        return SHARED
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -80,8 +100,8 @@ class Comparison(Command):
         title, choice = f"{', '.join(self.methods)} beside iCaRL and LUCIR, {self.phases} phases", self.choice
         figure = Figure("compared", title, partial(self.runs, paper), self.drawing, ("quick", "cifar", "imagenet"))
         chosen = settings(choice.preset, choice.seeds, choice.orders, choice.epochs_scale)
-        plan = Plan(paper, choice, chosen, [figure], [], store, data, use.precision, script=self.script)
-        return Part(checked(on_copy(replace(plan, published=Published({"title": title}, {})))), use.out)
+        plan = OwnPlan(paper, choice, chosen, [figure], [], store, data, use.precision, script=self.script)
+        return Part(checked(on_copy(plan)), use.out)
 
     def runs(self, paper: str, s: Setting) -> Runs:
         """The Runs of iCaRL and LUCIR, and those of the methods, which name `paper` in place of a package."""

@@ -11,8 +11,9 @@ from typing import Any
 import pytest
 from own_method import BalancedReplay
 
+from common.command.plan import Choice
 from common.store import Result, Store
-from lucir.reproduce.compare import compare, experiment
+from lucir.reproduce.compare import Comparison, compare
 from lucir.reproduce.presets import settings
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -62,11 +63,13 @@ def test_one_file_is_trained_drawn_and_reported(tmp_path: Path) -> None:
 @pytest.mark.parametrize(("start", "head"), [("linear", "linear"), ("cosine", "cosine"), (None, None)])
 def test_everything_but_the_method_is_the_same(start: Any, head: str | None) -> None:
     (setting,) = settings("cifar", None, None, 1.0)
-    runs = experiment(setting, "mine", {"Mine": BalancedReplay()}, 5, start)
-    for own, other in zip(runs["Mine"], runs["LUCIR"], strict=True):
-        assert (own.protocol, own.schedule, own.order, own.seed) == (
+    own = {"Mine": BalancedReplay()}
+    comparison = Comparison(["mine"], Choice(), methods=own, phases=5, start=start, readout="cnn", script="mine.py")
+    runs = comparison.runs("mine", setting)
+    for mine, other in zip(runs["Mine"], runs["LUCIR"], strict=True):
+        assert (mine.protocol, mine.schedule, mine.order, mine.seed) == (
             other.protocol, other.schedule, other.order, other.seed)  # fmt: skip
-        assert (own.start.method.head if own.start else None) == head
+        assert (mine.start.method.head if mine.start else None) == head
     assert runs["iCaRL"] == setting.runs(setting.icarl(), 5)  # the very runs of the paper's figures
 
 
