@@ -6,6 +6,7 @@ import importlib.util
 from dataclasses import dataclass
 from pathlib import Path
 
+from common.command.environment import PACKAGES
 from common.errors import InputError
 from common.store import Result, Store, read_lines, write_record
 
@@ -38,7 +39,10 @@ def record(args: RecordArguments) -> None:
     asked = [r for r in found if not args.papers or r.config["paper"] in args.papers]
     wanted = [r for r in asked if args.embedded or not r.embedded]
     for result in wanted:
-        print(write_record(result, args.to or records_folder(result.config["paper"])))
+        if (paper := result.config["paper"]) not in PACKAGES and not args.to:
+            print(f"not recorded: {result.hash}, whose method {paper} has no package here; --to DIR writes it there")
+            continue
+        print(write_record(result, args.to or records_folder(paper)))
     if not wanted:
         why = (
             f"the {len(asked)} finished runs are on embedded data; --embedded has them" if asked else "no finished run"

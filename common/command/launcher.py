@@ -22,7 +22,7 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 from common.command.console import DISK_FULL
-from common.command.environment import commit, environment
+from common.command.environment import code_of, commit, environment
 from common.command.waiting import Outcome, Waiting, unfinished
 from common.data.datasets import Dataset, load
 from common.errors import InputError, NotCaptured, OutOfTime, RunFailed
@@ -92,8 +92,12 @@ def _train(run: Run, job: Job, progress: Callable[[int], None]) -> None:
         if store.load(run.hash):  # finished by another process since
             return
         workspace.progress, workspace.deadline = progress, job.deadline
-        started, code = time.perf_counter(), commit()  # of the code now loaded, not of what is there when it ends
-        workspace.commits = [code["commit"]]
+        started, code = (
+            time.perf_counter(),
+            code_of(learner),
+        )  # of the code now loaded, not of what is there when it ends
+        version = code.get("source") or code["commit"]
+        workspace.commits = [version]
         device, measured = Device(learner.device_for(run, job.device), run.precision), dict[str, float]()
         most = job.threads if job.device == "cpu" else 1  # beside a GPU the other cores are left to other runs
         workspace.threads = workspace.saved_threads() or most
@@ -107,7 +111,7 @@ def _train(run: Run, job: Job, progress: Callable[[int], None]) -> None:
         chain = len(run.protocol.sizes) > 1  # its phases wait for one another, so it goes before runs of one phase
         with torch.cuda.stream(own_stream(high=chain)) if device.type == "cuda" else nullcontext():
             result = incremental.run(run, dataset, learner, workspace, device)
-        earlier = [c for c in workspace.commits if c != code["commit"]]
+        earlier = [c for c in workspace.commits if c != version]
         eager = {"eager": job.eager} if job.eager else {}
         where = environment(device, workspace, measured, started)
         workspace.finish(result, {**code, "earlier_commits": earlier, **where, **eager})
@@ -214,7 +218,7 @@ def load_code(methods: Iterable[type]) -> None:
 
     commit()
     for method in methods:
-        learner_of(method)
+        code_of(learner_of(method))
 
 
 def _pool(job: Job, runs: Iterable[Run], progress: Callable[[int], None]) -> _Here | _Processes | _Threads:

@@ -178,6 +178,11 @@ class Plan:
         return [(f, why) for f, why in self.skipped if f.id in wanted]
 
     @property
+    def prog(self) -> str:
+        """What python is called with to make this plan again."""
+        return f"-m {self.paper}.reproduce"
+
+    @property
     def published(self) -> Published:
         return published(self.paper)
 
@@ -203,11 +208,17 @@ def make_plan(paper: str, choice: Choice, store: Store, data: Data, precision: s
     presets, catalogue = (importlib.import_module(f"{paper}.reproduce.{name}") for name in ("presets", "catalogue"))
     settings = presets.settings(choice.preset, choice.seeds, choice.orders, choice.epochs_scale)
     figures, skipped = select(catalogue.FIGURES, choice.only, choice.preset)
-    plan = Plan(paper, choice, settings, figures, skipped, store, data, precision, "read" if choice.trains else "known")
-    finished = [run for run in plan.runs().values() if plan.finished(run)]
-    if not choice.trains and data.root is None and not finished:
-        plan = replace(plan, copy="any")
-    return checked(plan)
+    return checked(on_copy(Plan(paper, choice, settings, figures, skipped, store, data, precision)))
+
+
+def on_copy(plan: Plan) -> Plan:
+    """The plan on the copy of the data that counts: the one read where it trains, else the known one or any."""
+    if plan.choice.trains:
+        return replace(plan, copy="read")
+    known = replace(plan, copy="known")
+    if plan.data.root is None and not any(map(known.finished, known.runs().values())):
+        return replace(plan, copy="any")
+    return known
 
 
 def checked(plan: Plan) -> Plan:

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from common.command.changed import look_for_changes
 from common.command.environment import commit
 from common.command.estimates import cost
 from common.command.export import records_folder
@@ -43,6 +44,8 @@ class Place:
     """auto (bf16 where the hardware has it), fp32 or bf16."""
     minutes: float | None = None
     """After so many minutes no epoch begins and the command ends; the same command goes on from there."""
+    retrain: bool = False
+    """Train anew the runs of methods from outside the six packages whose source has changed since."""
 
 
 @dataclass(frozen=True)
@@ -80,6 +83,8 @@ def work(commands: Sequence[Command], use: Resources) -> int:
 
 def finish(parts: Sequence[Part], use: Resources, deadline: float = math.inf) -> int:
     """The same for parts that `begin` has made; deadline: the time of the day after which no epoch begins."""
+    for part in parts:
+        look_for_changes(part.plan.runs().values(), part.plan.store, use.retrain and part.plan.choice.trains)
     for part in parts:
         if part.plan.choice.list:
             list_plan(part.plan, use.jobs or (1 if use.device == "cuda" else min(cores(), 8)))

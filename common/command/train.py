@@ -71,13 +71,15 @@ def train(
     device: str = "auto",
     precision: str = "auto",
     minutes: float | None = None,
+    retrain: bool = False,
 ) -> Result:
     """Train a Run, and first what it starts from, or read it where it is finished; prints how it gets on.
 
-    The options are those of the command. Raises InputError on bad input before any training, RunFailed where the run
-    fails, and OutOfTime when the minutes are over: the same call goes on from there.
+    The options are those of the command. retrain: of a method from outside the packages, what an earlier version of its
+    file has trained is trained anew. Raises InputError on bad input before any training, RunFailed where the run fails,
+    and OutOfTime when the minutes are over: the same call goes on from there.
     """
-    use = Resources(Path(data) if data else None, Path(out), device, precision, minutes, jobs=1)
+    use = Resources(Path(data) if data else None, Path(out), device, precision, minutes, jobs=1, retrain=retrain)
     deadline = time.time() + 60 * minutes if minutes is not None else math.inf
     parts = begin([One([run.paper], Choice(), run=run)], use)
     if finish(parts, use, deadline) == 130:
