@@ -150,12 +150,20 @@ def _one_epoch(schedule: Schedule) -> Schedule:
     return replace(schedule, epochs=min(schedule.epochs, 1), milestones=(), warmup=min(schedule.warmup, 1))
 
 
+UNRESOLVED = (
+    "this Run is not resolved: it does not say on which copy of its images and in which precision it trains; "
+    'call run.resolved(fingerprint, precision) first, as with load(run.data, root).fingerprint and "fp32"'
+)
+
+
 @lru_cache(maxsize=2)
 def _load(spec: Any, root: Path | None, cache: Path) -> Dataset:
     return load(spec, root, cache)
 
 
 def _dataset(run: Run, root: Path | None, cache: Path) -> Dataset:
+    if not (run.fingerprint and run.precision):
+        raise InputError(UNRESOLVED)
     dataset = _load(run.data, root, cache)
     if dataset.fingerprint != run.fingerprint:
         raise InputError(f"the {run.data.name} images changed while runs were under way; start the command again")
