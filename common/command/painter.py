@@ -123,10 +123,10 @@ class Painter:
         write_report(self.folder, self.plan.published.paper, self.plan.choice.preset, rows, context)
         return self.folder / "report.html"
 
-    def undrawn(self) -> list[str]:
-        """The figures asked for that could not be drawn, with the reason."""
+    def undrawn(self) -> dict[str, str]:
+        """Why figures that were asked for could not be drawn, by their ids."""
         rows = [self.rows[f.id] for f in self.plan.figures]
-        return [f"{row.figure.id}: {row.reason}" for row in rows if row.drawing is None]
+        return {row.figure.id: row.reason for row in rows if row.drawing is None}
 
     def summary(self) -> str:
         """How many figures were drawn and how the comparisons came out, in a line."""

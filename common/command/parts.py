@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 from common.command.messages import describe
 from common.command.plan import Plan
+from common.command.recorded import recorded
 from common.command.waiting import Outcome, unfinished
 from common.runs import Run
 
@@ -64,12 +65,18 @@ class Part:
         report = self.painter.report(self.failures)
         for problem in self.painter.problems:
             print(f"failed: {problem}", file=sys.stderr)
-        undrawn = self.painter.undrawn()
-        for line in undrawn:
-            print(f"not drawn: {line}")
-        if self.plan.choice.draw and undrawn and not self.painter.used:
-            print("no run of these figures is finished or recorded with these --seeds, --orders and --epochs-scale")
+        for line in self._undrawn():
+            print(line)
         print(f"{self.plan.paper}: {self.painter.summary()}; report: {report}")
+
+    def _undrawn(self) -> list[str]:
+        """A line for each figure that is not drawn; where no run is there at all, one line for all of them."""
+        undrawn = self.painter.undrawn()
+        if not self.plan.choice.draw or not undrawn or self.painter.used:
+            return [f"not drawn: {figure}: {reason}" for figure, reason in undrawn.items()]
+        asked = "these --seeds, --orders and --epochs-scale"
+        lines = [f"not drawn: {', '.join(undrawn)}: none of their runs is finished or recorded with {asked}"]
+        return lines + [f"recorded: {words}" for words in recorded(self.plan)]
 
     @property
     def failed(self) -> bool:

@@ -75,12 +75,45 @@ def test_list_counts_what_is_finished(finished: tuple[Path, subprocess.Completed
     assert len(re.findall(r"\([0-9a-f]{12}\.\.\.\)\n", fresh)) == 37  # the precision is not settled
 
 
-def test_drawing_nothing_says_why(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+@pytest.mark.parametrize(
+    ("paper", "preset", "words", "recorded"),
+    [
+        ("lucir", "quick", ["--seeds", "7"], ["--seeds 1993"]),
+        ("lucir", "cifar", ["--seeds", "7", "--only", "fig5"], ["--seeds 1993 --epochs-scale 0.05"]),
+        ("der", "cifar", ["--seeds", "7"], ["--seeds 0 --orders O1 --epochs-scale 0.03"]),
+        ("bbn", "quick", ["--epochs-scale", "0.3"], ["--seeds 0"]),
+        ("lucir", "imagenet", [], []),
+    ],
+)
+def test_drawing_nothing_says_what_is_recorded(
+    paper: str,
+    preset: str,
+    words: list[str],
+    recorded: list[str],
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """In one line for all figures; and the options that it names do draw."""
+    draw = ["--preset", preset, "--draw", "--out", str(tmp_path)]
     with pytest.raises(SystemExit) as ended:
-        cli.main(["--only", "fig3a", "--seeds", "7", "--draw", "--out", str(tmp_path)], paper="lucir")
+        cli.main([*draw, *words], paper)
+    lines = capsys.readouterr().out.splitlines()
+    (undrawn,) = (line for line in lines if line.startswith("not drawn: "))
+    assert ended.value.code == 0 and "none of their runs is finished or recorded with these --seeds" in undrawn
+    assert [line for line in lines if line.startswith("recorded: ")] == [f"recorded: {found}" for found in recorded]
+    if recorded:
+        with pytest.raises(SystemExit):
+            cli.main([*draw, "--only", undrawn.split()[2].rstrip(",:"), *recorded[0].split()], paper)
+        assert "drawn: " in capsys.readouterr().out
+
+
+def test_runs_finished_here_are_named_too(
+    finished: tuple[Path, subprocess.CompletedProcess[str]], capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit):
+        cli.main(["--only", "fig3", "--seeds", "7", "--draw", "--out", str(finished[0])], paper="lucir")
     printed = capsys.readouterr().out
-    assert ended.value.code == 0 and "not drawn: fig3a: 1 of its runs is not finished" in printed
-    assert "no run of these figures is finished or recorded" in printed
+    assert "recorded: --seeds 1993\n" in printed and "recorded: --seeds 1993 --epochs-scale 0.1\n" in printed
 
 
 def test_recording_nothing_says_why(
