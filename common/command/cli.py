@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
 
+from common import roots
 from common.command.clean import CleanArguments, clean
 from common.command.console import settle
 from common.command.export import RecordArguments, TensorBoardArguments, record, tensorboard
@@ -34,6 +35,7 @@ def main(argv: Sequence[str] | None = None, paper: str | None = None) -> None:
     arguments = list(sys.argv[1:] if argv is None else argv)
     settle()
     try:
+        roots.check(PAPERS)
         code = 0
         if paper is None and arguments[:1] == ["record"]:
             record(parse(RecordArguments, "reproduce record", record.__doc__, arguments[1:]))
