@@ -22,6 +22,7 @@ from queue import Empty, SimpleQueue
 from tempfile import TemporaryDirectory
 from typing import Any
 
+from common.command.devices import asked_threads
 from common.command.environment import commit, environment
 from common.command.waiting import Outcome, Waiting, unfinished
 from common.data.datasets import Dataset, load
@@ -41,7 +42,7 @@ class Job:
     device: str
     jobs: int
     threads: int
-    """CPU threads a run may take; how many it does take is measured (see `common.tuning`)."""
+    """CPU threads a run may take; how many it does take is measured (see `common.tuning`), or OMP_NUM_THREADS says."""
     deadline: float = math.inf
     """Time of the day, in seconds since 1970, after which no epoch begins."""
     eager: str = ""
@@ -97,9 +98,10 @@ def _train(run: Run, job: Job, progress: Callable[[int], None]) -> None:
         started, code = time.perf_counter(), commit()  # of the code now loaded, not of what is there when it ends
         workspace.commits = [code["commit"]]
         device, measured = Device(learner.device_for(run, job.device), run.precision), dict[str, float]()
-        most = job.threads if job.device == "cpu" else 1  # beside a GPU the other cores are left to other runs
+        asked = asked_threads()
+        most = asked or (job.threads if job.device == "cpu" else 1)  # beside a GPU other runs have the other cores
         workspace.threads = workspace.saved_threads() or most
-        if most > 1 and not workspace.saved_threads():
+        if most > 1 and not asked and not workspace.saved_threads():
             workspace.threads, measured = choose_threads(run, device, most, job.out / "cache/threads.json")
         torch.set_num_threads(workspace.threads)
         # Shapes are few, and a graph keeps what its first step chose. But trying algorithms waits for the whole device,

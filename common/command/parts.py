@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from common.command.devices import asked_threads
 from common.command.messages import describe
 from common.command.plan import Plan
 from common.command.recorded import recorded
@@ -45,7 +46,7 @@ class Part:
         runs = [self.plan.resolved(run, device.precision) for run in self.plan.unfinished()]
         runs = unfinished(runs, {r.hash for run in runs for r in run.chain if self.plan.store.load(r.hash)})
         self.open = {run.hash for run in runs}
-        self.threads = max(1, cores() // max(1, min(jobs, len(self.plan.runs()))))
+        self.threads = asked_threads() or max(1, cores() // max(1, min(jobs, len(self.plan.runs()))))
         return runs
 
     def note(self, outcome: Outcome) -> bool:
