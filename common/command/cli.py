@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import select
 import shlex
 import sys
 from collections.abc import Sequence
@@ -72,12 +73,17 @@ def main(argv: Sequence[str] | None = None, paper: str | None = None) -> None:
 
 def _unread() -> bool:
     """Whether the reader of what is printed has gone, as `head` does; what is left to print is dropped then."""
-    try:
-        sys.stdout.flush()
-    except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return True
-    return False
+    streams = [stream for stream in (sys.stdout, sys.stderr) if _gone(stream.fileno())]
+    for stream in streams:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
+    return bool(streams)
+
+
+def _gone(descriptor: int) -> bool:
+    """Whether a pipe has no reader any more. Another write does not always tell: what failed may be dropped by then."""
+    poll = select.poll()
+    poll.register(descriptor, 0)
+    return any(event & select.POLLERR for _, event in poll.poll(0))
 
 
 def _papers(arguments: Sequence[str]) -> list[str]:

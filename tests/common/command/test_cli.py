@@ -116,6 +116,19 @@ def test_runs_finished_here_are_named_too(
     assert "recorded: --seeds 1993\n" in printed and "recorded: --seeds 1993 --epochs-scale 0.1\n" in printed
 
 
+@pytest.mark.parametrize("lines", [0, 1, 5])
+@pytest.mark.parametrize("buffered", [True, False])
+def test_a_reader_that_goes_ends_a_listing_quietly(lines: int, buffered: bool) -> None:
+    """As `| head` does, before or while something is printed."""
+    command = [sys.executable, *([] if buffered else ["-u"]), "-m", "class_balanced.reproduce", "--preset", "cifar"]
+    with subprocess.Popen([*command, "--list"], cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
+        assert process.stdout and process.stderr
+        for _ in range(lines):
+            assert process.stdout.readline()
+        process.stdout.close()
+        assert process.stderr.read() == b"" and process.wait(60) == 1
+
+
 def test_recording_nothing_says_why(
     finished: tuple[Path, subprocess.CompletedProcess[str]], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
