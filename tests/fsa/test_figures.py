@@ -158,6 +158,17 @@ def test_the_change_of_confusion() -> None:
     assert before.boundary == 4 and control.kind == "change"
 
 
+def test_without_phase_one_the_confusion_of_phase_two_is_shown_as_it_is() -> None:
+    """As records of Phase II alone leave it: there is nothing that it could be a change of."""
+    chosen = settings("cifar", [0], None, 1)
+    groups = {name: runs for name, runs in BY_ID["fig7-cifar10"].runs(chosen).items() if name != "Phase I"}
+    drawing = draw("fig7-cifar10", "cifar", groups, make=lambda run: fake(run, 60))
+    assert [(panel.kind, panel.title) for panel in drawing.panels] == [
+        ("matrix", "No Aug: 60.00 %"),
+        ("matrix", "FSA (ours): 60.00 %"),
+    ]
+
+
 # Pictures and the command
 
 
