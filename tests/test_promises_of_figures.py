@@ -73,7 +73,7 @@ def test_a_figure_draws_runs_that_were_tested_at_their_end_only(paper: str, id: 
 
 @pytest.mark.parametrize(("paper", "id"), FROM_RUNS)
 def test_a_figure_draws_from_part_of_its_runs(paper: str, id: str) -> None:
-    """From records alone most may be missing: one repeat of each group is shown, with what it starts from or without."""
+    """From records alone most may be missing: one repeat of each group is shown, with its start or without."""
     figure: Figure = FIGURES[paper][id]
     preset = figure.presets[-1]
     groups = figure.runs(settings(paper, preset))
