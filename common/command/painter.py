@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from common.command.plan import Plan
@@ -72,9 +72,10 @@ class Painter:
         self.used |= results
         try:
             drawing = figure.draw(self.plan.settings, groups, self.plan.published)
-            self.rows[figure.id] = ReportRow(figure, drawing, reason)
+            titled = replace(figure, title=self.plan.title(figure))
+            self.rows[figure.id] = ReportRow(titled, drawing, reason)
             caption, path = self._caption(groups, reason), self.folder / figure.id
-            plots.render(drawing, figure.title, caption, path, self.plan.looks)
+            plots.render(drawing, titled.title, caption, path, self.plan.looks)
         except Exception as error:  # a full disk, a damaged file or a bug in one figure must not stop the runs
             self.problems.append(f"{figure.id} could not be drawn: {error}")
             self.rows[figure.id] = ReportRow(figure, None, f"could not be drawn: {error}")

@@ -66,6 +66,8 @@ def test_reports_say_what_augmentation_adds() -> None:
     added = {c.name: list(c.y) for panel in drawing.panels[2:] for c in panel.curves}
     assert added == {"FSA - No Aug": [3] * 10, "No Aug - Phase I": [7] * 10, "FSA - Phase I": [10] * 10}
     assert "Phase I of seed 0 and its views shared" in drawing.note
+    hundred = draw("control-cifar100", "cifar", seeds=[0], make=lambda run: fake(run, right(run)))
+    assert {len(curve.x) for panel in hundred.panels[2:] for curve in panel.curves} == {10}  # sizes side by side
 
 
 def test_classes_have_names_where_the_data_set_gives_them() -> None:

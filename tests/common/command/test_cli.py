@@ -47,6 +47,8 @@ def test_a_reproduction_leaves_figures_report_and_runs(
     report = (folder / "report.md").read_text(encoding="utf-8")
     assert "embedded data" in report
     assert "reduced schedule" in report
+    assert "## fig3a: Fig. 3 (left): weight norms of iCaRL's last layer (on glyphs)\n" in report
+    assert json.loads((folder / "fig3b.json").read_text(encoding="utf-8"))["title"].endswith("last layer (on glyphs)")
     runs = [p for p in (out / "runs").iterdir() if p.is_dir()]
     assert len(runs) == 2
     for run in runs:
@@ -135,6 +137,15 @@ def test_recording_nothing_says_why(
     with pytest.raises(SystemExit):
         cli.main(["record", "--out", str(finished[0]), "--to", str(tmp_path)])
     assert "the 2 finished runs are on embedded data" in capsys.readouterr().out and not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(("preset", "ends"), [("quick", ", CIFAR-10-LT (on glyphs)"), ("cifar", ", CIFAR-10-LT")])
+def test_titles_say_glyphs_where_the_data_are_glyphs(preset: str, ends: str, tmp_path: Path) -> None:
+    choice = plan.Choice(preset=preset, draw=True)
+    made = plan.make_plan("class_balanced", choice, Store(tmp_path), plan.Data(None, tmp_path / "cache"))
+    titles = {figure.id: made.title(figure) for figure in made.figures}
+    assert titles["closeup-cifar10"].endswith(ends)
+    assert "glyphs" not in titles["fig4"]  # it follows from the published class sizes
 
 
 def test_an_id_names_its_figure_alone() -> None:
