@@ -22,7 +22,7 @@ from queue import Empty, SimpleQueue
 from tempfile import TemporaryDirectory
 from typing import Any
 
-from common.command.devices import asked_threads
+from common.command.devices import Gpus, asked_threads
 from common.command.environment import commit, environment
 from common.command.waiting import Outcome, Waiting, unfinished
 from common.data.datasets import Dataset, load
@@ -47,6 +47,8 @@ class Job:
     """Time of the day, in seconds since 1970, after which no epoch begins."""
     eager: str = ""
     """Why steps are called from Python on a device that captures them; empty where they are captured."""
+    gpus: tuple[str, ...] = ()
+    """GPUs that share the runs, `jobs` at once on each, as CUDA_VISIBLE_DEVICES names them; empty for one device."""
     papers: tuple[str, ...] = ()
     """Packages whose code a worker process loads before its first run."""
 
@@ -188,9 +190,10 @@ def launch(
     InputError where no worker process can be started, as by a script that trains when it is imported.
     """
     todo, cores = unfinished(runs, finished), os.cpu_count() or 1
+    jobs = job.jobs * max(1, len(job.gpus))
     load_code({run.paper for run in todo})
     own = {run.hash: (threads or {}).get(run.hash, job.threads) for run in todo}
-    waiting = Waiting(todo, own, max(cores, job.jobs * job.threads))
+    waiting = Waiting(todo, own, max(cores, jobs * job.threads))
     running = dict[Future, Run]()
     pool = _pool(job, waiting.runs.values(), progress)
     try:
@@ -198,7 +201,7 @@ def launch(
             late = time.time() >= job.deadline
             if late and waiting.advanced:
                 waiting.runs.clear()
-            for run in waiting.ready(running.values(), 1 if late else job.jobs):
+            for run in waiting.ready(running.values(), 1 if late else jobs):
                 if problem := waiting.blocked(run):
                     yield waiting.end(Outcome(run, problem, "failed"))
                 else:
@@ -211,7 +214,7 @@ def launch(
                 run = running.pop(future)
                 if not isinstance(future.exception(), BrokenProcessPool):
                     yield waiting.end(future.result())
-                elif isinstance(pool, _Processes) and not pool.began.is_set():
+                elif isinstance(pool, _Processes | Gpus) and not pool.began.is_set():
                     raise InputError(UNGUARDED)
                 elif not waiting.again(run):
                     yield waiting.end(Outcome(run, DIED, "failed"))
@@ -229,7 +232,9 @@ def load_code(papers: Iterable[str]) -> None:
         importlib.import_module(f"{paper}.learner")
 
 
-def _pool(job: Job, runs: Iterable[Run], progress: Callable[[int], None]) -> _Here | _Processes | _Threads:
+def _pool(job: Job, runs: Iterable[Run], progress: Callable[[int], None]) -> _Here | _Processes | _Threads | Gpus:
+    if job.gpus:
+        return Gpus(job, runs)
     if job.jobs == 1:
         return _Here(progress)
     if job.device == "cpu" or any(run.inputs.kind != "crop-flip" for run in runs):
