@@ -6,12 +6,12 @@ from collections.abc import Iterable, Sequence
 
 from class_balanced.reproduce.presets import Setting
 from class_balanced.reproduce.tables import ERROR, GRIDS, cell_row, data_name, error, errors, printed_name
-from common.drawing.curves import across, by_epoch, mean_curve, paired, published_points, through
+from common.drawing.curves import across, by_epoch, class_bars, mean_curve, paired, published_points, through
 from common.drawing.figures import Comparison, Curve, Drawing, Estimate, Panel, PublishedFigure, Results, estimate
 from common.metrics import class_accuracies
 from common.store import Result
 
-INDEX = "class, head to tail"
+INDEX = "classes, head to tail"
 SHOTS = {"many": "many (> 100 images)", "medium": "medium (20-100)", "few": "few (< 20)"}
 """Groups of classes by their training images."""
 GAIN = "last minus best test epoch (points)"
@@ -106,7 +106,7 @@ def loss_curves(s: Setting, results: Results, published: PublishedFigure) -> Dra
 
 def closeup(s: Setting, results: Results, published: PublishedFigure) -> Drawing:
     """A few cells of the grid: error at the end and over training; accuracy and weight norm of each class."""
-    factor, index = s.closeup_factor, list(range(s.classes))
+    factor = s.closeup_factor
     found = {name: group for name in s.closeup if (group := results.get((name, factor)))}
     rows = [cell_row(s, results, published, name, factor) for name in found]
     labels = [" ".join(filter(None, shown(s, name))) for name in found]
@@ -116,14 +116,14 @@ def closeup(s: Setting, results: Results, published: PublishedFigure) -> Drawing
     for name, group in found.items():
         method, legend = shown(s, name)
         lines = [class_accuracies(r.confusion("cnn")).tolist() for r in group]
-        accuracy.append(mean_curve(method, index, lines, legend))
-        norms.append(mean_curve(method, index, [r.values["summary"]["norms"] for r in group], legend))
+        accuracy.append(class_bars(method, lines, legend))
+        norms.append(class_bars(method, [r.values["summary"]["norms"] for r in group], legend))
         rows += [Comparison(f"accuracy (%), {k}", name, None, "", e) for k, e in shots(group).items()]
     panels = [
         Panel(head(s, factor), "", ERROR, bars, kind="bars"),
         *training(s, results, found, factor),
-        Panel("each class", INDEX, "accuracy on the class (%)", accuracy),
-        Panel("last layer", INDEX, "L2 norm of the class's weight", norms),
+        Panel("accuracy by groups of classes", INDEX, "mean accuracy of the classes (%)", accuracy, kind="bars"),
+        Panel("last layer", INDEX, "mean L2 norm of the classes' weights", norms, kind="bars"),
     ]
     return Drawing(panels, rows)
 

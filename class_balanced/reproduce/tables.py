@@ -27,7 +27,7 @@ GRIDS = {"cifar10": "fig8", "cifar20": "fig9", "cifar100": "fig10"}
 
 def data_name(s: Setting) -> str:
     """The data set as titles give it."""
-    return SETS[s.role] if s.comparable else f"embedded data, {s.classes} classes"
+    return SETS[s.role] if s.comparable else f"glyphs, {s.classes} classes"
 
 
 def printed_name(model: ClassBalanced) -> str:

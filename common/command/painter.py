@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from common.command.plan import Plan
@@ -72,9 +72,10 @@ class Painter:
         self.used |= results
         try:
             drawing = figure.draw(self.plan.settings, groups, self.plan.published)
-            self.rows[figure.id] = ReportRow(figure, drawing, reason)
+            titled = replace(figure, title=self.plan.title(figure))
+            self.rows[figure.id] = ReportRow(titled, drawing, reason)
             caption, path = self._caption(groups, reason), self.folder / figure.id
-            plots.render(drawing, figure.title, caption, path, self.plan.looks)
+            plots.render(drawing, titled.title, caption, path, self.plan.looks)
         except Exception as error:  # a full disk, a damaged file or a bug in one figure must not stop the runs
             self.problems.append(f"{figure.id} could not be drawn: {error}")
             self.rows[figure.id] = ReportRow(figure, None, f"could not be drawn: {error}")
@@ -123,10 +124,10 @@ class Painter:
         write_report(self.folder, self.plan.published.paper, self.plan.choice.preset, rows, context)
         return self.folder / "report.html"
 
-    def undrawn(self) -> list[str]:
-        """The figures asked for that could not be drawn, with the reason."""
+    def undrawn(self) -> dict[str, str]:
+        """Why figures that were asked for could not be drawn, by their ids."""
         rows = [self.rows[f.id] for f in self.plan.figures]
-        return [f"{row.figure.id}: {row.reason}" for row in rows if row.drawing is None]
+        return {row.figure.id: row.reason for row in rows if row.drawing is None}
 
     def summary(self) -> str:
         """How many figures were drawn and how the comparisons came out, in a line."""

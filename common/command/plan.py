@@ -177,6 +177,11 @@ class Plan:
         wanted = named([*self.figures, *(f for f, _ in self.skipped)], self.choice.only, self.choice.preset)
         return [(f, why) for f, why in self.skipped if f.id in wanted]
 
+    def title(self, figure: Figure) -> str:
+        """The figure's title, which may name the paper's data, and that they are glyphs where they are."""
+        glyphs = any(run.data.name == "glyphs" for runs in self.required(figure).values() for run in runs)
+        return f"{figure.title} (on glyphs)" if glyphs else figure.title
+
     @property
     def prog(self) -> str:
         """What python is called with to make this plan again."""

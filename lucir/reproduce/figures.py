@@ -153,7 +153,7 @@ def first_classes(s: Setting, results: Results, published: PublishedFigure) -> D
         if found := results.get(method):
             lines = [[r.readout(readout, p)["groups"][0] for p in range(len(r.phases()))] for r in found]
             last = estimate([line[-1] for line in lines])
-            curves.append(mean_curve(name, list(range(len(lines[0]))), lines, f"{last.mean:.2f}"))
+            curves.append(mean_curve(name, list(range(len(lines[0]))), lines, f"last {last.mean:.2f}"))
             quantity = "base classes after the last phase (%)"
             rows.append(Comparison(quantity, name, *published.value(name, 5), last))
         curves += published_curve(published, name)
