@@ -34,7 +34,8 @@ class Resources:
     """What runs are trained from and on, for how long, and where they go."""
 
     data: Path | None = None
-    """A data set's folder, or a root with cifar100/, imagenet/ ... inside; default: CIFAR is downloaded."""
+    """A data set's folder, or a root with cifar100/, imagenet/ ... inside; default: CIFAR is downloaded. With --preset
+    folder, images of one's own: train/<class>/* with test/<class>/* or val/<class>/*, or train.txt with test.txt."""
     out: Path = Path("results")
     """Where runs, figures and reports go."""
     device: str = "auto"
@@ -165,6 +166,11 @@ def _recorded(store: Store, run: Run, folder: Path) -> bool:
 
 
 def _check(commands: Sequence[Command], use: Resources) -> None:
+    if use.data and all(command.choice.preset == "quick" for command in commands):
+        raise InputError(
+            f"--data {use.data} is not used: the quick preset draws its own images; --preset folder trains on yours, "
+            "--preset cifar and imagenet on the papers' data sets"
+        )
     for name, value, allowed in (
         ("device", use.device, ("auto", "cpu", "cuda")),
         ("precision", use.precision, ("auto", "fp32", "bf16")),
