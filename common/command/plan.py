@@ -227,9 +227,8 @@ def settings_of(paper: str, choice: Choice, data: Data) -> tuple[Any, ...]:
     chosen = choice.preset, choice.seeds, choice.orders, choice.epochs_scale
     if choice.preset != FOLDER:
         if choice.given:
-            raise InputError(
-                f"{' and '.join(choice.given)}: for --preset folder only; --preset {choice.preset} has the paper's protocol"
-            )
+            wrong = " and ".join(choice.given)
+            raise InputError(f"{wrong}: for --preset folder only; --preset {choice.preset} has the paper's protocol")
         return presets.settings(*chosen)
     if not hasattr(presets, "on_folder"):
         raise InputError(f"{paper} has no --preset folder; choose another preset")

@@ -156,5 +156,5 @@ FIGURES: list[Figure] = [
     Figure("joint-subset", "Joint-CNN, ImageNet-Subset", joint, draw.joint, IMAGENET, SUBSET, on_request=True),
     Figure("joint-full", "Joint-CNN, ImageNet-Full", joint, draw.joint, IMAGENET, FULL, on_request=True),
 ]
-OWN = [Figure("incremental", "Class-incremental accuracy of iCaRL and LUCIR", main, draw.incremental, (FOLDER,))]
+OWN = [Figure("incremental", "Class-incremental accuracy of iCaRL and LUCIR (Ours)", main, draw.incremental, (FOLDER,))]
 """On images of one's own."""
