@@ -166,11 +166,6 @@ def _recorded(store: Store, run: Run, folder: Path) -> bool:
 
 
 def _check(commands: Sequence[Command], use: Resources) -> None:
-    if use.data and all(command.choice.preset == "quick" for command in commands):
-        raise InputError(
-            f"--data {use.data} is not used: the quick preset draws its own images; --preset folder trains on yours, "
-            "--preset cifar and imagenet on the papers' data sets"
-        )
     for name, value, allowed in (
         ("device", use.device, ("auto", "cpu", "cuda")),
         ("precision", use.precision, ("auto", "fp32", "bf16")),
@@ -207,6 +202,12 @@ def _parts(commands: Sequence[Command], use: Resources) -> list[Part]:
             raise InputError(f"{command.place}{next(iter(refused.values()))}")
         for paper, reason in refused.items():  # it has no such figure, or its data are not at hand; the others go on
             print(f"skipped: {command.place}{paper}: {reason}", file=sys.stderr)
+    quick = all(command.choice.preset == "quick" for command in commands)
+    if use.data and quick and all(run.data.name == "glyphs" for part in parts for run in part.plan.runs().values()):
+        raise InputError(
+            f"--data {use.data} is not used: the quick preset draws its own images; --preset folder trains on yours, "
+            "--preset cifar and imagenet on the papers' data sets"
+        )
     return parts
 
 
