@@ -55,13 +55,13 @@ def pinned(device: str) -> str:
     return "cuda"
 
 
-def together(device: str) -> tuple[str, ...]:
-    """The GPUs that "cuda" shares its runs between; none where there is one only, or `device` is another word."""
+def together(device: str, runs: int) -> tuple[str, ...]:
+    """The GPUs that "cuda" shares so many runs between; none where one takes them, or `device` is another word."""
     if device != "cuda":
         return ()
     import torch
 
-    found = visible(torch.cuda.device_count())
+    found = visible(torch.cuda.device_count())[:runs]
     return tuple(found) if len(found) > 1 else ()
 
 

@@ -7,7 +7,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
+from common.command.own import OWN_IMAGES
 from common.command.plan import Plan
+from common.data.names import FOLDER
 from common.drawing import plots
 from common.drawing.figures import Figure, verdict
 from common.drawing.report import ReportContext, ReportRow, code, write_report
@@ -44,6 +46,10 @@ class Painter:
         labels = [f"embedded data (glyphs, {', '.join(sets)}), not comparable with the paper's"] if sets else []
         if parts := sorted({r.config["data"]["name"] for r in results if r.partial}):
             labels.append(f"a small part of {' and '.join(parts)}, not comparable with the paper's")
+        if own := [r.config["protocol"]["classes"] for r in results if r.config["data"]["name"] == FOLDER]:
+            root = self.plan.data.root
+            where = f"{root.resolve().name}, " if root else ""
+            labels.append(f"{OWN_IMAGES} ({where}{max(own)} classes), which no published number is about")
         if (scale := self.plan.choice.epochs_scale) != 1:
             labels.append(f"{'reduced' if scale < 1 else 'longer'} schedule (epochs x {scale:g})")
         return labels
@@ -142,6 +148,8 @@ def words(plan: Plan) -> str:
     """The command that makes a report, without what decides no result."""
     choice = plan.choice
     words = [f"python {plan.prog} --preset {choice.preset}"]
+    for option in choice.given:
+        words.append(f"{option} {getattr(choice, option[2:]):g}")
     words += [f"--only {' '.join(choice.only)}"] if choice.only else []
     words += [f"--seeds {' '.join(map(str, choice.seeds))}"] if choice.seeds else []
     words += [f"--orders {' '.join(choice.orders)}"] if choice.orders else []

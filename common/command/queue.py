@@ -37,7 +37,8 @@ class Place:
     """What runs are trained from and on, for how long, and where they go."""
 
     data: Path | None = None
-    """A data set's folder, or a root with cifar100/, imagenet/ ... inside; default: CIFAR is downloaded."""
+    """A data set's folder, or a root with cifar100/, imagenet/ ... inside; default: CIFAR is downloaded. With --preset
+    folder, images of one's own: train/<class>/* with test/<class>/* or val/<class>/*, or train.txt with test.txt."""
     out: Path = Path("results")
     """Where runs, figures and reports go."""
     device: str = "auto"
@@ -147,7 +148,7 @@ def _outcomes(parts: Sequence[Part], device: Device, jobs: int, use: Resources, 
     jobs = min(jobs, len(runs))
     each = " to ".join(map(str, sorted({min(threads.values()), max(threads.values())})))
     papers = ", ".join(dict.fromkeys(part.plan.paper for part in parts))
-    shared = devices.together(use.device if use.device != "auto" else device.type)[: len(runs)]
+    shared = devices.together(use.device if use.device != "auto" else device.type, len(runs))
     print(
         f"{papers}: {len(runs)} runs on {f'{len(shared)} GPUs' if shared else device.type} in {device.precision}, "
         f"{jobs} at once{' on each' if shared else ''}, {each} thread{'' if each == '1' else 's'} each",
@@ -229,6 +230,12 @@ def begin(commands: Sequence[Command], use: Resources) -> list[Part]:
             raise InputError(f"{command.place}{next(iter(refused.values()))}")
         for paper, reason in refused.items():  # it has no such figure, or its data are not at hand; the others go on
             print(f"skipped: {command.place}{paper}: {reason}", file=sys.stderr)
+    quick = all(command.choice.preset == "quick" for command in commands)
+    if use.data and quick and all(run.data.name == "glyphs" for part in parts for run in part.plan.runs().values()):
+        raise InputError(
+            f"--data {use.data} is not used: the quick preset draws its own images; --preset folder trains on yours, "
+            "--preset cifar and imagenet on the papers' data sets"
+        )
     return parts
 
 

@@ -27,7 +27,7 @@ DEPTHS = (50, 101, 152)
 
 def title(s: Setting, factor: float | None) -> str:
     """Which data set and network a figure is about, and what stands for it."""
-    name = s.name if s.comparable else f"glyphs for {s.name}"
+    name = f"glyphs for {s.name}" if s.preset == "quick" else s.name
     return f"{name}, factor {factor:g}" if factor else name
 
 
@@ -116,7 +116,7 @@ def shots(s: Setting, results: Results, published: PublishedFigure) -> Drawing:
     paper = [curve for name in PRINTED for curve in published_curve(published, name)]
     rows += gain_row("FSA - No Aug (points, paired)", OURS, results.get(OURS, []), results.get(NO_AUG, []))
     base = Panel("the paper", "training images of the class", TOP1, paper, kind="bars")
-    panels = [replace(base, title=f"{title(s, None)}, ours", curves=ours), base]
+    panels = [replace(base, title=f"{title(s, None)}, ours", curves=ours), *([base] if paper else [])]
     return Drawing(shared(panels), rows, notes(results, "many: > 100, medium: 20 to 100, few: < 20 training images"))
 
 

@@ -63,8 +63,9 @@ norms = partial(last_layer, key="norms", label="L2 norm of a class's weight")
 biases = partial(last_layer, key="biases", label="bias of a class")
 
 
-def incremental(s: Setting, results: Results, published: PublishedFigure, phases: int) -> Drawing:
+def incremental(s: Setting, results: Results, published: PublishedFigure, phases: int | None = None) -> Drawing:
     """Fig. 5, 6, supplement 1, 4, 5: two methods, two read-outs, and Joint-CNN where its runs exist."""
+    phases = phases or s.phases
     title = f"{phases} phase{'s' if phases > 1 else ''}"
     counts = [p["classes"] for p in (results.get("iCaRL") or results["Ours"])[0].phases()]
     found = paired([results.get(("joint", n), []) for n in counts])

@@ -126,6 +126,17 @@ def test_parameters_of_resnet32(shortcut: str, count: int) -> None:
         assert sum(p.numel() for p in net.parameters()) == count
 
 
+@pytest.mark.parametrize("shortcut", ["projection", "pad", "avgpool"])
+def test_images_of_odd_sides_pass_every_shortcut(shortcut: str) -> None:
+    """The last row and column are averaged with what there is of them."""
+    net = resnet32(shortcut).eval()  # type: ignore[arg-type]
+    assert net.maps(torch.zeros(1, 3, 15, 13)).shape == (1, 64, 4, 4)
+    if shortcut == "avgpool":
+        x = torch.arange(9.0).view(1, 1, 3, 3)
+        halved = net.stages[1][0].shortcut(x)[0, 8]  # type: ignore[index, operator]
+        assert halved.tolist() == [[2.0, 3.5], [6.5, 8.0]]
+
+
 def test_resnet18_is_torchvisions_with_a_small_stem() -> None:
     from torchvision.models import resnet18
 

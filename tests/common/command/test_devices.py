@@ -59,7 +59,7 @@ def machine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str | 
 def test_one_gpu_is_all_that_cuda_sees(given: str | None, device: str, seen: str, machine: Callable) -> None:
     machine(given)
     assert devices.pinned(device) == "cuda" and os.environ[VISIBLE] == seen
-    assert devices.together(device) == ()
+    assert devices.together(device, 9) == ()
     machine(given)
     assert devices.pinned("cuda") == "cuda" and os.environ.get(VISIBLE) == given
 
@@ -67,7 +67,8 @@ def test_one_gpu_is_all_that_cuda_sees(given: str | None, device: str, seen: str
 @pytest.mark.parametrize(("given", "found"), [(None, ("0", "1")), ("6,4", ("6", "4")), ("6", ()), ("", ())])
 def test_cuda_is_all_gpus(given: str | None, found: tuple[str, ...], machine: Callable) -> None:
     machine(given)
-    assert devices.together("cuda") == found and devices.together("cpu") == ()
+    assert devices.together("cuda", 9) == found and devices.together("cpu", 9) == ()
+    assert devices.together("cuda", 1) == ()  # which needs no process of its own
 
 
 def test_a_gpu_that_is_not_there_is_refused(machine: Callable, capsys: pytest.CaptureFixture[str]) -> None:
