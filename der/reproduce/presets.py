@@ -11,6 +11,7 @@ from common.command.own import Folder, fit
 from common.command.settings import chosen, repeated
 from common.data.datasets import DataSpec
 from common.data.names import FOLDER
+from common.errors import InputError
 from common.runs import IMAGENET_INPUTS, Inputs, Protocol, Run, Schedule
 from der import schedule as recipes
 from der.methods import BIAS, DER, WA, BiC, Init
@@ -96,9 +97,16 @@ class Setting(shared.Setting):
         return self.masked(), WA(), BiC(bias=self.bias), self.ucir, ICaRL(nme_flip="none")
 
     def main(self, method: Any, network: str = "") -> list[Run]:
-        """`method` as in Table 1, without a base, over 10 steps. Random channels are as many as learned masks kept."""
+        """`method` as in Table 1, without a base, over 10 steps. Random channels are as many as learned masks kept.
+
+        On images of one's own after the base asked for, where InputError is raised on random channels.
+        """
         if isinstance(method, DER) and method.sparsity is None:  # what masks alone depend on, tells no runs apart
             method = replace(method, mask_rate=DER.mask_rate, mask_init=DER.mask_init)
+        if not self.b0:
+            if isinstance(method, DER) and method.channels == "random":
+                raise InputError("random channels need a run without a base to be as many as: choose another preset")
+            return self.b50_runs(method, self.b50[0])
         runs = self.b0_runs(method, self.steps, network)
         if not isinstance(method, DER) or method.channels == "learned":
             return runs

@@ -16,8 +16,10 @@ from tiny import TinyNet
 from trees import write_image
 
 from common import resnet
+from common.command import train
 from common.command.own import Folder, Options, fit
 from common.command.plan import PAPERS, check, published
+from common.command.queue import Place
 from common.data.datasets import Dataset, DataSpec
 from common.data.names import FOLDER
 from common.drawing.figures import Drawing, Figure
@@ -139,6 +141,20 @@ def test_what_is_impossible_is_refused(paper: str, counts: list[int], asked: Opt
     with pytest.raises(InputError) as caught:
         settings(paper, folder(counts, asked))
     assert message in str(caught.value) and "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("paper", PAPERS)
+def test_train_makes_the_very_run_behind_the_figure(paper: str, tmp_path: Path) -> None:
+    counts = (9, 9, 9, 9, 9) if paper in INCREMENTAL else (30, 9, 4, 1)
+    for kind, count in enumerate(counts):
+        for number in range(count):
+            write_image(tmp_path / "data" / "train" / f"{kind}" / f"{number}.png", number, (8, 8))
+        write_image(tmp_path / "data" / "test" / f"{kind}" / "0.png", 99, (8, 8))
+    growing = ["--base", "3", "--phases", "1", "--exemplars", "4"] if paper in INCREMENTAL else []
+    one = train.line(paper, ["--preset", "folder", *growing], "", Place(data=tmp_path / "data", out=tmp_path))
+    asked = Options(base=3, phases=1, exemplars=4) if growing else Options()
+    behind = runs(paper, folder(counts, asked))
+    assert one.run.key in {run.key for run in behind} and one.run.data == DataSpec(FOLDER)
 
 
 def test_what_would_divide_does() -> None:
