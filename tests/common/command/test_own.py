@@ -26,6 +26,8 @@ from common.drawing.figures import Drawing, Figure
 from common.drawing.plots import build
 from common.errors import InputError
 from common.runs import LongTail, Protocol, Run, Schedule
+from lucir.methods import ICaRL
+from lucir.reproduce.compare import compare
 
 INCREMENTAL, LONG_TAILED = PAPERS[:3], PAPERS[3:]
 GROWING, DRAWN = Options(base=6, phases=3), Options(imbalance=20)
@@ -155,6 +157,20 @@ def test_train_makes_the_very_run_behind_the_figure(paper: str, tmp_path: Path) 
     asked = Options(base=3, phases=1, exemplars=4) if growing else Options()
     behind = runs(paper, folder(counts, asked))
     assert one.run.key in {run.key for run in behind} and one.run.data == DataSpec(FOLDER)
+
+
+def test_a_method_of_ones_own_is_compared_on_images_of_ones_own(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for number in range(5 * 3):
+        write_image(tmp_path / "data" / "train" / f"{number % 5}" / f"{number}.png", number, (8, 8))
+        write_image(tmp_path / "data" / "test" / f"{number % 5}" / f"{number}.png", 99 + number, (8, 8))
+    words = ["--preset", "folder", "--data", str(tmp_path / "data"), "--base", "3", "--phases", "1", "--list"]
+    with pytest.raises(SystemExit) as ended:
+        compare({"mine": ICaRL(weight=2.0)}, words=[*words, "--exemplars", "2", "--out", str(tmp_path)])
+    found = capsys.readouterr()
+    assert ended.value.code == 0, found.err
+    assert "mine beside iCaRL and LUCIR, 1 phases" in found.out and found.out.count("base 3 + 1 phases R=2") == 3
 
 
 def test_what_would_divide_does() -> None:
