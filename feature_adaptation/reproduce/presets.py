@@ -250,7 +250,7 @@ DEFAULT_SEEDS = {"quick": (1993,), "cifar": (1993, 0, 1, 2, 3), "imagenet": (199
 def on_folder(folder: Folder) -> Setting:
     """The paper's methods on images of one's own. Raises InputError where the classes do not divide as asked."""
     asked = folder.incremental("feature_adaptation")
-    return folder.setting(
+    own = folder.setting(
         CIFAR,
         SETTINGS["imagenet"][0],
         asked.images,
@@ -261,6 +261,8 @@ def on_folder(folder: Folder) -> Setting:
         available=max(folder.counts),
         images=(asked.exemplars,),
     )
+    share = min(1.0, own.classes / CIFAR.classes)  # a mean over fewer classes takes larger steps at the same rate
+    return replace(own, schedule=replace(own.schedule, lr=share * own.schedule.lr))
 
 
 def settings(
