@@ -88,6 +88,12 @@ def test_classes_arrive_as_asked(paper: str) -> None:
     assert {p.exemplars_per_class for p in grown} <= {0, 7} and Protocol(12, 6, 3, 7) in grown
 
 
+def test_feature_adaptation_steps_as_far_on_few_classes_as_on_a_hundred() -> None:
+    """A class's share of a mean over all classes, times the rate, is what it is on CIFAR-100: 2 / 100."""
+    chosen = settings("feature_adaptation", folder([60] * 12, GROWING))[0]
+    assert chosen.schedule.lr / 12 == pytest.approx(2 / 100)
+
+
 @pytest.mark.parametrize("paper", LONG_TAILED)
 def test_a_long_tail_is_drawn_or_taken_as_it_is(paper: str) -> None:
     drawn = runs(paper, folder([60] * 12, DRAWN))
