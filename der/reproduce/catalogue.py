@@ -9,7 +9,7 @@ from common.drawing.figures import Figure, Runs
 from common.drawing.looks import GREEN, GREY, INDIGO, OLIVE, ORANGE, PINK, declare
 from common.runs import Protocol
 from der.methods import MASKED, RANDOM, UNPRUNED, WA, BiC
-from der.reproduce import figures, inside, sweeps
+from der.reproduce import arms, figures, inside, sweeps
 from der.reproduce.presets import Setting
 from lucir.methods import ICaRL
 
@@ -173,5 +173,8 @@ FIGURES: list[Figure] = [
     Figure("masks", "Readers: learned masks against random channels", control, inside.control),
     Figure("channels", "Readers: channels kept per layer and step", pruned, inside.channels),
     Figure("silenced", "Readers: which extractor serves which classes", both, inside.silenced),
+    Figure(
+        "arms", "Readers: masks set up in other ways (on request)", arms.arms, arms.drawing, ("cifar",), on_request=True
+    ),
     Figure("bound", "Bound: joint training (on request)", joint, figures.joint, on_request=True),
 ]
