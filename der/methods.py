@@ -9,6 +9,7 @@ from common.runs import ADDED, Protocol, Schedule
 from der.schedule import CLASSIFIER
 
 Init = Literal["normal", "uniform"]
+Start = Literal["fresh", "inherit"]
 UNPRUNED, MASKED, RANDOM = "DER w/o P", "DER", "random channels"
 """Names in figures: without masks, with learned masks and pruning, with as many channels drawn at random."""
 
@@ -25,7 +26,7 @@ class DER:
     mask_rate: float = 1.0
     """Learning rate of the mask logits over that of the weights; short schedules need more than 1."""
     mask_init: Init = "normal"  # the paper does not say; HAT: N(0, 1), or U(0, 2) to compress
-    mask_start: Literal["fresh", "inherit"] = field(default="fresh", metadata=ADDED)
+    mask_start: Start = field(default="fresh", metadata=ADDED)
     """Logits of F_t's masks, t > 1: drawn anew, or F_(t-1)'s as they ended, as its state_dict would carry them."""
     mask_groups: Literal["all", "inner"] = field(default="all", metadata=ADDED)
     """inner: only the channels inside blocks have masks; those of the residual streams all stay."""

@@ -41,9 +41,10 @@ def masks(s: Setting) -> dict[str, dict[str, Any]]:
 
 def arms(s: Setting) -> Runs:
     """The small extractor without masks, at both starts of its last gammas, and with masks set up in several ways."""
-    gamma = {WITHOUT: s.der(zero_last=False), f"{WITHOUT}, last gamma 0": s.der()}
-    methods = gamma | {name: s.der(zero_last=False, **choice) for name, choice in masks(s).items()}
-    return {name: s.run(method, first_steps(s), network=s.small_network) for name, method in methods.items()}
+    small = s.small_network
+    methods = {WITHOUT: s.der(small), f"{WITHOUT}, last gamma 0": s.der()}
+    methods |= {name: s.der(small, **choice) for name, choice in masks(s).items()}
+    return {name: s.run(method, first_steps(s), network=small) for name, method in methods.items()}
 
 
 def drawing(s: Setting, results: Results, published: PublishedFigure) -> Drawing:

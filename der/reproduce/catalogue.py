@@ -22,10 +22,10 @@ LOOKS = declare(
     (GREY, "v", "RPSNet"),
 )
 
-PHOTOS, IMAGENET100, IMAGENET = ("imagenet",), "imagenet-100", "imagenet"
+CIFAR, PHOTOS, IMAGENET100, IMAGENET = ("cifar",), ("imagenet",), "imagenet-100", "imagenet"
 
 
-def methods(s: Setting) -> dict[str, Any]:
+def methods(s: Setting, steps: int = 0, base: bool = False) -> dict[str, Any]:
     """The rows of Tables 1 and 2 that are run here, by the paper's names."""
     return {
         "iCaRL": ICaRL(nme_flip="none"),
@@ -33,14 +33,14 @@ def methods(s: Setting) -> dict[str, Any]:
         "BiC": BiC(bias=s.bias),
         "WA": WA(),
         UNPRUNED: s.der(),
-        MASKED: s.masked(),
+        MASKED: s.masked(steps, base),
     }
 
 
 def table(s: Setting, base: bool = False) -> Runs:
     """Every method over every number of steps, without a base or after one."""
     steps, runs = (s.b50, s.b50_runs) if base else (s.b0, s.b0_runs)
-    return {(name, n): runs(method, n) for n in steps for name, method in methods(s).items()}
+    return {(name, n): runs(method, n) for n in steps for name, method in methods(s, n, base).items()}
 
 
 def curves(s: Setting, base: bool = False) -> Runs:
@@ -50,7 +50,8 @@ def curves(s: Setting, base: bool = False) -> Runs:
 
 def both(s: Setting, network: str = "") -> Runs:
     """DER without and with masks, no base."""
-    return {UNPRUNED: s.b0_runs(s.der(), s.steps, network), MASKED: s.b0_runs(s.masked(), s.steps, network)}
+    methods = {UNPRUNED: s.der(network), MASKED: s.masked(network=network)}
+    return {name: s.b0_runs(method, s.steps, network) for name, method in methods.items()}
 
 
 def pruned(s: Setting) -> Runs:
@@ -102,7 +103,18 @@ def small(s: Setting) -> Runs:
 
 def control(s: Setting) -> Runs:
     """No masks, learned masks, and random channels of equal number; the small extractor."""
-    return {**both(s, s.small_network), RANDOM: s.random_runs(s.steps, s.small_network)}
+    learned = s.masked(network=s.small_network)
+    return {**both(s, s.small_network), RANDOM: s.random_runs(learned, s.steps, s.small_network)}
+
+
+def earlier(s: Setting) -> Runs:
+    """The same as first set up: last gammas of 0, lambda_s 0.5, and masks drawn anew in each step."""
+    learned = s.der(sparsity=0.5, mask_rate=s.mask_rate)
+    return {
+        UNPRUNED: s.b0_runs(s.der(), s.steps, s.small_network),
+        MASKED: s.b0_runs(learned, s.steps, s.small_network),
+        RANDOM: s.random_runs(learned, s.steps, s.small_network),
+    }
 
 
 def joint(s: Setting) -> Runs:
@@ -173,8 +185,14 @@ FIGURES: list[Figure] = [
     Figure("masks", "Readers: learned masks against random channels", control, inside.control),
     Figure("channels", "Readers: channels kept per layer and step", pruned, inside.channels),
     Figure("silenced", "Readers: which extractor serves which classes", both, inside.silenced),
+    Figure("arms", "Readers: masks set up in other ways (on request)", arms.arms, arms.drawing, CIFAR, on_request=True),
     Figure(
-        "arms", "Readers: masks set up in other ways (on request)", arms.arms, arms.drawing, ("cifar",), on_request=True
+        "masks-earlier",
+        "Readers: learned masks as first set up (on request)",
+        earlier,
+        inside.control,
+        CIFAR,
+        on_request=True,
     ),
     Figure("bound", "Bound: joint training (on request)", joint, figures.joint, on_request=True),
 ]

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any, ClassVar
 
 from common.command import settings as shared
@@ -11,7 +11,7 @@ from common.command.settings import chosen, repeated
 from common.data.datasets import DataSpec
 from common.runs import IMAGENET_INPUTS, Inputs, Protocol, Run, Schedule
 from der import schedule as recipes
-from der.methods import BIAS, DER, Init
+from der.methods import BIAS, DER, Init, Start
 from lucir.methods import FINETUNE as UCIR_FINETUNE
 from lucir.methods import LUCIR
 
@@ -43,13 +43,17 @@ class Setting(shared.Setting):
     per_class: int
     """Exemplars a class (B50)."""
     sparsity: float
-    """lambda_s"""
+    """lambda_s where `tuned` has none."""
+    tuned: Mapping[tuple[str, int], float] = field(default_factory=dict)
+    """lambda_s of each network and number of steps without a base; `tuned_base` after one. benchmarks/lambda_s.py."""
+    tuned_base: Mapping[tuple[str, int], float] = field(default_factory=dict)
     sparsities: tuple[float, ...]
     """lambda_s of the accuracy-against-parameters figure."""
     auxiliaries: tuple[float, ...]
     """lambda_a of the sensitivity figure."""
     mask_rate: float = 1.0
     mask_init: Init = "normal"
+    mask_start: Start = "fresh"
     probe: bool = False
     """Whether DER's runs have the read-out of the transfer figure; where not, the figure has runs of its own."""
 
@@ -73,14 +77,21 @@ class Setting(shared.Setting):
         rate = round(self.mask_rate / min(scale, 1.0), 2) if self.preset != "quick" else self.mask_rate
         return replace(super().scaled(scale), ucir=ucir, mask_rate=rate)
 
-    def der(self, **changes: Any) -> DER:
-        """DER w/o P in this setting, or a variant of it."""
-        return replace(DER(finetune=self.finetune, temperature=self.temperature, probe=self.probe), **changes)
+    def der(self, network: str = "", **changes: Any) -> DER:
+        """DER w/o P in this setting, or a variant of it; the official ResNet-32 starts with last gammas of 1."""
+        method = DER(finetune=self.finetune, temperature=self.temperature, probe=self.probe)
+        return replace(method, **{"zero_last": network != "resnet32"} | changes)
 
-    def masked(self, **changes: Any) -> DER:
-        """DER with masks and pruning."""
-        masks = {"sparsity": self.sparsity, "mask_rate": self.mask_rate, "mask_init": self.mask_init}
-        return self.der(**masks | changes)
+    def masked(self, steps: int = 0, base: bool = False, network: str = "", **changes: Any) -> DER:
+        """DER with masks and pruning, with the lambda_s of a protocol; by default that of most figures."""
+        tuned, own = (self.tuned_base, self.base_network) if base else (self.tuned, self.network)
+        masks = {
+            "sparsity": tuned.get((network or own, steps or self.steps), self.sparsity),
+            "mask_rate": self.mask_rate,
+            "mask_init": self.mask_init,
+            "mask_start": self.mask_start,
+        }
+        return self.der(network, **masks | changes)
 
     def b0_runs(self, method: Any, steps: int, network: str = "") -> list[Run]:
         """No base: all classes in `steps` equal steps, a fixed memory in all."""
@@ -100,10 +111,10 @@ class Setting(shared.Setting):
         starts = self.run(first, alone, network=self.base_network, schedule=self.base_schedule)
         return [replace(run, start=start) for run, start in zip(runs, starts, strict=True)]
 
-    def random_runs(self, steps: int, network: str = "") -> list[Run]:
-        """The control: random channels, as many as the Runs with learned masks kept."""
-        learned = self.b0_runs(self.masked(), steps, network)
-        control = self.b0_runs(self.masked(channels="random"), steps, network)
+    def random_runs(self, method: DER, steps: int, network: str = "") -> list[Run]:
+        """The control of a method with masks: random channels, as many as its own Runs kept."""
+        learned = self.b0_runs(method, steps, network)
+        control = self.b0_runs(replace(method, channels="random"), steps, network)
         return [replace(run, start=start) for run, start in zip(control, learned, strict=True)]
 
 
@@ -133,6 +144,7 @@ CIFAR = Setting(
     sparsity=0.5,
     sparsities=(0.25, 0.5, 1.0, 2.0),
     auxiliaries=(0.0, 0.25, 0.5, 1.0, 2.0),
+    mask_start="inherit",
     inputs=INPUTS,
 )
 IMAGENET = replace(
@@ -174,6 +186,7 @@ SETTINGS: dict[str, tuple[Setting, ...]] = {
             sparsities=(0.2, 0.5, 1.5),
             auxiliaries=(0.0, 1.0, 4.0),
             mask_rate=10.0,
+            mask_start="fresh",
             mask_init="uniform",  # half of so few channels, drawn at random, learn too little in so few steps
             probe=True,
         ),
