@@ -82,8 +82,8 @@ def _share(s: Setting, steps: int, base: bool, published: PublishedFigure) -> fl
 
 def find(protocol: Protocol) -> float:
     """lambda_s to two digits by bisection of its logarithm: the share kept falls with it."""
-    low, high = 0.005, 20.0
-    for _ in range(12):
+    low, high = 0.001, 20.0
+    for _ in range(13):
         middle = math.sqrt(low * high)
         low, high = (middle, high) if protocol.kept(middle) > protocol.share else (low, middle)
     return float(f"{math.sqrt(low * high):.2g}")

@@ -142,7 +142,15 @@ CIFAR = Setting(
     total=2000,
     per_class=20,
     sparsity=0.5,
-    sparsities=(0.25, 0.5, 1.0, 2.0),
+    tuned={
+        ("resnet18", 5): 0.36,
+        ("resnet18", 10): 0.43,
+        ("resnet18", 20): 0.55,
+        ("resnet18", 50): 0.76,
+        ("resnet32", 10): 0.057,
+    },
+    tuned_base={("resnet18", 2): 0.1, ("resnet18", 5): 0.13, ("resnet18", 10): 0.17},
+    sparsities=(0.1, 0.2, 0.43, 0.9),
     auxiliaries=(0.0, 0.25, 0.5, 1.0, 2.0),
     mask_start="inherit",
     inputs=INPUTS,
@@ -161,6 +169,8 @@ IMAGENET = replace(
     ucir=LUCIR(weight=10.0, finetune=replace(UCIR_FINETUNE, weight_decay=1e-4), nme_flip="none"),
     b0=(10,),
     b50=(10,),
+    tuned={("resnet18-preact", 10): 0.28},
+    tuned_base={("resnet18-pool", 10): 0.15},
     inputs=IMAGENET_INPUTS,
 )
 SETTINGS: dict[str, tuple[Setting, ...]] = {
@@ -183,6 +193,8 @@ SETTINGS: dict[str, tuple[Setting, ...]] = {
             b50=(2, 5),
             total=200,
             per_class=10,
+            tuned={},
+            tuned_base={},
             sparsities=(0.2, 0.5, 1.5),
             auxiliaries=(0.0, 1.0, 4.0),
             mask_rate=10.0,
@@ -194,7 +206,15 @@ SETTINGS: dict[str, tuple[Setting, ...]] = {
     "cifar": (CIFAR,),
     "imagenet": (
         IMAGENET,
-        replace(IMAGENET, role="imagenet", data=DataSpec("imagenet"), classes=1000, total=20000, b50=()),
+        replace(
+            IMAGENET,
+            role="imagenet",
+            data=DataSpec("imagenet"),
+            classes=1000,
+            total=20000,
+            b50=(),
+            tuned={("resnet18-preact", 10): 0.004},
+        ),
     ),
 }
 SEED = 1993
