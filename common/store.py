@@ -153,6 +153,10 @@ class Store:
             self._known[digest] = Result(digest, config, environment, values, folder / "arrays.npz")
         return self._known[digest]
 
+    def forget(self, digest: str) -> None:
+        """Take back that a run was found finished: its folder is gone."""
+        self._known.pop(digest, None)
+
     def trained(self, run: Run) -> int:
         """Images that an unfinished run has already been trained on, up to the last line of its log."""
         return sum(line["images"] for line in read_lines(self.folder(run) / "metrics.jsonl"))

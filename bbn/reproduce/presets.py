@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any, ClassVar, Literal
 
-from bbn.methods import BBN, Method, Mixup, Probe
+from bbn.methods import BBN, Ensemble, Method, Mixup, Probe, UnitFeatures
 from class_balanced.methods import ClassBalanced
 from common.command import settings as shared
 from common.command.settings import chosen, repeated_natively
@@ -87,6 +87,17 @@ class Setting(shared.Setting):
     def one_stage(self, loss: Literal["ce", "focal", "ldam"] = "ce", **changes: Any) -> Rebalance:
         """A baseline in LDAM's recipe; on CIFAR, which that code is for, its classifier starts as there."""
         return Rebalance(loss, head_start="ldam" if self.factors else "uniform", **changes)
+
+    def defaults(self) -> tuple[Method, ...]:
+        """Each method as this setting has it, the paper's own first."""
+        rows, others = self.methods(), (Probe(), Retrain(), Ensemble(), UnitFeatures(self.one_stage()))
+        return rows["BBN"], rows["CE"], rows["Mixup"], rows["CB-Focal"], *others
+
+    def main(self, method: Method) -> list[Run]:
+        """`method` at the imbalance factor of most tables; a new classifier on BBN's features, or on those of CE."""
+        if isinstance(method, (Retrain, Probe)):
+            return self.stage2(method, self.runs(self.bbn() if isinstance(method, Probe) else self.one_stage()))
+        return self.runs(method)
 
     def manner(self, name: str) -> Rebalance:
         """CE, re-weighting by 1/n, or re-sampling: the three manners of training of Sec. 3."""

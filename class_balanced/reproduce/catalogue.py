@@ -9,7 +9,7 @@ from functools import partial
 from class_balanced.methods import ClassBalanced, Method
 from class_balanced.reproduce import analytic, tables
 from class_balanced.reproduce import figures as draw
-from class_balanced.reproduce.presets import DEPTHS, LARGE, Setting
+from class_balanced.reproduce.presets import DEPTHS, LARGE, LARGE_FOCAL, LARGE_SOFTMAX, Setting
 from class_balanced.reproduce.tables import SETS
 from common.drawing.figures import Figure, Runs, no_runs, per_data
 from common.drawing.looks import GREY, OLIVE, PINK, RED, declare
@@ -83,17 +83,10 @@ def baselines(s: Setting) -> Runs:
 
 def large_images(s: Setting) -> Runs:
     """Softmax and class-balanced focal loss by resolution and depth; batch 1024, beta 0.999, gamma 0.5."""
-    softmax = ClassBalanced("softmax", recipe="imagenet")
-    focal = ClassBalanced("focal", beta=0.999, gamma=0.5, recipe="imagenet")
-    faster = replace(s.schedule, lr=s.schedule.lr * s.focal_lr)
-    losses = {"Softmax": (softmax, s.schedule), "CB focal": (focal, faster)}
+    losses = {"Softmax": LARGE_SOFTMAX, "CB focal": LARGE_FOCAL}
     return {
-        (loss, size, depth): s.run(
-            losses[loss][0],
-            s.at_once(),
-            schedule=losses[loss][1],
-            network=f"resnet{depth}-imagenet",
-            inputs=replace(s.inputs, size=size),
+        (loss, size, depth): replace(s, network=f"resnet{depth}-imagenet", inputs=replace(s.inputs, size=size)).main(
+            losses[loss]
         )
         for loss, size in LARGE
         for depth in DEPTHS

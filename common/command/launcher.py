@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import errno
-import importlib
 import math
 import os
 import signal
 import threading
 import time
 import traceback
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, ThreadPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import nullcontext
@@ -22,14 +21,13 @@ from queue import Empty, SimpleQueue
 from tempfile import TemporaryDirectory
 from typing import Any
 
-from common.command.environment import commit, environment
+from common.command.console import DISK_FULL
+from common.command.environment import code_of, commit, environment
 from common.command.waiting import Outcome, Waiting, unfinished
 from common.data.datasets import Dataset, load
 from common.errors import InputError, NotCaptured, OutOfTime, RunFailed
 from common.runs import Run, Schedule
 from common.store import Busy, Store
-
-DISK_FULL = "disk full while writing {}; free some space and run the same command, it goes on"
 
 
 @dataclass(frozen=True)
@@ -46,8 +44,8 @@ class Job:
     """Time of the day, in seconds since 1970, after which no epoch begins."""
     eager: str = ""
     """Why steps are called from Python on a device that captures them; empty where they are captured."""
-    papers: tuple[str, ...] = ()
-    """Packages whose code a worker process loads before its first run."""
+    methods: frozenset[type] = frozenset()
+    """Methods whose learners a worker process loads before its first run."""
 
 
 def train(run: Run, job: Job, progress: Callable[[int], None] = lambda images: None) -> str:
@@ -89,13 +87,17 @@ def _train(run: Run, job: Job, progress: Callable[[int], None]) -> None:
 
     store = Store(job.out)
     dataset = _dataset(run, job.data, job.out / "cache")
-    learner = _learner(run)
+    learner = incremental.learner_of(run.method)
     with store.open(run) as workspace:
         if store.load(run.hash):  # finished by another process since
             return
         workspace.progress, workspace.deadline = progress, job.deadline
-        started, code = time.perf_counter(), commit()  # of the code now loaded, not of what is there when it ends
-        workspace.commits = [code["commit"]]
+        started, code = (
+            time.perf_counter(),
+            code_of(learner),
+        )  # of the code now loaded, not of what is there when it ends
+        version = code.get("source") or code["commit"]
+        workspace.commits = [version]
         device, measured = Device(learner.device_for(run, job.device), run.precision), dict[str, float]()
         most = job.threads if job.device == "cpu" else 1  # beside a GPU the other cores are left to other runs
         workspace.threads = workspace.saved_threads() or most
@@ -109,14 +111,10 @@ def _train(run: Run, job: Job, progress: Callable[[int], None]) -> None:
         chain = len(run.protocol.sizes) > 1  # its phases wait for one another, so it goes before runs of one phase
         with torch.cuda.stream(own_stream(high=chain)) if device.type == "cuda" else nullcontext():
             result = incremental.run(run, dataset, learner, workspace, device)
-        earlier = [c for c in workspace.commits if c != code["commit"]]
+        earlier = [c for c in workspace.commits if c != version]
         eager = {"eager": job.eager} if job.eager else {}
         where = environment(device, workspace, measured, started)
         workspace.finish(result, {**code, "earlier_commits": earlier, **where, **eager})
-
-
-def _learner(run: Run) -> Any:
-    return importlib.import_module(f"{run.paper}.learner").LEARNERS[type(run.method)]
 
 
 def warm_up(run: Run, job: Job) -> str:
@@ -125,7 +123,9 @@ def warm_up(run: Run, job: Job) -> str:
     Called while no other run is under way: what CUDA's libraries set up on first use would break captures of others.
     Runs that capture nothing need none of it.
     """
-    elsewhere = _learner(run).device_for(run, job.device) != job.device
+    from common.incremental import learner_of
+
+    elsewhere = learner_of(run.method).device_for(run, job.device) != job.device
     if elsewhere or not run.schedule.epochs or run.inputs.kind != "crop-flip":
         return ""
     cache = (job.out / "cache").resolve()
@@ -178,7 +178,7 @@ def launch(
     InputError where no worker process can be started, as by a script that trains when it is imported.
     """
     todo, cores = unfinished(runs, finished), os.cpu_count() or 1
-    load_code({run.paper for run in todo})
+    load_code({type(run.method) for run in todo})
     own = {run.hash: (threads or {}).get(run.hash, job.threads) for run in todo}
     waiting = Waiting(todo, own, max(cores, job.jobs * job.threads))
     running = dict[Future, Run]()
@@ -209,21 +209,23 @@ def launch(
         pool.kill()
 
 
-def load_code(papers: Iterable[str]) -> None:
-    """Load the code of some papers, and find out its commit, before any of it trains.
+def load_code(methods: Iterable[type]) -> None:
+    """Load the learners of some methods, and find out their commit, before any of them trains.
 
-    What changes on disk while a queue is under way then has no part in it.
+    What changes on disk while a queue is under way then has no part in it. Raises InputError as `learner_of`.
     """
+    from common.incremental import learner_of
+
     commit()
-    for paper in papers:
-        importlib.import_module(f"{paper}.learner")
+    for method in methods:
+        code_of(learner_of(method))
 
 
 def _pool(job: Job, runs: Iterable[Run], progress: Callable[[int], None]) -> _Here | _Processes | _Threads:
     if job.jobs == 1:
         return _Here(progress)
     if job.device == "cpu" or any(run.inputs.kind != "crop-flip" for run in runs):
-        return _Processes(replace(job, papers=tuple(sorted({run.paper for run in runs}))))
+        return _Processes(replace(job, methods=frozenset(type(run.method) for run in runs)))
     for run in {(run.paper, type(run.method), run.network): run for run in runs}.values():
         warm_up(run, job)  # what is wrong with it, the run itself will say
     return _Threads(job)
@@ -263,7 +265,7 @@ class _Processes:
     def _start(self) -> None:
         context = get_context("spawn")
         self.queue = context.Queue()  # new with every pool: a worker killed while writing leaves its queue locked
-        begins = self.queue, os.getpid(), self.job.papers, self.began
+        begins = self.queue, os.getpid(), self.job.methods, self.began
         self.pool = ProcessPoolExecutor(self.job.jobs, context, _start_worker, begins)
 
     def submit(self, run: Run, job: Job) -> Future:
@@ -321,11 +323,11 @@ def drain(queue: Any) -> Iterator[int]:
 _queue: Any = None  # of this worker process, set once by its initialiser
 
 
-def _start_worker(queue: Any, parent: int, papers: Sequence[str], began: Any) -> None:
+def _start_worker(queue: Any, parent: int, methods: Iterable[type], began: Any) -> None:
     global _queue
     _queue = queue
     began.set()
-    load_code(papers)
+    load_code(methods)
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent decides
     threading.Thread(target=_die_with, args=(parent,), daemon=True).start()
 

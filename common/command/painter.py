@@ -10,7 +10,7 @@ from pathlib import Path
 from common.command.plan import Plan
 from common.drawing import plots
 from common.drawing.figures import Figure, verdict
-from common.drawing.report import ReportContext, ReportRow, write_report
+from common.drawing.report import ReportContext, ReportRow, code, write_report
 from common.runs import Run
 from common.store import Result
 
@@ -96,7 +96,7 @@ class Painter:
         varied = [f"class order {', '.join(orders)}"] if orders != ["native"] else []
         if not all(r.repeat[0] == str(r.repeat[1]) for r in results):  # a seed that is not its class order's
             varied.append(f"seed {', '.join(map(str, seeds))}")
-        commits = sorted({r.environment["commit"][:7] + ("+" if r.environment["dirty"] else "") for r in results})
+        commits = sorted({code(r.environment, 7) + ("+" if r.environment["dirty"] else "") for r in results})
         words = [f"{self.plan.choice.preset} preset", *self.labels(results)]
         words += [f"n = {' to '.join(map(str, dict.fromkeys((counts[0], counts[-1]))))} ({', '.join(varied)})"]
         return "; ".join([*words, f"commit {', '.join(commits)}", *([reason] if reason else [])])
@@ -140,7 +140,7 @@ class Painter:
 def words(plan: Plan) -> str:
     """The command that makes a report, without what decides no result."""
     choice = plan.choice
-    words = [f"python -m {plan.paper}.reproduce --preset {choice.preset}"]
+    words = [f"python {plan.prog} --preset {choice.preset}"]
     words += [f"--only {' '.join(choice.only)}"] if choice.only else []
     words += [f"--seeds {' '.join(map(str, choice.seeds))}"] if choice.seeds else []
     words += [f"--orders {' '.join(choice.orders)}"] if choice.orders else []

@@ -55,6 +55,9 @@ class Part:
         self.failures += [f"{describe(outcome.run)}: {outcome.problem}"] if outcome.problem else []
         return True
 
+    def follow(self) -> None:
+        """Say how its runs get on, now that some have trained; here nothing, the figures say it."""
+
     def draw(self) -> None:
         """Draw what has become complete; when nothing is left to wait for, draw the rest and write the report."""
         if self.open:

@@ -178,6 +178,11 @@ class Plan:
         return [(f, why) for f, why in self.skipped if f.id in wanted]
 
     @property
+    def prog(self) -> str:
+        """What python is called with to make this plan again."""
+        return f"-m {self.paper}.reproduce"
+
+    @property
     def published(self) -> Published:
         return published(self.paper)
 
@@ -203,15 +208,26 @@ def make_plan(paper: str, choice: Choice, store: Store, data: Data, precision: s
     presets, catalogue = (importlib.import_module(f"{paper}.reproduce.{name}") for name in ("presets", "catalogue"))
     settings = presets.settings(choice.preset, choice.seeds, choice.orders, choice.epochs_scale)
     figures, skipped = select(catalogue.FIGURES, choice.only, choice.preset)
-    plan = Plan(paper, choice, settings, figures, skipped, store, data, precision, "read" if choice.trains else "known")
+    return checked(on_copy(Plan(paper, choice, settings, figures, skipped, store, data, precision)))
+
+
+def on_copy(plan: Plan) -> Plan:
+    """The plan on the copy of the data that counts: the one read where it trains, else the known one or any."""
+    if plan.choice.trains:
+        return replace(plan, copy="read")
+    known = replace(plan, copy="known")
+    if plan.data.root is None and not any(map(known.finished, known.runs().values())):
+        return replace(plan, copy="any")
+    return known
+
+
+def checked(plan: Plan) -> Plan:
+    """A plan of which something can be trained, if it is to train. Raises InputError where not, or on bad input."""
     runs = plan.runs().values()
-    finished = [run for run in runs if plan.finished(run)]
-    if not choice.trains and data.root is None and not finished:
-        plan = replace(plan, copy="any")
-    if choice.trains and len(finished) < len(runs) and all(data.problem(run) for run in runs):
+    if plan.choice.trains and not all(map(plan.finished, runs)) and all(map(plan.data.problem, runs)):
         raise InputError("; ".join(plan.problems()))
     for run in plan.unfinished():
-        check(run, data.opened.get(run.data))
+        check(run, plan.data.opened.get(run.data))
     return plan
 
 

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from common.command.changed import look_for_changes
 from common.command.environment import commit
 from common.command.estimates import cost
 from common.command.export import records_folder
@@ -30,7 +31,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class Resources:
+class Place:
     """What runs are trained from and on, for how long, and where they go."""
 
     data: Path | None = None
@@ -41,10 +42,18 @@ class Resources:
     """auto, cpu or cuda."""
     precision: str = "auto"
     """auto (bf16 where the hardware has it), fp32 or bf16."""
-    jobs: int = 0
-    """Runs trained at once; 0: as many as CPU cores (at most 8), on a GPU what a short measurement says."""
     minutes: float | None = None
     """After so many minutes no epoch begins and the command ends; the same command goes on from there."""
+    retrain: bool = False
+    """Train anew the runs of methods from outside the six packages whose source has changed since."""
+
+
+@dataclass(frozen=True)
+class Resources(Place):
+    """The same, of a command with many runs."""
+
+    jobs: int = 0
+    """Runs trained at once; 0: as many as CPU cores (at most 8), on a GPU what a short measurement says."""
     record: Path | None = None
     """Also write a record of each run as it ends, to PAPER/HASH.json in this folder."""
 
@@ -58,6 +67,10 @@ class Command:
     place: str = ""
     """Where it stands, to begin an error with, such as "queue.txt, line 3: "."""
 
+    def part(self, paper: str, store: Store, data: Data, use: Resources) -> Part:
+        """What is to be done for one of its papers. Raises InputError where that is nothing."""
+        return Part(make_plan(paper, self.choice, store, data, use.precision), use.out)
+
 
 def work(commands: Sequence[Command], use: Resources) -> int:
     """Train what is missing, draw figures as their runs end, write the reports. Returns the exit code.
@@ -65,8 +78,13 @@ def work(commands: Sequence[Command], use: Resources) -> int:
     Raises InputError, before any training, where a command has nothing that can run.
     """
     deadline = time.time() + 60 * use.minutes if use.minutes is not None else math.inf
-    _check(commands, use)
-    parts = _parts(commands, use)
+    return finish(begin(commands, use), use, deadline)
+
+
+def finish(parts: Sequence[Part], use: Resources, deadline: float = math.inf) -> int:
+    """The same for parts that `begin` has made; deadline: the time of the day after which no epoch begins."""
+    for part in parts:
+        look_for_changes(part.plan.runs().values(), part.plan.store, use.retrain and part.plan.choice.trains)
     for part in parts:
         if part.plan.choice.list:
             list_plan(part.plan, use.jobs or (1 if use.device == "cuda" else min(cores(), 8)))
@@ -132,8 +150,14 @@ def _outcomes(parts: Sequence[Part], device: Device, jobs: int, use: Resources, 
     )
     job = Job(use.out, use.data, device.type, jobs, 1, deadline)
     with progress(left, len(runs)) as (advance, count):
+
+        def trained(images: int) -> None:
+            advance(images)
+            for part in parts:
+                part.follow()
+
         finished = {start.hash for run in runs.values() for start in run.chain} - runs.keys()
-        for outcome in launch(runs.values(), job, finished, advance, threads):
+        for outcome in launch(runs.values(), job, finished, trained, threads):
             if outcome.ending == "not captured":
                 print(f"note: {describe(outcome.run)}: {outcome.problem}; trained step by step at the end")
             else:
@@ -185,16 +209,17 @@ def _check(commands: Sequence[Command], use: Resources) -> None:
             raise InputError(f"{command.place}--seeds must be 0 or more and below 2^31, got {wrong[0]}")
 
 
-def _parts(commands: Sequence[Command], use: Resources) -> list[Part]:
-    """The plans of every paper of every command. Raises InputError where a command has none."""
+def begin(commands: Sequence[Command], use: Resources) -> list[Part]:
+    """The parts of every paper of every command. Raises InputError where a command has none, or on bad resources."""
+    _check(commands, use)
     store = Store(use.out, [records_folder(p) for p in dict.fromkeys(p for c in commands for p in c.papers)])
     data = Data(use.data, use.out / "cache")
     parts: list[Part] = []
     for command in commands:
-        choice, refused = command.choice, dict[str, InputError]()
+        refused = dict[str, InputError]()
         for paper in command.papers:
             try:
-                parts.append(Part(make_plan(paper, choice, store, data, use.precision), use.out))
+                parts.append(command.part(paper, store, data, use))
             except InputError as error:
                 refused[paper] = error
         if len(refused) == len(command.papers):

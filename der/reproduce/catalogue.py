@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -51,70 +52,67 @@ def curves(s: Setting, base: bool = False) -> Runs:
 def both(s: Setting, network: str = "") -> Runs:
     """DER without and with masks, no base."""
     methods = {UNPRUNED: s.der(network), MASKED: s.masked(network=network)}
-    return {name: s.b0_runs(method, s.steps, network) for name, method in methods.items()}
+    return {name: s.main(method, network) for name, method in methods.items()}
 
 
 def pruned(s: Setting) -> Runs:
     """DER with masks alone."""
-    return {MASKED: s.b0_runs(s.masked(), s.steps)}
+    return {MASKED: s.main(s.masked())}
 
 
 def sparsities(s: Setting) -> Runs:
     """lambda_s from little to much, and no masks."""
-    masked = {(MASKED, weight): s.b0_runs(s.masked(sparsity=weight), s.steps) for weight in s.sparsities}
-    return {UNPRUNED: s.b0_runs(s.der(), s.steps), **masked}
+    masked = {(MASKED, weight): s.main(s.masked(sparsity=weight)) for weight in s.sparsities}
+    return {UNPRUNED: s.main(s.der()), **masked}
 
 
 def others(s: Setting) -> Runs:
     """The other methods, which are drawn beside the sweep of lambda_s where they are finished."""
-    return {name: s.b0_runs(m, s.steps) for name, m in methods(s).items() if name not in (UNPRUNED, MASKED)}
+    return {name: s.main(m) for name, m in methods(s).items() if name not in (UNPRUNED, MASKED)}
 
 
 def weights(s: Setting) -> Runs:
     """lambda_a without pruning, lambda_s with masks."""
-    auxiliary = {("aux", weight): s.b0_runs(s.der(aux=weight), s.steps) for weight in s.auxiliaries}
+    auxiliary = {("aux", weight): s.main(s.der(aux=weight)) for weight in s.auxiliaries}
     return {**auxiliary, **{key: runs for key, runs in sparsities(s).items() if key != UNPRUNED}}
 
 
 def components(s: Setting) -> Runs:
     """The single network, expansion, the auxiliary loss, then masks."""
     return {
-        "baseline (no E.R., no Aux)": s.b0_runs(s.der(expand=False, aux=0.0), s.steps),
-        "+ E.R.": s.b0_runs(s.der(aux=0.0), s.steps),
-        figures.WITH_AUXILIARY: s.b0_runs(s.der(), s.steps),
-        figures.WITH_MASKS: s.b0_runs(s.masked(), s.steps),
+        "baseline (no E.R., no Aux)": s.main(s.der(expand=False, aux=0.0)),
+        "+ E.R.": s.main(s.der(aux=0.0)),
+        figures.WITH_AUXILIARY: s.main(s.der()),
+        figures.WITH_MASKS: s.main(s.masked()),
     }
 
 
 def probed(s: Setting) -> Runs:
     """With a probe of the representation: DER without and with pruning, from a random F_t, and the single network."""
     return {
-        UNPRUNED: s.b0_runs(s.der(probe=True), s.steps),
-        MASKED: s.b0_runs(s.masked(probe=True), s.steps),
-        "random F_t": s.b0_runs(s.der(init="random", probe=True), s.steps),
-        "single network": s.b0_runs(s.der(expand=False, aux=0.0, probe=True), s.steps),
+        UNPRUNED: s.main(s.der(probe=True)),
+        MASKED: s.main(s.masked(probe=True)),
+        "random F_t": s.main(s.der(init="random", probe=True)),
+        "single network": s.main(s.der(expand=False, aux=0.0, probe=True)),
     }
 
 
 def small(s: Setting) -> Runs:
     """The appendix's ResNet-32: iCaRL, and DER without and with masks."""
-    return {"iCaRL": s.b0_runs(methods(s)["iCaRL"], s.steps, s.small_network), **both(s, s.small_network)}
+    return {"iCaRL": s.main(methods(s)["iCaRL"], s.small_network), **both(s, s.small_network)}
 
 
 def control(s: Setting) -> Runs:
     """No masks, learned masks, and random channels of equal number; the small extractor."""
-    learned = s.masked(network=s.small_network)
-    return {**both(s, s.small_network), RANDOM: s.random_runs(learned, s.steps, s.small_network)}
+    small = s.small_network
+    return {**both(s, small), RANDOM: s.main(s.masked(network=small, channels="random"), small)}
 
 
 def earlier(s: Setting) -> Runs:
     """The same as first set up: last gammas of 0, lambda_s 0.5, and masks drawn anew in each step."""
     learned = s.der(sparsity=0.5, mask_rate=s.mask_rate)
-    return {
-        UNPRUNED: s.b0_runs(s.der(), s.steps, s.small_network),
-        MASKED: s.b0_runs(learned, s.steps, s.small_network),
-        RANDOM: s.random_runs(learned, s.steps, s.small_network),
-    }
+    methods = {UNPRUNED: s.der(), MASKED: learned, RANDOM: replace(learned, channels="random")}
+    return {name: s.main(method, s.small_network) for name, method in methods.items()}
 
 
 def joint(s: Setting) -> Runs:

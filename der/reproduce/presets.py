@@ -11,9 +11,9 @@ from common.command.settings import chosen, repeated
 from common.data.datasets import DataSpec
 from common.runs import IMAGENET_INPUTS, Inputs, Protocol, Run, Schedule
 from der import schedule as recipes
-from der.methods import BIAS, DER, Init, Start
+from der.methods import BIAS, DER, WA, BiC, Init, Start
 from lucir.methods import FINETUNE as UCIR_FINETUNE
-from lucir.methods import LUCIR
+from lucir.methods import LUCIR, ICaRL
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -93,6 +93,20 @@ class Setting(shared.Setting):
         }
         return self.der(network, **masks | changes)
 
+    def defaults(self) -> tuple[Any, ...]:
+        """Each method as this setting has it, the paper's own first."""
+        return self.masked(), WA(), BiC(bias=self.bias), self.ucir, ICaRL(nme_flip="none")
+
+    def main(self, method: Any, network: str = "") -> list[Run]:
+        """`method` as in Table 1, without a base, over 10 steps. Random channels are as many as learned masks kept."""
+        if isinstance(method, DER) and method.sparsity is None:  # what masks alone depend on, tells no runs apart
+            method = replace(method, mask_rate=DER.mask_rate, mask_init=DER.mask_init, mask_start=DER.mask_start)
+        runs = self.b0_runs(method, self.steps, network)
+        if not isinstance(method, DER) or method.channels == "learned":
+            return runs
+        learned = self.b0_runs(replace(method, channels="learned"), self.steps, network)
+        return [replace(run, start=start) for run, start in zip(runs, learned, strict=True)]
+
     def b0_runs(self, method: Any, steps: int, network: str = "") -> list[Run]:
         """No base: all classes in `steps` equal steps, a fixed memory in all."""
         size = self.classes // steps
@@ -110,12 +124,6 @@ class Setting(shared.Setting):
         first = replace(method, finetune=None, aux=DER.aux)  # what the base does not depend on
         starts = self.run(first, alone, network=self.base_network, schedule=self.base_schedule)
         return [replace(run, start=start) for run, start in zip(runs, starts, strict=True)]
-
-    def random_runs(self, method: DER, steps: int, network: str = "") -> list[Run]:
-        """The control of a method with masks: random channels, as many as its own Runs kept."""
-        learned = self.b0_runs(method, steps, network)
-        control = self.b0_runs(replace(method, channels="random"), steps, network)
-        return [replace(run, start=start) for run, start in zip(control, learned, strict=True)]
 
 
 INPUTS = Inputs((0.5071, 0.4867, 0.4408), (0.2675, 0.2565, 0.2761), brightness=63 / 255)  # official code

@@ -11,7 +11,7 @@ from common.command.settings import chosen, repeated
 from common.data.datasets import DataSpec
 from common.runs import IMAGENET_INPUTS, Inputs, Protocol, Run, Schedule
 from feature_adaptation.memory import SIZES, Size
-from feature_adaptation.methods import ADAPTER, CLASSIFIER, Adaptation, Extractor, Map, Recipe
+from feature_adaptation.methods import ADAPTER, CLASSIFIER, Adaptation, Extractor, Map, Method, Oracle, Recipe
 from lucir.methods import FINETUNE, LUCIR
 from lucir.reproduce.presets import CIFAR_SCHEDULE as LUCIR_SCHEDULE
 from lucir.reproduce.presets import IMAGENET_SCHEDULE as LUCIR_IMAGENET_SCHEDULE
@@ -79,7 +79,14 @@ class Setting(shared.Setting):
 
     def stage1(self, step: int | None = None, images: int = 0, **changes: Any) -> list[Run]:
         """LwF with feature distillation and what differs from it by `changes`, one Run a repeat."""
-        method = replace(Extractor(features=self.gamma, keep="truth" if self.truth else "features"), **changes)
+        return self.extract(replace(self.extractor(), **changes), step, images)
+
+    def extractor(self) -> Extractor:
+        """LwF with feature distillation, which leaves features for stages 2 and 3."""
+        return Extractor(features=self.gamma, keep="truth" if self.truth else "features")
+
+    def extract(self, method: Extractor, step: int | None = None, images: int = 0) -> list[Run]:
+        """Any stage 1, at the learning rate of its loss."""
         schedule = self.schedule if method.loss == "sigmoid" else replace(self.schedule, lr=self.softmax_lr)
         return self.run(method, self.protocol(step, images), schedule=schedule)
 
@@ -93,8 +100,28 @@ class Setting(shared.Setting):
 
     def adapt(self, stage1: Sequence[Run], method: Adaptation | None = None, **changes: Any) -> list[Run]:
         """Stages 2 and 3 on runs of stage 1: the paper's with all features, or what differs from it by `changes`."""
-        method = replace(method or Adaptation(), adapter=self.adapter, classifier=self.classifier, **changes)
+        return self.after(stage1, replace(self.adaptation(method or Adaptation()), **changes))
+
+    def adaptation(self, method: Adaptation) -> Adaptation:
+        """`method` with this setting's recipes."""
+        return replace(method, adapter=self.adapter, classifier=self.classifier)
+
+    def after(self, stage1: Sequence[Run], method: Adaptation) -> list[Run]:
+        """Stages 2 and 3 by `method` as it is."""
         return [replace(run, method=method, start=run, seed=run.seed + k) for run in stage1 for k in range(self.later)]
+
+    def defaults(self) -> tuple[Method, ...]:
+        """Each method as this setting has it, the paper's own first."""
+        adaptations = self.adaptation(Adaptation()), self.adaptation(Oracle())
+        return *adaptations, self.extractor(), self.lucir_method()
+
+    def main(self, method: Method) -> list[Run]:
+        """`method` as in Fig. 3: stages 2 and 3 after the usual stage 1, any other stage 1, or LUCIR with images."""
+        if isinstance(method, Adaptation):
+            return self.after(self.stage1(), method)
+        if isinstance(method, Extractor):
+            return self.extract(method)
+        return self.run(method, self.protocol(images=self.budget), schedule=self.lucir_schedule)
 
     def kept(self, count: int) -> int | None:
         """`count` features a class as a method's field: None where that is all of them."""
@@ -120,9 +147,12 @@ class Setting(shared.Setting):
 
     def lucir(self, images: int, step: int | None = None) -> list[Run]:
         """LUCIR with the schedule of its paper."""
+        return self.run(self.lucir_method(), self.protocol(step, images), schedule=self.lucir_schedule)
+
+    def lucir_method(self) -> LUCIR:
+        """LUCIR as its own package has it."""
         large = self.inputs.kind == "resized-crop"
-        method = LUCIR(weight=10.0 if large else 5.0, finetune=self.finetune, nme_flip="none" if large else "channels")
-        return self.run(method, self.protocol(step, images), schedule=self.lucir_schedule)
+        return LUCIR(weight=10.0 if large else 5.0, finetune=self.finetune, nme_flip="none" if large else "channels")
 
     def joint(self) -> list[Run]:
         """All classes at once: the bound."""

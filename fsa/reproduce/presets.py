@@ -70,6 +70,16 @@ class Setting(shared.Setting):
             **{f"Focal (gamma={g:g})": Rebalance("focal", gamma=g) for g in self.gammas},
         }
 
+    def defaults(self) -> tuple[FSA | Earlier | Rebalance, ...]:
+        """Each method as this setting has it, the paper's own first."""
+        return FSA(), Earlier(), Rebalance()
+
+    def main(self, method: FSA | Earlier | Rebalance) -> list[Run]:
+        """`method` at the setting's imbalance factor: Phase I, or Phase II after a plain one."""
+        if isinstance(method, Rebalance):
+            return self.train(method)
+        return self.tune(method, views=0 if isinstance(method, Earlier) else None)
+
     def train(self, method: Rebalance | None = None, factor: float | None = None, balanced: bool = False) -> list[Run]:
         """Phase I, one Run per seed, at an imbalance factor, by default the setting's; balanced: on all images."""
         factor = factor or self.factor

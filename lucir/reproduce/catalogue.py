@@ -40,11 +40,11 @@ def one_icarl(s: Setting) -> Runs:
 def components(s: Setting) -> Runs:
     """Components added one by one, 5 phases."""
     return {
-        "iCaRL-CNN": s.runs(s.icarl(), 5),
-        "CN": s.runs(s.lucir(old="cosine", margin=None, finetune=None), 5),
-        "CN+LC": s.runs(s.lucir(margin=None, finetune=None), 5),
-        "CN+LC+IS": s.runs(s.lucir(finetune=None), 5),
-        "Ours-CNN": s.runs(s.lucir(), 5),
+        "iCaRL-CNN": s.main(s.icarl()),
+        "CN": s.main(s.lucir(old="cosine", margin=None, finetune=None)),
+        "CN+LC": s.main(s.lucir(margin=None, finetune=None)),
+        "CN+LC+IS": s.main(s.lucir(finetune=None)),
+        "Ours-CNN": s.main(s.lucir()),
     }
 
 
@@ -73,16 +73,16 @@ def directions(s: Setting) -> Runs:
 def baselines(s: Setting) -> Runs:
     """iCaRL with threshold moving, which is a read-out, and with class-balance finetuning."""
     return {
-        "iCaRL": s.runs(s.icarl(), 5),
-        "iCaRL-CBF": s.runs(s.icarl(finetune=s.finetune), 5),
-        "Ours": s.runs(s.lucir(), 5),
+        "iCaRL": s.main(s.icarl()),
+        "iCaRL-CBF": s.main(s.icarl(finetune=s.finetune)),
+        "Ours": s.main(s.lucir()),
     }
 
 
 def scales(s: Setting) -> Runs:
     """LUCIR with a learnable eta, and with eta fixed from the base phase on."""
-    fixed = {f"eta = {eta:g}": s.runs(s.lucir(scale=eta), 5) for eta in s.scales}
-    return {"eta learnable": s.runs(s.lucir(), 5), **fixed}
+    fixed = {f"eta = {eta:g}": s.main(s.lucir(scale=eta)) for eta in s.scales}
+    return {"eta learnable": s.main(s.lucir()), **fixed}
 
 
 def scale_base(s: Setting) -> Runs:

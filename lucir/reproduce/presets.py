@@ -17,6 +17,8 @@ IMAGENET_SCHEDULE = Schedule(epochs=90, lr=0.1, milestones=(30, 60), batch=128, 
 QUICK_SCHEDULE = Schedule(epochs=8, lr=0.1, milestones=(4, 6), batch=32, weight_decay=5e-4)
 PHASES = {1: "fig5a", 2: "fig5b", 5: "fig5c", 10: "fig5d"}
 """Numbers of incremental phases of Fig. 5, and its panel for each."""
+MAIN = 5
+"""Phases of the main figure, and of the ablations."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -66,6 +68,14 @@ class Setting(shared.Setting):
         head = "cosine" if isinstance(method, LUCIR) else "linear"
         start = self.base_runs(Base(head, getattr(method, "scale", None)), base)  # type: ignore[arg-type]
         return [replace(s, method=method, protocol=protocol, start=s) for s in start]
+
+    def defaults(self) -> tuple[Method, ...]:
+        """Each method as this setting has it, the paper's own first."""
+        return self.lucir(), self.icarl(), Base()
+
+    def main(self, method: Method) -> list[Run]:
+        """`method` as in Fig. 5(c), one Run per repeat; a base model on all classes, which is joint training."""
+        return self.base_runs(method, self.classes) if isinstance(method, Base) else self.runs(method, MAIN)
 
     def base_runs(self, method: Base, classes: int) -> list[Run]:
         """Cross-entropy training on the first `classes` classes, one Run per repeat; no exemplars."""
