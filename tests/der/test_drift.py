@@ -122,4 +122,6 @@ def test_the_arms_are_alike_in_what_eq_10_leaves() -> None:
     (s,) = settings("cifar", [0], ["O1"], 0.03)
     shares = {name: mean_share(runs[0]) for name, runs in arms.arms(s).items() if runs[0].method.sparsity}
     assert shares.pop("lambda_s 0.5") < 3
+    whole, part = (run.protocol for run in (s.main(s.der())[0], arms.arms(s)["masks"][0]))
+    assert images_of(part, 500) == images_of(whole, 500)[:2] and part.exemplars_total == whole.exemplars_total
     assert len(shares) == 7 and all(7 < share < 9.5 for share in shares.values()), shares
