@@ -253,7 +253,19 @@ def run(spec: Run, dataset: Dataset, learner_class: type[Learner], workspace: Wo
         inside = None
         workspace.phases[phase.index] |= learner.end_phase(phase)
         workspace.boundary(tensors(learner), {"phase": phase.index + 1})
-    return {"phases": workspace.phases, "summary": learner.summary(phases[-1]), "trace": workspace.trace()}
+    return {
+        "phases": workspace.phases,
+        "average_accuracy": _averages(workspace.phases),
+        "summary": learner.summary(phases[-1]),
+        "trace": workspace.trace(),
+    }
+
+
+def _averages(phases: list[dict]) -> dict[str, float]:
+    """Average incremental accuracy, percent, of every read-out that was measured after all phases."""
+    last = [[*phase["stages"].values()][-1] for phase in phases]
+    names = [name for name in last[-1] if all(name in readouts for readouts in last)]
+    return {n: metrics.average_incremental_accuracy([readouts[n]["accuracy"] for readouts in last]) for n in names}
 
 
 def begin(learner: Learner, phase: Phase) -> None:

@@ -169,7 +169,8 @@ class Context:
     def counts(self) -> np.ndarray:
         """Training images of every class that the Run sees, in class order. int64 [c]."""
         labels = self.train.labels if self.subset is None else self.train.labels[self.subset]
-        return torch.bincount(labels, minlength=sum(self.run.protocol.sizes)).cpu().numpy()
+        classes = sum(self.run.protocol.sizes)
+        return torch.bincount(labels, minlength=classes)[:classes].cpu().numpy()
 
     @property
     def long_tailed(self) -> bool:

@@ -9,8 +9,10 @@ from typing import Any, ClassVar, Literal
 from bbn.methods import BBN, Ensemble, Method, Mixup, Probe, UnitFeatures
 from class_balanced.methods import ClassBalanced
 from common.command import settings as shared
+from common.command.own import Folder
 from common.command.settings import chosen, repeated_natively
 from common.data.datasets import DataSpec
+from common.data.names import FOLDER
 from common.imbalance import Rebalance, Retrain
 from common.runs import IMAGENET_INPUTS, Inputs, LongTail, Run, Schedule
 
@@ -46,6 +48,10 @@ CB_FOCAL = {  # (gamma, beta) behind the errors that Table 1 quotes from Cui et 
     ("cifar100", 50.0): (1.0, 0.9),
     ("cifar100", 10.0): (0.5, 0.999),
 }
+LARGE_FOCAL = 0.5, 0.999
+"""The same on every large data set of Cui et al. (Table 3), and so on images of one's own."""
+LARGE_ROWS = ("CE", "CE-DRW", "CE-DRS", "CB-Focal", "LDAM-DRW", "BBN")
+"""The methods that Table 2 compares on large data sets."""
 MANNERS = ("CE", "RW", "RS")  # of Fig. 2, 4, 5 and 6
 
 
@@ -72,6 +78,11 @@ class Setting(shared.Setting):
     """Of BBN's adaptor."""
     rows: tuple[str, ...] = ()
     """Rows of Table 1 that are run; all where empty."""
+
+    @property
+    def strongest(self) -> float | None:
+        """The strongest imbalance of Table 1, or the only one."""
+        return self.factors[0] if self.factors else self.factor
 
     def runs(self, method: Method, factor: float | None = None, schedule: Schedule | None = None) -> list[Run]:
         """One Run per seed at an imbalance factor, by default the setting's; BBN has a schedule of its own."""
@@ -112,8 +123,9 @@ class Setting(shared.Setting):
         """The rows of Table 1, in its order and words."""
         later = self.baseline.milestones[0]
         factor = factor or self.factor
-        gamma, beta = CB_FOCAL[self.role, factor] if factor else (0.5, 0.999)  # iNaturalist: Cui et al., Table 3
-        recipe: Literal["cifar", "imagenet"] = "cifar" if self.factors else "imagenet"
+        known = factor and self.role != FOLDER
+        gamma, beta = CB_FOCAL[self.role, factor] if known else LARGE_FOCAL  # type: ignore[index]
+        recipe: Literal["cifar", "imagenet"] = "cifar" if self.inputs.kind == "crop-flip" else "imagenet"
         return {
             "CE": self.one_stage(),
             "Focal": self.one_stage("focal"),
@@ -192,11 +204,30 @@ SETTINGS: dict[str, tuple[Setting, ...]] = {
 }
 
 
+def on_folder(folder: Folder) -> Setting:
+    """The paper's methods on images of one's own. Raises InputError where these have no long tail."""
+    tail = folder.long_tailed("bbn")
+    return folder.setting(
+        CIFAR10,
+        SETTINGS["imagenet"][0],
+        tail.images,
+        network=folder.network("resnet32-pad"),
+        factors=(),
+        factor=tail.factor,
+        rows=LARGE_ROWS,
+    )
+
+
 def settings(
-    preset: str, seeds: Sequence[int] | None, orders: Sequence[str] | None, epochs_scale: float
+    preset: str,
+    seeds: Sequence[int] | None,
+    orders: Sequence[str] | None,
+    epochs_scale: float,
+    folder: Folder | None = None,
 ) -> tuple[Setting, ...]:
     """The settings of a preset. Seeds are initialisation and batch order; the long-tailed draw keeps its own.
 
     Raises InputError on an unknown preset or a scale that is not positive.
     """
-    return chosen(SETTINGS, preset, repeated_natively("bbn", preset, seeds, orders), epochs_scale)
+    known = {**SETTINGS, FOLDER: (on_folder(folder),)} if folder else SETTINGS
+    return chosen(known, preset, repeated_natively("bbn", preset, seeds, orders), epochs_scale)

@@ -11,6 +11,7 @@ from class_balanced.reproduce import analytic, tables
 from class_balanced.reproduce import figures as draw
 from class_balanced.reproduce.presets import DEPTHS, LARGE, LARGE_FOCAL, LARGE_SOFTMAX, Setting
 from class_balanced.reproduce.tables import SETS
+from common.data.names import FOLDER
 from common.drawing.figures import Figure, Runs, no_runs, per_data
 from common.drawing.looks import GREY, OLIVE, PINK, RED, declare
 from common.imbalance import Rebalance, Retrain
@@ -25,7 +26,7 @@ LOOKS = declare(
 SMALL, CIFAR, IMAGENET = ("quick", "cifar"), ("cifar",), ("imagenet",)
 
 
-def cells(s: Setting, names: Iterable[str], factors: Sequence[float]) -> Runs:
+def cells(s: Setting, names: Iterable[str], factors: Sequence[float | None]) -> Runs:
     """Rows of the grid at some imbalance factors."""
     models = s.models()
     return {(name, f): s.runs(models[name], f) for name in names for f in factors}
@@ -150,3 +151,5 @@ FIGURES: list[Figure] = [
     Figure("weights", "Readers: mean weight and effective learning rate", no_runs, analytic.weights),
     *each("reduction", "Readers: two reductions of a weighted loss", reductions, draw.reductions, TEN_FIRST),
 ]
+OWN = [Figure("losses", "Softmax and class-balanced losses", closeup, draw.closeup, (FOLDER,))]
+"""On images of one's own."""

@@ -8,8 +8,10 @@ from typing import ClassVar
 
 from class_balanced.methods import ClassBalanced, Method
 from common.command import settings as shared
+from common.command.own import Folder
 from common.command.settings import chosen, repeated_natively
 from common.data.datasets import DataSpec
+from common.data.names import FOLDER
 from common.imbalance import Rebalance, Retrain
 from common.runs import IMAGENET_INPUTS, Inputs, LongTail, Run, Schedule
 
@@ -60,10 +62,10 @@ class Setting(shared.Setting):
     factors: tuple[float, ...] = FACTORS
     betas: tuple[float, ...] = BETAS
     gammas: tuple[float, ...] = GAMMAS
-    factor: float = 50.0
+    factor: float | None = 50.0
     """The imbalance factor of Fig. 5 and of the loss curves."""
-    closeup_factor: float = 50.0
-    """The imbalance factor of all figures that look closer than the paper's."""
+    closeup_factor: float | None = 50.0
+    """The imbalance factor of all figures that look closer than the paper's; None: the images as they are."""
     closeup: tuple[str, ...]
     """Rows of the grid that stand for the rest in such a figure."""
     balanced: bool = True
@@ -203,11 +205,35 @@ SETTINGS: dict[str, tuple[Setting, ...]] = {
 }
 
 
+def on_folder(folder: Folder) -> Setting:
+    """The paper's losses on images of one's own. Raises InputError where these have no long tail.
+
+    Large images get Goyal et al.'s rate for a batch of 256, which fewer images than ImageNet's allow.
+    """
+    tail = folder.long_tailed("class_balanced")
+    large = SETTINGS["imagenet"][2]
+    return folder.setting(
+        CIFAR10,
+        replace(large, schedule=replace(large.schedule, lr=0.1, batch=256)),
+        tail.images,
+        network=folder.network("resnet32-avgpool"),
+        factors=(),
+        factor=tail.factor,
+        closeup_factor=tail.factor,
+        closeup=("SM", "SM_0.999", "Focal_0.5_0.999"),  # beta and gamma of every large data set, Table 3
+    )
+
+
 def settings(
-    preset: str, seeds: Sequence[int] | None, orders: Sequence[str] | None, epochs_scale: float
+    preset: str,
+    seeds: Sequence[int] | None,
+    orders: Sequence[str] | None,
+    epochs_scale: float,
+    folder: Folder | None = None,
 ) -> tuple[Setting, ...]:
     """The settings of a preset. Seeds are initialisation and batch order; the long-tailed draw keeps its own.
 
     Raises InputError on an unknown preset or a scale that is not positive.
     """
-    return chosen(SETTINGS, preset, repeated_natively("class_balanced", preset, seeds, orders), epochs_scale)
+    known = {**SETTINGS, FOLDER: (on_folder(folder),)} if folder else SETTINGS
+    return chosen(known, preset, repeated_natively("class_balanced", preset, seeds, orders), epochs_scale)

@@ -22,6 +22,7 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 from common.command.console import DISK_FULL
+from common.command.devices import Gpus, asked_threads
 from common.command.environment import code_of, commit, environment
 from common.command.waiting import Outcome, Waiting, unfinished
 from common.data.datasets import Dataset, load
@@ -39,11 +40,13 @@ class Job:
     device: str
     jobs: int
     threads: int
-    """CPU threads a run may take; how many it does take is measured (see `common.tuning`)."""
+    """CPU threads a run may take; how many it does take is measured (see `common.tuning`), or OMP_NUM_THREADS says."""
     deadline: float = math.inf
     """Time of the day, in seconds since 1970, after which no epoch begins."""
     eager: str = ""
     """Why steps are called from Python on a device that captures them; empty where they are captured."""
+    gpus: tuple[str, ...] = ()
+    """GPUs that share the runs, `jobs` at once on each, as CUDA_VISIBLE_DEVICES names them; empty for one device."""
     methods: frozenset[type] = frozenset()
     """Methods whose learners a worker process loads before its first run."""
 
@@ -92,16 +95,14 @@ def _train(run: Run, job: Job, progress: Callable[[int], None]) -> None:
         if store.load(run.hash):  # finished by another process since
             return
         workspace.progress, workspace.deadline = progress, job.deadline
-        started, code = (
-            time.perf_counter(),
-            code_of(learner),
-        )  # of the code now loaded, not of what is there when it ends
+        started, code = time.perf_counter(), code_of(learner)  # of the code as loaded, not as it is at the end
         version = code.get("source") or code["commit"]
         workspace.commits = [version]
         device, measured = Device(learner.device_for(run, job.device), run.precision), dict[str, float]()
-        most = job.threads if job.device == "cpu" else 1  # beside a GPU the other cores are left to other runs
+        asked = asked_threads()
+        most = asked or (job.threads if job.device == "cpu" else 1)  # beside a GPU other runs have the other cores
         workspace.threads = workspace.saved_threads() or most
-        if most > 1 and not workspace.saved_threads():
+        if most > 1 and not asked and not workspace.saved_threads():
             workspace.threads, measured = choose_threads(run, device, most, job.out / "cache/threads.json")
         torch.set_num_threads(workspace.threads)
         # Shapes are few, and a graph keeps what its first step chose. But trying algorithms waits for the whole device,
@@ -150,12 +151,20 @@ def _one_epoch(schedule: Schedule) -> Schedule:
     return replace(schedule, epochs=min(schedule.epochs, 1), milestones=(), warmup=min(schedule.warmup, 1))
 
 
+UNRESOLVED = (
+    "this Run is not resolved: it does not say on which copy of its images and in which precision it trains; "
+    'call run.resolved(fingerprint, precision) first, as with load(run.data, root).fingerprint and "fp32"'
+)
+
+
 @lru_cache(maxsize=2)
 def _load(spec: Any, root: Path | None, cache: Path) -> Dataset:
     return load(spec, root, cache)
 
 
 def _dataset(run: Run, root: Path | None, cache: Path) -> Dataset:
+    if not (run.fingerprint and run.precision):
+        raise InputError(UNRESOLVED)
     dataset = _load(run.data, root, cache)
     if dataset.fingerprint != run.fingerprint:
         raise InputError(f"the {run.data.name} images changed while runs were under way; start the command again")
@@ -178,9 +187,10 @@ def launch(
     InputError where no worker process can be started, as by a script that trains when it is imported.
     """
     todo, cores = unfinished(runs, finished), os.cpu_count() or 1
+    jobs = job.jobs * max(1, len(job.gpus))
     load_code({type(run.method) for run in todo})
     own = {run.hash: (threads or {}).get(run.hash, job.threads) for run in todo}
-    waiting = Waiting(todo, own, max(cores, job.jobs * job.threads))
+    waiting = Waiting(todo, own, max(cores, jobs * job.threads))
     running = dict[Future, Run]()
     pool = _pool(job, waiting.runs.values(), progress)
     try:
@@ -188,7 +198,7 @@ def launch(
             late = time.time() >= job.deadline
             if late and waiting.advanced:
                 waiting.runs.clear()
-            for run in waiting.ready(running.values(), 1 if late else job.jobs):
+            for run in waiting.ready(running.values(), 1 if late else jobs):
                 if problem := waiting.blocked(run):
                     yield waiting.end(Outcome(run, problem, "failed"))
                 else:
@@ -201,7 +211,7 @@ def launch(
                 run = running.pop(future)
                 if not isinstance(future.exception(), BrokenProcessPool):
                     yield waiting.end(future.result())
-                elif isinstance(pool, _Processes) and not pool.began.is_set():
+                elif isinstance(pool, _Processes | Gpus) and not pool.began.is_set():
                     raise InputError(UNGUARDED)
                 elif not waiting.again(run):
                     yield waiting.end(Outcome(run, DIED, "failed"))
@@ -221,7 +231,9 @@ def load_code(methods: Iterable[type]) -> None:
         code_of(learner_of(method))
 
 
-def _pool(job: Job, runs: Iterable[Run], progress: Callable[[int], None]) -> _Here | _Processes | _Threads:
+def _pool(job: Job, runs: Iterable[Run], progress: Callable[[int], None]) -> _Here | _Processes | _Threads | Gpus:
+    if job.gpus:
+        return Gpus(job, runs)
     if job.jobs == 1:
         return _Here(progress)
     if job.device == "cpu" or any(run.inputs.kind != "crop-flip" for run in runs):

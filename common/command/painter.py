@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
+from common.command.own import OWN_IMAGES
 from common.command.plan import Plan
+from common.data.names import FOLDER
 from common.drawing import plots
 from common.drawing.figures import Figure, verdict
 from common.drawing.report import ReportContext, ReportRow, code, write_report
@@ -44,6 +46,10 @@ class Painter:
         labels = [f"embedded data (glyphs, {', '.join(sets)}), not comparable with the paper's"] if sets else []
         if parts := sorted({r.config["data"]["name"] for r in results if r.partial}):
             labels.append(f"a small part of {' and '.join(parts)}, not comparable with the paper's")
+        if own := [r.config["protocol"]["classes"] for r in results if r.config["data"]["name"] == FOLDER]:
+            root = self.plan.data.root
+            where = f"{root.resolve().name}, " if root else ""
+            labels.append(f"{OWN_IMAGES} ({where}{max(own)} classes), which no published number is about")
         if (scale := self.plan.choice.epochs_scale) != 1:
             labels.append(f"{'reduced' if scale < 1 else 'longer'} schedule (epochs x {scale:g})")
         return labels
@@ -72,9 +78,10 @@ class Painter:
         self.used |= results
         try:
             drawing = figure.draw(self.plan.settings, groups, self.plan.published)
-            self.rows[figure.id] = ReportRow(figure, drawing, reason)
+            titled = replace(figure, title=self.plan.title(figure))
+            self.rows[figure.id] = ReportRow(titled, drawing, reason)
             caption, path = self._caption(groups, reason), self.folder / figure.id
-            plots.render(drawing, figure.title, caption, path, self.plan.looks)
+            plots.render(drawing, titled.title, caption, path, self.plan.looks)
         except Exception as error:  # a full disk, a damaged file or a bug in one figure must not stop the runs
             self.problems.append(f"{figure.id} could not be drawn: {error}")
             self.rows[figure.id] = ReportRow(figure, None, f"could not be drawn: {error}")
@@ -123,10 +130,10 @@ class Painter:
         write_report(self.folder, self.plan.published.paper, self.plan.choice.preset, rows, context)
         return self.folder / "report.html"
 
-    def undrawn(self) -> list[str]:
-        """The figures asked for that could not be drawn, with the reason."""
+    def undrawn(self) -> dict[str, str]:
+        """Why figures that were asked for could not be drawn, by their ids."""
         rows = [self.rows[f.id] for f in self.plan.figures]
-        return [f"{row.figure.id}: {row.reason}" for row in rows if row.drawing is None]
+        return {row.figure.id: row.reason for row in rows if row.drawing is None}
 
     def summary(self) -> str:
         """How many figures were drawn and how the comparisons came out, in a line."""
@@ -141,6 +148,8 @@ def words(plan: Plan) -> str:
     """The command that makes a report, without what decides no result."""
     choice = plan.choice
     words = [f"python {plan.prog} --preset {choice.preset}"]
+    for option in choice.given:
+        words.append(f"{option} {getattr(choice, option[2:]):g}")
     words += [f"--only {' '.join(choice.only)}"] if choice.only else []
     words += [f"--seeds {' '.join(map(str, choice.seeds))}"] if choice.seeds else []
     words += [f"--orders {' '.join(choice.orders)}"] if choice.orders else []

@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import math
+import re
 import sys
 import time
 from collections.abc import Iterator, Sequence
@@ -13,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from common.command import devices
 from common.command.changed import look_for_changes
 from common.command.environment import commit
 from common.command.estimates import cost
@@ -35,11 +37,12 @@ class Place:
     """What runs are trained from and on, for how long, and where they go."""
 
     data: Path | None = None
-    """A data set's folder, or a root with cifar100/, imagenet/ ... inside; default: CIFAR is downloaded."""
+    """A data set's folder, or a root with cifar100/, imagenet/ ... inside; default: CIFAR is downloaded. With --preset
+    folder, images of one's own: train/<class>/* with test/<class>/* or val/<class>/*, or train.txt with test.txt."""
     out: Path = Path("results")
     """Where runs, figures and reports go."""
     device: str = "auto"
-    """auto, cpu or cuda."""
+    """auto, cpu, cuda (all GPUs of this machine, a process each) or cuda:1 (that one)."""
     precision: str = "auto"
     """auto (bf16 where the hardware has it), fp32 or bf16."""
     minutes: float | None = None
@@ -53,7 +56,7 @@ class Resources(Place):
     """The same, of a command with many runs."""
 
     jobs: int = 0
-    """Runs trained at once; 0: as many as CPU cores (at most 8), on a GPU what a short measurement says."""
+    """Runs trained at once, on several GPUs on each; 0: as many as CPU cores (at most 8), on a GPU as measured."""
     record: Path | None = None
     """Also write a record of each run as it ends, to PAPER/HASH.json in this folder."""
 
@@ -87,7 +90,9 @@ def finish(parts: Sequence[Part], use: Resources, deadline: float = math.inf) ->
         look_for_changes(part.plan.runs().values(), part.plan.store, use.retrain and part.plan.choice.trains)
     for part in parts:
         if part.plan.choice.list:
-            list_plan(part.plan, use.jobs or (1 if use.device == "cuda" else min(cores(), 8)))
+            list_plan(part.plan, use.jobs or (1 if use.device.startswith("cuda") else min(cores(), 8)))
+    if any(part.plan.choice.list for part in parts):
+        print(f"device: {devices.describe(use.device)}")
     parts = [part for part in parts if not part.plan.choice.list]
     for part in parts:
         for problem in part.plan.problems():
@@ -116,7 +121,7 @@ def _train(parts: Sequence[Part], use: Resources, deadline: float) -> bool:
     from common.training import choose_device
 
     commit()  # finds a wrong REPRO_COMMIT before any training
-    device, lost = choose_device(use.device, use.precision), False
+    device, lost = choose_device(devices.pinned(use.device), use.precision), False
     jobs = use.jobs or _jobs(device, [run for part in parts for run in part.plan.unfinished()])
     for outcome in _outcomes(parts, device, jobs, use, deadline):
         if outcome.ending == "failed":
@@ -143,12 +148,13 @@ def _outcomes(parts: Sequence[Part], device: Device, jobs: int, use: Resources, 
     jobs = min(jobs, len(runs))
     each = " to ".join(map(str, sorted({min(threads.values()), max(threads.values())})))
     papers = ", ".join(dict.fromkeys(part.plan.paper for part in parts))
+    shared = devices.together(use.device if use.device != "auto" else device.type, len(runs))
     print(
-        f"{papers}: {len(runs)} runs on {device.type} in {device.precision}, {jobs} at once, "
-        f"{each} thread{'' if each == '1' else 's'} each",
+        f"{papers}: {len(runs)} runs on {f'{len(shared)} GPUs' if shared else device.type} in {device.precision}, "
+        f"{jobs} at once{' on each' if shared else ''}, {each} thread{'' if each == '1' else 's'} each",
         flush=True,
     )
-    job = Job(use.out, use.data, device.type, jobs, 1, deadline)
+    job = Job(use.out, use.data, device.type, jobs, 1, deadline, gpus=shared)
     with progress(left, len(runs)) as (advance, count):
 
         def trained(images: int) -> None:
@@ -189,12 +195,10 @@ def _recorded(store: Store, run: Run, folder: Path) -> bool:
 
 
 def _check(commands: Sequence[Command], use: Resources) -> None:
-    for name, value, allowed in (
-        ("device", use.device, ("auto", "cpu", "cuda")),
-        ("precision", use.precision, ("auto", "fp32", "bf16")),
-    ):
-        if value not in allowed:
-            raise InputError(f"unknown {name} {value!r}; choose one of {', '.join(allowed)}")
+    if not re.fullmatch(r"auto|cpu|cuda(:\d{1,3})?", use.device):
+        raise InputError(f"unknown device {use.device!r}; choose one of auto, cpu, cuda, or a GPU such as cuda:1")
+    if use.precision not in ("auto", "fp32", "bf16"):
+        raise InputError(f"unknown precision {use.precision!r}; choose one of auto, fp32, bf16")
     if use.jobs < 0:
         raise InputError(f"--jobs must be 0 (automatic) or more, got {use.jobs}")
     if use.minutes is not None and not 0 < use.minutes < math.inf:
@@ -226,6 +230,12 @@ def begin(commands: Sequence[Command], use: Resources) -> list[Part]:
             raise InputError(f"{command.place}{next(iter(refused.values()))}")
         for paper, reason in refused.items():  # it has no such figure, or its data are not at hand; the others go on
             print(f"skipped: {command.place}{paper}: {reason}", file=sys.stderr)
+    quick = all(command.choice.preset == "quick" for command in commands)
+    if use.data and quick and all(run.data.name == "glyphs" for part in parts for run in part.plan.runs().values()):
+        raise InputError(
+            f"--data {use.data} is not used: the quick preset draws its own images; --preset folder trains on yours, "
+            "--preset cifar and imagenet on the papers' data sets"
+        )
     return parts
 
 

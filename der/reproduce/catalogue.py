@@ -6,6 +6,7 @@ from dataclasses import replace
 from functools import partial
 from typing import Any
 
+from common.data.names import FOLDER
 from common.drawing.figures import Figure, Runs
 from common.drawing.looks import GREEN, GREY, INDIGO, OLIVE, ORANGE, PINK, declare
 from common.runs import Protocol
@@ -194,3 +195,13 @@ FIGURES: list[Figure] = [
     ),
     Figure("bound", "Bound: joint training (on request)", joint, figures.joint, on_request=True),
 ]
+OWN = [
+    Figure(
+        "incremental",
+        "Accuracy after every step of DER and its baselines",
+        after_base,
+        partial(figures.curves, base=True),
+        (FOLDER,),
+    )
+]
+"""On images of one's own."""

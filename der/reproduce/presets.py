@@ -7,8 +7,10 @@ from dataclasses import dataclass, field, replace
 from typing import Any, ClassVar
 
 from common.command import settings as shared
+from common.command.own import Folder, fit
 from common.command.settings import chosen, repeated
 from common.data.datasets import DataSpec
+from common.data.names import FOLDER
 from common.runs import IMAGENET_INPUTS, Inputs, Protocol, Run, Schedule
 from der import schedule as recipes
 from der.methods import BIAS, DER, WA, BiC, Init, Start
@@ -54,8 +56,15 @@ class Setting(shared.Setting):
     mask_rate: float = 1.0
     mask_init: Init = "normal"
     mask_start: Start = "fresh"
+    base: int | None = None
+    """Classes of the base, where it is not half of them."""
     probe: bool = False
     """Whether DER's runs have the read-out of the transfer figure; where not, the figure has runs of its own."""
+
+    @property
+    def first(self) -> int:
+        """Classes of the base (B50)."""
+        return self.base or self.classes // 2
 
     @property
     def steps(self) -> int:
@@ -64,7 +73,7 @@ class Setting(shared.Setting):
 
     def seen(self, steps: int, base: bool = False) -> list[int]:
         """Classes seen after each step, a base of half of them counted as one."""
-        first = self.classes // 2 if base else 0
+        first = self.first if base else 0
         size = (self.classes - first) // steps
         return [first + size * i for i in range(0 if base else 1, steps + 1)]
 
@@ -91,7 +100,7 @@ class Setting(shared.Setting):
             "mask_init": self.mask_init,
             "mask_start": self.mask_start,
         }
-        return self.der(network, **masks | changes)
+        return self.der(network or own, **masks | changes)
 
     def defaults(self) -> tuple[Any, ...]:
         """Each method as this setting has it, the paper's own first."""
@@ -115,7 +124,7 @@ class Setting(shared.Setting):
 
     def b50_runs(self, method: Any, steps: int) -> list[Run]:
         """Half of the classes as base, the rest in `steps` steps; DER goes on from a base model of its own schedule."""
-        base = self.classes // 2
+        base = self.first
         protocol = Protocol(self.classes, base, (self.classes - base) // steps, self.per_class)
         runs = self.run(method, protocol, network=self.base_network)
         if not isinstance(method, DER):
@@ -230,12 +239,36 @@ ORDERS = {"quick": ("1993",), "cifar": ("O1", "O2", "O3"), "imagenet": ("1993",)
 """Class orders by default, each with seed 1993: the paper's three on CIFAR-100, one on ImageNet."""
 
 
+def on_folder(folder: Folder) -> Setting:
+    """The paper's methods on images of one's own. Raises InputError where the classes do not divide as asked."""
+    asked = folder.incremental("der")
+    paper = IMAGENET if folder.large else CIFAR
+    finetune = paper.ucir.finetune and fit(paper.ucir.finetune, asked.images)
+    return folder.setting(
+        CIFAR,
+        IMAGENET,
+        asked.images,
+        network=folder.network(large=IMAGENET.network),
+        base_network=folder.network(large=IMAGENET.base_network),
+        ucir=replace(paper.ucir, finetune=finetune),
+        base=asked.base,
+        b0=(),
+        b50=(asked.phases,),
+        per_class=asked.exemplars,
+    )
+
+
 def settings(
-    preset: str, seeds: Sequence[int] | None, orders: Sequence[str] | None, epochs_scale: float
+    preset: str,
+    seeds: Sequence[int] | None,
+    orders: Sequence[str] | None,
+    epochs_scale: float,
+    folder: Folder | None = None,
 ) -> tuple[Setting, ...]:
     """The settings of a preset. Seeds without `orders` also choose the class order; `orders` alone have seed 1993.
 
     Raises InputError on an unknown preset or a scale that is not positive.
     """
     repeats = repeated(seeds or (SEED,), orders if orders or seeds else ORDERS.get(preset))
-    return chosen(SETTINGS, preset, repeats, epochs_scale)
+    known = {**SETTINGS, FOLDER: (on_folder(folder),)} if folder else SETTINGS
+    return chosen(known, preset, repeats, epochs_scale)

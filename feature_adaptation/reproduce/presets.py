@@ -7,8 +7,10 @@ from dataclasses import dataclass, replace
 from typing import Any, ClassVar
 
 from common.command import settings as shared
+from common.command.own import Folder
 from common.command.settings import chosen, repeated
 from common.data.datasets import DataSpec
+from common.data.names import FOLDER
 from common.runs import IMAGENET_INPUTS, Inputs, Protocol, Run, Schedule
 from feature_adaptation.memory import SIZES, Size
 from feature_adaptation.methods import ADAPTER, CLASSIFIER, Adaptation, Extractor, Map, Method, Oracle, Recipe
@@ -34,6 +36,8 @@ class Setting(shared.Setting):
     steps: tuple[int, ...]
     """Classes a task of Fig. 3; every figure else is at `step`."""
     step: int
+    base: int | None = None
+    """Classes of the first task, where they are not those of a task."""
     lucir_schedule: Schedule
     finetune: Schedule
     """EEIL's and LUCIR's balanced fine-tuning."""
@@ -75,7 +79,7 @@ class Setting(shared.Setting):
 
     def protocol(self, step: int | None = None, images: int = 0) -> Protocol:
         step = step or self.step
-        return Protocol(self.classes, step, step, exemplars_per_class=images)
+        return Protocol(self.classes, self.base or step, step, exemplars_per_class=images)
 
     def stage1(self, step: int | None = None, images: int = 0, **changes: Any) -> list[Run]:
         """LwF with feature distillation and what differs from it by `changes`, one Run a repeat."""
@@ -234,15 +238,36 @@ SETTINGS: dict[str, tuple[Setting, ...]] = {
         for data, size, classes in (("imagenet-subset", "imagenet100", 100), ("imagenet", "imagenet1000", 1000))
     ),
 }
-DEFAULT_SEEDS = {"quick": (1993,), "cifar": (1993, 0, 1, 2, 3), "imagenet": (1993,)}
+DEFAULT_SEEDS = {"quick": (1993,), "cifar": (1993, 0, 1, 2, 3), "imagenet": (1993,), FOLDER: (1993,)}
+
+
+def on_folder(folder: Folder) -> Setting:
+    """The paper's methods on images of one's own. Raises InputError where the classes do not divide as asked."""
+    asked = folder.incremental("feature_adaptation")
+    return folder.setting(
+        CIFAR,
+        SETTINGS["imagenet"][0],
+        asked.images,
+        network=folder.network(),
+        base=asked.base,
+        steps=(asked.step,),
+        step=asked.step,
+        available=max(folder.counts),
+        images=(asked.exemplars,),
+    )
 
 
 def settings(
-    preset: str, seeds: Sequence[int] | None, orders: Sequence[str] | None, epochs_scale: float
+    preset: str,
+    seeds: Sequence[int] | None,
+    orders: Sequence[str] | None,
+    epochs_scale: float,
+    folder: Folder | None = None,
 ) -> tuple[Setting, ...]:
     """The settings of a preset. Without `orders`, seed s also chooses class order s; with them, every pair is run.
 
     epochs_scale is stage 1's: stages 2 and 3 count steps. Raises InputError on an unknown preset or a scale that is
     not positive.
     """
-    return chosen(SETTINGS, preset, repeated(seeds or DEFAULT_SEEDS.get(preset, ()), orders), epochs_scale)
+    known = {**SETTINGS, FOLDER: (on_folder(folder),)} if folder else SETTINGS
+    return chosen(known, preset, repeated(seeds or DEFAULT_SEEDS.get(preset, ()), orders), epochs_scale)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from functools import partial
 
+from common.data.names import FOLDER
 from common.drawing.figures import Figure, Runs
 from common.drawing.looks import BLUE, GREEN, GREY, INDIGO, OLIVE, ORANGE, PINK, RED, WINE, declare
 from lucir.methods import Base
@@ -30,6 +31,11 @@ SUBSET, FULL = "imagenet-subset", "imagenet"
 def both(s: Setting, phases: int, **changes: int | None) -> Runs:
     """iCaRL and LUCIR under one protocol."""
     return {"iCaRL": s.runs(s.icarl(), phases, **changes), "Ours": s.runs(s.lucir(), phases, **changes)}
+
+
+def main(s: Setting) -> Runs:
+    """The same under the setting's own number of phases."""
+    return both(s, s.phases)
 
 
 def one_icarl(s: Setting) -> Runs:
@@ -150,3 +156,5 @@ FIGURES: list[Figure] = [
     Figure("joint-subset", "Joint-CNN, ImageNet-Subset", joint, draw.joint, IMAGENET, SUBSET, on_request=True),
     Figure("joint-full", "Joint-CNN, ImageNet-Full", joint, draw.joint, IMAGENET, FULL, on_request=True),
 ]
+OWN = [Figure("incremental", "Class-incremental accuracy of iCaRL and LUCIR (Ours)", main, draw.incremental, (FOLDER,))]
+"""On images of one's own."""

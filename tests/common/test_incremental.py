@@ -148,6 +148,23 @@ def test_phase_and_teacher_are_there_when_a_phase_begins(
     assert len(left) == 3 and not torch.equal(left[0]["head.weight"], left[1]["head.weight"][:4])
 
 
+def test_a_result_tells_the_average_of_what_every_phase_measured(
+    tiny_run: MakeRun, tiny_data: Dataset, tmp_path: Path
+) -> None:
+    """The mean over phases of the accuracy at their end, for every read-out that no phase lacks."""
+
+    class Late(Given):
+        def readouts(self, features: Tensor, phase: Phase) -> dict[str, Tensor]:
+            found = super().readouts(features, phase)
+            return found | ({"late": found["cnn"]} if phase.num_old else {})
+
+    result, _ = trained(Late, tiny_run(Base()), tiny_data, tmp_path)
+    ends = [phase["stages"]["head"] for phase in result["phases"]]
+    assert result["average_accuracy"].keys() == {"cnn", "nme"} and "late" in ends[-1]
+    for name, average in result["average_accuracy"].items():
+        assert average == pytest.approx(sum(end[name]["accuracy"] for end in ends) / 3)
+
+
 def test_a_method_names_its_learner_or_is_refused_before_any_training(tiny_run: MakeRun, tmp_path: Path) -> None:
     """What it names is no part of its hash."""
     assert learner_of(Outside()) is learner_of(Outside) is Alone
