@@ -66,6 +66,8 @@ class Store:
         self.refused: dict[str, None] = {}
         """What `find` has passed over, results and records that are damaged or of another version, and what to do."""
         self._known: dict[str, Result] = {}
+        with suppress(OSError):  # what others have can be listed
+            self.runs.mkdir(parents=True, exist_ok=True)
         if (self.runs / "FORMAT").exists():
             self._check_format()
 
