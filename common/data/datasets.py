@@ -168,7 +168,7 @@ def locate(spec: DataSpec, root: Path | None) -> Path | None:
         what = "--preset folder" if name == FOLDER else name
         raise InputError(f"{what} needs --data DIR, a folder with {LAYOUT}; the quick preset needs no data")
     if not root.is_dir():
-        raise InputError(f"--data {root} is not a folder; pass one that holds {name}")
+        raise InputError(f"--data {root} is not a folder; pass one that holds {LAYOUT if name == FOLDER else name}")
     inside = (name, "imagenet") if name in SUBSETS else () if name == FOLDER else (name,)
     candidates = [*(root / n for n in inside), root]
     files = ""

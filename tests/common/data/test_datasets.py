@@ -84,7 +84,8 @@ def test_images_of_64_pixels_are_small(tmp_path: Path) -> None:
 
 
 def test_missing_folders_are_named(tmp_path: Path) -> None:
-    fails("toy", tmp_path / "nowhere", "nowhere", "not a folder")
+    fails("toy", tmp_path / "nowhere", "nowhere", "not a folder", "that holds toy")
+    fails("folder", tmp_path / "nowhere", "not a folder", "that holds train/<class>/*.png")
     fails("toy", None, "toy needs --data", "train/<class>/*.png", "quick preset")
     fails("toy", tmp_path, str(tmp_path), "train/<class>/*.png")
     fails("../toy", tmp_path, "'../toy'", "plain name")
