@@ -96,7 +96,7 @@ def _folder(run: Run) -> str:
 
 
 def _method(method: Any, usual: Any = None) -> str:
-    """A method's name with the settings that are not those of `usual`, by default its class's; parts by name alone."""
+    """A method's name with the settings that are not those of `usual`, by default its class's. A part is only named."""
     values = {f.name: (getattr(method, f.name), getattr(usual, f.name, f.default)) for f in fields(method)}
     words = ", ".join(_setting(name, value) for name, (value, known) in values.items() if value != known)
     return type(method).__name__ + (f" ({words})" if words else "")
@@ -105,7 +105,7 @@ def _method(method: Any, usual: Any = None) -> str:
 def _setting(name: str, value: Any) -> str:
     if value is None or value is False:
         return f"no {name}"
-    return f"{name} {value}" if isinstance(value, (str, int, float)) else name
+    return f"{name} {value}" if isinstance(value, (str, int, float)) else f"other {name}"
 
 
 def duration(seconds: float) -> str:

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import inspect
 import io
 import itertools
+import re
 from collections.abc import Sequence
 from dataclasses import fields, is_dataclass, replace
 from pathlib import Path
@@ -14,6 +16,11 @@ from typing import Any, NoReturn, TypeVar, get_args, get_origin, get_type_hints
 from common.errors import InputError
 
 T = TypeVar("T")
+PLAIN = {
+    r"no type matching \{None\}\|(\w+) could be instantiated from \['(.*)'\]": r"it takes None or \1, not '\2'",
+    r"Missing value for argument '(.+)'\. Expected 1 values": r"\1 needs a value",
+}
+"""How errors of tyro that a newcomer must read twice are worded instead. One that is not found stays as it is."""
 
 
 def parse(kind: type[T], prog: str, description: str | None, words: Sequence[str]) -> T:
@@ -51,9 +58,19 @@ def change(value: T, prog: str, words: Sequence[str], spare: Any = None) -> T:
             changed[name] = None
         if changed[name] is None and any(word.startswith(f"--{name}.") for word in words):
             changed[name] = getattr(spare, name, None)
-    about = " ".join([kind.__doc__ or "", *(f"--{name} None leaves it out." for name in optional)])
+    about = " ".join([inspect.cleandoc(kind.__doc__ or ""), *(_switch(n, changed[n], spare) for n in optional)]).strip()
     more = {"default": kind(**changed), "config": (AvoidSubcommands, FlagConversionOff)}
     return _parsed(kind, prog, about, words, **more)
+
+
+def _switch(name: str, part: Any, spare: Any) -> str:
+    """How a part that may be None is turned off, or on. `spare` has what it begins as."""
+    if part is not None:
+        return f"--{name} None turns {name} off."
+    begun = getattr(spare, name, None)
+    return (
+        f"{name} is off here; an option of it turns it on, such as --{name}.{fields(begun)[0].name}." if begun else ""
+    )
 
 
 def _parsed(kind: type[T], prog: str, description: str | None, words: Sequence[str], **more: Any) -> T:
@@ -70,7 +87,9 @@ def _parsed(kind: type[T], prog: str, description: str | None, words: Sequence[s
             raise
         lines = itertools.dropwhile(_is_rule, errors.getvalue().splitlines()[1:])
         message = " ".join(line.strip(" │") for line in itertools.takewhile(lambda line: not _is_rule(line), lines))
-        raise InputError(f"{message}; {prog} --help lists the options") from None
+        for pattern, plain in PLAIN.items():
+            message = re.sub(pattern, plain, message)
+        raise InputError(f"{message.rstrip('.')}; {prog} --help lists the options") from None
 
 
 def _is_rule(line: str) -> bool:

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import importlib
 import math
+import re
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any, TypeVar
@@ -115,12 +116,14 @@ def line(paper: str, words: Sequence[str], place: str, use: Place | None = None)
 def _asked(paper: str, words: Sequence[str], kind: type[A], prog: str, use: Place | None) -> tuple[A, One]:
     """The options before the method, and the one run that they and the method make. use: None where these have it."""
     presets = importlib.import_module(f"{paper}.reproduce.presets")
-    own, *others = (type(m).__name__ for m in presets.settings("quick", (), (), 1.0)[0].defaults())
-    first, rest = _parted(words)
+    methods = {type(m).__name__: m for m in presets.settings("quick", (), (), 1.0)[0].defaults()}
+    own, *others = methods
+    first, rest = _parted(words, kind)
     about = (
         f"Train one method, on embedded data unless told otherwise. After these options may stand {own} (the paper's "
         f"own, and the default), {', '.join(others)}, and then its own options: {prog} {own} --help lists them."
     )
+    _in_place(first, rest, kind, methods, prog)
     args = parse(kind, prog, about, first)
     seeds, orders = (args.seed,) if args.seed is not None else (), (args.order,) if args.order else ()
     given = {f.name: getattr(args, f.name) for f in fields(Options)}
@@ -135,12 +138,34 @@ def _asked(paper: str, words: Sequence[str], kind: type[A], prog: str, use: Plac
     return args, One([paper], choice, run=setting.main(method)[0], settings=settings, usual=default)
 
 
-def _parted(words: Sequence[str]) -> tuple[Sequence[str], Sequence[str]]:
-    """The words before the method's name, each an option with its value, and the others."""
+def _parted(words: Sequence[str], kind: type[Which]) -> tuple[Sequence[str], Sequence[str]]:
+    """The words before the method's name, each an option with its value if it takes one, and the others."""
+    alone = {f"--{no}{f.name}" for f in fields(kind) if isinstance(f.default, bool) for no in ("", "no-")}
+    alone |= {"-h", "--help"}
     at = 0
     while at < len(words) and words[at].startswith("-"):
-        at += 1 if "=" in words[at] or words[at] in ("-h", "--help") else 2
+        at += 1 if "=" in words[at] or words[at] in alone else 2
     return words[:at], words[at:]
+
+
+def _in_place(
+    first: Sequence[str], rest: Sequence[str], kind: type[Which], methods: Mapping[str, Any], prog: str
+) -> None:
+    """Raise InputError on an option that stands on the wrong side of the method's name."""
+    general = {f.name for f in fields(kind)}
+    owned = {name: {f.name for f in fields(method)} for name, method in methods.items()}
+    for word in first:
+        owner = next((name for name, names in owned.items() if _field(word) in names - general), None)
+        if owner:
+            raise InputError(f"{word} is an option of {owner} and stands after its name: {prog} {owner} {word} ...")
+    for word in rest[1:]:
+        if _field(word) in general - owned.get(rest[0], general):
+            raise InputError(f"{word} stands before the method's name: {prog} {word} ... {rest[0]}")
+
+
+def _field(word: str) -> str:
+    """The name of the field that an option sets, such as finetune for --finetune.epochs=5; "" for other words."""
+    return re.split(r"[=.]", word[2:])[0].replace("-", "_") if word.startswith("--") else ""
 
 
 def _named(choices: dict[str, Any], name: str, what: str) -> Any:

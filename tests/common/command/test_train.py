@@ -14,6 +14,7 @@ import pytest
 from commands import main
 
 from common.command import parsing, train
+from common.command.messages import title
 from common.command.plan import PAPERS, Choice, Data, Plan
 from common.command.queue import Command
 from common.command.single import Single, beside, table
@@ -21,7 +22,7 @@ from common.data.datasets import Dataset
 from common.errors import InputError, OutOfTime, RunFailed
 from common.runs import Run, Schedule
 from common.store import Store
-from lucir.methods import LUCIR, Base, ICaRL
+from lucir.methods import FINETUNE, LUCIR, Base, ICaRL
 
 MakeRun = Callable[..., Run]
 ROOT = Path(__file__).resolve().parents[3]
@@ -139,6 +140,14 @@ WRONG = {
     "Base --scale.x 3": "Unrecognized options: --scale.x",
     "--seed -1": "a seed must be 0 or more",
     "LUCIR --negatives 30": "the margin loss takes K = 30",
+    "LUCIR --seed 3": "--seed stands before the method's name: python -m lucir.train --seed ... LUCIR",
+    "LUCIR --epochs-scale=2": "--epochs-scale=2 stands before the method's name",
+    "--margin None": "--margin is an option of LUCIR and stands after its name: python -m lucir.train LUCIR --margin",
+    "--temperature 3 LUCIR": "--temperature is an option of ICaRL and stands after its name",
+    "--finetune.epochs 5": "--finetune.epochs is an option of LUCIR",
+    "LUCIR --margin none": "--margin: it takes None or FLOAT, not 'none'; python -m lucir.train LUCIR --help lists",
+    "LUCIR --imprint": "--imprint needs a value; python",
+    "LUCIR --old x": "one of ('less-forget', 'cosine'); python",
 }
 
 
@@ -165,6 +174,31 @@ def test_help_names_options_with_their_defaults(capsys: pytest.CaptureFixture[st
             train.main("lucir", words)
         text = " ".join(capsys.readouterr().out.split())
         assert ended.value.code == 0 and all(word in text for word in found)
+
+
+def test_help_says_how_a_part_is_turned_off_or_on(capsys: pytest.CaptureFixture[str]) -> None:
+    for words, found in (
+        (["LUCIR"], "--finetune None turns finetune off."),
+        (["ICaRL"], "finetune is off here; an option of it turns it on, such as --finetune.epochs."),
+        (["ICaRL", "--finetune.epochs", "2"], "--finetune None turns finetune off."),
+    ):
+        with pytest.raises(SystemExit):
+            train.main("lucir", [*words, "--help"])
+        text = " ".join(capsys.readouterr().out.split())
+        assert found in text and text.count("turns") == 1
+
+
+def test_an_option_without_a_value_may_stand_before_the_method(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+    with pytest.raises(SystemExit) as ended:
+        train.main("lucir", ["--out", str(tmp_path), "--retrain", "LUCIR", "--negatives", "30"])
+    assert ended.value.code == 2 and "takes K = 30" in capsys.readouterr().err
+
+
+def test_a_title_says_what_is_off_and_what_is_other_than_usual() -> None:
+    usual = LUCIR()
+    changed = replace(usual, margin=None, finetune=replace(FINETUNE, epochs=2))
+    run = replace(one("lucir").run, method=changed)
+    assert title(run, usual).startswith("LUCIR (no margin, other finetune) on glyphs")
 
 
 def test_without_tyro_a_method_is_trained_as_the_setting_has_it(monkeypatch: pytest.MonkeyPatch) -> None:
