@@ -18,7 +18,7 @@ class ClassBalanced:
 
     version: ClassVar[int] = 1
     learner: ClassVar[str] = "class_balanced.learner:ClassBalancedLearner"
-    loss: Kind = "softmax"
+    loss: Kind = "softmax"  # the base loss; focal takes a gamma, the others --gamma 0
     beta: float = 0.0  # Eq. 6: weights 1 / E_n, E_n = (1 - beta^n) / (1 - beta)
     gamma: float = 0.0  # Eq. 11, of the focal loss; at 0 it is the sigmoid loss
     reduction: Reduction = "batch"  # the official sum / batch size; weighted_mean is what ports use
@@ -29,8 +29,10 @@ class ClassBalanced:
         """ValueError on a beta outside [0, 1), a negative gamma, or a gamma where it has no meaning."""
         if not 0 <= self.beta < 1:
             raise ValueError(f"beta must lie in [0, 1), got {self.beta:g}")
-        if self.gamma < 0 or (self.gamma and self.loss != "focal"):
-            raise ValueError(f"gamma belongs to the focal loss and is not negative, got {self.gamma:g} for {self.loss}")
+        if self.gamma < 0:
+            raise ValueError(f"gamma must not be negative, got {self.gamma:g}")
+        if self.gamma and self.loss != "focal":
+            raise ValueError(f"gamma belongs to the focal loss; with {self.loss} it must be 0, not {self.gamma:g}")
 
 
 Method = ClassBalanced | Baseline

@@ -34,12 +34,12 @@ class FSA:
     tail: int = 16  # N_t, from a batch of 128 = 2 N_t (1 + N_a)
     donors: int = 3  # N_a; 0: no augmentation
     confusing: int = 3  # N_f
-    donor_classes: Literal["confusing", "random"] = "confusing"
+    donor_classes: Literal["confusing", "random"] = "confusing"  # random: a control
     pool: Literal["head", "all"] = "head"
     """Among which classes confusing ones are sought; the text says all others, Fig. 5 and h_r imply the head."""
     tau_specific: float | None = 0.5
     """Not given in the paper; with 0.5 for both the two parts are complements. None: every location counts."""
-    tau_generic: float | None = 0.5
+    tau_generic: float | None = 0.5  # as tau_specific
     scaling: Scaling = field(default="min-max", metadata=ADDED)
     """Of activation maps to [0, 1]; relu-max leaves out what is below zero and divides by the greatest."""
     cam_weights: Literal["phase1", "current"] = field(default="phase1", metadata=ADDED)
@@ -51,7 +51,7 @@ class FSA:
     """Tail images and what is fused from them stay those of the first epoch, as if computed in advance."""
     tail_draw: Literal["images", "classes"] = "images"
     """Of the tail's images in a batch: every image alike (Algorithm 1), or every class alike."""
-    head_draw: Literal["images", "classes"] = "images"
+    head_draw: Literal["images", "classes"] = "images"  # as tail_draw, of the head
 
     @property
     def images(self) -> int:

@@ -34,7 +34,8 @@ class ICaRL:
     temperature: float = 2.0  # Eq. 2
     weight: float = 1.0  # of the batch-mean KL; official code: T^2 * beta = 1
     finetune: Schedule | None = None  # iCaRL-CBF of the supplement
-    nme_flip: Flip = "channels"  # official code on CIFAR; "none" on ImageNet
+    nme_flip: Flip = "channels"
+    """Flips whose features class means average too. channels: the official code on CIFAR; none: that on ImageNet."""
 
     def check(self, protocol: Protocol) -> None:
         """ValueError on finetuning without exemplars."""
@@ -58,8 +59,8 @@ class LUCIR:
     finetune: Schedule | None = FINETUNE  # class-balance finetuning, Sec. 4.1 "Ours"; None: CN + LC + IS
     finetune_flag: Literal[1, 2, 3, 4, 5] = 2
     """What CBF trains: 1 new embeddings; 2 all embeddings; 3 everything; 4 and 5 as 2 without the margin loss."""
-    scale: float | None = None  # as in Base
-    nme_flip: Flip = "channels"
+    scale: float | None = None  # fixed eta of the cosine head; None: learnable
+    nme_flip: Flip = "channels"  # of the class means, as in ICaRL
 
     def check(self, protocol: Protocol) -> None:
         """ValueError on finetuning without exemplars, or fewer new classes than the margin loss takes negatives."""
@@ -69,7 +70,7 @@ class LUCIR:
         if self.margin is not None and smallest < self.negatives:
             raise ValueError(
                 f"the margin loss takes K = {self.negatives} new classes as negatives, but a phase has {smallest}; "
-                "lower `negatives` or use larger phases"
+                "use fewer and larger phases, or lower `negatives`"
             )
 
 

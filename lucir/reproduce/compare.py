@@ -11,6 +11,7 @@ from typing import Any, Literal, NoReturn
 
 from common.command.cli import Arguments
 from common.command.console import run_command
+from common.command.environment import outside
 from common.command.parsing import parse
 from common.command.parts import Part
 from common.command.plan import Data, Plan, checked, on_copy, settings_of
@@ -21,7 +22,7 @@ from common.drawing.figures import Drawing, Figure, Published, PublishedFigure, 
 from common.drawing.looks import SHARED, Looks
 from common.errors import InputError
 from common.store import Store
-from lucir.reproduce.presets import Setting
+from lucir.reproduce.presets import SETTINGS, Setting
 
 THEIRS = {"iCaRL-NME": ("iCaRL", "nme"), "LUCIR": ("LUCIR", "cnn")}
 """Curve -> (key of its runs, read-out)."""
@@ -35,7 +36,10 @@ def compare(
     readout: str = "cnn",
     words: Sequence[str] | None = None,
 ) -> NoReturn:
-    """Train `methods` (name -> a dataclass that names its learner) beside iCaRL and LUCIR, draw the figure, and exit.
+    """Train `methods` (name -> method) beside iCaRL and LUCIR, draw the figure, and exit.
+
+    A method is a dataclass that names its learner, or a function that makes one from the preset's Setting, for what
+    depends on the preset: `lambda s: s.lucir(imprint=False)` is LUCIR without imprinting, with the preset's schedule.
 
     All have the same data, class orders, exemplars and schedule: those of LUCIR's paper, in the preset that is asked
     for. With the preset `folder`, --phases takes the place of `phases`. words: the options of `python -m
@@ -44,7 +48,7 @@ def compare(
     start: which base model a method goes on from, iCaRL's with a linear head or LUCIR's with a cosine head. None: it
     trains its base phase itself. readout: which of a method's predictions is drawn.
     """
-    if any(type(method).__module__ == "__mp_main__" for method in methods.values()):
+    if any(_module(method) == "__mp_main__" for method in methods.values()):
         sys.exit(2)  # a worker process that imports a script without a guard; its parent says so
     script = _script(methods)
     shown, name = script or "...", Path(script).stem or "own"
@@ -93,7 +97,7 @@ class Comparison(Command):
         """Raise InputError on a method without a learner, or whose name is taken."""
         from common.incremental import learner_of
 
-        for name, method in self.methods.items():
+        for name, method in self.made(SETTINGS["quick"][0]).items():
             if name in ("iCaRL", *THEIRS):
                 raise InputError(f"{name} is there already; give your method another name")
             learner_of(method)
@@ -108,12 +112,18 @@ class Comparison(Command):
         return Part(checked(on_copy(plan)), use.out)
 
     def runs(self, paper: str, s: Setting) -> Runs:
-        """The Runs of iCaRL and LUCIR, and those of the methods, which name `paper` in place of a package."""
+        """The Runs of iCaRL and LUCIR, and those of the methods; those from outside name `paper` as their package."""
         found = {"iCaRL": s.runs(s.icarl(), self.phases), "LUCIR": s.runs(s.lucir(), self.phases)}
         like = found["LUCIR" if self.start == "cosine" else "iCaRL"]
         if self.start is None:
             like = [replace(run, start=None) for run in like]
-        return found | {name: [replace(run, paper=paper, method=m) for run in like] for name, m in self.methods.items()}
+        names = {name: paper if outside(m) else s.paper for name, m in self.made(s).items()}
+        made = {n: [replace(run, paper=names[n], method=m) for run in like] for n, m in self.made(s).items()}
+        return found | made
+
+    def made(self, s: Setting) -> dict[str, Any]:
+        """The methods, where functions make them too."""
+        return {name: m(s) if callable(m) else m for name, m in self.methods.items()}
 
     def drawing(self, s: Setting, results: Results, published: PublishedFigure) -> Drawing:
         """Accuracy after every phase."""
@@ -121,7 +131,12 @@ class Comparison(Command):
         return accuracy_figure(results, readouts, published, f"{self.phases} phases")
 
 
+def _module(method: Any) -> str:
+    """The name of the module that defines a method's class, or the function that makes a method."""
+    return method.__module__ if callable(method) else type(method).__module__
+
+
 def _script(methods: Mapping[str, Any]) -> str:
     """The name of the file that defines the first of the methods; "" for an interactive session."""
-    files = [getattr(sys.modules[type(method).__module__], "__file__", None) for method in methods.values()]
+    files = [getattr(sys.modules[_module(method)], "__file__", None) for method in methods.values()]
     return next((Path(file).name for file in files if file and Path(file).is_file()), "")

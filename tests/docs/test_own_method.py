@@ -73,9 +73,21 @@ def test_everything_but_the_method_is_the_same(start: Any, head: str | None) -> 
     assert runs["iCaRL"] == setting.runs(setting.icarl(), 5)  # the very runs of the paper's figures
 
 
+def test_a_function_makes_a_method_from_the_preset() -> None:
+    """An ablation has the preset's weight and schedule, and is the very run that `train` makes."""
+    own = {"No imprinting": lambda s: s.lucir(imprint=False)}
+    comparison = Comparison(["mine"], Choice(), methods=own, phases=5, start="cosine", readout="cnn", script="mine.py")
+    for preset in ("quick", "imagenet"):
+        setting = settings(preset, None, None, 0.5)[0]
+        expected = setting.main(setting.lucir(imprint=False))
+        assert comparison.runs("mine", setting)["No imprinting"] == expected
+        assert expected[0].method.finetune == setting.finetune and expected[0].method.weight == setting.weight
+
+
 @pytest.mark.parametrize(
     ("methods", "message"),
     [
+        ({"Mine": lambda s: object()}, "object names no learner"),
         ({"LUCIR": BalancedReplay()}, "LUCIR is there already"),
         ({"Mine": object()}, "object names no learner"),
     ],
