@@ -96,7 +96,7 @@ class Folder:
         if not 1 <= exemplars <= self.counts[smallest]:
             raise InputError(
                 f"--exemplars must be 1 to {self.counts[smallest]}, the images of class {self.classes[smallest]!r}, "
-                f"got {exemplars}"
+                f"got {exemplars}{', the default' if options.exemplars is None else ''}"
             )
         step = (count - base) // phases
         return Growth(base, step, phases, exemplars, min(base, step) * self.counts[smallest])

@@ -136,11 +136,11 @@ class Painter:
         return {row.figure.id: row.reason for row in rows if row.drawing is None}
 
     def summary(self) -> str:
-        """How many figures were drawn and how the comparisons came out, in a line."""
+        """How many figures were drawn and how the comparisons with published numbers came out, in a line."""
         asked = [self.rows[f.id] for f in self.plan.figures]
         drawn = [row.drawing for row in asked if row.drawing]
-        verdicts = Counter(verdict(c, self.full_schedule) for drawing in drawn for c in drawing.comparisons)
-        counts = ", ".join(f"{n} {word}" for word, n in verdicts.items())
+        rows = [c for drawing in drawn for c in drawing.comparisons if c.published is not None]
+        counts = ", ".join(f"{n} {word}" for word, n in Counter(verdict(c, self.full_schedule) for c in rows).items())
         return f"{len(drawn)} of {len(asked)} figures in {self.folder}{f' ({counts})' if counts else ''}"
 
 

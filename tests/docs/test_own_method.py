@@ -38,6 +38,7 @@ def test_one_file_is_trained_drawn_and_reported(tmp_path: Path) -> None:
     assert first.returncode == 0, first.stderr
     folder = tmp_path / "results" / "quick-x0.1" / "mine"
     report = (folder / "report.md").read_text()
+    assert "mine: 1 of 1 figures in results/quick-x0.1/mine; report: " in first.stdout
     assert (folder / "compared.png").stat().st_size > 500
     assert "| average incremental accuracy (%) | Balanced replay |" in report and "source " in report
     results = finished(tmp_path / "results")

@@ -133,7 +133,12 @@ def test_figures_are_drawn_and_hold_nothing_published(paper: str, asked: Options
         ("der", [60] * 12, Options(base=12, phases=5), "with --phases 5, --base may be 2 or 7"),
         ("der", [60] * 12, Options(base=1, phases=11), "with --base 6, --phases may be"),
         ("feature_adaptation", [60] * 2, Options(base=2, phases=1), "three classes or more"),
-        ("lucir", [60, 9, 60, 60], Options(base=2, phases=1), "must be 1 to 9, the images of class 'class 1', got 20"),
+        (
+            "lucir",
+            [60, 9, 60, 60],
+            Options(base=2, phases=1),
+            "must be 1 to 9, the images of class 'class 1', got 20, the default",
+        ),
         ("lucir", [60] * 4, Options(base=2, phases=1, exemplars=0), "--exemplars must be 1 to 60"),
         ("lucir", [60] * 4, Options(base=2, phases=1, imbalance=9), "--imbalance: not for lucir"),
         ("bbn", [60] * 4, Options(base=2, exemplars=3), "--base and --exemplars: not for bbn"),
