@@ -212,6 +212,8 @@ class Workspace:
     """Of the phase boundary that states inside the phase build on."""
     deadline: float = math.inf
     """Time of the day, in seconds since 1970, after which no epoch begins."""
+    stop: Path | None = None
+    """A file that, once it is there, ends the run as the deadline does."""
 
     def log(self, line: dict) -> None:
         """Add an epoch to metrics.jsonl."""
@@ -240,8 +242,8 @@ class Workspace:
 
     @property
     def late(self) -> bool:
-        """Whether the deadline is over."""
-        return time.time() >= self.deadline
+        """Whether no epoch begins any more."""
+        return time.time() >= self.deadline or (self.stop is not None and self.stop.exists())
 
     def boundary(self, tensors: dict[str, Tensor], meta: dict) -> None:
         """Save the state between two phases."""

@@ -17,9 +17,10 @@ from common.command.launcher import DISK_FULL
 from common.command.parsing import parse
 from common.command.plan import PAPERS, Choice
 from common.command.queue import Command, Resources, work
+from common.command.status import StatusArguments, status
 from common.errors import InputError
 
-WORDS = "|".join(["all", *PAPERS, "queue FILE", "record", "tensorboard", "clean"])
+WORDS = "|".join(["all", *PAPERS, "queue FILE", "record", "tensorboard", "clean", "status"])
 QUEUE = "Train in one queue what the lines of FILE ask for: the words of a reproduce command each; # begins a comment."
 USAGE = f"usage: reproduce {WORDS} [options]; --help after one of these words says more"
 
@@ -43,6 +44,8 @@ def main(argv: Sequence[str] | None = None, paper: str | None = None) -> None:
             code = queue(arguments[1:])
         elif paper is None and arguments[:1] == ["clean"]:
             clean(parse(CleanArguments, "reproduce clean", None, arguments[1:]))
+        elif paper is None and arguments[:1] == ["status"]:
+            status(parse(StatusArguments, "reproduce status", None, arguments[1:]))
         elif paper is None and arguments[:1] in (["-h"], ["--help"]):
             print(USAGE)
         else:

@@ -41,6 +41,8 @@ class Job:
     """CPU threads a run may take; how many it does take is measured (see `common.tuning`)."""
     deadline: float = math.inf
     """Time of the day, in seconds since 1970, after which no epoch begins."""
+    stop: Path | None = None
+    """A file; once it is there nothing is started and no epoch begins."""
     eager: str = ""
     """Why steps are called from Python on a device that captures them; empty where they are captured."""
 
@@ -88,7 +90,7 @@ def _train(run: Run, job: Job, progress: Callable[[int], None]) -> None:
     with store.open(run) as workspace:
         if store.load(run.hash):  # finished by another process since
             return
-        workspace.progress, workspace.deadline = progress, job.deadline
+        workspace.progress, workspace.deadline, workspace.stop = progress, job.deadline, job.stop
         started, code = time.perf_counter(), commit()  # of the code now loaded, not of what is there when it ends
         workspace.commits = [code["commit"]]
         device, measured = Device(learner.device_for(run, job.device), run.precision), dict[str, float]()
@@ -180,8 +182,8 @@ def launch(
     pool = _pool(job, waiting.runs.values(), progress)
     try:
         while waiting.runs or running:
-            late = time.time() >= job.deadline
-            if late and waiting.advanced:
+            late, stopped = time.time() >= job.deadline, bool(job.stop and job.stop.exists())
+            if stopped or (late and waiting.advanced):
                 waiting.runs.clear()
             for run in waiting.ready(running.values(), 1 if late else job.jobs):
                 if problem := waiting.blocked(run):

@@ -118,7 +118,8 @@ def _start_worker(queue: Any, parent: int, prepare: Callable[[], None], began: A
     _queue = queue
     began.set()
     prepare()
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent decides
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2):  # Slurm signals whole groups
+        signal.signal(number, signal.SIG_IGN)  # the parent decides
     threading.Thread(target=_die_with, args=(parent,), daemon=True).start()
 
 

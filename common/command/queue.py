@@ -13,6 +13,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from common.command import cluster
+from common.command.cluster import Request
 from common.command.environment import commit
 from common.command.estimates import cost
 from common.command.export import records_folder
@@ -47,6 +49,29 @@ class Resources:
     """After so many minutes no epoch begins and the command ends; the same command goes on from there."""
     record: Path | None = None
     """Also write a record of each run as it ends, to PAPER/HASH.json in this folder."""
+    launcher: str = "here"
+    """here, slurm (runs are trained by jobs of Slurm, --jobs of them in each) or local (a rehearsal of that)."""
+    slurm_partition: str = ""
+    """The partition that jobs are submitted to."""
+    slurm_gres: str = ""
+    """What each job asks for, such as gpu:a100:1."""
+    gpus_per_node: int = 0
+    """GPUs that each job asks for, in place of --slurm-gres."""
+    slurm_time: int = 240
+    """Minutes a job may take; a run that takes longer goes on in the job's next turn."""
+    slurm_max_jobs: int = 0
+    """Jobs that wait and run at once, the rest is submitted as they end; 0: any number."""
+    slurm_extra: tuple[str, ...] = ()
+    """Other options of sbatch, key=value: account=me cpus-per-task=4."""
+
+    @property
+    def request(self) -> Request | None:
+        """What a job asks of the cluster; None where this command trains."""
+        if self.launcher == "here":
+            return None
+        most = self.slurm_max_jobs or (1 if self.launcher == "local" else 0)
+        asked = {"partition": self.slurm_partition, "gres": self.slurm_gres, "gpus_per_node": self.gpus_per_node}
+        return Request(self.launcher, self.slurm_time, most, asked, self.slurm_extra)
 
 
 @dataclass(frozen=True)
@@ -95,45 +120,45 @@ def _train(parts: Sequence[Part], use: Resources, deadline: float) -> bool:
 
     On a GPU drawing waits: it would hold up the threads that train.
     """
-    from common.training import choose_device
-
     commit()  # finds a wrong REPRO_COMMIT before any training
-    device, lost = choose_device(use.device, use.precision), False
-    jobs = use.jobs or _jobs(device, [run for part in parts for run in part.plan.unfinished()])
+    device, lost = _device(use), False
+    jobs = use.jobs or (1 if use.request else _jobs(device, [r for part in parts for r in part.plan.unfinished()]))
     for outcome in _outcomes(parts, device, jobs, use, deadline):
         if outcome.ending == "failed":
             print(f"failed: {describe(outcome.run)}: {outcome.problem}", file=sys.stderr)
         if outcome.ending == "finished" and use.record:
             lost |= not _recorded(parts[0].plan.store, outcome.run, use.record)
         for part in parts:
-            if part.note(outcome) and device.type == "cpu":
+            if part.note(outcome) and (device.type == "cpu" or use.request):
                 part.draw()
     return lost
 
 
 def _outcomes(parts: Sequence[Part], device: Device, jobs: int, use: Resources, deadline: float) -> Iterator[Outcome]:
     """Train with a progress line over the whole queue; a line a run where output is not a terminal."""
-    runs, threads, left = dict[str, Run](), dict[str, int](), 0
+    runs, threads, costs, left = dict[str, Run](), dict[str, int](), dict[str, int](), 0
     for part in parts:
         for run in part.wait_for(device, jobs):
             if run.hash not in runs:
                 runs[run.hash], threads[run.hash] = run, part.threads
-                images = cost(run, part.plan.data.opened.get(run.data)) - part.plan.store.trained(run)
-                left += max(images, 0)
+                costs[run.hash] = cost(run, part.plan.data.opened.get(run.data))
+                left += max(costs[run.hash] - part.plan.store.trained(run), 0)
     if not runs:  # another process has finished them since
         return
     jobs = min(jobs, len(runs))
     each = " to ".join(map(str, sorted({min(threads.values()), max(threads.values())})))
+    how = f"{jobs} at once, {each} thread{'' if each == '1' else 's'} each"
+    how = f"{jobs} in each job of {use.launcher}" if use.request else how
     papers = ", ".join(dict.fromkeys(part.plan.paper for part in parts))
-    print(
-        f"{papers}: {len(runs)} runs on {device.type} in {device.precision}, {jobs} at once, "
-        f"{each} thread{'' if each == '1' else 's'} each",
-        flush=True,
-    )
+    print(f"{papers}: {len(runs)} runs on {device.type} in {device.precision}, {how}", flush=True)
     job = Job(use.out, use.data, device.type, jobs, 1, deadline)
+    finished = {start.hash for run in runs.values() for start in run.chain} - runs.keys()
     with progress(left, len(runs)) as (advance, count):
-        finished = {start.hash for run in runs.values() for start in run.chain} - runs.keys()
-        for outcome in launch(runs.values(), job, finished, advance, threads):
+        if use.request:
+            outcomes = cluster.launch(runs.values(), job, finished, use.request, costs, advance)
+        else:
+            outcomes = launch(runs.values(), job, finished, advance, threads)
+        for outcome in outcomes:
             if outcome.ending == "not captured":
                 print(f"note: {describe(outcome.run)}: {outcome.problem}; trained step by step at the end")
             else:
@@ -168,9 +193,12 @@ def _check(commands: Sequence[Command], use: Resources) -> None:
     for name, value, allowed in (
         ("device", use.device, ("auto", "cpu", "cuda")),
         ("precision", use.precision, ("auto", "fp32", "bf16")),
+        ("launcher", use.launcher, ("here", "slurm", "local")),
     ):
         if value not in allowed:
             raise InputError(f"unknown {name} {value!r}; choose one of {', '.join(allowed)}")
+    if use.request:
+        use.request.check()
     if use.jobs < 0:
         raise InputError(f"--jobs must be 0 (automatic) or more, got {use.jobs}")
     if use.minutes is not None and not 0 < use.minutes < math.inf:
@@ -202,6 +230,19 @@ def _parts(commands: Sequence[Command], use: Resources) -> list[Part]:
         for paper, reason in refused.items():  # it has no such figure, or its data are not at hand; the others go on
             print(f"skipped: {command.place}{paper}: {reason}", file=sys.stderr)
     return parts
+
+
+def _device(use: Resources) -> Device:
+    """What runs are trained on. Of a cluster it is known only what is asked for, so there auto says no more than that.
+
+    bf16 is what the GPUs have that are worth their electricity; an older one needs --precision fp32.
+    """
+    from common.training import Device, choose_device
+
+    if not use.request:
+        return choose_device(use.device, use.precision)
+    gpu = use.device == "cuda" or (use.device == "auto" and bool(use.slurm_gres or use.gpus_per_node))
+    return Device("cuda" if gpu else "cpu", use.precision if use.precision != "auto" else "bf16" if gpu else "fp32")
 
 
 def _jobs(device: Device, runs: Sequence[Run]) -> int:
