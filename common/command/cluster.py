@@ -58,7 +58,7 @@ class Request:
             )
 
     def executor(self, folder: Path, after: str) -> Any:
-        """submitit's executor of jobs that begin when the job `after` has ended. Raises InputError where it has none."""
+        """submitit's executor of jobs that begin when the job `after` has ended. Raises InputError without one."""
         try:
             import submitit
         except ImportError:
@@ -99,15 +99,14 @@ def launch(
     costs: images of each run, by hash. Raises InputError where the cluster refuses what is asked.
     """
     collector = _Collector(job, request, costs, unfinished(runs, finished))
-    began, looked = time.time(), 0.0
-    while collector.open and time.time() < job.deadline:
-        if time.time() - looked < min(SLOWEST, 1 + 0.05 * (time.time() - began)):
-            time.sleep(0.2)
-            continue
+    began = time.time()
+    while True:  # however little time a command has, it looks once
         alive = collector.submit()
         yield from collector.ended(alive)
         progress(collector.trained(alive))
-        looked = time.time()
+        if not collector.open or (now := time.time()) >= job.deadline:
+            return
+        time.sleep(min(SLOWEST, 1 + 0.05 * (now - began), job.deadline - now))
 
 
 def _parts(items: Sequence[T], size: int) -> list[Sequence[T]]:
