@@ -18,7 +18,6 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
-from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING
 from zipfile import BadZipFile
@@ -42,6 +41,7 @@ from common.checkpoints import (
 from common.data.datasets import PART
 from common.errors import InputError, OutOfTime
 from common.runs import Run, canonical
+from common.shelf import Shelf
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -120,8 +120,8 @@ class Store:
 
     def __init__(self, out: Path, records: list[Path] | None = None) -> None:
         self.runs = out / "runs"
-        self.records = {p.stem: p for folder in records or [] for p in sorted(folder.glob("*.json"))}
-        self._known: dict[str, Result] = {}
+        self._here = Shelf(lambda: os.listdir(self.runs), self._read)
+        self._there = Shelf(lambda: (p for folder in records or [] for p in folder.glob("*.json")), read_record)
         marker = self.runs / "FORMAT"
         try:
             self.runs.mkdir(parents=True, exist_ok=True)
@@ -143,15 +143,16 @@ class Store:
 
     def load(self, digest: str) -> Result | None:
         """The finished run of this hash in the output folder."""
-        if digest not in self._known:
-            folder = self.runs / digest
-            if not (folder / "result.json").exists():
-                return None
-            config, environment, values = (
-                _read_json(folder / f"{name}.json", folder) for name in ("config", "environment", "result")
-            )
-            self._known[digest] = Result(digest, config, environment, values, folder / "arrays.npz")
-        return self._known[digest]
+        return self._here.get(digest)
+
+    def _read(self, digest: str) -> Result | None:
+        folder = self.runs / digest
+        if not (folder / "result.json").exists():
+            return None
+        config, environment, values = (
+            _read_json(folder / f"{name}.json", folder) for name in ("config", "environment", "result")
+        )
+        return Result(digest, config, environment, values, folder / "arrays.npz")
 
     def trained(self, run: Run) -> int:
         """Images that an unfinished run has already been trained on, up to the last line of its log."""
@@ -163,16 +164,14 @@ class Store:
         An empty fingerprint or precision in `run` stands for any; results on other data never stand in where the data
         at hand are known.
         """
-        here = (self.load(p.name) for p in sorted(self.runs.glob(f"{run.key}*")))
-        there = (read_record(p) for name, p in self.records.items() if records and name.startswith(run.key))
-        for result in chain(here, there):
-            if (
-                result is not None
-                and run.fingerprint in ("", result.config["fingerprint"])
-                and run.precision in ("", result.config["precision"])
-            ):
-                return result
-        return None
+        if digest := self._here.first(run):
+            return self.load(digest)
+        path = self._there.first(run) if records else None
+        return self._there.get(path) if path else None
+
+    def finished(self, run: Run) -> str:
+        """The hash of the finished run that `find` gives, or "". Of what was looked up before nothing is read again."""
+        return self._here.first(run) or ""
 
     @contextmanager
     def open(self, run: Run) -> Iterator[Workspace]:

@@ -169,7 +169,10 @@ def _outcomes(parts: Sequence[Part], device: Device, jobs: int, use: Resources, 
 def _catch_up(parts: Sequence[Part], folder: Path) -> bool:
     """Write the records that are missing of runs finished earlier. Returns whether all could be written."""
     finished = {
-        r.hash: (part, run) for part in parts for run in part.plan.runs().values() if (r := part.plan.finished(run))
+        digest: (part, run)
+        for part in parts
+        for run in part.plan.runs().values()
+        if (digest := part.plan.finished(run))
     }
     missing = [
         (p, run) for digest, (p, run) in finished.items() if not (folder / run.paper / f"{digest}.json").exists()

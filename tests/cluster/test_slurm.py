@@ -130,8 +130,11 @@ def test_a_job_that_reaches_its_time_requeues_itself(tmp_path: Path) -> None:
     os.kill(process, signal.SIGCONT)
     begin_again(job)
     half = Store(tmp_path).trained(run)
-    assert [o.ending for o in collect([run], tmp_path, minutes=1)] == ["finished"]
-    assert submitted(tmp_path) == [job] and restarts(job) == 1 and half < Store(tmp_path).trained(run)
+    while not (ended := collect([run], tmp_path, minutes=1, wait=2)):
+        if "BeginTime" in said("squeue", "-h", "-j", job, "-o", "%r"):  # a slow machine takes several turns
+            begin_again(job)
+    assert [o.ending for o in ended] == ["finished"]
+    assert submitted(tmp_path) == [job] and restarts(job) >= 1 and half < Store(tmp_path).trained(run)
     assert_as_if_never_stopped(run, tmp_path, tmp_path / "alone")
 
 
