@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
+import io
 import math
 import os
 import time
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, TypeVar
@@ -147,7 +148,7 @@ class _Collector:
         groups = defaultdict[str, list[Run]](list)
         for run in self.open.values():
             start = run.start.hash if run.start else ""
-            if run.hash in self.jobs or start in self.failed:
+            if run.hash in self.jobs or start in self.failed or self.store.load(run.hash):
                 continue
             if start not in self.open:
                 groups[""].append(run)
@@ -165,7 +166,8 @@ class _Collector:
         job = replace(self.job, out=out, data=data, deadline=math.inf)
         work = [Pack(tuple(pack), job, self.request.minutes, grace) for pack in packs]
         try:
-            ids = [sent.job_id for sent in executor.submit_array(work)]
+            with contextlib.redirect_stderr(io.StringIO()):  # submitit prints what it raises
+                ids = [sent.job_id for sent in executor.submit_array(work)]
         except Exception as error:  # of submitit and of sbatch
             raise InputError(
                 f"{self.request.engine} refuses the jobs: {str(error).strip().splitlines()[-1]}"
@@ -184,7 +186,7 @@ class _Collector:
                 continue
             folder = self.store.folder(run)
             if job and job not in alive:
-                with suppress(OSError):
+                with contextlib.suppress(OSError):
                     os.listdir(folder)  # NFS shows what another machine has written once its folder is read anew
             if self.store.load(digest):
                 yield self._end(Outcome(run, "", "finished"))

@@ -7,6 +7,7 @@ import signal
 import time
 from collections.abc import Iterable
 from concurrent.futures import Future, wait
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -65,7 +66,8 @@ class Pack:
 
     def _told(self, number: int, frame: Any) -> None:
         self.told = True
-        self.stop.touch()
+        with suppress(OSError):  # all has ended, and the file's folder is gone
+            self.stop.touch()
 
     def _train(self) -> None:
         try:

@@ -91,12 +91,14 @@ def assert_as_if_never_stopped(run: Run, out: Path, alone: Path) -> None:
 
 def test_a_later_command_collects_what_an_earlier_one_submitted(tmp_path: Path) -> None:
     """Also given twice while its jobs wait: nothing is submitted again. The start goes first."""
+    said("scontrol", "update", "partitionname=main", "state=down")
     first = reproduce(*FIG3A, "--out", str(tmp_path), "--minutes", "0.02")
     assert first.returncode == 130 and "the same command goes on" in first.stderr, first.stderr
     twice = reproduce(*FIG3A, "--out", str(tmp_path), "--minutes", "0.02")
     assert "in the queue already: 2 runs" in twice.stdout, twice.stdout
     standing = reproduce("status", "--out", str(tmp_path)).stdout
-    assert "queued   ICaRL" in standing and "Dependency" in standing and "0 finished, " in standing, standing
+    assert "queued   Base" in standing and "Dependency" in standing and "0 finished, 2 queued" in standing, standing
+    said("scontrol", "update", "partitionname=main", "state=up")
     last = reproduce(*FIG3A, "--out", str(tmp_path))
     assert last.returncode == 0 and "1 of 1 figures" in last.stdout, last.stdout + last.stderr
     assert reproduce("status", "--out", str(tmp_path)).stdout == "2 finished\n"
@@ -155,7 +157,7 @@ def processes(job: str) -> list[int]:
 def test_a_failing_run_says_why_and_holds_up_what_begins_from_it(tmp_path: Path) -> None:
     wild = tiny(tmp_path / "cache", 3, lr=1e30)
     child, sound = replace(wild, start=wild, seed=1), tiny(tmp_path / "cache", 1)
-    ended = {o.run.hash: (o.ending, o.problem) for o in collect([child, sound], tmp_path)}
+    ended = {o.run.hash: (o.ending, o.problem) for o in collect([wild, child, sound], tmp_path)}
     assert ended[sound.hash] == ("finished", "")
     assert ended[wild.hash][0] == "failed" and ended[wild.hash][1].startswith("loss not finite in stage main, epoch 1")
     assert ended[child.hash] == ("failed", f"not started: run {wild.hash}, which it starts from, failed")
