@@ -74,6 +74,7 @@ class Request:
             raise InputError("there is no srun here; give this command on a machine that submits to Slurm") from None
         slurm.update_parameters(
             **{name: value for name, value in self.parameters.items() if value},
+            job_name="reproduce",
             time=self.minutes,
             signal_delay_s=self.delay,
             array_parallelism=ARRAY,
@@ -133,7 +134,7 @@ class _Collector:
             if not self.jobs:
                 self.jobs = {d: entries[d].job for d in self.open if d in entries and entries[d].job in alive}
                 if self.jobs:
-                    print(f"in the queue already: {len(self.jobs)} runs", flush=True)
+                    print(f"in the queue already, runs: {len(self.jobs)}", flush=True)
             room = self.request.most - len(alive) if self.request.most else len(self.open)
             while room > 0 and (groups := self._groups(alive)):
                 for after, members in groups.items():
@@ -175,7 +176,8 @@ class _Collector:
         rows = [[(r.hash, describe(r), self.costs[r.hash]) for r in pack] for pack in packs]
         self.board.add(self.request.engine, zip(ids, rows, strict=True))
         self.jobs |= {run.hash: job for job, pack in zip(ids, packs, strict=True) for run in pack}
-        print(f"submitted: {sum(map(len, packs))} runs as {len(ids)} jobs, {ids[0]} to {ids[-1]}", flush=True)
+        span = f"job {ids[0]}" if len(ids) == 1 else f"jobs {ids[0]} to {ids[-1]}"
+        print(f"submitted: {span}, runs in all: {sum(map(len, packs))}", flush=True)
         return ids
 
     def ended(self, alive: Mapping[str, Alive]) -> Iterator[Outcome]:

@@ -37,12 +37,19 @@ def record(args: RecordArguments) -> None:
     asked = [r for r in found if not args.papers or r.config["paper"] in args.papers]
     wanted = [r for r in asked if args.embedded or not r.embedded]
     for result in wanted:
-        print(write_record(result, args.to or records_folder(result.config["paper"])))
+        folder = args.to or records_folder(result.config["paper"])
+        if not _younger(folder / f"{result.hash}.json", args.out / "runs" / result.hash / "result.json"):
+            print(write_record(result, folder))
     if not wanted:
         why = (
             f"the {len(asked)} finished runs are on embedded data; --embedded has them" if asked else "no finished run"
         )
         print(f"nothing recorded from {args.out}: {why}")
+
+
+def _younger(record: Path, result: Path) -> bool:
+    """Whether a record was written after its run had ended, so that it need not be written again."""
+    return record.exists() and record.stat().st_mtime_ns > result.stat().st_mtime_ns
 
 
 @dataclass(frozen=True)

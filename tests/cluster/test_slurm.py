@@ -95,7 +95,7 @@ def test_a_later_command_collects_what_an_earlier_one_submitted(tmp_path: Path) 
     first = reproduce(*FIG3A, "--out", str(tmp_path), "--minutes", "0.02")
     assert first.returncode == 130 and "the same command goes on" in first.stderr, first.stderr
     twice = reproduce(*FIG3A, "--out", str(tmp_path), "--minutes", "0.02")
-    assert "in the queue already: 2 runs" in twice.stdout, twice.stdout
+    assert "in the queue already, runs: 2" in twice.stdout, twice.stdout
     standing = reproduce("status", "--out", str(tmp_path)).stdout
     assert "queued   Base" in standing and "Dependency" in standing and "0 finished, 2 queued" in standing, standing
     said("scontrol", "update", "partitionname=main", "state=up")
@@ -169,4 +169,4 @@ def test_a_failing_run_says_why_and_holds_up_what_begins_from_it(tmp_path: Path)
 def test_a_partition_that_is_not_there_is_one_line(tmp_path: Path) -> None:
     ended = reproduce(*FIG3A, "--out", str(tmp_path), "--slurm-partition", "nowhere")
     assert ended.returncode == 2 and "slurm refuses the jobs: " in ended.stderr, ended.stderr
-    assert "invalid partition" in ended.stderr and ended.stderr.count("\n") == 1
+    assert "Invalid partition" in ended.stderr and ended.stderr.count("\n") == 1
