@@ -9,14 +9,11 @@ import torch
 from torch import Tensor
 
 from bbn.adaptor import alpha
-from bbn.baselines import EnsembleLearner, MixupLearner, UnitLearner
 from bbn.losses import bilateral_loss
-from bbn.methods import BBN, TESTING, Ensemble, Mixup, Probe, UnitFeatures
+from bbn.methods import BBN, TESTING, Probe
 from bbn.model import BilateralNet, Branch, mix
 from bbn.streams import in_pairs, steps
-from class_balanced.learner import ClassBalancedLearner
-from class_balanced.methods import ClassBalanced
-from common import metrics, rebalance
+from common import metrics
 from common.heads import LinearHead, Net
 from common.incremental import Learner, Phase
 from common.rebalance import RetrainLearner
@@ -98,14 +95,3 @@ class ProbeLearner(RetrainLearner):
         body = {k: v for k, v in state.items() if k.startswith("trunk.")}
         body |= {"block." + k.removeprefix(block): v for k, v in state.items() if k.startswith(block)}
         self.net.backbone.load_state_dict(body)
-
-
-LEARNERS: dict[type, type[Learner]] = {
-    BBN: BBNLearner,
-    Probe: ProbeLearner,
-    Mixup: MixupLearner,
-    Ensemble: EnsembleLearner,
-    UnitFeatures: UnitLearner,
-    ClassBalanced: ClassBalancedLearner,
-    **rebalance.LEARNERS,
-}

@@ -7,7 +7,6 @@ from torch import Tensor, nn
 
 from class_balanced.losses import class_weights, sample_losses, starting_bias
 from class_balanced.methods import ClassBalanced
-from common import rebalance
 from common.incremental import Context, Learner, Phase
 from common.rebalance import weigh
 from common.training import Stage
@@ -47,6 +46,3 @@ class ClassBalancedLearner(Learner):
         c = self.config
         losses = sample_losses(self.net(images), labels, c.loss, c.gamma)
         return weigh(losses, self.weights[labels], c.reduction)
-
-
-LEARNERS: dict[type, type[Learner]] = {ClassBalanced: ClassBalancedLearner, **rebalance.LEARNERS}

@@ -17,6 +17,7 @@ class ClassBalanced:
     """A base loss and its class-balanced form (Sec. 4.1 to 4.3); beta = 0 is the base loss itself."""
 
     version: ClassVar[int] = 1
+    learner: ClassVar[str] = "class_balanced.learner:ClassBalancedLearner"
     loss: Kind = "softmax"
     beta: float = 0.0  # Eq. 6: weights 1 / E_n, E_n = (1 - beta^n) / (1 - beta)
     gamma: float = 0.0  # Eq. 11, of the focal loss; at 0 it is the sigmoid loss

@@ -60,8 +60,8 @@ class CosineHead(nn.Module):
         self.scale = nn.Parameter(torch.tensor(float(1 if scale is None else scale)), requires_grad=scale is None)
 
     def cosines(self, features: Tensor) -> Tensor:
-        """features [n, d] -> cosines [n, c], before the scale."""
-        return F.linear(F.normalize(features, dim=1), F.normalize(self.weight, dim=1))
+        """features [..., d] of any floating type -> cosines [..., c] in the type of the weight, before the scale."""
+        return F.linear(F.normalize(features.to(self.weight.dtype), dim=-1), F.normalize(self.weight, dim=1))
 
     def forward(self, features: Tensor) -> Tensor:
         return self.scale * self.cosines(features)

@@ -12,7 +12,7 @@ from typing import ClassVar, Literal
 import numpy as np
 
 from common.runs import Protocol
-from common.samplers import Kind, class_probabilities
+from common.samplers import Kind
 
 
 def effective_number(counts: Sequence[int] | np.ndarray, beta: float) -> np.ndarray:
@@ -48,6 +48,7 @@ class Rebalance:
     """
 
     version: ClassVar[int] = 1
+    learner: ClassVar[str] = "common.rebalance:RebalanceLearner"
     loss: Literal["ce", "focal", "ldam"] = "ce"
     gamma: float = 1.0
     """Of the focal loss, on the softmax's probability of the true class (LDAM's official code)."""
@@ -66,7 +67,6 @@ class Rebalance:
     def check(self, protocol: Protocol) -> None:
         """ValueError on settings that no training can have."""
         effective_number([1], self.beta)
-        class_probabilities([1], self.sampler)
         if self.gamma < 0 or not self.margin >= 0 or not self.scale > 0 or self.defer < 0:
             raise ValueError(f"gamma, margin and defer must not be negative, and scale must be positive: {self}")
 
@@ -76,6 +76,7 @@ class Retrain:
     """cRT: the classifier trained anew on the features of the Run it starts from (Kang et al. 2020, Sec. 4.1)."""
 
     version: ClassVar[int] = 1
+    learner: ClassVar[str] = "common.rebalance:RetrainLearner"
     sampler: Kind = "balanced"
     beta: float = 0.0
     """Class weights by effective number; 0: none."""
@@ -83,9 +84,8 @@ class Retrain:
     """Whether the classifier is initialised anew; the paper does."""
 
     def check(self, protocol: Protocol) -> None:
-        """ValueError on a beta outside [0, 1) or an unknown sampler."""
+        """ValueError on a beta outside [0, 1)."""
         effective_number([1], self.beta)
-        class_probabilities([1], self.sampler)
 
 
 Baseline = Rebalance | Retrain

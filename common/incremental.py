@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 from collections.abc import Callable, Iterator
 from dataclasses import asdict
 from typing import Any
@@ -13,13 +14,14 @@ from torch import Tensor
 
 from common import metrics
 from common.data.datasets import Dataset
-from common.errors import OutOfTime
+from common.errors import InputError, OutOfTime
 from common.heads import LinearHead, Net, extract, frozen_copy
 from common.memory import Context, Phase, by_class, open_context
 from common.resnet import backbone
+from common.resume import load, load_own, tensors
 from common.runs import Flip, Run
 from common.store import Saved, Workspace
-from common.training import Device, Epoch, Stage, fit, momentum
+from common.training import Device, Epoch, Stage, fit
 
 
 class Learner:
@@ -32,6 +34,7 @@ class Learner:
     device_for   before the images are opened                       says the device that was asked for
     build        first in a Run and in every resume of it           makes a network for the first classes
     start_from   next, if the Run has a start and no phase is done  takes over that start's final weights
+    load_state   on a resume, with what `state` gave; see below     takes over nothing
     begin_phase  before a phase, and again on a resume inside it    grows the head by the new classes
     inherits     next, if an incremental Run has a start            says that phase 0 alone is not trained again
     stages       next; a stage is trained before the next is made   yields `main` alone
@@ -39,13 +42,21 @@ class Learner:
     loss         in every step; CUDA repeats it without Python      is cross-entropy over all classes seen
     trace        after every epoch                                  adds nothing to the epoch's line
     frozen       after `trace`                                      names no weights that stay as they are
+    remember     when exemplars of a new class have been chosen     keeps no tensors beside them
     test_set     after a stage, and every `test_every` epochs       gives features of the classes seen
     readouts     after `test_set`                                   predicts by the head and by exemplar means
     tested       after `readouts`, but not at a stage's end         adds nothing to the epoch's line
     end_phase    after the last test of a phase                     adds nothing to the phase's results
+    state        whenever a checkpoint is saved                     adds no tensors to it
     summary      at the end of the Run                              tells the head's norms, and biases or scale
 
     Exemplars are chosen after the first stage. Every stage ends with a test.
+
+    A checkpoint holds the network's state, the exemplars with what is kept beside them, the momentum, and `state`:
+    whatever else the rest of a run depends on, such as a teacher that `stages` makes. What `__init__` and `build` make
+    is made again on a resume. At the end of a phase, `load_state` follows them. Inside a phase, the network and the
+    exemplars are loaded after `begin_phase`, then `stages` runs on to the stage that was interrupted, and `load_state`
+    comes last: what `stages` has made has its shape by then, but maybe not its numbers.
     """
 
     head: Callable[..., Any] = LinearHead
@@ -54,6 +65,8 @@ class Learner:
     nme_flip: Flip = "none"
     distils = False
     """Whether `teacher` is a frozen copy of the network as the phase finds it; None in a phase without old classes."""
+    wants_indices = False
+    """Whether the `loss` of `main` takes a third argument: where each image lies in the training set, int64 [n]."""
     phase: Phase
     teacher: Any = None
 
@@ -73,8 +86,12 @@ class Learner:
         self.net = Net(body, head, self.context.device)
 
     def start_from(self, state: dict[str, Tensor]) -> None:
-        """Take over the final weights of the Run that this one starts from."""
-        self.net.load_state_dict(state)
+        """Take over the final weights of the Run that this one starts from. Raises InputError where they do not fit."""
+        try:
+            self.net.load_state_dict(state)
+        except RuntimeError as error:
+            why = " ".join(str(error).split())
+            raise InputError(f"{type(self).__name__} cannot start from another run's network: {why}") from None
 
     def begin_phase(self, phase: Phase) -> None:
         """Grow and set up what the phase needs. On resume it runs again from the same state."""
@@ -88,7 +105,9 @@ class Learner:
     def main(self, phase: Phase) -> Stage:
         """All images of the new classes and the exemplars of the old, every parameter trained."""
         indices = self.context.of_phase(phase)
-        return Stage("main", self.context.run.schedule, indices, self.loss, self.net.parameters(), self.net.train)
+        stage = Stage("main", self.context.run.schedule, indices, self.loss, self.net.parameters(), self.net.train)
+        stage.wants_indices = self.wants_indices
+        return stage
 
     def loss(self, images: Tensor, labels: Tensor) -> Tensor:
         """LUCIR Eq. 1: cross-entropy over all classes seen."""
@@ -106,6 +125,24 @@ class Learner:
     def inherits(self, phase: Phase) -> bool:
         """Whether a Run that starts from another trains no stage in this phase: the other one has."""
         return phase.index == 0
+
+    def remember(self, indices: Tensor) -> dict[str, Tensor]:
+        """What to keep beside one class's new exemplars, in their order: floats [m, ...] by name.
+
+        `context.memory.beside` finds it again by training index [m]. A name is kept for every class or for none.
+        """
+        return {}
+
+    def state(self) -> dict[str, Tensor]:
+        """Tensors, by names of the learner's own, that a resume needs beside the network and the exemplars."""
+        return {}
+
+    def load_state(self, state: dict[str, Tensor]) -> None:
+        """Take over what `state` gave, on the device; not called where that was nothing.
+
+        At the end of a phase the learner is as `build` left it, inside a phase as `stages` did. Assigning a tensor
+        takes over its shape too; `load_state_dict` of a network needs one of the same shapes, which `stages` makes.
+        """
 
     def end_phase(self, phase: Phase) -> dict[str, Any]:
         """What is left to do once a phase is trained and tested; returns what figures ask of it, JSON-ready."""
@@ -161,6 +198,27 @@ class Learner:
         return F.normalize(means, dim=1)
 
 
+def learner_of(method: Any) -> type[Learner]:
+    """The class that trains a method (or any of its type): what its `learner` is, or names as "module:Class".
+
+    Raises InputError where that is no Learner.
+    """
+    found = named = getattr(method, "learner", None)
+    if isinstance(named, str):
+        module, _, name = named.partition(":")
+        try:
+            found = getattr(importlib.import_module(module), name, None)
+        except (ImportError, ValueError) as error:
+            raise InputError(f"the learner {named!r} cannot be loaded: {error}") from None
+    if not (isinstance(found, type) and issubclass(found, Learner)):
+        kind = method if isinstance(method, type) else type(method)
+        raise InputError(
+            f"{kind.__name__} names no learner but {named!r}; give it `learner: ClassVar = ...`, a subclass of "
+            'common.incremental.Learner or where one is, such as "lucir.learner:LUCIRLearner"'
+        )
+    return found
+
+
 def run(spec: Run, dataset: Dataset, learner_class: type[Learner], workspace: Workspace, device: Device) -> dict:
     """Train `spec` to its end, from where its workspace left off, and return its Result: JSON-ready, without a clock.
 
@@ -178,7 +236,8 @@ def run(spec: Run, dataset: Dataset, learner_class: type[Learner], workspace: Wo
     for phase in phases[1:done]:
         learner.net.head.grow(phase.num_new, torch.Generator())  # overwritten by what was saved
     if boundary:
-        _load(learner, boundary)
+        load(learner, boundary)
+        load_own(learner, boundary)
     elif spec.start:
         learner.start_from(workspace.state_of(spec.start))
     logged = len(workspace.lines)
@@ -193,8 +252,20 @@ def run(spec: Run, dataset: Dataset, learner_class: type[Learner], workspace: Wo
             _train(learner, phase, workspace, inside)
         inside = None
         workspace.phases[phase.index] |= learner.end_phase(phase)
-        workspace.boundary(_tensors(learner), {"phase": phase.index + 1})
-    return {"phases": workspace.phases, "summary": learner.summary(phases[-1]), "trace": workspace.trace()}
+        workspace.boundary(tensors(learner), {"phase": phase.index + 1})
+    return {
+        "phases": workspace.phases,
+        "average_accuracy": _averages(workspace.phases),
+        "summary": learner.summary(phases[-1]),
+        "trace": workspace.trace(),
+    }
+
+
+def _averages(phases: list[dict]) -> dict[str, float]:
+    """Average incremental accuracy, percent, of every read-out that was measured after all phases."""
+    last = [[*phase["stages"].values()][-1] for phase in phases]
+    names = [name for name in last[-1] if all(name in readouts for readouts in last)]
+    return {n: metrics.average_incremental_accuracy([readouts[n]["accuracy"] for readouts in last]) for n in names}
 
 
 def begin(learner: Learner, phase: Phase) -> None:
@@ -209,11 +280,14 @@ def _train(learner: Learner, phase: Phase, workspace: Workspace, inside: Saved |
     """One phase: train each stage, choose exemplars after the first, evaluate after every one."""
     context = learner.context
     if inside:
-        _load(learner, inside)
+        load(learner, inside)
     for number, stage in enumerate(learner.stages(phase)):
         if inside and number < inside.meta["stage"]:
             continue
-        resume = (inside.meta["epoch"], inside.part("momentum/")) if inside else None
+        resume = None
+        if inside:
+            resume = inside.meta["epoch"], inside.part("momentum/")
+            load_own(learner, inside)
         inside = None
 
         def after_epoch(epoch: Epoch, optimiser: torch.optim.SGD, number: int = number) -> None:
@@ -225,7 +299,7 @@ def _train(learner: Learner, phase: Phase, workspace: Workspace, inside: Saved |
             workspace.log(line)
             frozen = [f"net/{name}" for name in learner.frozen()]
             meta = {"phase": phase.index, "stage": number, "epoch": epoch.epoch, "frozen": frozen}
-            workspace.checkpoint(lambda: (_tensors(learner, optimiser), meta))
+            workspace.checkpoint(lambda: (tensors(learner, optimiser), meta))
 
         seed = (context.run.seed, "phase", phase.index, stage.name)
         workspace.steps += fit(stage, context.train, seed, after_epoch, resume, learner.net)
@@ -242,6 +316,7 @@ def _choose_exemplars(learner: Learner, phase: Phase) -> None:
     context.memory.shrink(phase.seen)
     for label, (indices, features) in by_class(learner.net, context, phase).items():
         context.memory.add(label, indices, features, phase.seen)
+        context.memory.attach(label, learner.remember(context.memory.indices[label]))
 
 
 def _confusions(learner: Learner, phase: Phase) -> dict[str, np.ndarray]:
@@ -268,20 +343,3 @@ def _evaluate(learner: Learner, phase: Phase, workspace: Workspace, stage: str) 
     if len(workspace.phases) == phase.index:
         workspace.phases.append({"classes": phase.seen, "num_old": phase.num_old, "stages": {}})
     workspace.phases[phase.index]["stages"][stage] = values
-
-
-def _tensors(learner: Learner, optimiser: torch.optim.SGD | None = None) -> dict[str, Tensor]:
-    """Everything a resume needs: weights, exemplars; inside a phase momentum, but no weights that it leaves alone."""
-    left = learner.frozen() if optimiser else ()
-    tensors = {f"net/{k}": v for k, v in learner.net.state_dict().items() if not k.startswith(left)}
-    tensors |= {f"memory/{label}": kept for label, kept in learner.context.memory.indices.items()}
-    if optimiser:
-        tensors |= {f"momentum/{k}": v for k, v in momentum(optimiser).items()}
-    return tensors
-
-
-def _load(learner: Learner, saved: Saved) -> None:
-    learner.net.load_state_dict(saved.part("net/"))
-    device = learner.context.device.torch
-    memory = {int(label): kept.to(device) for label, kept in saved.part("memory/").items()}
-    learner.context.memory.indices = dict(sorted(memory.items()))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Literal
@@ -13,6 +14,7 @@ from torch import Tensor
 
 from common import splits
 from common.data.datasets import Dataset
+from common.errors import InputError
 from common.heads import Net, extract
 from common.loader import Images, open_images
 from common.runs import Run
@@ -66,6 +68,8 @@ class ExemplarMemory:
     total: int | None = None
     indices: dict[int, Tensor] = field(default_factory=dict)
     rounding: Literal["up", "down"] = "up"
+    tensors: dict[str, dict[int, Tensor]] = field(default_factory=dict)
+    """What is kept beside the exemplars: name -> class -> a row for each of its exemplars, in the same order."""
 
     def __post_init__(self) -> None:
         if (self.per_class is None) == (self.total is None):
@@ -95,6 +99,39 @@ class ExemplarMemory:
         """Truncate every class to the quota at `seen` classes; under a per-class budget nothing changes."""
         quota = self.quota(seen)
         self.indices = {label: kept[:quota] for label, kept in self.indices.items()}
+        self.tensors = {n: {label: rows[:quota] for label, rows in of.items()} for n, of in self.tensors.items()}
+
+    def attach(self, label: int, tensors: dict[str, Tensor]) -> None:
+        """Keep tensors [m, ...] by name beside the m exemplars of a class.
+
+        Raises InputError unless they are floats, a row for each exemplar.
+        """
+        count = len(self.indices[label])
+        for name, rows in tensors.items():
+            if len(rows) != count or not rows.is_floating_point():
+                raise InputError(
+                    f"{name!r}, kept beside the {count} exemplars of class {label}, must be floats with a row for "
+                    f"each, not {rows.dtype} of shape {list(rows.shape)}"
+                )
+            self.tensors.setdefault(name, {})[label] = rows.detach()
+
+    def beside(self, name: str) -> Callable[[Tensor], Tensor]:
+        """What was kept under `name`, as a function: training indices [b] -> rows [b, ...], NaN for no exemplar's.
+
+        It holds until exemplars are chosen anew, and reads nothing back from the device, for use in a loss. Raises
+        InputError where nothing was kept.
+        """
+        if self.tensors.get(name, {}).keys() != self.indices.keys() or not self.indices:
+            raise InputError(f"{name!r} is not kept beside every exemplar; `remember` says what is")
+        indices, order = self.all().sort()
+        rows = torch.cat([self.tensors[name][label] for label in self.indices])[order]
+
+        def found(wanted: Tensor) -> Tensor:
+            places = torch.searchsorted(indices, wanted).clamp(max=len(indices) - 1)
+            unknown = (indices[places] != wanted).view(-1, *[1] * (rows.ndim - 1))
+            return rows[places].masked_fill(unknown, torch.nan)
+
+        return found
 
     def all(self) -> Tensor:
         """Indices of every exemplar, class by class. int64 [m]."""
@@ -132,7 +169,8 @@ class Context:
     def counts(self) -> np.ndarray:
         """Training images of every class that the Run sees, in class order. int64 [c]."""
         labels = self.train.labels if self.subset is None else self.train.labels[self.subset]
-        return torch.bincount(labels, minlength=sum(self.run.protocol.sizes)).cpu().numpy()
+        classes = sum(self.run.protocol.sizes)
+        return torch.bincount(labels, minlength=classes)[:classes].cpu().numpy()
 
     @property
     def long_tailed(self) -> bool:

@@ -41,49 +41,70 @@ def confusion_matrix(labels: np.ndarray, predictions: np.ndarray, num_classes: i
 
 
 def accuracy(confusion: np.ndarray) -> float:
-    """Top-1 accuracy, percent."""
-    return 100.0 * float(np.trace(confusion)) / float(confusion.sum())
+    """Top-1 accuracy, percent. Raises ValueError without test images."""
+    if (found := _share(np.trace(confusion), confusion)) is None:
+        raise ValueError("there are no test images to measure an accuracy on")
+    return found
 
 
-def group_accuracies(confusion: np.ndarray, sizes: Sequence[int]) -> list[float]:
-    """Accuracy on each consecutive group of classes, predicting among all seen (one row of the accuracy matrix)."""
+def _share(count: int, images: np.ndarray) -> float | None:
+    """`count` of the test images in a part of a confusion matrix, percent; None where the part has none."""
+    total = float(images.sum())
+    return 100.0 * float(count) / total if total else None
+
+
+def group_accuracies(confusion: np.ndarray, sizes: Sequence[int]) -> list[float | None]:
+    """Accuracy on each consecutive group of classes, predicting among all seen (one row of the accuracy matrix).
+
+    None for a group without test images.
+    """
     edges = np.cumsum([0, *sizes])
-    return [100.0 * float(np.trace(confusion[a:b, a:b])) / float(confusion[a:b].sum()) for a, b in pairwise(edges)]
+    return [_share(np.trace(confusion[a:b, a:b]), confusion[a:b]) for a, b in pairwise(edges)]
 
 
 def class_accuracies(confusion: np.ndarray) -> np.ndarray:
-    """Accuracy of every class, percent, float64 [c]."""
-    return 100.0 * np.diag(confusion) / confusion.sum(axis=1)
+    """Accuracy of every class, percent, float64 [c]; nan for a class without test images."""
+    images = confusion.sum(axis=1)
+    return np.where(images > 0, 100.0 * np.diag(confusion) / np.maximum(images, 1), np.nan)
 
 
 def shot_accuracies(confusion: np.ndarray, counts: Sequence[int] | np.ndarray) -> dict[str, float]:
     """Mean accuracy, percent, of the classes of many (> 100), medium (20 to 100) and few (< 20) training images.
 
-    counts [c]: training images of each class. Groups without classes are left out (Liu et al. 2019, Sec. 5.1).
+    counts [c]: training images of each class. Classes without test images do not count, and groups without any class
+    that counts are left out (Liu et al. 2019, Sec. 5.1).
     """
     counts, found = np.asarray(counts), class_accuracies(confusion)
     groups = {"many": counts > 100, "medium": (counts >= 20) & (counts <= 100), "few": counts < 20}
-    return {name: float(found[inside].mean()) for name, inside in groups.items() if inside.any()}
+    tested = np.isfinite(found)
+    return {name: float(found[inside & tested].mean()) for name, inside in groups.items() if (inside & tested).any()}
 
 
 def confusion_rates(confusion: np.ndarray, num_old: int) -> dict[str, float]:
-    """Share of old-class images predicted as a new class and the reverse, percent; empty without old classes."""
+    """Share of old-class images predicted as a new class and the reverse, percent.
+
+    Empty without old classes; a share of no test images is left out.
+    """
     old, new = confusion[:num_old], confusion[num_old:]
     if not len(old) or not len(new):
         return {}
-    return {
-        "old_to_new": 100.0 * float(old[:, num_old:].sum()) / float(old.sum()),
-        "new_to_old": 100.0 * float(new[:, :num_old].sum()) / float(new.sum()),
+    rates = {
+        "old_to_new": _share(old[:, num_old:].sum(), old),
+        "new_to_old": _share(new[:, :num_old].sum(), new),
     }
+    return {name: rate for name, rate in rates.items() if rate is not None}
 
 
-def forgetting(accuracy_matrix: Sequence[Sequence[float]]) -> float:
+def forgetting(accuracy_matrix: Sequence[Sequence[float | None]]) -> float:
     """Mean over groups of (best accuracy before the last phase - accuracy after it), Chaudhry et al. 2018, points.
 
-    Row t holds the accuracy on groups 0..t after phase t. Zero with a single phase.
+    Row t holds the accuracy on groups 0..t after phase t. Groups without test images (None) do not count. Zero with a
+    single phase.
     """
     last = len(accuracy_matrix) - 1
-    if last < 1:
-        return 0.0
-    drops = [max(accuracy_matrix[t][g] for t in range(g, last)) - accuracy_matrix[last][g] for g in range(last)]
-    return float(np.mean(drops))
+    drops = []
+    for group in range(last):
+        *before, after = [accuracy_matrix[t][group] for t in range(group, last + 1)]
+        if after is not None:
+            drops.append(max(value for value in before if value is not None) - after)
+    return float(np.mean(drops)) if drops else 0.0

@@ -117,6 +117,3 @@ class RetrainLearner(Learner):
     def loss(self, images: Tensor, labels: Tensor) -> Tensor:
         losses = F.cross_entropy(self.net.head(self.frozen_features(images)), labels, reduction="none")
         return weigh(losses, self.weights[labels], "weighted_mean")
-
-
-LEARNERS: dict[type, type[Learner]] = {Rebalance: RebalanceLearner, Retrain: RetrainLearner}

@@ -25,7 +25,7 @@ class _PadShortcut(nn.Module):
         self.added, self.kind = added, kind
 
     def forward(self, x: Tensor) -> Tensor:
-        x = F.avg_pool2d(x, 2) if self.kind == "avgpool" else x[:, :, ::2, ::2]
+        x = F.avg_pool2d(x, 2, ceil_mode=True) if self.kind == "avgpool" else x[:, :, ::2, ::2]
         return F.pad(x, (0, 0, 0, 0, self.added // 2, self.added - self.added // 2))
 
 

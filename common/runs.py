@@ -7,8 +7,9 @@ import hashlib
 import json
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
-from functools import cached_property
-from typing import Any, Literal, TypeVar
+from functools import cached_property, lru_cache
+from types import NoneType, UnionType
+from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
 
 from common.data.datasets import DataSpec
 from common.errors import InputError
@@ -183,6 +184,10 @@ class Run:
     test_every: int = field(default=0, metadata=ADDED)
     """Epochs between test accuracies in the trace, for curves and the best test epoch; 0: tested at the end only."""
 
+    def __post_init__(self) -> None:
+        """InputError on a word, in any part of the Run, that is not among the choices of its field."""
+        check_choices(self)
+
     def check(self) -> None:
         """InputError on a protocol, a method or a seed that no run can have, here or in what it starts from.
 
@@ -223,6 +228,40 @@ class Run:
     def chain(self) -> list[Run]:
         """The Runs to finish in this order: the starts first, this one last."""
         return [*(self.start.chain if self.start else []), self]
+
+
+@lru_cache
+def choices(kind: type) -> dict[str, tuple[Any, ...]]:
+    """The values that fields of a dataclass may have where their types list them (Literal), by the field's name."""
+    try:
+        hints = get_type_hints(kind)
+    except NameError:  # a type that only a type checker imports: there is no telling what the fields may be
+        return {}
+    found = {f.name: _listed(hints[f.name]) for f in dataclasses.fields(kind)}
+    return {name: values for name, values in found.items() if values}
+
+
+def _listed(hint: Any) -> tuple[Any, ...]:
+    """The values of a Literal, of a union of some, or of either with None; none where other types belong to it."""
+    if get_origin(hint) is Literal:
+        return get_args(hint)
+    parts = [(None,) if part is NoneType else _listed(part) for part in get_args(hint)]
+    united = get_origin(hint) in (Union, UnionType) and all(parts) and parts != [(None,)]
+    return tuple(value for part in parts for value in part) if united else ()
+
+
+def check_choices(value: Any) -> None:
+    """Raise InputError where a field of a dataclass, or of one inside it, is none of the values that its type lists."""
+    kind: type = type(value)
+    for name, allowed in choices(kind).items():
+        found = getattr(value, name)
+        if not any(found == each and type(found) is type(each) for each in allowed):
+            words = ", ".join(map(str, allowed))
+            raise InputError(f"{kind.__name__}.{name} must be one of {words}, got {found!r}")
+    for field_ in dataclasses.fields(value):
+        part = getattr(value, field_.name)
+        if dataclasses.is_dataclass(part) and not isinstance(part, (type, Run)):  # a start has been checked when made
+            check_choices(part)
 
 
 def canonical(value: Any) -> Any:

@@ -51,6 +51,12 @@ class Shelf(Generic[S]):
                 del self._last[next(iter(self._last))]
         return self._last.get(name)
 
+    def forget(self, name: S) -> None:
+        """Take back that there is such a result; whether there is one again, only `get` finds out."""
+        self._last.pop(name, None)
+        self._settled.pop(name, None)
+        self._by_key.get(_key(name), {}).pop(name, None)
+
     def first(self, run: Run) -> S | None:
         """The name of the first result with the Run's key; an empty fingerprint or precision stands for any."""
         for name in tuple(self._by_key.get(run.key, ())):

@@ -92,12 +92,16 @@ def longtail_counts(num_classes: int, max_count: int, imbalance: float, profile:
 def longtail_sizes(available: Sequence[int] | np.ndarray, imbalance: float, profile: Profile = "exp") -> np.ndarray:
     """`longtail_counts` for classes of `available` images, the largest setting the scale. int64 [C].
 
-    Raises ValueError where a class is empty or has fewer images than asked.
+    The largest class is the head, the smallest the end of the tail. Equal classes keep their order, so that of balanced
+    data the first is the head, as published. Raises ValueError where a class is empty or has fewer images than asked.
     """
     available = np.asarray(available)
     if not available.size or not available.all():
         raise ValueError(f"class {int(available.argmin()) if available.size else 0} has no images")
-    wanted = longtail_counts(len(available), int(available.max()), imbalance, profile)
+    wanted = np.empty(len(available), dtype=np.int64)
+    wanted[np.argsort(-available, kind="stable")] = longtail_counts(
+        len(available), int(available.max()), imbalance, profile
+    )
     if (lacking := np.flatnonzero(available < wanted)).size:
         c = int(lacking[0])
         raise ValueError(

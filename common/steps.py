@@ -21,8 +21,8 @@ from common.errors import NotCaptured
 from common.graphs import CAPTURING, Capture, Pace, reason
 from common.loader import DeviceImages, Images
 
-Step = Callable[[Tensor, Tensor], None]
-"""(images, labels) -> one update of the weights."""
+Step = Callable[[Tensor, Tensor, Tensor], None]
+"""(images, labels, where they lie in the training set) -> one update of the weights."""
 
 
 class Steps(Protocol):
@@ -55,9 +55,10 @@ class EagerSteps:
         self.images, self.step, self.counts = images, step, Counter[str]()
 
     def epoch(self, order: Tensor, batch: int, generator: torch.Generator) -> Iterator[Callable[[], None]]:
-        for images, labels in self.images.epoch(order, batch, generator):
+        batches = self.images.epoch(order, batch, generator)
+        for (images, labels), indices in zip(batches, order.split(batch), strict=True):
             self.counts["eager"] += 1
-            yield partial(self.step, images, labels)
+            yield partial(self.step, images, labels, indices)
 
     def close(self) -> None:
         """End the worker processes of images that are read from files."""
@@ -128,7 +129,8 @@ class GraphSteps:
         if calls is not None:
             calls.clear()  # of an attempt before
         columns = self.next + torch.arange(size, device=self.next.device)
-        self.step(*self.images.take(self.plan[:, columns]))
+        plan = self.plan[:, columns]
+        self.step(*self.images.take(plan), plan[0])
         self.next.add_(size)
 
     def close(self) -> None:

@@ -121,7 +121,8 @@ class Store:
     def __init__(self, out: Path, records: list[Path] | None = None) -> None:
         self.runs = out / "runs"
         self._here = Shelf(lambda: os.listdir(self.runs), self._read)
-        self._there = Shelf(lambda: (p for folder in records or [] for p in folder.glob("*.json")), read_record)
+        self.records = {p.stem: p for folder in records or [] for p in sorted(folder.glob("*.json"))}
+        self._there = Shelf(self.records.values, read_record)
         marker = self.runs / "FORMAT"
         try:
             self.runs.mkdir(parents=True, exist_ok=True)
@@ -153,6 +154,10 @@ class Store:
             _read_json(folder / f"{name}.json", folder) for name in ("config", "environment", "result")
         )
         return Result(digest, config, environment, values, folder / "arrays.npz")
+
+    def forget(self, digest: str) -> None:
+        """Take back that a run was found finished: its folder is gone."""
+        self._here.forget(digest)
 
     def trained(self, run: Run) -> int:
         """Images that an unfinished run has already been trained on, up to the last line of its log."""

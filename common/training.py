@@ -86,7 +86,7 @@ class Stage:
     name: str
     schedule: Schedule
     indices: Tensor
-    loss: Callable[[Tensor, Tensor], Tensor]
+    loss: Callable[..., Tensor]
     """(images, labels) -> scalar. It reads nothing back from the device, so that the step can be a CUDA graph."""
     parameters: Iterable[nn.Parameter]
     set_mode: Callable[[], object]
@@ -101,6 +101,8 @@ class Stage:
     """(epoch from 0) sets what changes with it, such as class weights: tensors in place, where a graph reads them."""
     on_end: Callable[[], object] = lambda: None
     """Called after the last epoch, also where a resume finds all epochs done: what the network becomes of training."""
+    wants_indices: bool = False
+    """Whether the loss takes a third argument: where each image lies in the training set, int64 [n]."""
 
 
 @dataclass(frozen=True)
@@ -142,8 +144,8 @@ def fit(
         load_momentum(optimiser, state)
     total = torch.zeros((), device=device)
 
-    def step(batch: Tensor, labels: Tensor) -> None:
-        loss = stage.loss(batch, labels)
+    def step(batch: Tensor, labels: Tensor, indices: Tensor) -> None:
+        loss = stage.loss(batch, labels, indices) if stage.wants_indices else stage.loss(batch, labels)
         optimiser.zero_grad(set_to_none=True)
         loss.backward()
         optimiser.step()

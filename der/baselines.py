@@ -13,7 +13,6 @@ from common.incremental import Learner, Phase
 from common.training import Stage, shuffled
 from der.expand import Classifier
 from der.methods import WA, BiC
-from lucir.learner import LEARNERS as LUCIR_LEARNERS
 from lucir.losses import distillation
 
 
@@ -142,6 +141,3 @@ class BiCLearner(DistilledLearner):
     def summary(self, phase: Phase) -> dict[str, Any]:
         head = self.net.head
         return super().summary(phase) | {"alpha": round(head.alpha.item(), 5), "beta": round(head.beta.item(), 5)}
-
-
-LEARNERS: dict[type, type[Learner]] = {WA: WALearner, BiC: BiCLearner, **LUCIR_LEARNERS}

@@ -12,7 +12,6 @@ from torch import Tensor
 from common.incremental import Context, Learner, Phase
 from common.resnet import backbone
 from common.training import Stage, shuffled
-from der import baselines
 from der.expand import Classifier, Expandable, classifier_for, successor
 from der.losses import auxiliary
 from der.masks import scale
@@ -232,6 +231,3 @@ def chosen(channels: Sequence[int], wanted: Sequence[int], generator: torch.Gene
     """
     drawn = [torch.randperm(size, generator=generator) < count for size, count in zip(channels, wanted, strict=True)]
     return 2.0 * torch.cat(drawn) - 1
-
-
-LEARNERS: dict[type, type[Learner]] = {DER: DERLearner, **baselines.LEARNERS}

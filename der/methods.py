@@ -18,6 +18,7 @@ class DER:
     """Dynamically expandable representation; with `sparsity`, extractors are masked and pruned (Sec. 3)."""
 
     version: ClassVar[int] = 1
+    learner: ClassVar[str] = "der.learner:DERLearner"
     expand: bool = True  # False: the ablation's single network, trained on
     aux: float = 1.0  # lambda_a of Eq. 4, from the second step on
     sparsity: float | None = None  # lambda_s of Eq. 11; None: no masks, "DER w/o P"
@@ -59,6 +60,7 @@ class WA:
     """Maintaining Discrimination and Fairness (Zhao et al., CVPR 2020) in DER's recipe: weight aligning."""
 
     version: ClassVar[int] = 1
+    learner: ClassVar[str] = "der.baselines:WALearner"
     temperature: float = 2.0
     reset: bool = True
 
@@ -72,6 +74,7 @@ class BiC:
     """Large Scale Incremental Learning (Wu et al., CVPR 2019) in DER's recipe: distillation, then bias correction."""
 
     version: ClassVar[int] = 1
+    learner: ClassVar[str] = "der.baselines:BiCLearner"
     temperature: float = 2.0
     held_out: float = 0.1  # share of the exemplars kept for bias correction, as many of each new class
     bias: Schedule = BIAS

@@ -20,15 +20,12 @@ from common.training import shuffled
 from feature_adaptation.adapter import batches, descend
 from feature_adaptation.cache import Source, Truth
 from feature_adaptation.evaluation import Origins, against_truth, of_phase
-from feature_adaptation.extractor import ExtractorLearner
 from feature_adaptation.losses import one_hot
 from feature_adaptation.maps import Pairs, Transform, fit_map
 from feature_adaptation.memory import first, ranks
 from feature_adaptation.methods import ROWS_PER_IMAGE, Adaptation, Extractor, Oracle, Recipe
 from feature_adaptation.metrics import class_means
 from feature_adaptation.model import FeatureMemory
-from lucir.learner import LUCIRLearner
-from lucir.methods import LUCIR
 
 HELD_OUT = 0.1  # of the current pairs, to see how a map does on images it was not fitted to
 
@@ -226,11 +223,3 @@ class OracleLearner(AdaptationLearner):
     def pairs(self, phase: Phase) -> tuple[Pairs, Pairs]:
         fitted, held = super().pairs(phase)
         return (fitted if self.config.map == "true" else self.true_pairs), held
-
-
-LEARNERS: dict[type, type[Learner]] = {
-    Extractor: ExtractorLearner,
-    Adaptation: AdaptationLearner,
-    Oracle: OracleLearner,
-    LUCIR: LUCIRLearner,  # another package's method, as a baseline
-}

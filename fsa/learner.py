@@ -10,9 +10,7 @@ from torch import Tensor
 
 from common.errors import RunFailed
 from common.heads import LinearHead, Net, extract, frozen_copy
-from common.imbalance import Rebalance
 from common.incremental import Learner, Phase
-from common.rebalance import RebalanceLearner
 from common.resnet import backbone, pool
 from common.steps import Draws
 from common.training import Stage
@@ -20,8 +18,7 @@ from fsa.augment import augmented, replaced
 from fsa.batches import class_scores, head_tail_sampler, plain_sampler
 from fsa.cam import class_activation_map, normalise, split
 from fsa.maps import Maps, Pool, halves
-from fsa.methods import FSA, Earlier, Survey, Views
-from fsa.survey import SurveyLearner
+from fsa.methods import FSA, Views
 
 
 class FSALearner(Learner):
@@ -231,12 +228,3 @@ class ViewsLearner(Learner):
         self.net.test.copy_(extract(self.source, context.test, everything))
         self.net.scores.copy_(class_scores(self.source, context, indices))
         context.test = Maps(self.net.test[:, None, :, None, None], context.test.labels, everything)
-
-
-LEARNERS: dict[type, type[Learner]] = {
-    FSA: FSALearner,
-    Earlier: EarlierLearner,
-    Views: ViewsLearner,
-    Survey: SurveyLearner,
-    Rebalance: RebalanceLearner,
-}

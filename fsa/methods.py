@@ -26,6 +26,7 @@ class FSA:
     """
 
     version: ClassVar[int] = 1
+    learner: ClassVar[str] = "fsa.learner:FSALearner"
     steps: ClassVar[int] = STEPS
     batch: Literal["head-tail", "natural", "balanced"] = "head-tail"
     """natural and balanced: controls without augmentation, every image or every class alike."""
@@ -83,6 +84,7 @@ class Earlier:
     """
 
     version: ClassVar[int] = 1
+    learner: ClassVar[str] = "fsa.learner:EarlierLearner"
     behind: int = 1
     """Blocks (stages) behind the one whose features are augmented: 1 is Block3 of four."""
     fsa: FSA = FSA()
@@ -105,6 +107,7 @@ class Views:
     """Nothing is trained: feature maps of `views` augmented views of every image, kept for Phase II to draw from."""
 
     version: ClassVar[int] = 1
+    learner: ClassVar[str] = "fsa.learner:ViewsLearner"
     views: int = 10
 
     def check(self, protocol: Protocol) -> None:
@@ -118,6 +121,7 @@ class Survey:
     """Nothing is trained: what the figures show of Phase I's feature space, for the `classes` given."""
 
     version: ClassVar[int] = 1
+    learner: ClassVar[str] = "fsa.survey:SurveyLearner"
     classes: tuple[int, ...] = (0, 1, 7, 8)
     """Of the scatter plots; the last is the tail class whose augmented features are shown."""
     points: int = 100

@@ -167,6 +167,3 @@ def head_trace(head: Any, phase: Phase) -> dict[str, float]:
     if isinstance(head, CosineHead):
         trace["scale"] = round(head.scale.item(), 5)
     return trace
-
-
-LEARNERS: dict[type, type[Learner]] = {Base: BaseLearner, ICaRL: ICaRLLearner, LUCIR: LUCIRLearner}

@@ -18,6 +18,7 @@ class Base:
     """Cross-entropy on the first classes: what every variant of a head starts from, and joint training (Sec. 4.1)."""
 
     version: ClassVar[int] = 1
+    learner: ClassVar[str] = "lucir.learner:BaseLearner"
     head: Literal["linear", "cosine"] = "linear"
     """linear: with bias, last ReLU kept (iCaRL, joint). cosine: Eq. 4, last ReLU removed."""
     scale: float | None = None
@@ -29,6 +30,7 @@ class ICaRL:
     """iCaRL as the paper runs it: softmax cross-entropy and distillation, read out by CNN and by NME (Sec. 3.1)."""
 
     version: ClassVar[int] = 1
+    learner: ClassVar[str] = "lucir.learner:ICaRLLearner"
     temperature: float = 2.0  # Eq. 2
     weight: float = 1.0  # of the batch-mean KL; official code: T^2 * beta = 1
     finetune: Schedule | None = None  # iCaRL-CBF of the supplement
@@ -45,6 +47,7 @@ class LUCIR:
     """Cosine normalisation, less-forget constraint and inter-class separation (Sec. 3.2-3.4)."""
 
     version: ClassVar[int] = 1
+    learner: ClassVar[str] = "lucir.learner:LUCIRLearner"
     old: Literal["less-forget", "cosine"] = "less-forget"  # Eq. 6, or Eq. 5: the CN ablation's distillation of cosines
     weight: float = 5.0  # lambda_base, Sec. 4.1; 10 on ImageNet
     direction: Literal["code", "paper", "fixed"] = "code"  # Eq. 7 prints the inverse of what the official code computes

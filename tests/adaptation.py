@@ -14,11 +14,10 @@ from torch import Tensor
 from common import incremental
 from common.command.launcher import Job, train
 from common.data.datasets import Dataset
-from common.incremental import Phase
+from common.incremental import Phase, learner_of
 from common.runs import Protocol, Run
 from common.store import Result, Store
 from common.training import Device, seeded
-from feature_adaptation.learner import LEARNERS
 from feature_adaptation.methods import Adaptation, Extractor, Recipe
 
 MakeRun = Callable[..., Run]
@@ -63,7 +62,7 @@ def weights(out: Path, run: Run) -> dict[str, Tensor]:
 def watch(run: Run, data: Dataset, out: Path, seen: Callable[[Any, Phase], None]) -> None:
     """Train `run`, whose start is finished, calling seen(learner, phase) at the end of each phase."""
 
-    class Watched(LEARNERS[type(run.method)]):  # type: ignore[misc]
+    class Watched(learner_of(run.method)):  # type: ignore[misc]
         def end_phase(self, phase: Phase) -> dict[str, Any]:
             found = super().end_phase(phase)
             seen(self, phase)

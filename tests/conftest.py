@@ -30,6 +30,7 @@ CLASSES, PER_CLASS, TEST_PER_CLASS = 8, 12, 5
 
 @pytest.fixture(autouse=True, scope="session")
 def _one_thread() -> None:
+    os.environ.pop("OMP_NUM_THREADS", None)  # it would decide the threads of runs
     torch.set_num_threads(1)
 
 

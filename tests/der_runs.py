@@ -11,11 +11,10 @@ from torch import Tensor
 
 from common import incremental
 from common.data.datasets import Dataset
-from common.incremental import Phase
+from common.incremental import Phase, learner_of
 from common.runs import Protocol, Run, Schedule
 from common.store import Store
 from common.training import Device, Stage
-from der.learner import LEARNERS
 from der.methods import DER
 
 CPU = Device("cpu", "fp32")
@@ -31,7 +30,7 @@ def train(run: Run, dataset: Dataset, out: Path, watch: Callable[[Any, Phase, st
     """Train a run; its learner. watch(learner, phase, when) is called before and after each stage."""
     learners: list[Any] = []
 
-    class Watched(LEARNERS[type(run.method)]):  # type: ignore[misc]
+    class Watched(learner_of(run.method)):  # type: ignore[misc]
         def __init__(self, *args: Any) -> None:
             super().__init__(*args)
             learners.append(self)

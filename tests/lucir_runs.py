@@ -11,11 +11,10 @@ from torch import Tensor
 
 from common import incremental
 from common.data.datasets import Dataset
-from common.incremental import Phase
+from common.incremental import Phase, learner_of
 from common.runs import Run, Schedule
 from common.store import Store
 from common.training import Device, Stage
-from lucir.learner import LEARNERS
 from lucir.methods import LUCIR, ICaRL, Method
 
 CPU = Device("cpu", "fp32")
@@ -33,7 +32,7 @@ def train(run: Run, dataset: Dataset, out: Path, watch: Callable[[Any, Phase, St
     watch(learner, phase, stage) is called before each stage, and what it returns after the stage.
     """
 
-    class Watched(LEARNERS[type(run.method)]):  # type: ignore[misc]
+    class Watched(learner_of(run.method)):  # type: ignore[misc]
         def __init__(self, *args: Any) -> None:
             super().__init__(*args)
             self.before: dict[tuple[int, str], dict[str, Tensor]] = {}

@@ -1,4 +1,4 @@
-"""Every method of the six packages as a Run on tiny data: what every method promises is tested over the list.
+"""Every method of the six packages and of docs/ as a Run on tiny data: every promise is tested over the list.
 
 A new method gets all promises for one line here.
 """
@@ -8,6 +8,9 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
+
+from dark_experience import DarkExperience
+from own_method import BalancedReplay
 
 from bbn.methods import BBN, Ensemble, Mixup, Probe, UnitFeatures
 from class_balanced.methods import ClassBalanced
@@ -117,6 +120,9 @@ VARIANTS: dict[str, Callable[[Get], Run]] = {
     "LUCIR from a base model": lambda get: started(get, LUCIR(finetune=SHORT)),
     "CN, a fixed scale": lambda get: incremental(get, LUCIR(old="cosine", margin=None, finetune=None, scale=4.0)),
     "iCaRL, finetuned": lambda get: incremental(get, ICaRL(finetune=SHORT)),
+    # docs
+    "balanced replay": lambda get: incremental(get, BalancedReplay()),
+    "DER++": lambda get: incremental(get, DarkExperience(), protocol=Protocol(6, 2, 2, None, 12)),
     # der
     "DER without masks": lambda get: der(get, DER(finetune=SHORT)),
     "DER, a single network": lambda get: der(get, DER(finetune=SHORT, expand=False)),

@@ -12,6 +12,7 @@ from bbn.reproduce import figures as draw
 from bbn.reproduce.matrix import matrices, source_first
 from bbn.reproduce.presets import INVERSE, MANNERS, Setting
 from bbn.reproduce.tables import NAMES, error_table
+from common.data.names import FOLDER
 from common.drawing.figures import Figure, Runs, no_runs, per_data
 from common.drawing.looks import OLIVE, ORANGE, RED, declare
 from common.imbalance import Rebalance, Retrain
@@ -35,6 +36,11 @@ def methods(s: Setting) -> Runs:
         for name, method in s.methods(factor).items()
         if not s.rows or name in s.rows
     }
+
+
+def main(s: Setting) -> Runs:
+    """The rows of Table 1 that are run, at the setting's own imbalance."""
+    return {name: s.runs(method) for name, method in s.methods().items() if name in s.rows}
 
 
 def schedules(s: Setting) -> Runs:
@@ -106,7 +112,7 @@ def ensembles(s: Setting) -> Runs:
 
 def strongest(s: Setting) -> Runs:
     """BBN alone, at the strongest imbalance of Table 1."""
-    return {"BBN": s.runs(s.bbn(), s.factors[0])}
+    return {"BBN": s.runs(s.bbn(), s.strongest)}
 
 
 def options(s: Setting) -> Runs:
@@ -196,3 +202,8 @@ FIGURES: list[Figure] = [
         TEN_FIRST,
     ),
 ]
+OWN = [
+    Figure("methods", "Test error of BBN and its baselines", main, error_table, (FOLDER,)),
+    Figure("branches", "BBN and its branches as alpha moves", strongest, draw.branches, (FOLDER,)),
+]
+"""On images of one's own."""

@@ -131,7 +131,7 @@ def branches(s: Setting, results: Results, published: PublishedFigure) -> Drawin
 
 def over_training(s: Setting, found: Sequence[Result], published: PublishedFigure) -> tuple[Panel, list[Comparison]]:
     """Test error of BBN over training, and what choosing the best test epoch gives."""
-    factor, accuracy = s.factors[0], over_epochs("BBN", found)
+    factor, accuracy = s.strongest, over_epochs("BBN", found)
     curves = [replace(accuracy, y=[100 - y for y in accuracy.y])]
     value, provenance = published.of(f"table1-{s.role}").value("BBN", factor)
     if value is not None:

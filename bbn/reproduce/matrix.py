@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from bbn.reproduce.presets import MANNERS, Setting
-from bbn.reproduce.tables import ERROR, NAMES, claim, last, title
+from bbn.reproduce.tables import ERROR, claim, last, title
 from common.drawing.curves import paired
 from common.drawing.figures import Comparison, Drawing, Panel, PublishedFigure, Results, estimate
 
@@ -22,7 +22,7 @@ def matrices(settings: Sequence[Setting], results: Results, published: Published
     targets = source_first(settings, source)
     panels, rows = [], []
     for target in targets:
-        means, quantity = np.full((3, 3), np.nan), f"{ERROR}, classifier on {NAMES[target.role]}"
+        means, quantity = np.full((3, 3), np.nan), f"{ERROR}, classifier on {title(target, None)}"
         cells = {(c, f): results.get((target.role, f, c), []) for c in MANNERS for f in MANNERS}  # row by row
         for (classifier, features), found in cells.items():
             if found:
@@ -53,7 +53,7 @@ def _orderings(published: PublishedFigure, target: Setting, found: Sequence[np.n
 
     own: the features were learnt on the same data; the place of the least error is stated for that case alone.
     """
-    where, corner = NAMES[target.role], (MANNERS.index("RS"), MANNERS.index("CE"))
+    where, corner = title(target, None), (MANNERS.index("RS"), MANNERS.index("CE"))
     columns = [float((m[1:] < m[0]).all(axis=0).sum()) for m in found]
     rows = [float((m[:, :1] < m[:, 1:]).all(axis=1).sum()) for m in found]
     least = [float(m[corner] == m.min()) for m in found]

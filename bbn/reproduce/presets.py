@@ -6,11 +6,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import ClassVar, Literal
 
-from bbn.methods import BBN, Method, Mixup, Probe
+from bbn.methods import BBN, Ensemble, Method, Mixup, Probe, UnitFeatures
 from class_balanced.methods import ClassBalanced
 from common.command import settings as shared
+from common.command.own import Folder
 from common.command.settings import chosen, repeated_natively
 from common.data.datasets import DataSpec
+from common.data.names import FOLDER
 from common.imbalance import Rebalance, Retrain
 from common.runs import IMAGENET_INPUTS, Inputs, LongTail, Run, Schedule
 
@@ -44,6 +46,10 @@ CB_FOCAL = {  # (gamma, beta) behind the errors that Table 1 quotes from Cui et 
     ("cifar100", 50.0): (1.0, 0.9),
     ("cifar100", 10.0): (0.5, 0.999),
 }
+LARGE_FOCAL = 0.5, 0.999
+"""The same on every large data set of Cui et al. (Table 3), and so on images of one's own."""
+LARGE_ROWS = ("CE", "CE-DRW", "CE-DRS", "CB-Focal", "LDAM-DRW", "BBN")
+"""The methods that Table 2 compares on large data sets."""
 MANNERS = ("CE", "RW", "RS")  # of Fig. 2, 4, 5 and 6
 
 
@@ -69,6 +75,11 @@ class Setting(shared.Setting):
     rows: tuple[str, ...] = ()
     """Rows of Table 1 that are run; all where empty."""
 
+    @property
+    def strongest(self) -> float | None:
+        """The strongest imbalance of Table 1, or the only one."""
+        return self.factors[0] if self.factors else self.factor
+
     def runs(self, method: Method, factor: float | None = None, schedule: Schedule | None = None) -> list[Run]:
         """One Run per seed at an imbalance factor, by default the setting's; BBN has a schedule of its own."""
         factor = factor or self.factor
@@ -79,6 +90,17 @@ class Setting(shared.Setting):
         """A new classifier on this setting's images, on the features of finished runs, whatever theirs were."""
         fresh = self.runs(method, schedule=self.retrain)
         return [replace(run, start=start) for run, start in zip(fresh, starts, strict=True)]
+
+    def defaults(self) -> tuple[Method, ...]:
+        """Each method as this setting has it, the paper's own first."""
+        rows, others = self.methods(), (Probe(), Retrain(), Ensemble(), UnitFeatures(Rebalance()))
+        return rows["BBN"], rows["CE"], rows["Mixup"], rows["CB-Focal"], *others
+
+    def main(self, method: Method) -> list[Run]:
+        """`method` at the imbalance factor of most tables; a new classifier on BBN's features, or on those of CE."""
+        if isinstance(method, (Retrain, Probe)):
+            return self.stage2(method, self.runs(self.bbn() if isinstance(method, Probe) else Rebalance()))
+        return self.runs(method)
 
     def manner(self, name: str) -> Rebalance:
         """CE, re-weighting by 1/n, or re-sampling: the three manners of training of Sec. 3."""
@@ -92,8 +114,9 @@ class Setting(shared.Setting):
         """The rows of Table 1, in its order and words."""
         later = self.baseline.milestones[0]
         factor = factor or self.factor
-        gamma, beta = CB_FOCAL[self.role, factor] if factor else (0.5, 0.999)  # iNaturalist: Cui et al., Table 3
-        recipe: Literal["cifar", "imagenet"] = "cifar" if self.factors else "imagenet"
+        known = factor and self.role != FOLDER
+        gamma, beta = CB_FOCAL[self.role, factor] if known else LARGE_FOCAL  # type: ignore[index]
+        recipe: Literal["cifar", "imagenet"] = "cifar" if self.inputs.kind == "crop-flip" else "imagenet"
         return {
             "CE": Rebalance(),
             "Focal": Rebalance("focal"),
@@ -169,11 +192,30 @@ SETTINGS: dict[str, tuple[Setting, ...]] = {
 }
 
 
+def on_folder(folder: Folder) -> Setting:
+    """The paper's methods on images of one's own. Raises InputError where these have no long tail."""
+    tail = folder.long_tailed("bbn")
+    return folder.setting(
+        CIFAR10,
+        SETTINGS["imagenet"][0],
+        tail.images,
+        network=folder.network("resnet32-pad"),
+        factors=(),
+        factor=tail.factor,
+        rows=LARGE_ROWS,
+    )
+
+
 def settings(
-    preset: str, seeds: Sequence[int] | None, orders: Sequence[str] | None, epochs_scale: float
+    preset: str,
+    seeds: Sequence[int] | None,
+    orders: Sequence[str] | None,
+    epochs_scale: float,
+    folder: Folder | None = None,
 ) -> tuple[Setting, ...]:
     """The settings of a preset. Seeds are initialisation and batch order; the long-tailed draw keeps its own.
 
     Raises InputError on an unknown preset or a scale that is not positive.
     """
-    return chosen(SETTINGS, preset, repeated_natively("bbn", preset, seeds, orders), epochs_scale)
+    known = {**SETTINGS, FOLDER: (on_folder(folder),)} if folder else SETTINGS
+    return chosen(known, preset, repeated_natively("bbn", preset, seeds, orders), epochs_scale)

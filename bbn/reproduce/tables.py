@@ -9,6 +9,8 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from bbn.reproduce.presets import Setting
+from common.command.own import OWN_IMAGES
+from common.data.names import FOLDER
 from common.drawing.curves import by_epoch, paired, published_points, through
 from common.drawing.figures import Comparison, Drawing, Panel, PublishedFigure, Results, estimate
 from common.store import Result
@@ -20,6 +22,7 @@ NAMES = {
     "cifar100": "CIFAR-100-LT",
     "inat2017": "iNaturalist 2017",
     "inat2018": "iNaturalist 2018",
+    FOLDER: OWN_IMAGES,
 }
 SHORT = {  # under bars
     "Manifold Mixup (two samplers)": "Manifold, two samplers",
@@ -34,7 +37,7 @@ DEPTH = 50.0
 def title(s: Setting, factor: float | None) -> str:
     """Which data set it is about, what stands for it, and the imbalance factor."""
     name = NAMES[s.role]
-    words = name if s.comparable else f"glyphs, in place of {name}"
+    words = f"glyphs, in place of {name}" if s.preset == "quick" else name
     return f"{words}, factor {factor:g}" if factor else words
 
 

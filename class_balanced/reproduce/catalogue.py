@@ -9,8 +9,9 @@ from functools import partial
 from class_balanced.methods import ClassBalanced, Method
 from class_balanced.reproduce import analytic, tables
 from class_balanced.reproduce import figures as draw
-from class_balanced.reproduce.presets import DEPTHS, LARGE, Setting
+from class_balanced.reproduce.presets import DEPTHS, LARGE, LARGE_FOCAL, LARGE_SOFTMAX, Setting
 from class_balanced.reproduce.tables import SETS
+from common.data.names import FOLDER
 from common.drawing.figures import Figure, Runs, no_runs, per_data
 from common.drawing.looks import GREY, OLIVE, PINK, RED, declare
 from common.imbalance import Rebalance, Retrain
@@ -25,7 +26,7 @@ LOOKS = declare(
 SMALL, CIFAR, IMAGENET = ("quick", "cifar"), ("cifar",), ("imagenet",)
 
 
-def cells(s: Setting, names: Iterable[str], factors: Sequence[float]) -> Runs:
+def cells(s: Setting, names: Iterable[str], factors: Sequence[float | None]) -> Runs:
     """Rows of the grid at some imbalance factors."""
     models = s.models()
     return {(name, f): s.runs(models[name], f) for name in names for f in factors}
@@ -83,17 +84,10 @@ def baselines(s: Setting) -> Runs:
 
 def large_images(s: Setting) -> Runs:
     """Softmax and class-balanced focal loss by resolution and depth; batch 1024, beta 0.999, gamma 0.5."""
-    softmax = ClassBalanced("softmax", recipe="imagenet")
-    focal = ClassBalanced("focal", beta=0.999, gamma=0.5, recipe="imagenet")
-    faster = replace(s.schedule, lr=s.schedule.lr * s.focal_lr)
-    losses = {"Softmax": (softmax, s.schedule), "CB focal": (focal, faster)}
+    losses = {"Softmax": LARGE_SOFTMAX, "CB focal": LARGE_FOCAL}
     return {
-        (loss, size, depth): s.run(
-            losses[loss][0],
-            s.at_once(),
-            schedule=losses[loss][1],
-            network=f"resnet{depth}-imagenet",
-            inputs=replace(s.inputs, size=size),
+        (loss, size, depth): replace(s, network=f"resnet{depth}-imagenet", inputs=replace(s.inputs, size=size)).main(
+            losses[loss]
         )
         for loss, size in LARGE
         for depth in DEPTHS
@@ -157,3 +151,5 @@ FIGURES: list[Figure] = [
     Figure("weights", "Readers: mean weight and effective learning rate", no_runs, analytic.weights),
     *each("reduction", "Readers: two reductions of a weighted loss", reductions, draw.reductions, TEN_FIRST),
 ]
+OWN = [Figure("losses", "Softmax and class-balanced losses", closeup, draw.closeup, (FOLDER,))]
+"""On images of one's own."""

@@ -6,12 +6,13 @@ from collections.abc import Iterable, Sequence
 
 from class_balanced.reproduce.presets import Setting
 from class_balanced.reproduce.tables import ERROR, GRIDS, cell_row, data_name, error, errors, printed_name
-from common.drawing.curves import across, by_epoch, mean_curve, paired, published_points, through
+from common.data.names import FOLDER
+from common.drawing.curves import across, by_epoch, class_bars, mean_curve, paired, published_points, through
 from common.drawing.figures import Comparison, Curve, Drawing, Estimate, Panel, PublishedFigure, Results, estimate
 from common.metrics import class_accuracies
 from common.store import Result
 
-INDEX = "class, head to tail"
+INDEX = "classes, head to tail"
 SHOTS = {"many": "many (> 100 images)", "medium": "medium (20-100)", "few": "few (< 20)"}
 """Groups of classes by their training images."""
 GAIN = "last minus best test epoch (points)"
@@ -25,9 +26,9 @@ def shown(s: Setting, name: str) -> tuple[str, str]:
     return f"CB {model.loss}" if model.beta else model.loss.capitalize(), ", ".join(words)
 
 
-def head(s: Setting, factor: float) -> str:
+def head(s: Setting, factor: float | None) -> str:
     """A panel's title: the data set and its imbalance factor."""
-    return f"{data_name(s)}, factor {factor:g}"
+    return f"{data_name(s)}, factor {factor:g}" if factor else data_name(s)
 
 
 def over_beta(s: Setting, results: Results, published: PublishedFigure) -> Drawing:
@@ -75,7 +76,7 @@ def losses_over_epochs(found: Sequence[Result], method: str, legend: str = "") -
     return mean_curve(method, traces[0]["epoch"], [trace["loss"] for trace in traces], legend)
 
 
-def training(s: Setting, results: Results, names: Iterable[str], factor: float) -> list[Panel]:
+def training(s: Setting, results: Results, names: Iterable[str], factor: float | None) -> list[Panel]:
     """Test error and training loss over epochs."""
     found = {name: group for name in names if (group := results.get((name, factor)))}
     tested, losses = (
@@ -106,7 +107,8 @@ def loss_curves(s: Setting, results: Results, published: PublishedFigure) -> Dra
 
 def closeup(s: Setting, results: Results, published: PublishedFigure) -> Drawing:
     """A few cells of the grid: error at the end and over training; accuracy and weight norm of each class."""
-    factor, index = s.closeup_factor, list(range(s.classes))
+    factor = s.closeup_factor
+    axis = "class" if s.preset == FOLDER else INDEX  # whose own order is that of their names
     found = {name: group for name in s.closeup if (group := results.get((name, factor)))}
     rows = [cell_row(s, results, published, name, factor) for name in found]
     labels = [" ".join(filter(None, shown(s, name))) for name in found]
@@ -116,14 +118,14 @@ def closeup(s: Setting, results: Results, published: PublishedFigure) -> Drawing
     for name, group in found.items():
         method, legend = shown(s, name)
         lines = [class_accuracies(r.confusion("cnn")).tolist() for r in group]
-        accuracy.append(mean_curve(method, index, lines, legend))
-        norms.append(mean_curve(method, index, [r.values["summary"]["norms"] for r in group], legend))
+        accuracy.append(class_bars(method, lines, legend))
+        norms.append(class_bars(method, [r.values["summary"]["norms"] for r in group], legend))
         rows += [Comparison(f"accuracy (%), {k}", name, None, "", e) for k, e in shots(group).items()]
     panels = [
         Panel(head(s, factor), "", ERROR, bars, kind="bars"),
         *training(s, results, found, factor),
-        Panel("each class", INDEX, "accuracy on the class (%)", accuracy),
-        Panel("last layer", INDEX, "L2 norm of the class's weight", norms),
+        Panel("accuracy by groups of classes", axis, "mean accuracy of the classes (%)", accuracy, kind="bars"),
+        Panel("last layer", axis, "mean L2 norm of the classes' weights", norms, kind="bars"),
     ]
     return Drawing(panels, rows)
 

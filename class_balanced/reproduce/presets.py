@@ -8,8 +8,11 @@ from typing import ClassVar
 
 from class_balanced.methods import ClassBalanced, Method
 from common.command import settings as shared
+from common.command.own import Folder
 from common.command.settings import chosen, repeated_natively
 from common.data.datasets import DataSpec
+from common.data.names import FOLDER
+from common.imbalance import Rebalance, Retrain
 from common.runs import IMAGENET_INPUTS, Inputs, LongTail, Run, Schedule
 
 CIFAR_SCHEDULE = Schedule(  # Sec. 5.2; weight decay and full batches as in the official code
@@ -44,6 +47,8 @@ BETAS = (0.9, 0.99, 0.999, 0.9999)  # Sec. 5.2
 GAMMAS = (0.5, 1.0, 2.0)
 FACTORS = (200.0, 100.0, 50.0, 20.0, 10.0)  # of Fig. 8 to 10
 DEPTHS = (50, 101, 152)  # of Table 3
+LARGE_SOFTMAX = ClassBalanced(recipe="imagenet")
+LARGE_FOCAL = ClassBalanced("focal", beta=0.999, gamma=0.5, recipe="imagenet")  # Table 3
 LARGE = (("Softmax", 224), ("CB focal", 224), ("CB focal", 320))  # losses and pixels of Table 3
 
 
@@ -57,10 +62,10 @@ class Setting(shared.Setting):
     factors: tuple[float, ...] = FACTORS
     betas: tuple[float, ...] = BETAS
     gammas: tuple[float, ...] = GAMMAS
-    factor: float = 50.0
+    factor: float | None = 50.0
     """The imbalance factor of Fig. 5 and of the loss curves."""
-    closeup_factor: float = 50.0
-    """The imbalance factor of all figures that look closer than the paper's."""
+    closeup_factor: float | None = 50.0
+    """The imbalance factor of all figures that look closer than the paper's; None: the images as they are."""
     closeup: tuple[str, ...]
     """Rows of the grid that stand for the rest in such a figure."""
     balanced: bool = True
@@ -103,6 +108,20 @@ class Setting(shared.Setting):
     def _of_gamma(self, gamma: float) -> dict[str, ClassBalanced]:
         """The rows of all losses, of focal loss at one gamma."""
         return {name: m for name, m in self.models().items() if m.loss != "focal" or m.gamma == gamma}
+
+    def defaults(self) -> tuple[Method, ...]:
+        """Each method as this setting has it, the paper's own first."""
+        own = self.models()[self.closeup[-1]] if self.factors else LARGE_FOCAL
+        return own, Rebalance(), Retrain()
+
+    def main(self, method: Method) -> list[Run]:
+        """`method` as where a few losses are looked at closely; a new classifier on the features of softmax."""
+        if isinstance(method, Retrain):
+            starts = self.main(ClassBalanced() if self.factors else LARGE_SOFTMAX)
+            return [replace(run, method=method, schedule=self.retrain, start=run) for run in starts]
+        runs = self.runs(method, self.closeup_factor if self.factors else None)
+        faster = self.focal_lr if method.loss == "focal" else 1.0
+        return [replace(run, schedule=replace(run.schedule, lr=run.schedule.lr * faster)) for run in runs]
 
     def runs(self, method: Method, factor: float | None) -> list[Run]:
         """One Run per seed of `method` on the subset of an imbalance factor, drawn with seed 0; None: all images."""
@@ -186,11 +205,35 @@ SETTINGS: dict[str, tuple[Setting, ...]] = {
 }
 
 
+def on_folder(folder: Folder) -> Setting:
+    """The paper's losses on images of one's own. Raises InputError where these have no long tail.
+
+    Large images get Goyal et al.'s rate for a batch of 256, which fewer images than ImageNet's allow.
+    """
+    tail = folder.long_tailed("class_balanced")
+    large = SETTINGS["imagenet"][2]
+    return folder.setting(
+        CIFAR10,
+        replace(large, schedule=replace(large.schedule, lr=0.1, batch=256)),
+        tail.images,
+        network=folder.network("resnet32-avgpool"),
+        factors=(),
+        factor=tail.factor,
+        closeup_factor=tail.factor,
+        closeup=("SM", "SM_0.999", "Focal_0.5_0.999"),  # beta and gamma of every large data set, Table 3
+    )
+
+
 def settings(
-    preset: str, seeds: Sequence[int] | None, orders: Sequence[str] | None, epochs_scale: float
+    preset: str,
+    seeds: Sequence[int] | None,
+    orders: Sequence[str] | None,
+    epochs_scale: float,
+    folder: Folder | None = None,
 ) -> tuple[Setting, ...]:
     """The settings of a preset. Seeds are initialisation and batch order; the long-tailed draw keeps its own.
 
     Raises InputError on an unknown preset or a scale that is not positive.
     """
-    return chosen(SETTINGS, preset, repeated_natively("class_balanced", preset, seeds, orders), epochs_scale)
+    known = {**SETTINGS, FOLDER: (on_folder(folder),)} if folder else SETTINGS
+    return chosen(known, preset, repeated_natively("class_balanced", preset, seeds, orders), epochs_scale)

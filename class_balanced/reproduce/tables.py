@@ -8,6 +8,8 @@ import numpy as np
 
 from class_balanced.methods import ClassBalanced
 from class_balanced.reproduce.presets import DEPTHS, LARGE, Setting
+from common.command.own import OWN_IMAGES
+from common.data.names import FOLDER
 from common.drawing.figures import Comparison, Drawing, Estimate, Panel, PublishedFigure, Results, estimate
 from common.store import Result
 
@@ -19,6 +21,7 @@ SETS = {
     "inat2017": "iNaturalist 2017",
     "inat2018": "iNaturalist 2018",
     "ilsvrc2012": "ILSVRC 2012",
+    FOLDER: OWN_IMAGES,
 }
 """The paper's data sets by a setting's role."""
 GRIDS = {"cifar10": "fig8", "cifar20": "fig9", "cifar100": "fig10"}
@@ -27,7 +30,7 @@ GRIDS = {"cifar10": "fig8", "cifar20": "fig9", "cifar100": "fig10"}
 
 def data_name(s: Setting) -> str:
     """The data set as titles give it."""
-    return SETS[s.role] if s.comparable else f"embedded data, {s.classes} classes"
+    return f"glyphs, {s.classes} classes" if s.preset == "quick" else SETS[s.role]
 
 
 def printed_name(model: ClassBalanced) -> str:
@@ -49,10 +52,10 @@ def errors(found: Sequence[Result] | None, readout: str = "cnn") -> Estimate | N
 
 
 def cell_row(
-    s: Setting, results: Results, published: PublishedFigure, name: str, factor: float, quantity: str = ERROR
+    s: Setting, results: Results, published: PublishedFigure, name: str, factor: float | None, quantity: str = ERROR
 ) -> Comparison:
     """The error of a model of the grid at an imbalance factor, beside the one that the appendix prints."""
-    printed = published.of(GRIDS[s.role]).value(name, factor)
+    printed = published.of(GRIDS.get(s.role, "")).value(name, factor)
     return Comparison(quantity, name, *printed, errors(results.get((name, factor))))
 
 

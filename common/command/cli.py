@@ -2,25 +2,23 @@
 
 from __future__ import annotations
 
-import errno
-import os
 import shlex
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
 
+from common.command import train
 from common.command.clean import CleanArguments, clean
-from common.command.console import settle
+from common.command.console import run_command
 from common.command.export import RecordArguments, TensorBoardArguments, record, tensorboard
-from common.command.launcher import DISK_FULL
 from common.command.parsing import parse
 from common.command.plan import PAPERS, Choice
 from common.command.queue import Command, Resources, work
 from common.command.status import StatusArguments, status
 from common.errors import InputError
 
-WORDS = "|".join(["all", *PAPERS, "queue FILE", "record", "tensorboard", "clean", "status"])
+WORDS = "|".join(["all", *PAPERS, "train PAPER", "queue FILE", "record", "tensorboard", "clean", "status"])
 QUEUE = "Train in one queue what the lines of FILE ask for: the words of a reproduce command each; # begins a comment."
 USAGE = f"usage: reproduce {WORDS} [options]; --help after one of these words says more"
 
@@ -33,52 +31,36 @@ class Arguments(Resources, Choice):
 def main(argv: Sequence[str] | None = None, paper: str | None = None) -> None:
     """Entry point of `python -m PAPER.reproduce` and, without `paper`, of the `reproduce` command. Exits."""
     arguments = list(sys.argv[1:] if argv is None else argv)
-    settle()
-    try:
-        code = 0
-        if paper is None and arguments[:1] == ["record"]:
-            record(parse(RecordArguments, "reproduce record", record.__doc__, arguments[1:]))
-        elif paper is None and arguments[:1] == ["tensorboard"]:
-            tensorboard(parse(TensorBoardArguments, "reproduce tensorboard", tensorboard.__doc__, arguments[1:]))
-        elif paper is None and arguments[:1] == ["queue"]:
-            code = queue(arguments[1:])
-        elif paper is None and arguments[:1] == ["clean"]:
-            clean(parse(CleanArguments, "reproduce clean", None, arguments[1:]))
-        elif paper is None and arguments[:1] == ["status"]:
-            status(parse(StatusArguments, "reproduce status", None, arguments[1:]))
-        elif paper is None and arguments[:1] in (["-h"], ["--help"]):
-            print(USAGE)
-        else:
-            papers = [paper] if paper else _papers(arguments)
-            prog = f"python -m {paper}.reproduce" if paper else f"reproduce {arguments[0]}"
-            description = f"Reproduce the figures of {', '.join(papers)}."
-            chosen = parse(Arguments, prog, description, arguments[0 if paper else 1 :])
-            code = reproduce(papers, chosen)
-        sys.stdout.flush()
-    except InputError as error:
-        print(f"error: {error}", file=sys.stderr)
-        code = 2
-    except OSError as error:
-        if isinstance(error, BrokenPipeError) and _unread():
-            sys.exit(1)
-        full = error.errno in (errno.ENOSPC, errno.EDQUOT)
-        text = DISK_FULL.format(error.filename or "the output folder") if full else str(error)
-        print(f"error: {text}", file=sys.stderr)
-        code = 1
-    except KeyboardInterrupt:
-        print("interrupted; the same command goes on from here", file=sys.stderr)
-        code = 130
-    sys.exit(code)
+    run_command(lambda: _run(arguments, paper))
 
 
-def _unread() -> bool:
-    """Whether the reader of what is printed has gone, as `head` does; what is left to print is dropped then."""
-    try:
-        sys.stdout.flush()
-    except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return True
-    return False
+def _run(arguments: Sequence[str], paper: str | None) -> int:
+    """Do what the words after the command's name ask for. Returns the exit code."""
+    first, rest = arguments[:1], arguments[1:]
+    if paper:
+        return reproduce([paper], _arguments([paper], f"python -m {paper}.reproduce", arguments))
+    if first == ["record"]:
+        record(parse(RecordArguments, "reproduce record", record.__doc__, rest))
+    elif first == ["tensorboard"]:
+        tensorboard(parse(TensorBoardArguments, "reproduce tensorboard", tensorboard.__doc__, rest))
+    elif first == ["clean"]:
+        clean(parse(CleanArguments, "reproduce clean", None, rest))
+    elif first == ["status"]:
+        status(parse(StatusArguments, "reproduce status", None, rest))
+    elif first in (["-h"], ["--help"]):
+        print(USAGE)
+    elif first == ["queue"]:
+        return queue(rest)
+    elif first == ["train"]:
+        return train.command(_paper(rest), rest[1:], f"reproduce train {rest[0]}")
+    else:
+        papers = _papers(arguments)
+        return reproduce(papers, _arguments(papers, f"reproduce {arguments[0]}", rest))
+    return 0
+
+
+def _arguments(papers: Sequence[str], prog: str, words: Sequence[str]) -> Arguments:
+    return parse(Arguments, prog, f"Reproduce the figures of {', '.join(papers)}.", words)
 
 
 def _papers(arguments: Sequence[str]) -> list[str]:
@@ -88,6 +70,13 @@ def _papers(arguments: Sequence[str]) -> list[str]:
     if word in PAPERS:
         return [word]
     raise InputError(f"unknown command {word!r}; {USAGE}")
+
+
+def _paper(words: Sequence[str]) -> str:
+    """The package whose method `train` is to train."""
+    if not words or words[0] not in PAPERS:
+        raise InputError(f"train is followed by one of {', '.join(PAPERS)}")
+    return words[0]
 
 
 def reproduce(papers: Sequence[str], args: Arguments) -> int:
@@ -123,6 +112,8 @@ def _command(line: str, place: str) -> Command | None:
                 raise InputError(f"{option} belongs to the queue command, not to a line of its file")
         if {"-h", "--help"} & set(words):
             raise InputError(f"--help has no place in a queue; run: reproduce {words[0]} --help")
+        if words[0] == "train":
+            return train.line(_paper(words[1:]), words[2:], place)
         return Command(_papers(words), parse(Choice, f"reproduce {words[0]}", None, words[1:]), place)
     except ValueError as error:  # of shlex, such as a quotation mark without its partner; InputError is one too
         raise InputError(f"{place}{error}") from None

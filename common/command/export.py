@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
-import importlib
+import importlib.util
 from dataclasses import dataclass
 from pathlib import Path
 
+from common.command.environment import PACKAGES
 from common.errors import InputError
 from common.store import Result, Store, read_lines, write_record
 
 
 def records_folder(paper: str) -> Path:
-    """Where a paper's committed evidence lies."""
-    return Path(importlib.import_module(paper).__path__[0]) / "records"
+    """Where a paper's committed evidence lies; a folder that need not exist, as for runs of no package."""
+    spec = importlib.util.find_spec(paper)
+    return Path(next(iter(spec.submodule_search_locations or ()), ".") if spec else ".") / "records"
 
 
 @dataclass(frozen=True)
@@ -37,7 +39,10 @@ def record(args: RecordArguments) -> None:
     asked = [r for r in found if not args.papers or r.config["paper"] in args.papers]
     wanted = [r for r in asked if args.embedded or not r.embedded]
     for result in wanted:
-        folder = args.to or records_folder(result.config["paper"])
+        if (paper := result.config["paper"]) not in PACKAGES and not args.to:
+            print(f"not recorded: {result.hash}, whose method {paper} has no package here; --to DIR writes it there")
+            continue
+        folder = args.to or records_folder(paper)
         if not _younger(folder / f"{result.hash}.json", args.out / "runs" / result.hash / "result.json"):
             print(write_record(result, folder))
     if not wanted:

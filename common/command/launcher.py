@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import errno
-import importlib
 import math
 import os
 import time
@@ -18,15 +17,15 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
-from common.command.environment import commit, environment
+from common.command.console import DISK_FULL
+from common.command.devices import Gpus, asked_threads
+from common.command.environment import code_of, commit, environment
 from common.command.pools import UNGUARDED, Here, Processes, Threads, drain
 from common.command.waiting import Outcome, Waiting, unfinished
 from common.data.datasets import Dataset, load
 from common.errors import InputError, NotCaptured, OutOfTime, RunFailed
 from common.runs import Run, Schedule
 from common.store import Busy, Store
-
-DISK_FULL = "disk full while writing {}; free some space and run the same command, it goes on"
 
 
 @dataclass(frozen=True)
@@ -38,13 +37,17 @@ class Job:
     device: str
     jobs: int
     threads: int
-    """CPU threads a run may take; how many it does take is measured (see `common.tuning`)."""
+    """CPU threads a run may take; how many it does take is measured (see `common.tuning`), or OMP_NUM_THREADS says."""
     deadline: float = math.inf
     """Time of the day, in seconds since 1970, after which no epoch begins."""
     stop: Path | None = None
     """A file; once it is there nothing is started and no epoch begins."""
     eager: str = ""
     """Why steps are called from Python on a device that captures them; empty where they are captured."""
+    gpus: tuple[str, ...] = ()
+    """GPUs that share the runs, `jobs` at once on each, as CUDA_VISIBLE_DEVICES names them; empty for one device."""
+    methods: frozenset[type] = frozenset()
+    """Methods whose learners a worker process loads before its first run."""
 
 
 def train(run: Run, job: Job, progress: Callable[[int], None] = lambda images: None) -> str:
@@ -86,17 +89,19 @@ def _train(run: Run, job: Job, progress: Callable[[int], None]) -> None:
 
     store = Store(job.out)
     dataset = _dataset(run, job.data, job.out / "cache")
-    learner = _learner(run)
+    learner = incremental.learner_of(run.method)
     with store.open(run) as workspace:
         if store.load(run.hash):  # finished by another process since
             return
         workspace.progress, workspace.deadline, workspace.stop = progress, job.deadline, job.stop
-        started, code = time.perf_counter(), commit()  # of the code now loaded, not of what is there when it ends
-        workspace.commits = [code["commit"]]
+        started, code = time.perf_counter(), code_of(learner)  # of the code as loaded, not as it is at the end
+        version = code.get("source") or code["commit"]
+        workspace.commits = [version]
         device, measured = Device(learner.device_for(run, job.device), run.precision), dict[str, float]()
-        most = job.threads if job.device == "cpu" else 1  # beside a GPU the other cores are left to other runs
+        asked = asked_threads()
+        most = asked or (job.threads if job.device == "cpu" else 1)  # beside a GPU other runs have the other cores
         workspace.threads = workspace.saved_threads() or most
-        if most > 1 and not workspace.saved_threads():
+        if most > 1 and not asked and not workspace.saved_threads():
             workspace.threads, measured = choose_threads(run, device, most, job.out / "cache/threads.json")
         torch.set_num_threads(workspace.threads)
         # Shapes are few, and a graph keeps what its first step chose. But trying algorithms waits for the whole device,
@@ -106,14 +111,10 @@ def _train(run: Run, job: Job, progress: Callable[[int], None]) -> None:
         chain = len(run.protocol.sizes) > 1  # its phases wait for one another, so it goes before runs of one phase
         with torch.cuda.stream(own_stream(high=chain)) if device.type == "cuda" else nullcontext():
             result = incremental.run(run, dataset, learner, workspace, device)
-        earlier = [c for c in workspace.commits if c != code["commit"]]
+        earlier = [c for c in workspace.commits if c != version]
         eager = {"eager": job.eager} if job.eager else {}
         where = environment(device, workspace, measured, started)
         workspace.finish(result, {**code, "earlier_commits": earlier, **where, **eager})
-
-
-def _learner(run: Run) -> Any:
-    return importlib.import_module(f"{run.paper}.learner").LEARNERS[type(run.method)]
 
 
 def warm_up(run: Run, job: Job) -> str:
@@ -122,7 +123,9 @@ def warm_up(run: Run, job: Job) -> str:
     Called while no other run is under way: what CUDA's libraries set up on first use would break captures of others.
     Runs that capture nothing need none of it.
     """
-    elsewhere = _learner(run).device_for(run, job.device) != job.device
+    from common.incremental import learner_of
+
+    elsewhere = learner_of(run.method).device_for(run, job.device) != job.device
     if elsewhere or not run.schedule.epochs or run.inputs.kind != "crop-flip":
         return ""
     cache = (job.out / "cache").resolve()
@@ -147,12 +150,20 @@ def _one_epoch(schedule: Schedule) -> Schedule:
     return replace(schedule, epochs=min(schedule.epochs, 1), milestones=(), warmup=min(schedule.warmup, 1))
 
 
+UNRESOLVED = (
+    "this Run is not resolved: it does not say on which copy of its images and in which precision it trains; "
+    'call run.resolved(fingerprint, precision) first, as with load(run.data, root).fingerprint and "fp32"'
+)
+
+
 @lru_cache(maxsize=2)
 def _load(spec: Any, root: Path | None, cache: Path) -> Dataset:
     return load(spec, root, cache)
 
 
 def _dataset(run: Run, root: Path | None, cache: Path) -> Dataset:
+    if not (run.fingerprint and run.precision):
+        raise InputError(UNRESOLVED)
     dataset = _load(run.data, root, cache)
     if dataset.fingerprint != run.fingerprint:
         raise InputError(f"the {run.data.name} images changed while runs were under way; start the command again")
@@ -175,9 +186,10 @@ def launch(
     InputError where no worker process can be started, as by a script that trains when it is imported.
     """
     todo, cores = unfinished(runs, finished), os.cpu_count() or 1
-    load_code({run.paper for run in todo})
+    jobs = job.jobs * max(1, len(job.gpus))
+    load_code({type(run.method) for run in todo})
     own = {run.hash: (threads or {}).get(run.hash, job.threads) for run in todo}
-    waiting = Waiting(todo, own, max(cores, job.jobs * job.threads))
+    waiting = Waiting(todo, own, max(cores, jobs * job.threads))
     running = dict[Future, Run]()
     pool = _pool(job, waiting.runs.values(), progress)
     try:
@@ -185,7 +197,7 @@ def launch(
             late, stopped = time.time() >= job.deadline, bool(job.stop and job.stop.exists())
             if stopped or (late and waiting.advanced):
                 waiting.runs.clear()
-            for run in waiting.ready(running.values(), 1 if late else job.jobs):
+            for run in waiting.ready(running.values(), 1 if late else jobs):
                 if problem := waiting.blocked(run):
                     yield waiting.end(Outcome(run, problem, "failed"))
                 else:
@@ -198,7 +210,7 @@ def launch(
                 run = running.pop(future)
                 if not isinstance(future.exception(), BrokenProcessPool):
                     yield waiting.end(future.result())
-                elif isinstance(pool, Processes) and not pool.began.is_set():
+                elif isinstance(pool, Processes | Gpus) and not pool.began.is_set():
                     raise InputError(UNGUARDED)
                 elif not waiting.again(run):
                     yield waiting.end(Outcome(run, DIED, "failed"))
@@ -206,21 +218,25 @@ def launch(
         pool.kill()
 
 
-def load_code(papers: Iterable[str]) -> None:
-    """Load the code of some papers, and find out its commit, before any of it trains.
+def load_code(methods: Iterable[type]) -> None:
+    """Load the learners of some methods, and find out their commit, before any of them trains.
 
-    What changes on disk while a queue is under way then has no part in it.
+    What changes on disk while a queue is under way then has no part in it. Raises InputError as `learner_of`.
     """
+    from common.incremental import learner_of
+
     commit()
-    for paper in papers:
-        importlib.import_module(f"{paper}.learner")
+    for method in methods:
+        code_of(learner_of(method))
 
 
-def _pool(job: Job, runs: Iterable[Run], progress: Callable[[int], None]) -> Here | Processes | Threads:
+def _pool(job: Job, runs: Iterable[Run], progress: Callable[[int], None]) -> Here | Processes | Threads | Gpus:
+    if job.gpus:
+        return Gpus(job, runs)
     if job.jobs == 1:
         return Here(attempt, progress)
     if job.device == "cpu" or any(run.inputs.kind != "crop-flip" for run in runs):
-        return Processes(attempt, job.jobs, partial(load_code, {run.paper for run in runs}))
+        return Processes(attempt, job.jobs, partial(load_code, {type(run.method) for run in runs}))
     for run in {(run.paper, type(run.method), run.network): run for run in runs}.values():
         warm_up(run, job)  # what is wrong with it, the run itself will say
     return Threads(attempt, job.jobs)

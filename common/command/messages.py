@@ -77,19 +77,35 @@ def describe(run: Run) -> str:
     return f"{' '.join(words)}{order}, seed {run.seed}{start} ({_folder(run)})"
 
 
+def title(run: Run, usual: Any = None) -> str:
+    """A Run as a heading: its method and how that differs from `usual`, its data, how the classes come, its seeds."""
+    protocol, tail = run.protocol, run.longtail
+    phases, total = len(protocol.sizes) - 1, protocol.exemplars_total
+    words = [f"base {protocol.base} + {phases} phases" if phases else f"{protocol.classes} classes at once"]
+    if phases:
+        words += [f"{total} exemplars in all" if total else f"{protocol.exemplars_per_class} exemplars a class"]
+    words += [f"imbalance {tail.imbalance:g}"] if tail else []
+    same = run.order == str(run.seed)
+    words += [f"order and seed {run.seed}" if same else f"order {run.order}, seed {run.seed}"]
+    return f"{_method(run.method, usual)} on {run.data.name}: {', '.join(words)}"
+
+
 def _folder(run: Run) -> str:
     """The name of a Run's folder, or how it begins where the data or the precision are not settled."""
     return run.hash if run.fingerprint and run.precision else f"{run.key}..."
 
 
-def _method(method: Any) -> str:
-    """A method's name with the settings that are not its defaults; of one with parts of its own the name alone."""
-    values = {f.name: value for f in fields(method) if (value := getattr(method, f.name)) != f.default}
-    settings = ", ".join(
-        f"no {name}" if value is None else f"{name} {value}" if isinstance(value, (str, int, float)) else name
-        for name, value in values.items()
-    )
-    return type(method).__name__ + (f" ({settings})" if settings else "")
+def _method(method: Any, usual: Any = None) -> str:
+    """A method's name with the settings that are not those of `usual`, by default its class's; parts by name alone."""
+    values = {f.name: (getattr(method, f.name), getattr(usual, f.name, f.default)) for f in fields(method)}
+    words = ", ".join(_setting(name, value) for name, (value, known) in values.items() if value != known)
+    return type(method).__name__ + (f" ({words})" if words else "")
+
+
+def _setting(name: str, value: Any) -> str:
+    if value is None or value is False:
+        return f"no {name}"
+    return f"{name} {value}" if isinstance(value, (str, int, float)) else name
 
 
 def duration(seconds: float) -> str:

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
+from common.command.own import OWN_IMAGES
 from common.command.plan import Plan
+from common.data.names import FOLDER
 from common.drawing import plots
 from common.drawing.figures import Figure, verdict
-from common.drawing.report import ReportContext, ReportRow, write_report
+from common.drawing.report import ReportContext, ReportRow, code, write_report
 from common.runs import Run
 from common.store import Result
 
@@ -44,6 +46,10 @@ class Painter:
         labels = [f"embedded data (glyphs, {', '.join(sets)}), not comparable with the paper's"] if sets else []
         if parts := sorted({r.config["data"]["name"] for r in results if r.partial}):
             labels.append(f"a small part of {' and '.join(parts)}, not comparable with the paper's")
+        if own := [r.config["protocol"]["classes"] for r in results if r.config["data"]["name"] == FOLDER]:
+            root = self.plan.data.root
+            where = f"{root.resolve().name}, " if root else ""
+            labels.append(f"{OWN_IMAGES} ({where}{max(own)} classes), which no published number is about")
         if (scale := self.plan.choice.epochs_scale) != 1:
             labels.append(f"{'reduced' if scale < 1 else 'longer'} schedule (epochs x {scale:g})")
         return labels
@@ -72,9 +78,10 @@ class Painter:
         self.used |= results
         try:
             drawing = figure.draw(self.plan.settings, groups, self.plan.published)
-            self.rows[figure.id] = ReportRow(figure, drawing, reason)
+            titled = replace(figure, title=self.plan.title(figure))
+            self.rows[figure.id] = ReportRow(titled, drawing, reason)
             caption, path = self._caption(groups, reason), self.folder / figure.id
-            plots.render(drawing, figure.title, caption, path, self.plan.looks)
+            plots.render(drawing, titled.title, caption, path, self.plan.looks)
         except Exception as error:  # a full disk, a damaged file or a bug in one figure must not stop the runs
             self.problems.append(f"{figure.id} could not be drawn: {error}")
             self.rows[figure.id] = ReportRow(figure, None, f"could not be drawn: {error}")
@@ -96,7 +103,7 @@ class Painter:
         varied = [f"class order {', '.join(orders)}"] if orders != ["native"] else []
         if not all(r.repeat[0] == str(r.repeat[1]) for r in results):  # a seed that is not its class order's
             varied.append(f"seed {', '.join(map(str, seeds))}")
-        commits = sorted({r.environment["commit"][:7] + ("+" if r.environment["dirty"] else "") for r in results})
+        commits = sorted({code(r.environment, 7) + ("+" if r.environment["dirty"] else "") for r in results})
         words = [f"{self.plan.choice.preset} preset", *self.labels(results)]
         words += [f"n = {' to '.join(map(str, dict.fromkeys((counts[0], counts[-1]))))} ({', '.join(varied)})"]
         return "; ".join([*words, f"commit {', '.join(commits)}", *([reason] if reason else [])])
@@ -123,10 +130,10 @@ class Painter:
         write_report(self.folder, self.plan.published.paper, self.plan.choice.preset, rows, context)
         return self.folder / "report.html"
 
-    def undrawn(self) -> list[str]:
-        """The figures asked for that could not be drawn, with the reason."""
+    def undrawn(self) -> dict[str, str]:
+        """Why figures that were asked for could not be drawn, by their ids."""
         rows = [self.rows[f.id] for f in self.plan.figures]
-        return [f"{row.figure.id}: {row.reason}" for row in rows if row.drawing is None]
+        return {row.figure.id: row.reason for row in rows if row.drawing is None}
 
     def summary(self) -> str:
         """How many figures were drawn and how the comparisons came out, in a line."""
@@ -140,7 +147,9 @@ class Painter:
 def words(plan: Plan) -> str:
     """The command that makes a report, without what decides no result."""
     choice = plan.choice
-    words = [f"python -m {plan.paper}.reproduce --preset {choice.preset}"]
+    words = [f"python {plan.prog} --preset {choice.preset}"]
+    for option in choice.given:
+        words.append(f"{option} {getattr(choice, option[2:]):g}")
     words += [f"--only {' '.join(choice.only)}"] if choice.only else []
     words += [f"--seeds {' '.join(map(str, choice.seeds))}"] if choice.seeds else []
     words += [f"--orders {' '.join(choice.orders)}"] if choice.orders else []

@@ -7,7 +7,7 @@ import contextlib
 import io
 import itertools
 from collections.abc import Sequence
-from dataclasses import fields, replace
+from dataclasses import fields, is_dataclass, replace
 from pathlib import Path
 from typing import Any, NoReturn, TypeVar, get_args, get_origin, get_type_hints
 
@@ -30,7 +30,33 @@ def parse(kind: type[T], prog: str, description: str | None, words: Sequence[str
     return replace(found, **paths)
 
 
-def _parsed(kind: type[T], prog: str, description: str | None, words: Sequence[str]) -> T:
+def change(value: T, prog: str, words: Sequence[str], spare: Any = None) -> T:
+    """A dataclass with the fields that words name: `--margin None --finetune.epochs 5`; without words, as it is.
+
+    `--finetune None` leaves a part out that may be None. Where words name fields of a part that is None, it begins as
+    `spare` has it. Raises InputError, in one line, where words do not fit, or where tyro is not installed.
+    """
+    if not words:
+        return value
+    try:
+        from tyro.conf import AvoidSubcommands, FlagConversionOff
+    except ImportError:
+        raise InputError("a method's options need tyro: pip install tyro") from None
+    words = [part for word in words for part in (word.split("=", 1) if word.startswith("--") else [word])]
+    kind, changed = type(value), vars(value).copy()
+    optional = [name for name, hint in get_type_hints(kind).items() if any(map(is_dataclass, get_args(hint)))]
+    for name in optional:
+        for at in reversed([i for i in range(len(words)) if words[i : i + 2] == [f"--{name}", "None"]]):
+            del words[at : at + 2]
+            changed[name] = None
+        if changed[name] is None and any(word.startswith(f"--{name}.") for word in words):
+            changed[name] = getattr(spare, name, None)
+    about = " ".join([kind.__doc__ or "", *(f"--{name} None leaves it out." for name in optional)])
+    more = {"default": kind(**changed), "config": (AvoidSubcommands, FlagConversionOff)}
+    return _parsed(kind, prog, about, words, **more)
+
+
+def _parsed(kind: type[T], prog: str, description: str | None, words: Sequence[str], **more: Any) -> T:
     try:
         import tyro
     except ImportError:
@@ -38,7 +64,7 @@ def _parsed(kind: type[T], prog: str, description: str | None, words: Sequence[s
     errors = io.StringIO()
     try:
         with contextlib.redirect_stderr(errors):
-            return tyro.cli(kind, prog=prog, description=description, args=words)
+            return tyro.cli(kind, prog=prog, description=description, args=words, **more)
     except SystemExit as ended:
         if not ended.code:
             raise

@@ -9,8 +9,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from common.command.devices import asked_threads
 from common.command.messages import describe
 from common.command.plan import Plan
+from common.command.recorded import recorded
 from common.command.waiting import Outcome, unfinished
 from common.runs import Run
 
@@ -44,7 +46,7 @@ class Part:
         runs = [self.plan.resolved(run, device.precision) for run in self.plan.unfinished()]
         runs = unfinished(runs, {r.hash for run in runs for r in run.chain if self.plan.store.load(r.hash)})
         self.open = {run.hash for run in runs}
-        self.threads = max(1, cores() // max(1, min(jobs, len(self.plan.runs()))))
+        self.threads = asked_threads() or max(1, cores() // max(1, min(jobs, len(self.plan.runs()))))
         return runs
 
     def note(self, outcome: Outcome) -> bool:
@@ -56,6 +58,9 @@ class Part:
         self.failures += [f"{describe(outcome.run)}: {outcome.problem}"] if outcome.problem else []
         return True
 
+    def follow(self) -> None:
+        """Say how its runs get on, now that some have trained; here nothing, the figures say it."""
+
     def draw(self) -> None:
         """Draw what has become complete; when nothing is left to wait for, draw the rest and write the report."""
         if self.open:
@@ -65,12 +70,18 @@ class Part:
         report = self.painter.report(self.failures)
         for problem in self.painter.problems:
             print(f"failed: {problem}", file=sys.stderr)
-        undrawn = self.painter.undrawn()
-        for line in undrawn:
-            print(f"not drawn: {line}")
-        if self.plan.choice.draw and undrawn and not self.painter.used:
-            print("no run of these figures is finished or recorded with these --seeds, --orders and --epochs-scale")
+        for line in self._undrawn():
+            print(line)
         print(f"{self.plan.paper}: {self.painter.summary()}; report: {report}")
+
+    def _undrawn(self) -> list[str]:
+        """A line for each figure that is not drawn; where no run is there at all, one line for all of them."""
+        undrawn = self.painter.undrawn()
+        if not self.plan.choice.draw or not undrawn or self.painter.used:
+            return [f"not drawn: {figure}: {reason}" for figure, reason in undrawn.items()]
+        asked = "these --seeds, --orders and --epochs-scale"
+        lines = [f"not drawn: {', '.join(undrawn)}: none of their runs is finished or recorded with {asked}"]
+        return lines + [f"recorded: {words}" for words in recorded(self.plan)]
 
     @property
     def failed(self) -> bool:

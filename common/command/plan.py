@@ -13,8 +13,10 @@ from typing import Any, Literal
 import numpy as np
 
 from common import splits
+from common.command.own import Folder, Options
 from common.data import datasets
 from common.data.datasets import Dataset, DataSpec
+from common.data.names import FOLDER
 from common.drawing.figures import Figure, Published, Results, Runs
 from common.drawing.looks import SHARED, Looks
 from common.errors import InputError
@@ -28,11 +30,12 @@ fingerprint is known without decoding, else any; any."""
 
 
 @dataclass(frozen=True)
-class Choice:
+class Choice(Options):
     """Which figures to make, and of which runs."""
 
     preset: str = "quick"
-    """quick (embedded data, minutes, no download), cifar (the paper's schedule) or imagenet (image folders)."""
+    """quick (embedded data, minutes, no download), cifar (the paper's schedule), imagenet (image folders) or folder
+    (images of one's own, at the paper's schedule)."""
     only: tuple[str, ...] = ()
     """Figure ids, such as fig5c, or their beginnings, such as fig3; default: every figure of the preset."""
     seeds: tuple[int, ...] = ()
@@ -177,6 +180,16 @@ class Plan:
         wanted = named([*self.figures, *(f for f, _ in self.skipped)], self.choice.only, self.choice.preset)
         return [(f, why) for f, why in self.skipped if f.id in wanted]
 
+    def title(self, figure: Figure) -> str:
+        """The figure's title, which may name the paper's data, and that they are glyphs where they are."""
+        glyphs = any(run.data.name == "glyphs" for runs in self.required(figure).values() for run in runs)
+        return f"{figure.title} (on glyphs)" if glyphs else figure.title
+
+    @property
+    def prog(self) -> str:
+        """What python is called with to make this plan again."""
+        return f"-m {self.paper}.reproduce"
+
     @property
     def published(self) -> Published:
         return published(self.paper)
@@ -200,19 +213,50 @@ def make_plan(paper: str, choice: Choice, store: Store, data: Data, precision: s
     Only training reads the data sets; listing and drawing take missing data for no error. Without --data they count
     records on whatever copy of the data, unless a run is finished here on the known one.
     """
-    presets, catalogue = (importlib.import_module(f"{paper}.reproduce.{name}") for name in ("presets", "catalogue"))
-    settings = presets.settings(choice.preset, choice.seeds, choice.orders, choice.epochs_scale)
-    figures, skipped = select(catalogue.FIGURES, choice.only, choice.preset)
-    plan = Plan(paper, choice, settings, figures, skipped, store, data, precision, "read" if choice.trains else "known")
+    settings, catalogue = settings_of(paper, choice, data), importlib.import_module(f"{paper}.reproduce.catalogue")
+    figures = catalogue.OWN if choice.preset == FOLDER else catalogue.FIGURES
+    figures, skipped = select(figures, choice.only, choice.preset)
+    return checked(on_copy(Plan(paper, choice, settings, figures, skipped, store, data, precision)))
+
+
+def on_copy(plan: Plan) -> Plan:
+    """The plan on the copy of the data that counts: the one read where it trains, else the known one or any."""
+    if plan.choice.trains:
+        return replace(plan, copy="read")
+    known = replace(plan, copy="known")
+    if plan.data.root is None and not any(map(known.finished, known.runs().values())):
+        return replace(plan, copy="any")
+    return known
+
+
+def checked(plan: Plan) -> Plan:
+    """A plan of which something can be trained, if it is to train. Raises InputError where not, or on bad input."""
     runs = plan.runs().values()
-    finished = [run for run in runs if plan.finished(run)]
-    if not choice.trains and data.root is None and not finished:
-        plan = replace(plan, copy="any")
-    if choice.trains and len(finished) < len(runs) and all(data.problem(run) for run in runs):
+    if plan.choice.trains and not all(map(plan.finished, runs)) and all(map(plan.data.problem, runs)):
         raise InputError("; ".join(plan.problems()))
     for run in plan.unfinished():
-        check(run, data.opened.get(run.data))
+        check(run, plan.data.opened.get(run.data))
     return plan
+
+
+def settings_of(paper: str, choice: Choice, data: Data) -> tuple[Any, ...]:
+    """The settings of a paper that a command chooses; those of the preset `folder` depend on the images at hand.
+
+    Raises InputError on an unknown preset, on options that are another preset's, and without images of one's own.
+    """
+    presets = importlib.import_module(f"{paper}.reproduce.presets")
+    chosen = choice.preset, choice.seeds, choice.orders, choice.epochs_scale
+    if choice.preset != FOLDER:
+        if choice.given:
+            wrong = " and ".join(choice.given)
+            raise InputError(f"{wrong}: for --preset folder only; --preset {choice.preset} has the paper's protocol")
+        return presets.settings(*chosen)
+    if not hasattr(presets, "on_folder"):
+        raise InputError(f"{paper} has no --preset folder; choose another preset")
+    found = data.open(DataSpec(FOLDER))
+    if isinstance(found, InputError):
+        raise found
+    return presets.settings(*chosen, Folder.of(found, choice))
 
 
 def named(figures: Sequence[Figure], only: Sequence[str], preset: str) -> set[str]:

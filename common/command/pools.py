@@ -118,12 +118,17 @@ def _start_worker(queue: Any, parent: int, prepare: Callable[[], None], began: A
     _queue = queue
     began.set()
     prepare()
-    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2):  # Slurm signals whole groups
-        signal.signal(number, signal.SIG_IGN)  # the parent decides
-    threading.Thread(target=_die_with, args=(parent,), daemon=True).start()
+    leave_signals()
+    threading.Thread(target=die_with, args=(parent,), daemon=True).start()
 
 
-def _die_with(parent: int) -> None:
+def leave_signals() -> None:
+    """Leave it to the parent what a signal means; a terminal and Slurm send theirs to every process of a command."""
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2):
+        signal.signal(number, signal.SIG_IGN)
+
+
+def die_with(parent: int) -> None:
     """End this worker when its parent is gone, so that a killed command leaves nothing behind."""
     while os.getppid() == parent:
         time.sleep(0.5)

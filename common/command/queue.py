@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import math
+import re
 import sys
 import time
 from collections.abc import Iterator, Sequence
@@ -13,7 +14,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from common.command import cluster
+from common.command import cluster, devices
+from common.command.changed import look_for_changes
 from common.command.cluster import Request
 from common.command.environment import commit
 from common.command.estimates import cost
@@ -32,21 +34,30 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class Resources:
+class Place:
     """What runs are trained from and on, for how long, and where they go."""
 
     data: Path | None = None
-    """A data set's folder, or a root with cifar100/, imagenet/ ... inside; default: CIFAR is downloaded."""
+    """A data set's folder, or a root with cifar100/, imagenet/ ... inside; default: CIFAR is downloaded. With --preset
+    folder, images of one's own: train/<class>/* with test/<class>/* or val/<class>/*, or train.txt with test.txt."""
     out: Path = Path("results")
     """Where runs, figures and reports go."""
     device: str = "auto"
-    """auto, cpu or cuda."""
+    """auto, cpu, cuda (all GPUs of this machine, a process each) or cuda:1 (that one)."""
     precision: str = "auto"
     """auto (bf16 where the hardware has it), fp32 or bf16."""
-    jobs: int = 0
-    """Runs trained at once; 0: as many as CPU cores (at most 8), on a GPU what a short measurement says."""
     minutes: float | None = None
     """After so many minutes no epoch begins and the command ends; the same command goes on from there."""
+    retrain: bool = False
+    """Train anew the runs of methods from outside the six packages whose source has changed since."""
+
+
+@dataclass(frozen=True)
+class Resources(Place):
+    """The same, of a command with many runs."""
+
+    jobs: int = 0
+    """Runs trained at once, on several GPUs on each; 0: as many as CPU cores (at most 8), on a GPU as measured."""
     record: Path | None = None
     """Also write a record of each run as it ends, to PAPER/HASH.json in this folder."""
     launcher: str = "here"
@@ -83,6 +94,10 @@ class Command:
     place: str = ""
     """Where it stands, to begin an error with, such as "queue.txt, line 3: "."""
 
+    def part(self, paper: str, store: Store, data: Data, use: Resources) -> Part:
+        """What is to be done for one of its papers. Raises InputError where that is nothing."""
+        return Part(make_plan(paper, self.choice, store, data, use.precision), use.out)
+
 
 def work(commands: Sequence[Command], use: Resources) -> int:
     """Train what is missing, draw figures as their runs end, write the reports. Returns the exit code.
@@ -90,11 +105,18 @@ def work(commands: Sequence[Command], use: Resources) -> int:
     Raises InputError, before any training, where a command has nothing that can run.
     """
     deadline = time.time() + 60 * use.minutes if use.minutes is not None else math.inf
-    _check(commands, use)
-    parts = _parts(commands, use)
+    return finish(begin(commands, use), use, deadline)
+
+
+def finish(parts: Sequence[Part], use: Resources, deadline: float = math.inf) -> int:
+    """The same for parts that `begin` has made; deadline: the time of the day after which no epoch begins."""
+    for part in parts:
+        look_for_changes(part.plan.runs().values(), part.plan.store, use.retrain and part.plan.choice.trains)
     for part in parts:
         if part.plan.choice.list:
-            list_plan(part.plan, use.jobs or (1 if use.device == "cuda" else min(cores(), 8)))
+            list_plan(part.plan, use.jobs or (1 if use.device.startswith("cuda") else min(cores(), 8)))
+    if any(part.plan.choice.list for part in parts):
+        print(f"device: {devices.describe(use.device)}")
     parts = [part for part in parts if not part.plan.choice.list]
     for part in parts:
         for problem in part.plan.problems():
@@ -147,17 +169,25 @@ def _outcomes(parts: Sequence[Part], device: Device, jobs: int, use: Resources, 
         return
     jobs = min(jobs, len(runs))
     each = " to ".join(map(str, sorted({min(threads.values()), max(threads.values())})))
-    how = f"{jobs} at once, {each} thread{'' if each == '1' else 's'} each"
-    how = f"{jobs} in each job of {use.launcher}" if use.request else how
     papers = ", ".join(dict.fromkeys(part.plan.paper for part in parts))
-    print(f"{papers}: {len(runs)} runs on {device.type} in {device.precision}, {how}", flush=True)
-    job = Job(use.out, use.data, device.type, jobs, 1, deadline)
+    shared = () if use.request else devices.together(use.device if use.device != "auto" else device.type, len(runs))
+    how = f"{jobs} at once{' on each' if shared else ''}, {each} thread{'' if each == '1' else 's'} each"
+    how = f"{jobs} in each job of {use.launcher}" if use.request else how
+    where = f"{len(shared)} GPUs" if shared else device.type
+    print(f"{papers}: {len(runs)} runs on {where} in {device.precision}, {how}", flush=True)
+    job = Job(use.out, use.data, device.type, jobs, 1, deadline, gpus=shared)
     finished = {start.hash for run in runs.values() for start in run.chain} - runs.keys()
     with progress(left, len(runs)) as (advance, count):
+
+        def trained(images: int) -> None:
+            advance(images)
+            for part in parts:
+                part.follow()
+
         if use.request:
-            outcomes = cluster.launch(runs.values(), job, finished, use.request, costs, advance)
+            outcomes = cluster.launch(runs.values(), job, finished, use.request, costs, trained)
         else:
-            outcomes = launch(runs.values(), job, finished, advance, threads)
+            outcomes = launch(runs.values(), job, finished, trained, threads)
         for outcome in outcomes:
             if outcome.ending == "not captured":
                 print(f"note: {describe(outcome.run)}: {outcome.problem}; trained step by step at the end")
@@ -193,15 +223,14 @@ def _recorded(store: Store, run: Run, folder: Path) -> bool:
 
 
 def _check(commands: Sequence[Command], use: Resources) -> None:
-    for name, value, allowed in (
-        ("device", use.device, ("auto", "cpu", "cuda")),
-        ("precision", use.precision, ("auto", "fp32", "bf16")),
-        ("launcher", use.launcher, ("here", "slurm", "local")),
-    ):
-        if value not in allowed:
-            raise InputError(f"unknown {name} {value!r}; choose one of {', '.join(allowed)}")
+    if use.launcher not in ("here", "slurm", "local"):
+        raise InputError(f"unknown launcher {use.launcher!r}; choose one of here, slurm, local")
     if use.request:
         use.request.check()
+    if not re.fullmatch(r"auto|cpu|cuda(:\d{1,3})?", use.device):
+        raise InputError(f"unknown device {use.device!r}; choose one of auto, cpu, cuda, or a GPU such as cuda:1")
+    if use.precision not in ("auto", "fp32", "bf16"):
+        raise InputError(f"unknown precision {use.precision!r}; choose one of auto, fp32, bf16")
     if use.jobs < 0:
         raise InputError(f"--jobs must be 0 (automatic) or more, got {use.jobs}")
     if use.minutes is not None and not 0 < use.minutes < math.inf:
@@ -216,22 +245,29 @@ def _check(commands: Sequence[Command], use: Resources) -> None:
             raise InputError(f"{command.place}--seeds must be 0 or more and below 2^31, got {wrong[0]}")
 
 
-def _parts(commands: Sequence[Command], use: Resources) -> list[Part]:
-    """The plans of every paper of every command. Raises InputError where a command has none."""
+def begin(commands: Sequence[Command], use: Resources) -> list[Part]:
+    """The parts of every paper of every command. Raises InputError where a command has none, or on bad resources."""
+    _check(commands, use)
     store = Store(use.out, [records_folder(p) for p in dict.fromkeys(p for c in commands for p in c.papers)])
     data = Data(use.data, use.out / "cache")
     parts: list[Part] = []
     for command in commands:
-        choice, refused = command.choice, dict[str, InputError]()
+        refused = dict[str, InputError]()
         for paper in command.papers:
             try:
-                parts.append(Part(make_plan(paper, choice, store, data, use.precision), use.out))
+                parts.append(command.part(paper, store, data, use))
             except InputError as error:
                 refused[paper] = error
         if len(refused) == len(command.papers):
             raise InputError(f"{command.place}{next(iter(refused.values()))}")
         for paper, reason in refused.items():  # it has no such figure, or its data are not at hand; the others go on
             print(f"skipped: {command.place}{paper}: {reason}", file=sys.stderr)
+    quick = all(command.choice.preset == "quick" for command in commands)
+    if use.data and quick and all(run.data.name == "glyphs" for part in parts for run in part.plan.runs().values()):
+        raise InputError(
+            f"--data {use.data} is not used: the quick preset draws its own images; --preset folder trains on yours, "
+            "--preset cifar and imagenet on the papers' data sets"
+        )
     return parts
 
 
@@ -243,8 +279,8 @@ def _device(use: Resources) -> Device:
     from common.training import Device, choose_device
 
     if not use.request:
-        return choose_device(use.device, use.precision)
-    gpu = use.device == "cuda" or (use.device == "auto" and bool(use.slurm_gres or use.gpus_per_node))
+        return choose_device(devices.pinned(use.device), use.precision)
+    gpu = use.device.startswith("cuda") or (use.device == "auto" and bool(use.slurm_gres or use.gpus_per_node))
     return Device("cuda" if gpu else "cpu", use.precision if use.precision != "auto" else "bf16" if gpu else "fp32")
 
 

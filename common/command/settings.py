@@ -8,6 +8,7 @@ from dataclasses import dataclass, fields, replace
 from typing import Any, ClassVar, TypeVar
 
 from common.data.datasets import DataSpec
+from common.data.names import FOLDER
 from common.errors import InputError
 from common.runs import Inputs, Protocol, Run, Schedule
 
@@ -40,8 +41,8 @@ class Setting:
 
     @property
     def comparable(self) -> bool:
-        """Whether published numbers are about these data; they are not about embedded data."""
-        return self.preset != "quick"
+        """Whether published numbers are about these data; they are not about embedded ones or one's own."""
+        return self.preset not in ("quick", FOLDER)
 
     @property
     def full_schedule(self) -> bool:
@@ -86,7 +87,7 @@ def chosen(
     Raises InputError on an unknown preset, or on a scale that is not positive.
     """
     if preset not in presets:
-        raise InputError(f"unknown preset {preset!r}; choose one of {', '.join(presets)}")
+        raise InputError(f"unknown preset {preset!r}; choose one of {', '.join(dict.fromkeys((*presets, FOLDER)))}")
     if not 0 < epochs_scale <= 1000:
         raise InputError(f"--epochs-scale must be positive, and at most 1000, got {epochs_scale:g}")
     return tuple(replace(s.scaled(epochs_scale), repeats=tuple(repeats)) for s in presets[preset])
@@ -102,7 +103,7 @@ def repeated(seeds: Sequence[int], orders: Sequence[str] | None) -> Repeats:
     return tuple(dict.fromkeys(pairs))
 
 
-SEEDS = {"quick": (0,), "cifar": (0, 1, 2), "imagenet": (0,)}
+SEEDS = {"quick": (0,), "cifar": (0, 1, 2), "imagenet": (0,), FOLDER: (0,)}
 """The default seeds of the papers that learn all classes at once."""
 
 

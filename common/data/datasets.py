@@ -26,7 +26,7 @@ from common.data.cifar import CIFAR
 from common.data.coarse import CIFAR20
 from common.data.folders import Content, Images
 from common.data.listing import LAYOUT
-from common.data.names import SUBSETS, assign
+from common.data.names import FOLDER, SUBSETS, assign
 from common.errors import InputError
 
 COARSE = {"cifar20": "cifar100"}
@@ -50,7 +50,8 @@ class DataSpec:
     """Which data set. The numbers are for glyphs only; None means 100 classes, 500 and 100 images a class."""
 
     name: str
-    """glyphs, cifar10, cifar20, cifar100, imagenet, imagenet-subset, imagenet-100 ... or an image folder's name."""
+    """glyphs, cifar10, cifar20, cifar100, imagenet, imagenet-subset, imagenet-100 ... or an image folder's name.
+    folder: images of one's own, whatever their folder is called."""
     classes: int | None = None
     per_class: int | None = None
     test_per_class: int | None = None
@@ -164,10 +165,11 @@ def locate(spec: DataSpec, root: Path | None) -> Path | None:
     if name in ("", ".", "..") or Path(name).name != name:
         raise InputError(f"{name!r} is not the name of a data set; pass a plain name, and its folder with --data")
     if root is None:
-        raise InputError(f"{name} needs --data DIR, a folder with {LAYOUT}; the quick preset needs no data")
+        what = "--preset folder" if name == FOLDER else name
+        raise InputError(f"{what} needs --data DIR, a folder with {LAYOUT}; the quick preset needs no data")
     if not root.is_dir():
         raise InputError(f"--data {root} is not a folder; pass one that holds {name}")
-    inside = (name, "imagenet") if name in SUBSETS else (name,)
+    inside = (name, "imagenet") if name in SUBSETS else () if name == FOLDER else (name,)
     candidates = [*(root / n for n in inside), root]
     files = ""
     if name in CIFAR:
@@ -177,7 +179,9 @@ def locate(spec: DataSpec, root: Path | None) -> Path | None:
     for folder in candidates:
         if cifar.has_cifar(name, folder) or (folder / "train").is_dir() or lists.find(folder, "train"):
             return folder
-    listed = " or train.txt and test.txt" if name in lists.PUBLISHED else ""
+    listed = " or train.txt and test.txt" if name in (*lists.PUBLISHED, FOLDER) else ""
+    if name == FOLDER:
+        raise InputError(f"--data {root} has no {LAYOUT}{listed}; sort the images into folders like these")
     raise InputError(f"--data {root} does not hold {name}: neither it nor {root / name} has {files}{LAYOUT}{listed}")
 
 

@@ -5,6 +5,9 @@ All arithmetic after rasterising is on integers, so that the same seed gives the
 
 from __future__ import annotations
 
+import os
+import sys
+from contextlib import suppress
 from functools import cache, lru_cache
 from typing import Any
 
@@ -75,10 +78,23 @@ def generate(
     return parts[0], parts[1], parts[2], parts[3], names
 
 
+def _matplotlib() -> Any:
+    """matplotlib, also where MPLBACKEND names a backend that there is not, which fails on import: fonts need none."""
+    fresh, backend = "matplotlib" not in sys.modules, os.environ.pop("MPLBACKEND", None)
+    import matplotlib
+
+    if backend is not None:
+        os.environ["MPLBACKEND"] = backend
+    if backend and fresh:  # as the import would have done
+        with suppress(ValueError):
+            matplotlib.rcParams["backend"] = backend
+    return matplotlib
+
+
 @cache
 def _fonts() -> tuple[Any, ...]:
     """The faces, opened once."""
-    import matplotlib
+    matplotlib = _matplotlib()
     from matplotlib.ft2font import FT2Font
 
     return tuple(FT2Font(f"{matplotlib.get_data_path()}/fonts/ttf/{face}.ttf") for face in FACES)

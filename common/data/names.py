@@ -15,6 +15,8 @@ CIFAR10 = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "hors
 CIFAR100 = tuple(sorted(name for members in CIFAR20.values() for name in members))
 _DRAWN = np.random.RandomState(1993).choice(1000, 100, replace=False)
 
+FOLDER = "folder"
+"""The name of a data set of one's own, and of the preset that is about it."""
 PUBLISHED: dict[str, tuple[str, ...]] = {
     "cifar10": CIFAR10,
     "cifar100": CIFAR100,

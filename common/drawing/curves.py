@@ -6,6 +6,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
+import numpy as np
+
 from common.drawing.figures import Comparison, Curve, Drawing, Estimate, Panel, PublishedFigure, Results, estimate
 from common.metrics import average_incremental_accuracy, forgetting
 from common.store import Result
@@ -56,6 +58,26 @@ def mean_curve(name: str, x: Sequence[float | str], repeats: Sequence[Sequence[f
     return through(name, x, [estimate(column) for column in zip(*repeats, strict=True)], legend)
 
 
+def neighbours(count: int) -> list[np.ndarray]:
+    """Positions 0 ... count - 1 in at most ten groups of neighbours, which bars stand for."""
+    return np.array_split(np.arange(count), min(10, count)) if count else []
+
+
+def span(first: int, last: int) -> str:
+    """A group's name under its bar: 4, or 4-7."""
+    return f"{first}" if first == last else f"{first}-{last}"
+
+
+def class_bars(name: str, repeats: Sequence[Sequence[float]], legend: str = "") -> Curve:
+    """A bar for each group of `neighbours`: the mean over its classes. repeats: a value for each class, by repeat.
+
+    Lines from class to class zigzag too much to be told apart.
+    """
+    groups = neighbours(len(repeats[0]))
+    labels = [span(group[0], group[-1]) for group in groups]
+    return mean_curve(name, labels, [[float(np.mean(np.take(line, g))) for g in groups] for line in repeats], legend)
+
+
 def across(name: str, x: Sequence[float | str], height: float, legend: str = " ") -> Curve:
     """A dashed line at one height, to hold others against."""
     return Curve(name, x, [height] * len(x), reference=True, legend=legend)
@@ -71,7 +93,7 @@ def published_points(name: str, x: Sequence[float | str], values: Sequence[float
 def accuracy_curve(name: str, x: Sequence[float], repeats: Sequence[Sequence[float]]) -> tuple[Curve, Comparison]:
     """Accuracy after each phase with the average in the legend, and that average as a row without published value."""
     stat = estimate([average_incremental_accuracy(line) for line in repeats])
-    return mean_curve(name, x, repeats, f"{stat.mean:.2f}"), Comparison(AVERAGE, name, None, "", stat)
+    return mean_curve(name, x, repeats, f"average {stat.mean:.2f}"), Comparison(AVERAGE, name, None, "", stat)
 
 
 def published_curve(published: PublishedFigure, method: str) -> list[Curve]:
@@ -86,7 +108,7 @@ def published_curve(published: PublishedFigure, method: str) -> list[Curve]:
         known = dict(zip(x, y, strict=True))
         x = list(range(x[0], x[-1] + 1, step)) if step else x
         y = [known.get(n, float("nan")) for n in x]
-    legend = f"{series['average']:.2f}" if series["average"] is not None else ""
+    legend = f"average {series['average']:.2f}" if series["average"] is not None else ""
     return [Curve(method, x, y, published=True, legend=legend)]
 
 

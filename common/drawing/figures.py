@@ -221,7 +221,7 @@ class PublishedFigure:
         entry = self.entries.get(self.id, {"series": []})
         return next((s for s in entry["series"] if s["method"] == method), None)
 
-    def value(self, method: str, x: float | str) -> tuple[float | None, str]:
+    def value(self, method: str, x: float | str | None) -> tuple[float | None, str]:
         """A method's published number at one x, and its provenance; (None, "") where there is none.
 
         A method may have several series, which differ in provenance. The first that has x counts.

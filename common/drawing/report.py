@@ -93,15 +93,13 @@ def facts(paper: Mapping[str, Any], preset: str, context: ReportContext) -> dict
     """What was run, where and how, by name."""
     results = context.results
     configs, places = [r.config for r in results], [r.environment for r in results]
-    commits = _each(
-        str(e.get("commit", "unknown"))[:10] + (" (with changes)" if e.get("dirty") else "") for e in places
-    )
+    commits = _each(code(e, 10) + (" (with changes)" if e.get("dirty") else "") for e in places)
     machines = (f"{e.get('device', 'unknown')}, {e.get('threads', '?')} threads" for e in places)
     software = (f"torch {e.get('torch', '?')}, Python {e.get('python', '?')}" for e in places)
     epochs = sorted({c["schedule"]["epochs"] for c in configs if "epochs" in c.get("schedule", {})})
     hours = sum(e.get("training_seconds", 0) or 0 for e in places) / 3600
     entries = {
-        "paper": f"{paper.get('authors', '')}. {paper['title']}. {citation(paper)}.",
+        "paper": f"{paper['authors']}. {paper['title']}. {citation(paper)}." if "authors" in paper else "",
         "preset": preset,
         "command": context.command,
         "repeats": varied(configs),
@@ -118,6 +116,12 @@ def facts(paper: Mapping[str, Any], preset: str, context: ReportContext) -> dict
         "verdicts": RULE,
     }
     return {name: text for name, text in entries.items() if text}
+
+
+def code(environment: Mapping[str, Any], digits: int) -> str:
+    """The commit of the code that trained a run; of a learner's file that no repository tracks, its digest."""
+    commit = environment.get("commit", "unknown")
+    return commit[:digits] if commit else f"source {environment['source'][:digits]}"
 
 
 def citation(paper: Mapping[str, Any]) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from functools import partial
 from typing import Any
 
+from common.data.names import FOLDER
 from common.drawing.figures import Figure, Runs
 from common.drawing.looks import GREEN, GREY, INDIGO, OLIVE, ORANGE, PINK, declare
 from common.runs import Protocol
@@ -50,59 +51,59 @@ def curves(s: Setting, base: bool = False) -> Runs:
 
 def both(s: Setting, network: str = "") -> Runs:
     """DER without and with masks, no base."""
-    return {UNPRUNED: s.b0_runs(s.der(), s.steps, network), MASKED: s.b0_runs(s.masked(), s.steps, network)}
+    return {UNPRUNED: s.main(s.der(), network), MASKED: s.main(s.masked(), network)}
 
 
 def pruned(s: Setting) -> Runs:
     """DER with masks alone."""
-    return {MASKED: s.b0_runs(s.masked(), s.steps)}
+    return {MASKED: s.main(s.masked())}
 
 
 def sparsities(s: Setting) -> Runs:
     """lambda_s from little to much, and no masks."""
-    masked = {(MASKED, weight): s.b0_runs(s.masked(sparsity=weight), s.steps) for weight in s.sparsities}
-    return {UNPRUNED: s.b0_runs(s.der(), s.steps), **masked}
+    masked = {(MASKED, weight): s.main(s.masked(sparsity=weight)) for weight in s.sparsities}
+    return {UNPRUNED: s.main(s.der()), **masked}
 
 
 def others(s: Setting) -> Runs:
     """The other methods, which are drawn beside the sweep of lambda_s where they are finished."""
-    return {name: s.b0_runs(m, s.steps) for name, m in methods(s).items() if name not in (UNPRUNED, MASKED)}
+    return {name: s.main(m) for name, m in methods(s).items() if name not in (UNPRUNED, MASKED)}
 
 
 def weights(s: Setting) -> Runs:
     """lambda_a without pruning, lambda_s with masks."""
-    auxiliary = {("aux", weight): s.b0_runs(s.der(aux=weight), s.steps) for weight in s.auxiliaries}
+    auxiliary = {("aux", weight): s.main(s.der(aux=weight)) for weight in s.auxiliaries}
     return {**auxiliary, **{key: runs for key, runs in sparsities(s).items() if key != UNPRUNED}}
 
 
 def components(s: Setting) -> Runs:
     """The single network, expansion, the auxiliary loss, then masks."""
     return {
-        "baseline (no E.R., no Aux)": s.b0_runs(s.der(expand=False, aux=0.0), s.steps),
-        "+ E.R.": s.b0_runs(s.der(aux=0.0), s.steps),
-        figures.WITH_AUXILIARY: s.b0_runs(s.der(), s.steps),
-        figures.WITH_MASKS: s.b0_runs(s.masked(), s.steps),
+        "baseline (no E.R., no Aux)": s.main(s.der(expand=False, aux=0.0)),
+        "+ E.R.": s.main(s.der(aux=0.0)),
+        figures.WITH_AUXILIARY: s.main(s.der()),
+        figures.WITH_MASKS: s.main(s.masked()),
     }
 
 
 def probed(s: Setting) -> Runs:
     """With a probe of the representation: DER without and with pruning, from a random F_t, and the single network."""
     return {
-        UNPRUNED: s.b0_runs(s.der(probe=True), s.steps),
-        MASKED: s.b0_runs(s.masked(probe=True), s.steps),
-        "random F_t": s.b0_runs(s.der(init="random", probe=True), s.steps),
-        "single network": s.b0_runs(s.der(expand=False, aux=0.0, probe=True), s.steps),
+        UNPRUNED: s.main(s.der(probe=True)),
+        MASKED: s.main(s.masked(probe=True)),
+        "random F_t": s.main(s.der(init="random", probe=True)),
+        "single network": s.main(s.der(expand=False, aux=0.0, probe=True)),
     }
 
 
 def small(s: Setting) -> Runs:
     """The appendix's ResNet-32: iCaRL, and DER without and with masks."""
-    return {"iCaRL": s.b0_runs(methods(s)["iCaRL"], s.steps, s.small_network), **both(s, s.small_network)}
+    return {"iCaRL": s.main(methods(s)["iCaRL"], s.small_network), **both(s, s.small_network)}
 
 
 def control(s: Setting) -> Runs:
     """No masks, learned masks, and random channels of equal number; the small extractor."""
-    return {**both(s, s.small_network), RANDOM: s.random_runs(s.steps, s.small_network)}
+    return {**both(s, s.small_network), RANDOM: s.main(s.masked(channels="random"), s.small_network)}
 
 
 def joint(s: Setting) -> Runs:
@@ -175,3 +176,13 @@ FIGURES: list[Figure] = [
     Figure("silenced", "Readers: which extractor serves which classes", both, inside.silenced),
     Figure("bound", "Bound: joint training (on request)", joint, figures.joint, on_request=True),
 ]
+OWN = [
+    Figure(
+        "incremental",
+        "Accuracy after every step of DER and its baselines",
+        after_base,
+        partial(figures.curves, base=True),
+        (FOLDER,),
+    )
+]
+"""On images of one's own."""

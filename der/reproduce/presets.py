@@ -7,13 +7,15 @@ from dataclasses import dataclass, replace
 from typing import Any, ClassVar
 
 from common.command import settings as shared
+from common.command.own import Folder, fit
 from common.command.settings import chosen, repeated
 from common.data.datasets import DataSpec
+from common.data.names import FOLDER
 from common.runs import IMAGENET_INPUTS, Inputs, Protocol, Run, Schedule
 from der import schedule as recipes
-from der.methods import BIAS, DER, Init
+from der.methods import BIAS, DER, WA, BiC, Init
 from lucir.methods import FINETUNE as UCIR_FINETUNE
-from lucir.methods import LUCIR
+from lucir.methods import LUCIR, ICaRL
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -50,8 +52,15 @@ class Setting(shared.Setting):
     """lambda_a of the sensitivity figure."""
     mask_rate: float = 1.0
     mask_init: Init = "normal"
+    base: int | None = None
+    """Classes of the base, where it is not half of them."""
     probe: bool = False
     """Whether DER's runs have the read-out of the transfer figure; where not, the figure has runs of its own."""
+
+    @property
+    def first(self) -> int:
+        """Classes of the base (B50)."""
+        return self.base or self.classes // 2
 
     @property
     def steps(self) -> int:
@@ -60,7 +69,7 @@ class Setting(shared.Setting):
 
     def seen(self, steps: int, base: bool = False) -> list[int]:
         """Classes seen after each step, a base of half of them counted as one."""
-        first = self.classes // 2 if base else 0
+        first = self.first if base else 0
         size = (self.classes - first) // steps
         return [first + size * i for i in range(0 if base else 1, steps + 1)]
 
@@ -82,6 +91,20 @@ class Setting(shared.Setting):
         masks = {"sparsity": self.sparsity, "mask_rate": self.mask_rate, "mask_init": self.mask_init}
         return self.der(**masks | changes)
 
+    def defaults(self) -> tuple[Any, ...]:
+        """Each method as this setting has it, the paper's own first."""
+        return self.masked(), WA(), BiC(bias=self.bias), self.ucir, ICaRL(nme_flip="none")
+
+    def main(self, method: Any, network: str = "") -> list[Run]:
+        """`method` as in Table 1, without a base, over 10 steps. Random channels are as many as learned masks kept."""
+        if isinstance(method, DER) and method.sparsity is None:  # what masks alone depend on, tells no runs apart
+            method = replace(method, mask_rate=DER.mask_rate, mask_init=DER.mask_init)
+        runs = self.b0_runs(method, self.steps, network)
+        if not isinstance(method, DER) or method.channels == "learned":
+            return runs
+        learned = self.b0_runs(replace(method, channels="learned"), self.steps, network)
+        return [replace(run, start=start) for run, start in zip(runs, learned, strict=True)]
+
     def b0_runs(self, method: Any, steps: int, network: str = "") -> list[Run]:
         """No base: all classes in `steps` equal steps, a fixed memory in all."""
         size = self.classes // steps
@@ -90,7 +113,7 @@ class Setting(shared.Setting):
 
     def b50_runs(self, method: Any, steps: int) -> list[Run]:
         """Half of the classes as base, the rest in `steps` steps; DER goes on from a base model of its own schedule."""
-        base = self.classes // 2
+        base = self.first
         protocol = Protocol(self.classes, base, (self.classes - base) // steps, self.per_class)
         runs = self.run(method, protocol, network=self.base_network)
         if not isinstance(method, DER):
@@ -99,12 +122,6 @@ class Setting(shared.Setting):
         first = replace(method, finetune=None, aux=DER.aux)  # what the base does not depend on
         starts = self.run(first, alone, network=self.base_network, schedule=self.base_schedule)
         return [replace(run, start=start) for run, start in zip(runs, starts, strict=True)]
-
-    def random_runs(self, steps: int, network: str = "") -> list[Run]:
-        """The control: random channels, as many as the Runs with learned masks kept."""
-        learned = self.b0_runs(self.masked(), steps, network)
-        control = self.b0_runs(self.masked(channels="random"), steps, network)
-        return [replace(run, start=start) for run, start in zip(control, learned, strict=True)]
 
 
 INPUTS = Inputs((0.5071, 0.4867, 0.4408), (0.2675, 0.2565, 0.2761), brightness=63 / 255)  # official code
@@ -189,12 +206,36 @@ ORDERS = {"quick": ("1993",), "cifar": ("O1", "O2", "O3"), "imagenet": ("1993",)
 """Class orders by default, each with seed 1993: the paper's three on CIFAR-100, one on ImageNet."""
 
 
+def on_folder(folder: Folder) -> Setting:
+    """The paper's methods on images of one's own. Raises InputError where the classes do not divide as asked."""
+    asked = folder.incremental("der")
+    paper = IMAGENET if folder.large else CIFAR
+    finetune = paper.ucir.finetune and fit(paper.ucir.finetune, asked.images)
+    return folder.setting(
+        CIFAR,
+        IMAGENET,
+        asked.images,
+        network=folder.network(large=IMAGENET.network),
+        base_network=folder.network(large=IMAGENET.base_network),
+        ucir=replace(paper.ucir, finetune=finetune),
+        base=asked.base,
+        b0=(),
+        b50=(asked.phases,),
+        per_class=asked.exemplars,
+    )
+
+
 def settings(
-    preset: str, seeds: Sequence[int] | None, orders: Sequence[str] | None, epochs_scale: float
+    preset: str,
+    seeds: Sequence[int] | None,
+    orders: Sequence[str] | None,
+    epochs_scale: float,
+    folder: Folder | None = None,
 ) -> tuple[Setting, ...]:
     """The settings of a preset. Seeds without `orders` also choose the class order; `orders` alone have seed 1993.
 
     Raises InputError on an unknown preset or a scale that is not positive.
     """
     repeats = repeated(seeds or (SEED,), orders if orders or seeds else ORDERS.get(preset))
-    return chosen(SETTINGS, preset, repeats, epochs_scale)
+    known = {**SETTINGS, FOLDER: (on_folder(folder),)} if folder else SETTINGS
+    return chosen(known, preset, repeats, epochs_scale)

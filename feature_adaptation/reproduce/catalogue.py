@@ -5,6 +5,7 @@ from __future__ import annotations
 from functools import partial
 from typing import Any
 
+from common.data.names import FOLDER
 from common.drawing.figures import Figure, Runs, per_data
 from common.drawing.looks import GREEN, GREY, INDIGO, OLIVE, ORANGE, PINK, WINE, declare
 from common.runs import Run
@@ -50,20 +51,25 @@ def memory(s: Setting) -> Runs:
     }
 
 
+def main(s: Setting, step: int | None = None) -> Runs:
+    """The paper's method, no map, iCaRL, and the network alone, at a number of classes a task."""
+    step, stage1 = step or s.step, s.stage1(step)
+    return {
+        ("FA (MLP)", step): s.adapt(stage1),
+        ("FA (no map)", step): s.adapt(stage1, map="identity"),
+        ("iCaRL", step): s.icarl(s.budget, step),
+        ("LwF+FD", step): stage1,
+    }
+
+
 def tasks(s: Setting) -> Runs:
     """Every method at each number of classes a task."""
     runs: dict[Any, list[Run]] = {}
     for step in s.steps:
-        main = s.stage1(step)
-        runs |= {
-            ("FA (MLP)", step): s.adapt(main),
-            ("FA (no map)", step): s.adapt(main, map="identity"),
-            ("iCaRL", step): s.icarl(s.budget, step),
-            ("LwF+FD", step): main,
-        }
+        runs |= main(s, step)
         if s.every_method or step == s.step:
             runs |= {
-                ("true features", step): s.adapt(main, Oracle()),
+                ("true features", step): s.adapt(s.stage1(step), Oracle()),
                 ("frozen extractor", step): frozen(s, step),
                 ("LUCIR", step): s.lucir(s.budget, step),
                 ("LwF", step): lwf(s, step),
@@ -218,3 +224,8 @@ FIGURES: list[Figure] = [
     Figure("choices", "Readers: stages 2 and 3, what is open", choices, ask.choices, on_request=True),
     Figure("controls", "Readers: stage 1, what is open", controls, ask.controls, on_request=True),
 ]
+OWN = [
+    Figure("incremental", "Class-incremental accuracy", main, draw.tasks, (FOLDER,)),
+    Figure("maps", "Every map, and accuracy against omega", maps, ask.maps, (FOLDER,)),
+]
+"""On images of one's own."""

@@ -7,11 +7,13 @@ from dataclasses import dataclass, replace
 from typing import Any, ClassVar
 
 from common.command import settings as shared
+from common.command.own import Folder
 from common.command.settings import chosen, repeated
 from common.data.datasets import DataSpec
+from common.data.names import FOLDER
 from common.runs import IMAGENET_INPUTS, Inputs, Protocol, Run, Schedule
 from feature_adaptation.memory import SIZES, Size
-from feature_adaptation.methods import ADAPTER, CLASSIFIER, Adaptation, Extractor, Map, Recipe
+from feature_adaptation.methods import ADAPTER, CLASSIFIER, Adaptation, Extractor, Map, Method, Oracle, Recipe
 from lucir.methods import FINETUNE, LUCIR
 from lucir.reproduce.presets import CIFAR_SCHEDULE as LUCIR_SCHEDULE
 from lucir.reproduce.presets import IMAGENET_SCHEDULE as LUCIR_IMAGENET_SCHEDULE
@@ -34,6 +36,8 @@ class Setting(shared.Setting):
     steps: tuple[int, ...]
     """Classes a task of Fig. 3; every figure else is at `step`."""
     step: int
+    base: int | None = None
+    """Classes of the first task, where they are not those of a task."""
     lucir_schedule: Schedule
     finetune: Schedule
     """EEIL's and LUCIR's balanced fine-tuning."""
@@ -75,11 +79,18 @@ class Setting(shared.Setting):
 
     def protocol(self, step: int | None = None, images: int = 0) -> Protocol:
         step = step or self.step
-        return Protocol(self.classes, step, step, exemplars_per_class=images)
+        return Protocol(self.classes, self.base or step, step, exemplars_per_class=images)
 
     def stage1(self, step: int | None = None, images: int = 0, **changes: Any) -> list[Run]:
         """LwF with feature distillation and what differs from it by `changes`, one Run a repeat."""
-        method = replace(Extractor(features=self.gamma, keep="truth" if self.truth else "features"), **changes)
+        return self.extract(replace(self.extractor(), **changes), step, images)
+
+    def extractor(self) -> Extractor:
+        """LwF with feature distillation, which leaves features for stages 2 and 3."""
+        return Extractor(features=self.gamma, keep="truth" if self.truth else "features")
+
+    def extract(self, method: Extractor, step: int | None = None, images: int = 0) -> list[Run]:
+        """Any stage 1, at the learning rate of its loss."""
         schedule = self.schedule if method.loss == "sigmoid" else replace(self.schedule, lr=self.softmax_lr)
         return self.run(method, self.protocol(step, images), schedule=schedule)
 
@@ -93,8 +104,28 @@ class Setting(shared.Setting):
 
     def adapt(self, stage1: Sequence[Run], method: Adaptation | None = None, **changes: Any) -> list[Run]:
         """Stages 2 and 3 on runs of stage 1: the paper's with all features, or what differs from it by `changes`."""
-        method = replace(method or Adaptation(), adapter=self.adapter, classifier=self.classifier, **changes)
+        return self.after(stage1, replace(self.adaptation(method or Adaptation()), **changes))
+
+    def adaptation(self, method: Adaptation) -> Adaptation:
+        """`method` with this setting's recipes."""
+        return replace(method, adapter=self.adapter, classifier=self.classifier)
+
+    def after(self, stage1: Sequence[Run], method: Adaptation) -> list[Run]:
+        """Stages 2 and 3 by `method` as it is."""
         return [replace(run, method=method, start=run, seed=run.seed + k) for run in stage1 for k in range(self.later)]
+
+    def defaults(self) -> tuple[Method, ...]:
+        """Each method as this setting has it, the paper's own first."""
+        adaptations = self.adaptation(Adaptation()), self.adaptation(Oracle())
+        return *adaptations, self.extractor(), self.lucir_method()
+
+    def main(self, method: Method) -> list[Run]:
+        """`method` as in Fig. 3: stages 2 and 3 after the usual stage 1, any other stage 1, or LUCIR with images."""
+        if isinstance(method, Adaptation):
+            return self.after(self.stage1(), method)
+        if isinstance(method, Extractor):
+            return self.extract(method)
+        return self.run(method, self.protocol(images=self.budget), schedule=self.lucir_schedule)
 
     def kept(self, count: int) -> int | None:
         """`count` features a class as a method's field: None where that is all of them."""
@@ -120,9 +151,12 @@ class Setting(shared.Setting):
 
     def lucir(self, images: int, step: int | None = None) -> list[Run]:
         """LUCIR with the schedule of its paper."""
+        return self.run(self.lucir_method(), self.protocol(step, images), schedule=self.lucir_schedule)
+
+    def lucir_method(self) -> LUCIR:
+        """LUCIR as its own package has it."""
         large = self.inputs.kind == "resized-crop"
-        method = LUCIR(weight=10.0 if large else 5.0, finetune=self.finetune, nme_flip="none" if large else "channels")
-        return self.run(method, self.protocol(step, images), schedule=self.lucir_schedule)
+        return LUCIR(weight=10.0 if large else 5.0, finetune=self.finetune, nme_flip="none" if large else "channels")
 
     def joint(self) -> list[Run]:
         """All classes at once: the bound."""
@@ -204,15 +238,36 @@ SETTINGS: dict[str, tuple[Setting, ...]] = {
         for data, size, classes in (("imagenet-subset", "imagenet100", 100), ("imagenet", "imagenet1000", 1000))
     ),
 }
-DEFAULT_SEEDS = {"quick": (1993,), "cifar": (1993, 0, 1, 2, 3), "imagenet": (1993,)}
+DEFAULT_SEEDS = {"quick": (1993,), "cifar": (1993, 0, 1, 2, 3), "imagenet": (1993,), FOLDER: (1993,)}
+
+
+def on_folder(folder: Folder) -> Setting:
+    """The paper's methods on images of one's own. Raises InputError where the classes do not divide as asked."""
+    asked = folder.incremental("feature_adaptation")
+    return folder.setting(
+        CIFAR,
+        SETTINGS["imagenet"][0],
+        asked.images,
+        network=folder.network(),
+        base=asked.base,
+        steps=(asked.step,),
+        step=asked.step,
+        available=max(folder.counts),
+        images=(asked.exemplars,),
+    )
 
 
 def settings(
-    preset: str, seeds: Sequence[int] | None, orders: Sequence[str] | None, epochs_scale: float
+    preset: str,
+    seeds: Sequence[int] | None,
+    orders: Sequence[str] | None,
+    epochs_scale: float,
+    folder: Folder | None = None,
 ) -> tuple[Setting, ...]:
     """The settings of a preset. Without `orders`, seed s also chooses class order s; with them, every pair is run.
 
     epochs_scale is stage 1's: stages 2 and 3 count steps. Raises InputError on an unknown preset or a scale that is
     not positive.
     """
-    return chosen(SETTINGS, preset, repeated(seeds or DEFAULT_SEEDS.get(preset, ()), orders), epochs_scale)
+    known = {**SETTINGS, FOLDER: (on_folder(folder),)} if folder else SETTINGS
+    return chosen(known, preset, repeated(seeds or DEFAULT_SEEDS.get(preset, ()), orders), epochs_scale)

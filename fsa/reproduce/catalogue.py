@@ -7,6 +7,7 @@ from dataclasses import replace
 from functools import partial
 from typing import Any
 
+from common.data.names import FOLDER
 from common.drawing.figures import Figure, Runs, no_runs, per_data
 from common.drawing.looks import GREY, RED, declare
 from common.imbalance import Rebalance
@@ -203,3 +204,8 @@ FIGURES: list[Figure] = [
     *both("tau", "Readers: both thresholds", thresholds, readers.thresholds, BOTH),
     *both("numbers", "Readers: ratio, donors, confusing classes", numbers, readers.numbers, BOTH),
 ]
+OWN = [
+    Figure("phases", "Both phases", phases, draw.learning_curves, (FOLDER,)),
+    Figure("shots", "Classes of many, medium and few images", phases, draw.shots, (FOLDER,)),
+]
+"""On images of one's own."""

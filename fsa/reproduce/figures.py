@@ -27,7 +27,7 @@ DEPTHS = (50, 101, 152)
 
 def title(s: Setting, factor: float | None) -> str:
     """Which data set and network a figure is about, and what stands for it."""
-    name = s.name if s.comparable else f"glyphs for {s.name}"
+    name = f"glyphs for {s.name}" if s.preset == "quick" else s.name
     return f"{name}, factor {factor:g}" if factor else name
 
 
@@ -116,7 +116,7 @@ def shots(s: Setting, results: Results, published: PublishedFigure) -> Drawing:
     paper = [curve for name in PRINTED for curve in published_curve(published, name)]
     rows += gain_row("FSA - No Aug (points, paired)", OURS, results.get(OURS, []), results.get(NO_AUG, []))
     base = Panel("the paper", "training images of the class", TOP1, paper, kind="bars")
-    panels = [replace(base, title=f"{title(s, None)}, ours", curves=ours), base]
+    panels = [replace(base, title=f"{title(s, None)}, ours", curves=ours), *([base] if paper else [])]
     return Drawing(shared(panels), rows, notes(results, "many: > 100, medium: 20 to 100, few: < 20 training images"))
 
 
@@ -218,15 +218,13 @@ def learning_curves(s: Setting, results: Results, published: PublishedFigure, fa
 
 def confusion(s: Setting, results: Results, published: PublishedFigure) -> Drawing:
     """Fig. 7: confusion after Phase I, and how Phase II changes it, with and without augmentation."""
-    first = results[PHASE_1][0]
-    head, tail = head_and_tail(counts(first))
-    before, rows = first.confusion("cnn"), list[Comparison]()
-    base = Panel(f"Phase I: {accuracy(first):.2f} %", "predicted class", "true class", boundary=len(head))
-    panels = [replace(base, kind="matrix", matrix=before)]
-    for name in (NO_AUG, OURS):
+    some = results.get(PHASE_1) or next(iter(results.values()))
+    head, tail = head_and_tail(counts(some[0]))
+    base = Panel("", "predicted class", "true class", boundary=len(head))
+    panels, rows = list[Panel](), list[Comparison]()
+    for name in (PHASE_1, NO_AUG, OURS):
         if found := results.get(name):
-            words = f"{name} - Phase I (test images): {accuracy(found[0]) - accuracy(first):+.2f} points"
-            panels.append(replace(base, title=words, kind="change", matrix=found[0].confusion("cnn") - before))
+            panels.append(_confusions(base, name, found[0], results.get(PHASE_1)))
     for name, found in results.items():
         for quantity, true, predicted in (("tail taken for head", tail, head), ("head taken for tail", head, tail)):
             share = mean(found, partial(flow, true=true, predicted=predicted))
@@ -235,6 +233,15 @@ def confusion(s: Setting, results: Results, published: PublishedFigure) -> Drawi
             rows.append(Comparison(f"{ACCURACY}, {group} classes", name, None, "", mean(found, measure)))
     note = f"{title(s, s.strongest)}; lines between head and tail classes; first repeat shown"
     return Drawing(panels, rows, notes(results, note))
+
+
+def _confusions(base: Panel, name: str, result: Result, first: Sequence[Result] | None) -> Panel:
+    """The confusion matrix of Phase I; of Phase II its change, or, without Phase I to compare with, its own matrix."""
+    own = result.confusion("cnn")
+    if not first or name == PHASE_1:
+        return replace(base, title=f"{name}: {accuracy(result):.2f} %", kind="matrix", matrix=own)
+    words = f"{name} - Phase I (test images): {accuracy(result) - accuracy(first[0]):+.2f} points"
+    return replace(base, title=words, kind="change", matrix=own - first[0].confusion("cnn"))
 
 
 def flow(result: Result, true: np.ndarray, predicted: np.ndarray) -> float:

@@ -7,11 +7,15 @@ from dataclasses import dataclass, replace
 from typing import ClassVar
 
 from common.command import settings as shared
+from common.command.own import OWN_IMAGES, Folder
 from common.command.settings import chosen, repeated_natively
 from common.data.datasets import DataSpec
+from common.data.names import FOLDER
+from common.errors import InputError
 from common.imbalance import Rebalance
 from common.runs import IMAGENET_INPUTS, Inputs, LongTail, Run, Schedule
 from fsa.methods import FSA, STEPS, Earlier, Survey, Views
+from fsa.splits import head_and_tail
 
 CIFAR_PHASE1 = Schedule(epochs=300, lr=0.1, milestones=(150,), batch=128, weight_decay=5e-4)
 """Sec. 5.1; batch, momentum and weight decay are not given. The second drop would come after the last epoch."""
@@ -69,6 +73,16 @@ class Setting(shared.Setting):
             **{f"CB (beta={b:g})": Rebalance(beta=b) for b in self.betas},
             **{f"Focal (gamma={g:g})": Rebalance("focal", gamma=g) for g in self.gammas},
         }
+
+    def defaults(self) -> tuple[FSA | Earlier | Rebalance, ...]:
+        """Each method as this setting has it, the paper's own first."""
+        return FSA(), Earlier(), Rebalance()
+
+    def main(self, method: FSA | Earlier | Rebalance) -> list[Run]:
+        """`method` at the setting's imbalance factor: Phase I, or Phase II after a plain one."""
+        if isinstance(method, Rebalance):
+            return self.train(method)
+        return self.tune(method, views=0 if isinstance(method, Earlier) else None)
 
     def train(self, method: Rebalance | None = None, factor: float | None = None, balanced: bool = False) -> list[Run]:
         """Phase I, one Run per seed, at an imbalance factor, by default the setting's; balanced: on all images."""
@@ -203,11 +217,42 @@ SETTINGS: dict[str, tuple[Setting, ...]] = {
 }
 
 
+def on_folder(folder: Folder) -> Setting:
+    """Both phases on images of one's own. Raises InputError where these have no long tail, or no head and tail.
+
+    Of small images Phase II draws cached views, as in the quick preset; of large ones it draws images afresh.
+    """
+    tail = folder.long_tailed("fsa")
+    share = FSA().share
+    if not len(head_and_tail(tail.counts, share)[1]):
+        raise InputError(
+            f"fsa finds no tail: it takes all {len(tail.counts)} classes to hold {share:.0%} of the images; give a "
+            "larger --imbalance"
+        )
+    return folder.setting(
+        CIFAR10,
+        SETTINGS["imagenet"][0],
+        tail.images,
+        network=folder.network(),
+        name=OWN_IMAGES,
+        table="",
+        factors=(),
+        factor=tail.factor,
+        strongest=tail.factor,
+        online=folder.large,
+    )
+
+
 def settings(
-    preset: str, seeds: Sequence[int] | None, orders: Sequence[str] | None, epochs_scale: float
+    preset: str,
+    seeds: Sequence[int] | None,
+    orders: Sequence[str] | None,
+    epochs_scale: float,
+    folder: Folder | None = None,
 ) -> tuple[Setting, ...]:
     """The settings of a preset. Seeds are Phase I's; the long-tailed draw keeps its own, Phase II its iterations.
 
     Raises InputError on an unknown preset or a scale that is not positive.
     """
-    return chosen(SETTINGS, preset, repeated_natively("fsa", preset, seeds, orders), epochs_scale)
+    known = {**SETTINGS, FOLDER: (on_folder(folder),)} if folder else SETTINGS
+    return chosen(known, preset, repeated_natively("fsa", preset, seeds, orders), epochs_scale)

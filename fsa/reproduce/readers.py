@@ -6,7 +6,7 @@ from functools import partial
 
 import numpy as np
 
-from common.drawing.curves import across, through
+from common.drawing.curves import across, neighbours, span, through
 from common.drawing.figures import Comparison, Curve, Drawing, Panel, PublishedFigure, Results
 from fsa.reproduce.figures import ACCURACY, NO_AUG, OURS, PHASE_1, difference, gain_row, notes, printed, title
 from fsa.reproduce.measures import GROUPS, counts, gain, mean, on_classes
@@ -17,7 +17,7 @@ FIXED = "fused once"
 UNIFORM = "ratio U(0, 1)"
 FSA_BY_CLASS, NO_AUG_BY_CLASS = "FSA, tail by class", "No Aug, tail by class"
 """Tail images drawn class by class, which have a control of their own."""
-SIZE, GAIN = "training images of the class", "gain (points, paired)"
+SIZE, GAIN = "training images of a class", "gain (points, paired)"
 
 
 def variants(s: Setting, results: Results, published: PublishedFigure) -> Drawing:
@@ -42,8 +42,8 @@ def variants(s: Setting, results: Results, published: PublishedFigure) -> Drawin
     panels = [
         Panel(title(s, s.factor), "", ACCURACY, heights, kind="bars"),
         Panel(f"difference to {NO_AUG}", "", "points, paired", differences, kind="bars"),
-        Panel("what augmentation adds, by class size", SIZE, GAIN, [c for c in added if c.x], x_log=True),
-        Panel("what Phase II adds, by class size", SIZE, GAIN, [c for c in tuned if c.x], x_log=True),
+        Panel("what augmentation adds, by class size", SIZE, GAIN, [c for c in added if c.x], kind="bars"),
+        Panel("what Phase II adds, by class size", SIZE, GAIN, [c for c in tuned if c.x], kind="bars"),
     ]
     return Drawing([p for p in panels if p.curves], rows, notes(results))
 
@@ -54,11 +54,14 @@ def on_all(s: Setting, published: PublishedFigure, name: str, group: str) -> tup
 
 
 def by_size(label: str, results: Results, name: str, other: str) -> Curve:
-    """Paired gain on each class against its training images; classes of one size together."""
+    """Paired gain on ten groups of classes of neighbouring sizes, classes of one size together, the smallest first."""
     ours, theirs = results.get(name, []), results.get(other, [])
     sizes = counts(ours[0]) if ours and theirs else np.array([], dtype=int)
-    groups = {int(size): np.flatnonzero(sizes == size) for size in np.unique(sizes)}
-    return through(label, list(groups), [gain(ours, theirs, partial(on_classes, labels=g)) for g in groups.values()])
+    different = np.unique(sizes)
+    groups = [different[places] for places in neighbours(len(different))]
+    labels = [np.flatnonzero(np.isin(sizes, group)) for group in groups]
+    found = [gain(ours, theirs, partial(on_classes, labels=classes)) for classes in labels]
+    return through(label, [span(group[0], group[-1]) for group in groups], found)
 
 
 def sources(s: Setting, results: Results, published: PublishedFigure) -> Drawing:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from functools import partial
 
+from common.data.names import FOLDER
 from common.drawing.figures import Figure, Runs
 from common.drawing.looks import BLUE, GREEN, GREY, INDIGO, OLIVE, ORANGE, PINK, RED, WINE, declare
 from lucir.methods import Base
@@ -32,6 +33,11 @@ def both(s: Setting, phases: int, **changes: int | None) -> Runs:
     return {"iCaRL": s.runs(s.icarl(), phases, **changes), "Ours": s.runs(s.lucir(), phases, **changes)}
 
 
+def main(s: Setting) -> Runs:
+    """The same under the setting's own number of phases."""
+    return both(s, s.phases)
+
+
 def one_icarl(s: Setting) -> Runs:
     """iCaRL after one phase."""
     return {"iCaRL": s.runs(s.icarl(), 1)}
@@ -40,11 +46,11 @@ def one_icarl(s: Setting) -> Runs:
 def components(s: Setting) -> Runs:
     """Components added one by one, 5 phases."""
     return {
-        "iCaRL-CNN": s.runs(s.icarl(), 5),
-        "CN": s.runs(s.lucir(old="cosine", margin=None, finetune=None), 5),
-        "CN+LC": s.runs(s.lucir(margin=None, finetune=None), 5),
-        "CN+LC+IS": s.runs(s.lucir(finetune=None), 5),
-        "Ours-CNN": s.runs(s.lucir(), 5),
+        "iCaRL-CNN": s.main(s.icarl()),
+        "CN": s.main(s.lucir(old="cosine", margin=None, finetune=None)),
+        "CN+LC": s.main(s.lucir(margin=None, finetune=None)),
+        "CN+LC+IS": s.main(s.lucir(finetune=None)),
+        "Ours-CNN": s.main(s.lucir()),
     }
 
 
@@ -73,16 +79,16 @@ def directions(s: Setting) -> Runs:
 def baselines(s: Setting) -> Runs:
     """iCaRL with threshold moving, which is a read-out, and with class-balance finetuning."""
     return {
-        "iCaRL": s.runs(s.icarl(), 5),
-        "iCaRL-CBF": s.runs(s.icarl(finetune=s.finetune), 5),
-        "Ours": s.runs(s.lucir(), 5),
+        "iCaRL": s.main(s.icarl()),
+        "iCaRL-CBF": s.main(s.icarl(finetune=s.finetune)),
+        "Ours": s.main(s.lucir()),
     }
 
 
 def scales(s: Setting) -> Runs:
     """LUCIR with a learnable eta, and with eta fixed from the base phase on."""
-    fixed = {f"eta = {eta:g}": s.runs(s.lucir(scale=eta), 5) for eta in s.scales}
-    return {"eta learnable": s.runs(s.lucir(), 5), **fixed}
+    fixed = {f"eta = {eta:g}": s.main(s.lucir(scale=eta)) for eta in s.scales}
+    return {"eta learnable": s.main(s.lucir()), **fixed}
 
 
 def scale_base(s: Setting) -> Runs:
@@ -150,3 +156,5 @@ FIGURES: list[Figure] = [
     Figure("joint-subset", "Joint-CNN, ImageNet-Subset", joint, draw.joint, IMAGENET, SUBSET, on_request=True),
     Figure("joint-full", "Joint-CNN, ImageNet-Full", joint, draw.joint, IMAGENET, FULL, on_request=True),
 ]
+OWN = [Figure("incremental", "Class-incremental accuracy of iCaRL and LUCIR (Ours)", main, draw.incremental, (FOLDER,))]
+"""On images of one's own."""

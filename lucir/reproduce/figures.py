@@ -63,8 +63,9 @@ norms = partial(last_layer, key="norms", label="L2 norm of a class's weight")
 biases = partial(last_layer, key="biases", label="bias of a class")
 
 
-def incremental(s: Setting, results: Results, published: PublishedFigure, phases: int) -> Drawing:
+def incremental(s: Setting, results: Results, published: PublishedFigure, phases: int | None = None) -> Drawing:
     """Fig. 5, 6, supplement 1, 4, 5: two methods, two read-outs, and Joint-CNN where its runs exist."""
+    phases = phases or s.phases
     title = f"{phases} phase{'s' if phases > 1 else ''}"
     counts = [p["classes"] for p in (results.get("iCaRL") or results["Ours"])[0].phases()]
     found = paired([results.get(("joint", n), []) for n in counts])
@@ -153,7 +154,7 @@ def first_classes(s: Setting, results: Results, published: PublishedFigure) -> D
         if found := results.get(method):
             lines = [[r.readout(readout, p)["groups"][0] for p in range(len(r.phases()))] for r in found]
             last = estimate([line[-1] for line in lines])
-            curves.append(mean_curve(name, list(range(len(lines[0]))), lines, f"{last.mean:.2f}"))
+            curves.append(mean_curve(name, list(range(len(lines[0]))), lines, f"last {last.mean:.2f}"))
             quantity = "base classes after the last phase (%)"
             rows.append(Comparison(quantity, name, *published.value(name, 5), last))
         curves += published_curve(published, name)

@@ -7,8 +7,10 @@ from dataclasses import dataclass, replace
 from typing import ClassVar
 
 from common.command import settings as shared
+from common.command.own import Folder
 from common.command.settings import chosen, repeated
 from common.data.datasets import DataSpec
+from common.data.names import FOLDER
 from common.runs import IMAGENET_INPUTS, Flip, Inputs, Protocol, Run, Schedule
 from lucir.methods import FINETUNE, LUCIR, Base, ICaRL, Method
 
@@ -17,6 +19,8 @@ IMAGENET_SCHEDULE = Schedule(epochs=90, lr=0.1, milestones=(30, 60), batch=128, 
 QUICK_SCHEDULE = Schedule(epochs=8, lr=0.1, milestones=(4, 6), batch=32, weight_decay=5e-4)
 PHASES = {1: "fig5a", 2: "fig5b", 5: "fig5c", 10: "fig5d"}
 """Numbers of incremental phases of Fig. 5, and its panel for each."""
+MAIN = 5
+"""Phases of the main figure, and of the ablations."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -26,6 +30,8 @@ class Setting(shared.Setting):
     paper: ClassVar[str] = "lucir"
 
     base: int
+    phases: int = 5
+    """Incremental phases of the main comparison."""
     small_base: int
     """Base classes of the supplement's Fig. 4."""
     finetune: Schedule
@@ -66,6 +72,14 @@ class Setting(shared.Setting):
         head = "cosine" if isinstance(method, LUCIR) else "linear"
         start = self.base_runs(Base(head, getattr(method, "scale", None)), base)  # type: ignore[arg-type]
         return [replace(s, method=method, protocol=protocol, start=s) for s in start]
+
+    def defaults(self) -> tuple[Method, ...]:
+        """Each method as this setting has it, the paper's own first."""
+        return self.lucir(), self.icarl(), Base()
+
+    def main(self, method: Method) -> list[Run]:
+        """`method` as in Fig. 5(c), one Run per repeat; a base model on all classes, which is joint training."""
+        return self.base_runs(method, self.classes) if isinstance(method, Base) else self.runs(method, MAIN)
 
     def base_runs(self, method: Base, classes: int) -> list[Run]:
         """Cross-entropy training on the first `classes` classes, one Run per repeat; no exemplars."""
@@ -125,14 +139,33 @@ SETTINGS: dict[str, tuple[Setting, ...]] = {
         for name, classes in (("imagenet-subset", 100), ("imagenet", 1000))
     ),
 }
-DEFAULT_SEEDS = {"quick": (1993,), "cifar": (1993, 1994, 1995), "imagenet": (1993,)}
+DEFAULT_SEEDS = {"quick": (1993,), "cifar": (1993, 1994, 1995), "imagenet": (1993,), FOLDER: (1993,)}
+
+
+def on_folder(folder: Folder) -> Setting:
+    """The paper's methods on images of one's own. Raises InputError where the classes do not divide as asked."""
+    asked = folder.incremental("lucir")
+    return folder.setting(
+        CIFAR,
+        SETTINGS["imagenet"][0],
+        asked.images,
+        network=folder.network(),
+        base=asked.base,
+        phases=asked.phases,
+        exemplars=asked.exemplars,
+    )
 
 
 def settings(
-    preset: str, seeds: Sequence[int] | None, orders: Sequence[str] | None, epochs_scale: float
+    preset: str,
+    seeds: Sequence[int] | None,
+    orders: Sequence[str] | None,
+    epochs_scale: float,
+    folder: Folder | None = None,
 ) -> tuple[Setting, ...]:
     """The settings of a preset. Without `orders`, seed s also chooses class order s; with them, every pair is run.
 
     Raises InputError on an unknown preset or a scale that is not positive.
     """
-    return chosen(SETTINGS, preset, repeated(seeds or DEFAULT_SEEDS.get(preset, ()), orders), epochs_scale)
+    known = {**SETTINGS, FOLDER: (on_folder(folder),)} if folder else SETTINGS
+    return chosen(known, preset, repeated(seeds or DEFAULT_SEEDS.get(preset, ()), orders), epochs_scale)

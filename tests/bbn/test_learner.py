@@ -16,7 +16,6 @@ from hypothesis import strategies as st
 from scipy.stats import chisquare
 from torch import Tensor
 
-from bbn import learner as bbn
 from bbn.adaptor import alpha
 from bbn.baselines import spreads
 from bbn.methods import BBN, Ensemble, Mixup, Probe, UnitFeatures
@@ -26,7 +25,7 @@ from common import incremental
 from common.command.estimates import cost
 from common.data.datasets import Dataset
 from common.imbalance import Rebalance
-from common.incremental import Phase
+from common.incremental import Phase, learner_of
 from common.runs import Run, Schedule
 from common.samplers import class_probabilities
 from common.splits import longtail_counts
@@ -43,7 +42,7 @@ MakeRun = Callable[..., Run]
 def train(run: Run, data: Dataset, out: Path) -> Any:
     """Train a run; its learner, with `before`, `stage`, `result` and `batches`: the labels of every step."""
 
-    class Watched(bbn.LEARNERS[type(run.method)]):  # type: ignore[misc]
+    class Watched(learner_of(run.method)):  # type: ignore[misc]
         def stages(self, phase: Phase) -> Iterator[Stage]:
             self.before = {k: v.clone() for k, v in self.net.state_dict().items()}
             for stage in super().stages(phase):

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 import torch
 
-from bbn.methods import BBN, Ensemble, Mixup, Probe, UnitFeatures
+from bbn.methods import BBN, Mixup, UnitFeatures
 from common import store
 from common.command import launcher
 from common.command.launcher import Job, launch
@@ -87,12 +87,8 @@ def test_testing_in_between_changes_nothing(bbn_run: MakeRun, tmp_path: Path) ->
 @pytest.mark.parametrize(
     ("method", "message"),
     [
-        (BBN(adaptor="cubic"), "one of parabolic_decay"),  # type: ignore[arg-type]
-        (BBN(sampler="reverse"), "one of reversed, balanced, uniform, got 'reverse'"),  # type: ignore[arg-type]
         (Mixup(strength=0.0), "must be positive"),
         (BBN(stretch=0.5), "at least 1"),
-        (Ensemble("reverse"), "one of reversed, balanced, uniform"),  # type: ignore[arg-type]
-        (Probe("both"), "one of cb, rb"),  # type: ignore[arg-type]
         (UnitFeatures(Rebalance(beta=1.0)), "beta"),
     ],
 )

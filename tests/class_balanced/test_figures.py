@@ -100,7 +100,7 @@ def test_error_against_beta() -> None:
     assert [list(c.x) for c in panel.curves] == [["0.9", "0.99", "0.999", "0.9999"]] * 9
     assert [list(c.y) for c in gains.curves] == [[2.0] * 5] * 3
     quick = draw("fig5-cifar10", "quick").panels[0]
-    assert not any(c.published for c in quick.curves) and quick.title.startswith("embedded data, 10 classes")
+    assert not any(c.published for c in quick.curves) and quick.title.startswith("glyphs, 10 classes")
 
 
 def test_curves_over_training() -> None:

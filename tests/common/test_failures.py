@@ -40,6 +40,15 @@ def test_busy(tiny_run: MakeRun, tmp_path: Path) -> None:
     assert launcher.train(run, job(tmp_path)) == ""
 
 
+@pytest.mark.parametrize("missing", ["fingerprint", "precision"])
+def test_a_run_that_is_not_resolved_is_told_what_to_call(missing: str, tiny_run: MakeRun, tmp_path: Path) -> None:
+    problem = launcher.train(tiny_run(ICaRL(), **{missing: ""}), job(tmp_path))
+    assert "not resolved" in problem and "run.resolved(fingerprint, precision)" in problem
+    changed = launcher.train(tiny_run(ICaRL(), fingerprint="another"), job(tmp_path))
+    assert "images changed while runs were under way" in changed
+    assert not list(tmp_path.glob("runs/*/metrics.jsonl"))
+
+
 def test_a_loss_that_is_not_finite(tiny_run: MakeRun, tmp_path: Path) -> None:
     """The rate explodes in the third epoch: one line says where; the second epoch's checkpoint stays."""
     run = tiny_run(ICaRL(), schedule=Schedule(4, lr=0.1, milestones=(2,), gamma=1e30, batch=16))

@@ -175,7 +175,7 @@ def test_a_capture_made_again_counts_once(captured: None) -> None:
         steps.next.sub_(16)  # the first attempt has come to nothing
         return record(body)
 
-    steps = GraphSteps(images(), lambda x, y: net(x).sum().backward(), capture, net.train())
+    steps = GraphSteps(images(), lambda x, y, rows: net(x).sum().backward(), capture, net.train())
     for step in steps.epoch(rows[:32], 16, torch.Generator()):
         step()
     assert net[1].num_batches_tracked == 2

@@ -48,6 +48,17 @@ def test_cosine_head_ignores_lengths(seed: int, rows: list[float], factor: float
     torch.testing.assert_close(head(features * factor), before)
 
 
+def test_cosine_head_takes_bf16_features_and_leading_dimensions() -> None:
+    """Half-precision features are normalised in fp32, along their last dimension whatever stands before it."""
+    head, features = CosineHead(7, 5, generator(0)), torch.randn(2, 3, 7, generator=generator(1)).bfloat16()
+    x, w = features.double().numpy(), head.weight.detach().double().numpy()
+    lengths = np.linalg.norm(x, axis=-1, keepdims=True) * np.linalg.norm(w, axis=1)
+    found = head.cosines(features)
+    assert found.dtype == torch.float32 and found.shape == (2, 3, 5)
+    np.testing.assert_allclose(found.detach(), x @ w.T / lengths, atol=1e-6)
+    np.testing.assert_allclose(head.cosines(features[0, 0]).detach(), found[0, 0].detach(), atol=1e-6)
+
+
 def test_cosine_head_parameters() -> None:
     head = CosineHead(64, 50)
     assert [(n, tuple(p.shape)) for n, p in head.named_parameters()] == [("weight", (50, 64)), ("scale", ())]
@@ -113,6 +124,17 @@ def test_parameters_of_resnet32(shortcut: str, count: int) -> None:
     for final_relu in (True, False):
         net = resnet32(shortcut, final_relu)  # type: ignore[arg-type]
         assert sum(p.numel() for p in net.parameters()) == count
+
+
+@pytest.mark.parametrize("shortcut", ["projection", "pad", "avgpool"])
+def test_images_of_odd_sides_pass_every_shortcut(shortcut: str) -> None:
+    """The last row and column are averaged with what there is of them."""
+    net = resnet32(shortcut).eval()  # type: ignore[arg-type]
+    assert net.maps(torch.zeros(1, 3, 15, 13)).shape == (1, 64, 4, 4)
+    if shortcut == "avgpool":
+        x = torch.arange(9.0).view(1, 1, 3, 3)
+        halved = net.stages[1][0].shortcut(x)[0, 8]  # type: ignore[index, operator]
+        assert halved.tolist() == [[2.0, 3.5], [6.5, 8.0]]
 
 
 def test_resnet18_is_torchvisions_with_a_small_stem() -> None:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import pytest
 import torch
@@ -12,9 +14,11 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from common import incremental
+from common.command.launcher import Job, launch
 from common.data.datasets import Dataset
-from common.incremental import Learner, Phase, frozen_copy
-from common.runs import Run
+from common.errors import InputError
+from common.incremental import Learner, Phase, frozen_copy, learner_of
+from common.runs import Run, canonical
 from common.store import Store
 from common.training import Device, Stage
 from lucir.methods import Base
@@ -86,6 +90,14 @@ class ByHand(Distilling):
         yield self.head_stage()
 
 
+@dataclass(frozen=True)
+class Outside:
+    """A method whose learner is the class itself."""
+
+    learner: ClassVar[type] = Alone
+    version: ClassVar[int] = 1
+
+
 def trained(kind: type[Learner], run: Run, data: Dataset, out: Path) -> tuple[dict, dict[str, Tensor]]:
     """The result of a run, and its network's last state."""
     learners: list[Any] = []
@@ -134,3 +146,38 @@ def test_phase_and_teacher_are_there_when_a_phase_begins(
     Watched.distils = distils
     trained(Watched, tiny_run(Base()), tiny_data, tmp_path)
     assert len(left) == 3 and not torch.equal(left[0]["head.weight"], left[1]["head.weight"][:4])
+
+
+def test_a_result_tells_the_average_of_what_every_phase_measured(
+    tiny_run: MakeRun, tiny_data: Dataset, tmp_path: Path
+) -> None:
+    """The mean over phases of the accuracy at their end, for every read-out that no phase lacks."""
+
+    class Late(Given):
+        def readouts(self, features: Tensor, phase: Phase) -> dict[str, Tensor]:
+            found = super().readouts(features, phase)
+            return found | ({"late": found["cnn"]} if phase.num_old else {})
+
+    result, _ = trained(Late, tiny_run(Base()), tiny_data, tmp_path)
+    ends = [phase["stages"]["head"] for phase in result["phases"]]
+    assert result["average_accuracy"].keys() == {"cnn", "nme"} and "late" in ends[-1]
+    for name, average in result["average_accuracy"].items():
+        assert average == pytest.approx(sum(end[name]["accuracy"] for end in ends) / 3)
+
+
+def test_a_method_names_its_learner_or_is_refused_before_any_training(tiny_run: MakeRun, tmp_path: Path) -> None:
+    """What it names is no part of its hash."""
+    assert learner_of(Outside()) is learner_of(Outside) is Alone
+    assert canonical(Outside()) == {"type": "Outside", "version": 1}
+    for names, message in (
+        (None, "names no learner but None; give it `learner: ClassVar"),
+        ("lucir.learner", "names no learner but 'lucir.learner'"),
+        ("lucir.learner:LUCIR", "names no learner but 'lucir.learner:LUCIR'"),
+        ("lucir.nowhere:LUCIRLearner", "'lucir.nowhere:LUCIRLearner' cannot be loaded: No module named"),
+        (Run, "names no learner but <class 'common.runs.Run'>"),
+    ):
+        wrong = dataclass(frozen=True)(type("Wrong", (), {"learner": names, "version": 1}))()
+        job = Job(tmp_path, None, "cpu", 1, 1)
+        with pytest.raises(InputError, match=re.escape(message)):
+            list(launch([tiny_run(Base()), tiny_run(wrong)], job, set()))
+    assert not list(tmp_path.glob("runs/*"))

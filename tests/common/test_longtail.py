@@ -99,6 +99,16 @@ def test_data_that_are_long_tailed_already_are_cut_further() -> None:
         longtail_indices(labels, 1)
 
 
+def test_of_unequal_classes_the_largest_is_the_head() -> None:
+    """Sizes of 80 at factor 4 are 80, 50, 31, 20, whichever class has how many; equal ones keep their order."""
+    assert longtail_sizes([40, 80, 70, 60], 4).tolist() == [20, 80, 50, 31]
+    assert longtail_sizes([60, 80, 60, 80], 4).tolist() == [31, 80, 20, 50]
+    labels = np.repeat(np.arange(4), [40, 80, 70, 60])
+    chosen = longtail_indices(labels, 4)
+    assert len(set(chosen)) == len(chosen)
+    assert np.bincount(labels[chosen]).tolist() == [20, 80, 50, 31]
+
+
 @pytest.mark.parametrize(
     ("call", "message"),
     [

@@ -111,3 +111,20 @@ def test_confusion_of_any_integer_type(kind: type) -> None:
 def test_a_label_that_is_no_class_is_refused(labels: list[int], predicted: list[int], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         metrics.confusion_matrix(np.array(labels), np.array(predicted), 3)
+
+
+@pytest.mark.filterwarnings("error")
+def test_groups_without_test_images_are_named_as_such() -> None:
+    """Class 1 has no test image: it is none of the mean, not a nan that spreads."""
+    confusion = np.array([[3, 1, 0, 0], [0, 0, 0, 0], [0, 2, 2, 0], [0, 0, 0, 5]])
+    assert metrics.group_accuracies(confusion, [1, 1, 2]) == [75.0, None, pytest.approx(700 / 9)]
+    assert np.array_equal(metrics.class_accuracies(confusion), [75, np.nan, 50, 100], equal_nan=True)
+    counts = [200, 5, 50, 150]
+    assert metrics.shot_accuracies(confusion, counts) == {"many": 87.5, "medium": 50.0}
+    assert metrics.confusion_rates(confusion[[1, 0, 2, 3]][:, [1, 0, 2, 3]], 1) == {
+        "new_to_old": pytest.approx(300 / 13)
+    }
+    assert metrics.forgetting([[None], [None, 80.0], [None, 70.0, 60.0]]) == 10.0
+    assert metrics.forgetting([[None], [None, 80.0]]) == 0.0
+    with pytest.raises(ValueError, match="no test images"):
+        metrics.accuracy(np.zeros((2, 2), dtype=np.int64))

@@ -73,6 +73,21 @@ def test_the_choice_is_recorded_and_used(
     assert isinstance(found.environment["native_bf16"], bool)
 
 
+@pytest.mark.parametrize(("asked", "threads"), [("3", 3), ("2,1", 2), ("", None), ("0", None), ("many", None)])
+def test_omp_num_threads_is_not_overruled(
+    asked: str, threads: int | None, tiny_run: Callable[..., Run], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What the user asks for is taken, not measured; without a number there, the measurement decides."""
+    monkeypatch.setenv("OMP_NUM_THREADS", asked)
+    monkeypatch.setattr(tuning, "_measure", lambda *arguments: {"1": 10.0, "2": 11.0, "4": 19.0})
+    run = tiny_run(Base())
+    assert launcher.train(run, Job(tmp_path, None, "cpu", 1, 4)) == ""
+    torch.set_num_threads(1)
+    found = Store(tmp_path).load(run.hash)
+    assert found and found.environment["threads"] == (threads or 4)
+    assert bool(found.environment["images_per_second_by_threads"]) == (threads is None)
+
+
 @pytest.mark.parametrize(("rates", "runs"), [
     ({1: 100.0}, 1), ({1: 100.0, 2: 180.0, 4: 185.0}, 2), ({1: 50.0, 2: 100.0, 4: 93.1, 8: 107.0}, 2),
     ({4: 93.0, 2: 92.9, 8: 100.0}, 4), ({8: 100.0, 1: 96.0, 4: 20.0}, 1),

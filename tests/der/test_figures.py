@@ -169,7 +169,10 @@ def test_settings() -> None:
     start = short.b50_runs(short.der(), 10)[0].start
     assert start and start.protocol.sizes == [50] and start.schedule.warmup == 0 and start.schedule.epochs == 12
     assert start == short.b50_runs(short.der(), 2)[0].start
-    learned, control = short.b0_runs(short.masked(), 10, "resnet32")[0], short.random_runs(10, "resnet32")[0]
+    learned, control = (
+        short.b0_runs(short.masked(), 10, "resnet32")[0],
+        short.main(short.masked(channels="random"), "resnet32")[0],
+    )
     assert control.start == learned and control.method.channels == "random"
 
 

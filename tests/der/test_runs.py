@@ -20,11 +20,10 @@ from common.command import launcher
 from common.command.estimates import cost
 from common.command.launcher import Job
 from common.data.datasets import Dataset
-from common.incremental import Phase
+from common.incremental import Phase, learner_of
 from common.resnet import CifarResNet
 from common.runs import Protocol
 from common.store import Store
-from der.learner import LEARNERS
 from der.methods import DER, WA, BiC
 
 # Cost and capture
@@ -67,7 +66,7 @@ def test_capture_survives_50_steps(der_run: MakeRun, tmp_path: Path, monkeypatch
     protocol, schedule = Protocol(50, 1, 1, None, 50, rounding="down"), replace(SCHEDULE, epochs=2, batch=16)
     run = der_run(replace(PLAIN, finetune=None), protocol=protocol, schedule=schedule)
     with Store(tmp_path).open(run) as workspace:
-        incremental.run(run, dataset, LEARNERS[DER], workspace, CPU)
+        incremental.run(run, dataset, learner_of(DER), workspace, CPU)
     assert workspace.steps["captured"] == workspace.steps["eager"] <= 2 * 50
     assert workspace.steps["graph"] >= 50
 

@@ -17,13 +17,13 @@ from torch import Tensor
 from common import incremental, memory
 from common.data.datasets import Dataset
 from common.errors import InputError
-from common.incremental import Phase
+from common.incremental import Phase, learner_of
 from common.memory import herd, open_context
 from common.runs import LongTail, Run, Schedule
 from common.store import Store
 from common.training import seeded, shuffled
 from feature_adaptation.extractor import ExtractorLearner
-from feature_adaptation.learner import LEARNERS, AdaptationLearner
+from feature_adaptation.learner import AdaptationLearner
 from feature_adaptation.methods import Adaptation, Extractor, Oracle
 
 
@@ -71,7 +71,7 @@ def guarded(run: Run, data: Dataset, out: Path, monkeypatch: pytest.MonkeyPatch)
         guards.append(Guard(images))
         return guards[0]
 
-    class Guarded(LEARNERS[type(run.method)]):  # type: ignore[misc]
+    class Guarded(learner_of(run.method)):  # type: ignore[misc]
         def begin_phase(self, phase: Phase) -> None:
             guards[0].first = phase.num_old
             guards[0].spared = self.context.memory.all().tolist()
@@ -128,7 +128,7 @@ def test_learners_have_the_current_tasks_file_alone(
     for method, truth in ((Adaptation(), set()), (Oracle(map="mlp-true-pairs"), {"truth-0", "truth-1", "truth-2"})):
         by_phase: list[list[str]] = []
 
-        class Noted(LEARNERS[type(method)]):  # type: ignore[misc]
+        class Noted(learner_of(method)):  # type: ignore[misc]
             def begin_phase(self, phase: Phase, by_phase: list[list[str]] = by_phase) -> None:
                 read.clear()
                 super().begin_phase(phase)
@@ -150,7 +150,7 @@ def test_without_distillation_it_is_fine_tuning(stage1: MakeRun, tiny_data: Data
     states: list[dict[str, Tensor]] = []
     nets: list[Any] = []
 
-    class Watched(LEARNERS[Extractor]):  # type: ignore[misc]
+    class Watched(learner_of(Extractor)):  # type: ignore[misc]
         def begin_phase(self, phase: Phase) -> None:
             super().begin_phase(phase)
             nets.append((copy.deepcopy(self.net), phase))

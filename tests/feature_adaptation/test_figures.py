@@ -11,7 +11,7 @@ from fakes import feature_adaptation as fake
 from common.command.plan import published
 from common.drawing.curves import AVERAGE
 from common.drawing.figures import verdict
-from feature_adaptation.learner import LEARNERS
+from common.incremental import learner_of
 from feature_adaptation.memory import megabytes
 from feature_adaptation.reproduce import catalogue
 from feature_adaptation.reproduce.catalogue import FIGURES
@@ -67,7 +67,7 @@ def test_paper_protocols() -> None:
     assert (full.protocol.sizes, full.schedule.epochs, full.schedule.milestones) == ([100] * 10, 60, (20, 30, 40, 50))
     assert full.schedule.lr == 2.0
     for group in (*catalogue.memory(chosen).values(), *catalogue.maps(chosen).values()):
-        assert all(type(r.method) in LEARNERS for run in group for r in run.chain)
+        assert all(learner_of(r.method) for run in group for r in run.chain)
 
 
 def test_measuring_the_anchors_is_a_reproduction() -> None:

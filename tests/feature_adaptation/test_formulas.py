@@ -29,7 +29,7 @@ from feature_adaptation.losses import (
     softmax_loss,
 )
 from feature_adaptation.memory import SIZES, first, megabytes, preserved, ranks
-from feature_adaptation.methods import Adaptation, Extractor, Oracle, Recipe
+from feature_adaptation.methods import Adaptation, Extractor, Recipe
 from feature_adaptation.reproduce.parts import average_rows
 
 # Memory
@@ -222,9 +222,6 @@ def test_average_incremental_accuracy_of_three_tasks() -> None:
 @pytest.mark.parametrize(
     ("method", "message"),
     [
-        (Adaptation(map="magic"), "unknown map"),  # type: ignore[arg-type]
-        (Adaptation(map="true"), "unknown map"),  # an oracle's, which a method cannot ask for
-        (Oracle(map="mlp"), "unknown map"),
         (Adaptation(features_per_class=-1), "at least 0"),
         (Adaptation(features_per_class=0), "leave nothing"),
         (Adaptation(exemplar_pairs=True), "needs images"),

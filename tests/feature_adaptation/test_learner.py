@@ -18,13 +18,12 @@ from torch import Tensor
 from common import incremental
 from common.command.launcher import Job, train
 from common.data.datasets import Dataset
-from common.incremental import Phase
+from common.incremental import Phase, learner_of
 from common.runs import Protocol, Run
 from common.store import Store
 from common.training import seeded
 from feature_adaptation import adapter
 from feature_adaptation.cache import Current, Source
-from feature_adaptation.learner import LEARNERS
 from feature_adaptation.methods import Adaptation, Oracle, Recipe
 from feature_adaptation.reproduce.presets import settings
 
@@ -193,7 +192,7 @@ def test_true_features_beat_stale_ones_after_a_rotation(tmp_path: Path, tiny_run
     for method in (Adaptation(map="identity"), Adaptation(map="linear"), Oracle()):
         run = adapt(start, method, classifier=Recipe(200, 0.1, "sgd", batch=32))
         with store.open(run) as workspace:
-            result = incremental.run(run, tiny_data, LEARNERS[type(method)], workspace, CPU)
+            result = incremental.run(run, tiny_data, learner_of(method), workspace, CPU)
         accuracies[method.map] = result["phases"][1]["stages"]["start"]["cnn"]["groups"][0]
     assert accuracies["true"] >= accuracies["linear"] - 1 > accuracies["identity"] + 20
 

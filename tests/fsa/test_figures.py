@@ -66,6 +66,8 @@ def test_reports_say_what_augmentation_adds() -> None:
     added = {c.name: list(c.y) for panel in drawing.panels[2:] for c in panel.curves}
     assert added == {"FSA - No Aug": [3] * 10, "No Aug - Phase I": [7] * 10, "FSA - Phase I": [10] * 10}
     assert "Phase I of seed 0 and its views shared" in drawing.note
+    hundred = draw("control-cifar100", "cifar", seeds=[0], make=lambda run: fake(run, right(run)))
+    assert {len(curve.x) for panel in hundred.panels[2:] for curve in panel.curves} == {10}  # sizes side by side
 
 
 def test_classes_have_names_where_the_data_set_gives_them() -> None:
@@ -156,6 +158,17 @@ def test_the_change_of_confusion() -> None:
     taken = rows[OURS, "tail taken for head (% of its test images)"]
     assert taken and taken.mean == 40
     assert before.boundary == 4 and control.kind == "change"
+
+
+def test_without_phase_one_the_confusion_of_phase_two_is_shown_as_it_is() -> None:
+    """As records of Phase II alone leave it: there is nothing that it could be a change of."""
+    chosen = settings("cifar", [0], None, 1)
+    groups = {name: runs for name, runs in BY_ID["fig7-cifar10"].runs(chosen).items() if name != "Phase I"}
+    drawing = draw("fig7-cifar10", "cifar", groups, make=lambda run: fake(run, 60))
+    assert [(panel.kind, panel.title) for panel in drawing.panels] == [
+        ("matrix", "No Aug: 60.00 %"),
+        ("matrix", "FSA (ours): 60.00 %"),
+    ]
 
 
 # Pictures and the command

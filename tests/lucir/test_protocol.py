@@ -15,14 +15,14 @@ from common import incremental
 from common.command import plan
 from common.data.datasets import Dataset
 from common.errors import InputError
-from common.incremental import Context, Phase, extract
+from common.incremental import Context, Phase, extract, learner_of
 from common.loader import DeviceImages
 from common.memory import ExemplarMemory, herd, open_context
 from common.runs import Inputs, LongTail, Protocol, Schedule
 from common.splits import class_order, longtail_counts
 from common.store import Store
 from common.training import Stage
-from lucir.learner import LEARNERS, LUCIRLearner
+from lucir.learner import LUCIRLearner
 from lucir.methods import LUCIR, Base, ICaRL, Method
 
 
@@ -53,7 +53,7 @@ def test_cifars_sizes(method: Method, tiny_run: MakeRun) -> None:
     images = DeviceImages(np.zeros((50000, 1, 1, 3), np.uint8), labels, Inputs(), CPU.torch)
     run = tiny_run(method, protocol=Protocol(100, 50, 10, 20))
     memory = ExemplarMemory(per_class=20)
-    learner = LEARNERS[type(method)](method, Context(run, CPU, images, images, memory))
+    learner = learner_of(method)(method, Context(run, CPU, images, images, memory))
     learner.build(50)
     sizes = []
     for phase in [Phase(0, 0, 50), *(Phase(i + 1, 50 + 10 * i, 10) for i in range(5))]:
@@ -110,7 +110,7 @@ def test_training_starts_from_the_base_run(tiny_run: MakeRun, tiny_data: Dataset
     base = tiny_run(Base("cosine"), protocol=Protocol(4, 4, 0, 0))
     store = Store(tmp_path)
     with store.open(base) as workspace:
-        incremental.run(base, tiny_data, LEARNERS[Base], workspace, CPU)
+        incremental.run(base, tiny_data, learner_of(Base), workspace, CPU)
         trained = workspace.state_of(base)
     learner = train(tiny_run(METHODS["lucir"], start=base), tiny_data, tmp_path)
     begin = learner.before[1, "main"]
@@ -149,7 +149,7 @@ def test_bad_input_is_found_before_training(changes: dict, message: str, tiny_ru
 def test_threshold_moving_counts_the_images_of_the_long_tailed_subset(tiny_run: MakeRun, tiny_data: Dataset) -> None:
     run = tiny_run(ICaRL(), protocol=Protocol(8, 4, 2, exemplars_per_class=2), longtail=LongTail(6), order="native")
     context = open_context(run, tiny_data, CPU)
-    learner: Any = LEARNERS[ICaRL](run.method, context)
+    learner: Any = learner_of(ICaRL)(run.method, context)
     sizes = longtail_counts(8, 12, 6).tolist()
     for phase in (Phase(0, 0, 4), Phase(1, 4, 2)):
         learner.build(phase.seen)

@@ -13,12 +13,12 @@ from lucir_runs import CPU, MakeRun, train
 
 from common.data.datasets import Dataset
 from common.heads import CosineHead, LinearHead
-from common.incremental import Learner, Phase
+from common.incremental import Learner, Phase, learner_of
 from common.loader import DeviceImages
 from common.memory import open_context
 from common.runs import Inputs, Run
 from common.training import Stage
-from lucir.learner import LEARNERS, ICaRLLearner, LUCIRLearner
+from lucir.learner import ICaRLLearner, LUCIRLearner
 from lucir.methods import LUCIR, Base, ICaRL, Method
 
 
@@ -124,5 +124,5 @@ def test_which_head_and_last_relu(tiny_run: MakeRun, tiny_data: Dataset) -> None
         (Base("linear"), LinearHead, True), (ICaRL(), LinearHead, True),
         (Base("cosine"), CosineHead, False), (LUCIR(), CosineHead, False),
     ):  # fmt: skip
-        net = built(LEARNERS[type(method)], method, tiny_run(method), tiny_data).net  # type: ignore[index]
+        net = built(learner_of(method), method, tiny_run(method), tiny_data).net  # type: ignore[index]
         assert type(net.head) is head and net.backbone.final_relu == final_relu

@@ -47,6 +47,8 @@ def test_a_reproduction_leaves_figures_report_and_runs(
     report = (folder / "report.md").read_text(encoding="utf-8")
     assert "embedded data" in report
     assert "reduced schedule" in report
+    assert "## fig3a: Fig. 3 (left): weight norms of iCaRL's last layer (on glyphs)\n" in report
+    assert json.loads((folder / "fig3b.json").read_text(encoding="utf-8"))["title"].endswith("last layer (on glyphs)")
     runs = [p for p in (out / "runs").iterdir() if p.is_dir()]
     assert len(runs) == 2
     for run in runs:
@@ -75,12 +77,58 @@ def test_list_counts_what_is_finished(finished: tuple[Path, subprocess.Completed
     assert len(re.findall(r"\([0-9a-f]{12}\.\.\.\)\n", fresh)) == 37  # the precision is not settled
 
 
-def test_drawing_nothing_says_why(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+@pytest.mark.parametrize(
+    ("paper", "preset", "words", "recorded"),
+    [
+        ("lucir", "quick", ["--seeds", "7"], ["--seeds 1993"]),
+        ("lucir", "cifar", ["--seeds", "7", "--only", "fig5"], ["--seeds 1993 --epochs-scale 0.05"]),
+        ("der", "cifar", ["--seeds", "7"], ["--seeds 0 --orders O1 --epochs-scale 0.03"]),
+        ("bbn", "quick", ["--epochs-scale", "0.3"], ["--seeds 0"]),
+        ("lucir", "imagenet", [], []),
+    ],
+)
+def test_drawing_nothing_says_what_is_recorded(
+    paper: str,
+    preset: str,
+    words: list[str],
+    recorded: list[str],
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """In one line for all figures; and the options that it names do draw."""
+    draw = ["--preset", preset, "--draw", "--out", str(tmp_path)]
     with pytest.raises(SystemExit) as ended:
-        cli.main(["--only", "fig3a", "--seeds", "7", "--draw", "--out", str(tmp_path)], paper="lucir")
+        cli.main([*draw, *words], paper)
+    lines = capsys.readouterr().out.splitlines()
+    (undrawn,) = (line for line in lines if line.startswith("not drawn: "))
+    assert ended.value.code == 0 and "none of their runs is finished or recorded with these --seeds" in undrawn
+    assert [line for line in lines if line.startswith("recorded: ")] == [f"recorded: {found}" for found in recorded]
+    if recorded:
+        with pytest.raises(SystemExit):
+            cli.main([*draw, "--only", undrawn.split()[2].rstrip(",:"), *recorded[0].split()], paper)
+        assert "drawn: " in capsys.readouterr().out
+
+
+def test_runs_finished_here_are_named_too(
+    finished: tuple[Path, subprocess.CompletedProcess[str]], capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit):
+        cli.main(["--only", "fig3", "--seeds", "7", "--draw", "--out", str(finished[0])], paper="lucir")
     printed = capsys.readouterr().out
-    assert ended.value.code == 0 and "not drawn: fig3a: 1 of its runs is not finished" in printed
-    assert "no run of these figures is finished or recorded" in printed
+    assert "recorded: --seeds 1993\n" in printed and "recorded: --seeds 1993 --epochs-scale 0.1\n" in printed
+
+
+@pytest.mark.parametrize("lines", [0, 1, 5])
+@pytest.mark.parametrize("buffered", [True, False])
+def test_a_reader_that_goes_ends_a_listing_quietly(lines: int, buffered: bool) -> None:
+    """As `| head` does, before or while something is printed."""
+    command = [sys.executable, *([] if buffered else ["-u"]), "-m", "class_balanced.reproduce", "--preset", "cifar"]
+    with subprocess.Popen([*command, "--list"], cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
+        assert process.stdout and process.stderr
+        for _ in range(lines):
+            assert process.stdout.readline()
+        process.stdout.close()
+        assert process.stderr.read() == b"" and process.wait(60) == 1
 
 
 def test_recording_nothing_says_why(
@@ -89,6 +137,15 @@ def test_recording_nothing_says_why(
     with pytest.raises(SystemExit):
         cli.main(["record", "--out", str(finished[0]), "--to", str(tmp_path)])
     assert "the 2 finished runs are on embedded data" in capsys.readouterr().out and not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(("preset", "ends"), [("quick", ", CIFAR-10-LT (on glyphs)"), ("cifar", ", CIFAR-10-LT")])
+def test_titles_say_glyphs_where_the_data_are_glyphs(preset: str, ends: str, tmp_path: Path) -> None:
+    choice = plan.Choice(preset=preset, draw=True)
+    made = plan.make_plan("class_balanced", choice, Store(tmp_path), plan.Data(None, tmp_path / "cache"))
+    titles = {figure.id: made.title(figure) for figure in made.figures}
+    assert titles["closeup-cifar10"].endswith(ends)
+    assert "glyphs" not in titles["fig4"]  # it follows from the published class sizes
 
 
 def test_an_id_names_its_figure_alone() -> None:

@@ -6,8 +6,11 @@ import subprocess
 from pathlib import Path
 
 import pytest
+from outside import method
 
-from common.command.environment import PACKAGES, committed
+from common.command.environment import PACKAGES, code_of, commit, committed, outside
+from common.incremental import learner_of
+from lucir.methods import LUCIR, Base
 
 
 def git(folder: Path, *words: str) -> str:
@@ -62,3 +65,26 @@ def test_a_repository_that_does_not_track_the_code_does_not_count(tmp_path: Path
     for package in PACKAGES:
         (tmp_path / "venv" / package).rename(tmp_path / package)
     assert committed(tmp_path) is None
+
+
+def test_the_six_packages_are_not_outside(tmp_path: Path) -> None:
+    class Own(learner_of(Base())):  # type: ignore[misc]
+        """From outside, with a base class from inside."""
+
+    assert not outside(LUCIR()) and outside(method(tmp_path / "mine.py"))
+    assert code_of(learner_of(LUCIR())) == commit()
+    assert code_of(Own)["source"] and code_of(Own)["common"] == commit()
+
+
+def test_a_file_is_told_by_its_digest_and_by_the_commit_that_tracks_it(tmp_path: Path) -> None:
+    alone = code_of(learner_of(method(tmp_path / "mine.py")))
+    assert (alone["commit"], alone["dirty"], alone["common"]) == ("", False, commit())
+    git(tmp_path, "init", "--quiet")
+    assert code_of(learner_of(method(tmp_path / "mine.py")))["commit"] == ""  # not tracked yet
+    git(tmp_path, "add", ".")
+    git(tmp_path, "commit", "--quiet", "-m", "mine")
+    head = git(tmp_path, "rev-parse", "HEAD").strip()
+    assert code_of(learner_of(method(tmp_path / "mine.py"))) == {**alone, "commit": head}
+    changed = code_of(learner_of(method(tmp_path / "mine.py", "2.0")))
+    assert changed == {**alone, "commit": head, "dirty": True, "source": changed["source"]}
+    assert changed["source"] != alone["source"]

@@ -6,6 +6,7 @@ Every test draws few images, so that the file takes seconds.
 from __future__ import annotations
 
 import hashlib
+import os
 import subprocess
 import sys
 
@@ -132,3 +133,15 @@ def test_importing_the_module_loads_no_heavy_package() -> None:
     code = "import sys, common.data.glyphs; print([m for m in ('torch', 'scipy', 'matplotlib') if m in sys.modules])"
     shown = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
     assert shown.strip() == "[]"
+
+
+@pytest.mark.parametrize(("backend", "taken"), [("nonsense", False), ("module://none.such", True), ("svg", True)])
+def test_the_backend_of_matplotlib_does_not_matter(backend: str, taken: bool) -> None:
+    """One that there is not stops nothing; one that there is stays what the user has chosen."""
+    code = (
+        "import os; from common.data import glyphs; print(glyphs.generate(1, 1, 1)[0].size); "
+        "import matplotlib; print(matplotlib.rcParams['backend'] == os.environ['MPLBACKEND'])"
+    )
+    environment = {**os.environ, "MPLBACKEND": backend}
+    shown = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=environment)
+    assert shown.stdout.split() == ["3072", str(taken)], shown.stderr

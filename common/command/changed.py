@@ -1,0 +1,83 @@
+"""Runs of methods from outside whose source has changed since: they are named, and trained anew on request.
+
+Of a method of the six packages the `version` counts. Code that is being worked on changes without one.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+import sys
+from collections.abc import Iterable
+from contextlib import suppress
+from pathlib import Path
+
+from filelock import FileLock, Timeout
+
+from common.checkpoints import BOUNDARY, EPOCH, Damaged, read_meta
+from common.command.environment import code_of, outside, source_files
+from common.command.messages import describe
+from common.errors import InputError
+from common.runs import Run
+from common.store import Store
+
+
+def look_for_changes(runs: Iterable[Run], store: Store, retrain: bool) -> None:
+    """Name the runs here, finished or not, that another source of their learner has trained, or one they start from.
+
+    retrain: they are removed, so that they are trained anew. Raises InputError where a process is at work on one.
+    """
+    links = {link.key: link for run in runs for link in run.chain}.values()
+    files = {link.key: _changed(link, store) for link in links if outside(link.method)}
+    for link in links:
+        if changed := next(filter(None, (files.get(each.key) for each in link.chain)), None):
+            for folder in _folders(link, store):
+                _report(link, folder, changed, retrain)
+                if retrain:
+                    store.forget(folder.name)
+
+
+def _report(run: Run, folder: Path, files: list[Path], retrain: bool) -> None:
+    if not retrain:
+        text = "was trained by another version of it; --retrain trains it anew"
+        return print(f"note: {files[0]} has changed: {describe(run)} {text}", file=sys.stderr)
+    try:
+        with FileLock(folder / "lock", timeout=0):
+            (folder / "result.json").unlink(missing_ok=True)  # first, so that half a folder counts as unfinished
+            shutil.rmtree(folder)
+    except Timeout:
+        raise InputError(f"--retrain: another process works on run {folder.name}; wait for it, or end it") from None
+    print(f"{files[0]} has changed: {describe(run)} is trained anew")
+
+
+def _changed(run: Run, store: Store) -> list[Path]:
+    """The files of the learner of a Run from outside, where another source has trained the Run; else none."""
+    from common.incremental import learner_of
+
+    learner = learner_of(run.method)
+    now = code_of(learner).get("source")
+    trained = {source for folder in _folders(run, store) for source in _sources(folder)}
+    return source_files(learner) if now and trained - {now} else []
+
+
+def _folders(run: Run, store: Store) -> list[Path]:
+    """Where the Run is, finished or not, on the data and in the precision at hand."""
+    found, mine = [], {"fingerprint": run.fingerprint, "precision": run.precision}
+    for folder in sorted(store.runs.glob(f"{run.key}*")):
+        with suppress(OSError, ValueError, KeyError):  # of one that cannot be read, whoever trains it will say so
+            config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+            if all(value in ("", config[name]) for name, value in mine.items()):
+                found.append(folder)
+    return found
+
+
+def _sources(folder: Path) -> list[str]:
+    """Digests of the sources that have trained a run so far."""
+    if (folder / "result.json").exists():
+        environment = json.loads((folder / "environment.json").read_text(encoding="utf-8"))
+        return [environment.get("source", ""), *environment.get("earlier_commits", [])]
+    for name in (EPOCH, BOUNDARY):
+        with suppress(Damaged):
+            if meta := read_meta(folder / name):
+                return meta.get("commits", [])
+    return []

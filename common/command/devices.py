@@ -1,0 +1,184 @@
+"""What of this machine a command uses: CPU threads and GPUs, and a process for each GPU where there are several."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import threading
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import Future
+from concurrent.futures.process import BrokenProcessPool
+from contextlib import contextmanager, suppress
+from dataclasses import replace
+from functools import partial
+from multiprocessing import get_context
+from queue import SimpleQueue
+from typing import TYPE_CHECKING, Any
+
+from common.command.waiting import Outcome
+from common.errors import InputError
+from common.runs import Run
+
+if TYPE_CHECKING:
+    from common.command.launcher import Job
+
+VISIBLE = "CUDA_VISIBLE_DEVICES"
+"""The environment variable that says which GPUs CUDA sees, and so which are cuda:0, cuda:1 ..."""
+
+
+def asked_threads() -> int | None:
+    """CPU threads of each run that the user asks for by OMP_NUM_THREADS; None where it is unset or no number."""
+    first = os.environ.get("OMP_NUM_THREADS", "").split(",")[0].strip()  # a list says more of nested regions
+    return int(first) if first.isdecimal() and int(first) else None
+
+
+def visible(count: int) -> list[str]:
+    """The GPUs that CUDA sees, as the environment names them; `count` where it sees all of the machine."""
+    given = os.environ.get(VISIBLE)
+    return [str(i) for i in range(count)] if given is None else [name for name in given.split(",") if name]
+
+
+def pinned(device: str) -> str:
+    """ "cuda" for "cuda:N", of which CUDA sees that GPU alone from here on; other words as they are.
+
+    To be called before CUDA is used. Raises InputError where there is no such GPU.
+    """
+    if not device.startswith("cuda:"):
+        return device
+    import torch
+
+    number = int(device.removeprefix("cuda:"))
+    os.environ[VISIBLE] = ",".join(visible(number + 1)[number : number + 1])
+    if not torch.cuda.is_available():
+        raise InputError(f"--device {device}: torch sees no such GPU; the first is cuda:0, and --device cuda takes all")
+    return "cuda"
+
+
+def together(device: str, runs: int) -> tuple[str, ...]:
+    """The GPUs that "cuda" shares so many runs between; none where one takes them, or `device` is another word."""
+    if device != "cuda":
+        return ()
+    import torch
+
+    found = visible(torch.cuda.device_count())[:runs]
+    return tuple(found) if len(found) > 1 else ()
+
+
+def describe(device: str) -> str:
+    """What a command's `--device` comes to here, for `--list`: found without torch, by nvidia-smi."""
+    try:
+        words = ["nvidia-smi", "--query-gpu=name", "--format=csv,noheader"]
+        names = subprocess.run(words, capture_output=True, text=True, check=True, timeout=20).stdout.splitlines()
+    except (OSError, subprocess.SubprocessError):
+        names = []
+    seen = [f"GPU {gpu}" + (f" ({names[int(gpu)]})" if gpu in map(str, range(len(names))) else "")
+            for gpu in visible(len(names))]  # fmt: skip
+    if device == "cpu" or (device == "auto" and not seen):
+        return "the CPU"
+    if device.startswith("cuda:"):
+        return (seen[int(device[5:]) :] or [f"no GPU: {device} is not here"])[0]
+    return ", ".join(seen) + (", a process each" if len(seen) > 1 else "") if seen else "no GPU: none is found here"
+
+
+class Gpus:
+    """A process for each GPU of `job.gpus`, in which `job.jobs` runs at a time train as on a single one."""
+
+    def __init__(self, job: Job, runs: Iterable[Run]) -> None:
+        self.queue, self.began = SimpleQueue[int](), threading.Event()
+        waiting = list(runs)
+        inside = replace(job, gpus=(), methods=frozenset(type(run.method) for run in waiting))
+        self.gpus = [_Gpu(name, inside, waiting, self) for name in job.gpus]
+
+    def submit(self, run: Run, job: Job) -> Future:
+        """The run's Outcome, by the GPU that has the fewest runs; BrokenProcessPool where its process dies."""
+        return min(self.gpus, key=lambda gpu: len(gpu.futures)).submit(run, replace(job, gpus=()))
+
+    def kill(self) -> None:
+        for gpu in self.gpus:
+            gpu.process.kill()
+
+
+class _Gpu:
+    """One GPU, its process, and the runs that are under way there. A process that has died is started again."""
+
+    def __init__(self, name: str, job: Job, runs: Sequence[Run], pool: Gpus) -> None:
+        self.name, self.job, self.runs, self.pool = name, job, runs, pool
+        self._start()
+
+    def _start(self) -> None:
+        context = get_context("spawn")
+        self.futures: dict[str, Future] = {}
+        self.connection, theirs = context.Pipe()
+        self.process = context.Process(target=_serve, args=(theirs, self.job, self.runs, os.getpid()))
+        with _seeing(self.name):
+            self.process.start()
+        theirs.close()
+        threading.Thread(target=self._listen, args=(self.connection, self.futures), daemon=True).start()
+
+    def submit(self, run: Run, job: Job) -> Future:
+        if not self.process.is_alive():
+            self._start()
+        future = self.futures[run.hash] = Future[Outcome]()
+        try:
+            self.connection.send((run, job))
+        except OSError:
+            _break(self.futures)
+        return future
+
+    def _listen(self, connection: Any, futures: dict[str, Future]) -> None:
+        """Take in what one process reports until it ends, and fail what it leaves."""
+        with suppress(EOFError, OSError):
+            while True:
+                report = connection.recv()
+                self.pool.began.set()
+                if isinstance(report, int):
+                    self.pool.queue.put(report)
+                else:
+                    futures.pop(report.run.hash).set_result(report)
+        _break(futures)
+
+
+def _break(futures: dict[str, Future]) -> None:
+    while futures:
+        with suppress(KeyError):
+            futures.popitem()[1].set_exception(BrokenProcessPool())
+
+
+@contextmanager
+def _seeing(gpu: str) -> Iterator[None]:
+    """Within it, a process that starts sees one GPU, which is its cuda:0."""
+    before = os.environ.get(VISIBLE)
+    os.environ[VISIBLE] = gpu
+    try:
+        yield
+    finally:
+        del os.environ[VISIBLE]
+        os.environ.update({VISIBLE: before} if before is not None else {})
+
+
+def _serve(connection: Any, job: Job, runs: Sequence[Run], parent: int) -> None:
+    """In the process of one GPU: train what comes through the connection; report images, and Outcomes."""
+    from common.command import launcher, pools
+
+    pools.leave_signals()
+    threading.Thread(target=pools.die_with, args=(parent,), daemon=True).start()
+    lock = threading.Lock()
+
+    def report(what: int | Outcome) -> None:
+        with lock:
+            connection.send(what)
+
+    report(0)  # it has begun
+    launcher.load_code(job.methods)
+    pool = launcher._pool(job, runs, report)
+    while True:
+        for images in pools.drain(pool.queue):
+            report(images)
+        if connection.poll(0.3):
+            run, own = connection.recv()
+            pool.submit(run, own).add_done_callback(partial(_end, run, report))
+
+
+def _end(run: Run, report: Callable[[Outcome], None], future: Future) -> None:
+    error = future.exception()
+    report(Outcome(run, f"{type(error).__name__}: {error}", "failed") if error else future.result())

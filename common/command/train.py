@@ -1,0 +1,142 @@
+"""Train one method: `python -m PAPER.train`, a line `train PAPER ...` of a queue, and `train(run)` in Python."""
+
+from __future__ import annotations
+
+import importlib
+import math
+import sys
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, field, fields, replace
+from pathlib import Path
+from typing import Any, TypeVar
+
+from common.command.console import run_command
+from common.command.messages import title
+from common.command.parsing import change, parse
+from common.command.plan import Choice, Data, Plan, checked
+from common.command.queue import Command, Place, Resources, begin, finish, work
+from common.command.single import Single
+from common.drawing.figures import Drawing, Figure
+from common.errors import InputError, OutOfTime, RunFailed
+from common.runs import Run
+from common.store import Result, Store
+
+
+@dataclass(frozen=True)
+class Which:
+    """On what data and schedule a method is trained, and what is drawn at random."""
+
+    preset: str = "quick"
+    """quick (embedded data, no download), cifar (the paper's schedule) or imagenet (image folders)."""
+    dataset: str = ""
+    """Which of the preset's data sets, such as cifar100; default: the first."""
+    seed: int | None = None
+    """Of initialisation and batch order; without --order it also chooses the class order. Default: the preset's."""
+    order: str | None = None
+    """Class order: the seed of the shuffle, or the name of a published order."""
+    epochs_scale: float = 1.0
+    """Shortens or stretches every schedule."""
+
+
+@dataclass(frozen=True)
+class Arguments(Place, Which):
+    """What `train` takes before the method."""
+
+
+A = TypeVar("A", bound=Which)
+
+
+@dataclass(frozen=True)
+class One(Command):
+    """A command for one run."""
+
+    run: Run = field(kw_only=True)
+    settings: tuple[Any, ...] = ()
+    """The preset's, where the run is of one."""
+    usual: Any = None
+    """The method as the setting has it."""
+
+    def part(self, paper: str, store: Store, data: Data, use: Resources) -> Single:
+        heading = title(self.run, self.usual)
+        figure = Figure("train", heading, lambda settings: {"": [self.run]}, lambda *given: Drawing([]), role=None)
+        plan = Plan(paper, self.choice, self.settings, [figure], [], store, data, use.precision)
+        return Single(checked(plan), use.out)
+
+
+def train(
+    run: Run,
+    out: Path | str = "results",
+    data: Path | str | None = None,
+    device: str = "auto",
+    precision: str = "auto",
+    minutes: float | None = None,
+    retrain: bool = False,
+) -> Result:
+    """Train a Run, and first what it starts from, or read it where it is finished; prints how it gets on.
+
+    The options are those of the command. retrain: of a method from outside the packages, what an earlier version of its
+    file has trained is trained anew. Raises InputError on bad input before any training, RunFailed where the run fails,
+    and OutOfTime when the minutes are over: the same call goes on from there.
+    """
+    use = Resources(Path(data) if data else None, Path(out), device, precision, minutes, jobs=1, retrain=retrain)
+    deadline = time.time() + 60 * minutes if minutes is not None else math.inf
+    parts = begin([One([run.paper], Choice(), run=run)], use)
+    if finish(parts, use, deadline) == 130:
+        raise OutOfTime("time is up; the same call goes on from here")
+    assert isinstance(parts[0], Single)
+    if not (result := parts[0].result):
+        raise RunFailed("; ".join(parts[0].failures))
+    return result
+
+
+def main(paper: str, argv: Sequence[str] | None = None) -> None:
+    """Entry point of `python -m PAPER.train`. Exits."""
+    words = list(sys.argv[1:] if argv is None else argv)
+    run_command(lambda: command(paper, words, f"python -m {paper}.train"))
+
+
+def command(paper: str, words: Sequence[str], prog: str) -> int:
+    """Train what words ask for, and print a table. Returns the exit code."""
+    args, one = _asked(paper, words, Arguments, prog)
+    return work([one], Resources(**{f.name: getattr(args, f.name) for f in fields(Place)}, jobs=1))
+
+
+def line(paper: str, words: Sequence[str], place: str) -> One:
+    """What the words after `train PAPER` in a line of a queue ask for; `place` begins errors found later."""
+    return replace(_asked(paper, words, Which, f"reproduce train {paper}")[1], place=place)
+
+
+def _asked(paper: str, words: Sequence[str], kind: type[A], prog: str) -> tuple[A, One]:
+    """The options before the method, and the one run that they and the method make."""
+    presets = importlib.import_module(f"{paper}.reproduce.presets")
+    own, *others = (type(m).__name__ for m in presets.settings("quick", (), (), 1.0)[0].defaults())
+    first, rest = _parted(words)
+    about = (
+        f"Train one method, on embedded data unless told otherwise. After these options may stand {own} (the paper's "
+        f"own, and the default), {', '.join(others)}, and then its own options: {prog} {own} --help lists them."
+    )
+    args = parse(kind, prog, about, first)
+    seeds, orders = (args.seed,) if args.seed is not None else (), (args.order,) if args.order else ()
+    settings = presets.settings(args.preset, seeds, orders, args.epochs_scale)
+    settings = tuple(replace(s, repeats=s.repeats[:1]) for s in settings)
+    setting = _named({s.role: s for s in settings}, args.dataset, "--dataset")
+    default = _named({type(m).__name__: m for m in setting.defaults()}, rest[0] if rest else "", "method")
+    method = change(default, f"{prog} {type(default).__name__}", rest[1:], setting)
+    choice = Choice(args.preset, epochs_scale=args.epochs_scale)
+    return args, One([paper], choice, run=setting.main(method)[0], settings=settings, usual=default)
+
+
+def _parted(words: Sequence[str]) -> tuple[Sequence[str], Sequence[str]]:
+    """The words before the method's name, each an option with its value, and the others."""
+    at = 0
+    while at < len(words) and words[at].startswith("-"):
+        at += 1 if "=" in words[at] or words[at] in ("-h", "--help") else 2
+    return words[:at], words[at:]
+
+
+def _named(choices: dict[str, Any], name: str, what: str) -> Any:
+    """The choice of that name, or the first. Raises InputError on another name."""
+    if name and name not in choices:
+        raise InputError(f"unknown {what} {name!r}; choose one of {', '.join(choices)}")
+    return choices[name] if name else next(iter(choices.values()))

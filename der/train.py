@@ -1,0 +1,6 @@
+"""python -m der.train: one run of one method, the paper's own unless another is named."""
+
+from common.command.train import main
+
+if __name__ == "__main__":
+    main("der")

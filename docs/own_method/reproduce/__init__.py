@@ -1,1 +1,0 @@
-"""Which figures there are, and on what."""

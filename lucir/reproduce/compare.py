@@ -1,0 +1,123 @@
+"""Methods of one's own beside iCaRL and LUCIR, in one call: what a script of one file ends with."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
+from typing import Any, Literal, NoReturn
+
+from common.command.cli import Arguments
+from common.command.console import run_command
+from common.command.parsing import parse
+from common.command.parts import Part
+from common.command.plan import Data, Plan, checked, on_copy
+from common.command.queue import Command, Resources, work
+from common.drawing.curves import accuracy_figure
+from common.drawing.figures import Drawing, Figure, Published, PublishedFigure, Results, Runs
+from common.drawing.looks import SHARED, Looks
+from common.errors import InputError
+from common.store import Store
+from lucir.reproduce.presets import Setting, settings
+
+THEIRS = {"iCaRL-NME": ("iCaRL", "nme"), "LUCIR": ("LUCIR", "cnn")}
+"""Curve -> (key of its runs, read-out)."""
+Start = Literal["linear", "cosine"] | None
+
+
+def compare(
+    methods: Mapping[str, Any],
+    phases: int = 5,
+    start: Start = "linear",
+    readout: str = "cnn",
+    words: Sequence[str] | None = None,
+) -> NoReturn:
+    """Train `methods` (name -> a dataclass that names its learner) beside iCaRL and LUCIR, draw the figure, and exit.
+
+    All have the same data, class orders, exemplars and schedule: those of LUCIR's paper, in the preset that is asked
+    for. words: the options of `python -m lucir.reproduce`; default: those of the command line.
+
+    start: which base model a method goes on from, iCaRL's with a linear head or LUCIR's with a cosine head. None: it
+    trains its base phase itself. readout: which of a method's predictions is drawn.
+    """
+    if any(type(method).__module__ == "__mp_main__" for method in methods.values()):
+        sys.exit(2)  # a worker process that imports a script without a guard; its parent says so
+    script = _script(methods)
+    shown, name = script or "...", Path(script).stem or "own"
+    arguments = list(sys.argv[1:] if words is None else words)
+
+    def command() -> int:
+        use = parse(Arguments, f"python {shown}", "Compare methods of one's own with iCaRL and LUCIR.", arguments)
+        own = Comparison([name], use, methods=methods, phases=phases, start=start, readout=readout, script=shown)
+        own.check()
+        # No other process can import the classes of an interactive session.
+        return work([own], use if script else replace(use, jobs=1))
+
+    run_command(command)
+
+
+@dataclass
+class OwnPlan(Plan):
+    """A plan of no paper: nothing published stands beside it."""
+
+    script: str = "..."
+
+    @property
+    def prog(self) -> str:
+        return self.script
+
+    @property
+    def published(self) -> Published:
+        return Published({"title": self.figures[0].title}, {})
+
+    @property
+    def looks(self) -> Looks:
+        return SHARED
+
+
+@dataclass(frozen=True, kw_only=True)
+class Comparison(Command):
+    """A command for one figure: methods of one's own beside iCaRL and LUCIR, under the protocol of Fig. 5."""
+
+    methods: Mapping[str, Any]
+    phases: int
+    start: Start
+    readout: str
+    script: str
+
+    def check(self) -> None:
+        """Raise InputError on a method without a learner, or whose name is taken."""
+        from common.incremental import learner_of
+
+        for name, method in self.methods.items():
+            if name in ("iCaRL", *THEIRS):
+                raise InputError(f"{name} is there already; give your method another name")
+            learner_of(method)
+
+    def part(self, paper: str, store: Store, data: Data, use: Resources) -> Part:
+        title, choice = f"{', '.join(self.methods)} beside iCaRL and LUCIR, {self.phases} phases", self.choice
+        figure = Figure("compared", title, partial(self.runs, paper), self.drawing, ("quick", "cifar", "imagenet"))
+        chosen = settings(choice.preset, choice.seeds, choice.orders, choice.epochs_scale)
+        plan = OwnPlan(paper, choice, chosen, [figure], [], store, data, use.precision, script=self.script)
+        return Part(checked(on_copy(plan)), use.out)
+
+    def runs(self, paper: str, s: Setting) -> Runs:
+        """The Runs of iCaRL and LUCIR, and those of the methods, which name `paper` in place of a package."""
+        found = {"iCaRL": s.runs(s.icarl(), self.phases), "LUCIR": s.runs(s.lucir(), self.phases)}
+        like = found["LUCIR" if self.start == "cosine" else "iCaRL"]
+        if self.start is None:
+            like = [replace(run, start=None) for run in like]
+        return found | {name: [replace(run, paper=paper, method=m) for run in like] for name, m in self.methods.items()}
+
+    def drawing(self, s: Setting, results: Results, published: PublishedFigure) -> Drawing:
+        """Accuracy after every phase."""
+        readouts = {**THEIRS, **{name: (name, self.readout) for name in self.methods}}
+        return accuracy_figure(results, readouts, published, f"{self.phases} phases")
+
+
+def _script(methods: Mapping[str, Any]) -> str:
+    """The name of the file that defines the first of the methods; "" for an interactive session."""
+    files = [getattr(sys.modules[type(method).__module__], "__file__", None) for method in methods.values()]
+    return next((Path(file).name for file in files if file and Path(file).is_file()), "")
