@@ -212,7 +212,7 @@ def _catch_up(parts: Sequence[Part], folder: Path) -> bool:
 
 def _recorded(store: Store, run: Run, folder: Path) -> bool:
     """Write the record of a finished run; a full disk must not stop the other runs."""
-    result = store.find(run, records=False)
+    result = store.load(run.hash) or store.find(run, records=False)
     assert result is not None
     try:
         write_record(result, folder / run.paper)
