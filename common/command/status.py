@@ -84,12 +84,13 @@ def _standing(board: Board, folder: Path, entry: Entry | None, job: Alive | None
     words, left = entry.words if entry else _words(folder), max(entry.images - images, 0) if entry else 0
     if entry and job and job.waits:
         return Standing("queued", f"{words}: job {entry.job}, {job.reason}", left)
-    if entry and job:
+    problem = reason(folder)  # removed when a job is submitted, so of the job that has the run now
+    if entry and job and not problem:
         time = f", about {duration(left / rate)} left" if rate else ""
         return Standing("running", f"{words}: job {entry.job}{time}", left, rate)
-    if folder.exists() and locked(folder):
+    if not job and folder.exists() and locked(folder):
         return Standing("running", words, left, rate)
-    if problem := reason(folder) or (board.last_words(entry.job) if entry else ""):
+    if problem := problem or (board.last_words(entry.job) if entry else ""):
         return Standing("failed", f"{words}: {problem}")
     return Standing("stopped", f"{words}: the same command goes on with it")
 
