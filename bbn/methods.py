@@ -47,6 +47,7 @@ class Probe:
     version: ClassVar[int] = 1
     learner: ClassVar[str] = "bbn.learner:ProbeLearner"
     branch: Literal["cb", "rb"] = "cb"
+    norms: ClassVar[Literal["frozen"]] = "frozen"
     sampler: Literal["uniform", "balanced"] = "uniform"  # not stated; cross-entropy as in Fig. 2's first row
     beta: float = 0.0
 

@@ -6,12 +6,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import ClassVar, Literal
 
 import numpy as np
 
-from common.runs import Protocol
+from common.runs import ADDED, Protocol
 from common.samplers import Kind
 
 
@@ -63,6 +63,9 @@ class Rebalance:
     """Epoch from which weights and sampler hold: 160 of 200 in DRW and DRS, 0 in RW and RS."""
     reduction: Literal["batch", "weighted_mean"] = "weighted_mean"
     """Weighted losses over the batch size, or over the sum of their weights as in PyTorch and LDAM's code."""
+    head_start: Literal["uniform", "ldam", "bbn"] = field(default="uniform", metadata=ADDED)
+    """Fresh classifier: uniform, as PyTorch's; ldam: from He's normal, or under LDAM's loss rows of norm 1 (its code);
+    bbn: under LDAM's loss columns of norm 1 (FCNorm of BBN's code), else uniform."""
 
     def check(self, protocol: Protocol) -> None:
         """ValueError on settings that no training can have."""
@@ -82,6 +85,8 @@ class Retrain:
     """Class weights by effective number; 0: none."""
     fresh: bool = True
     """Whether the classifier is initialised anew; the paper does."""
+    norms: Literal["frozen", "train"] = field(default="frozen", metadata=ADDED)
+    """BatchNorm in eval mode, or in train mode as in Kang et al.'s code: by batch statistics, which are averaged on."""
 
     def check(self, protocol: Protocol) -> None:
         """ValueError on a beta outside [0, 1)."""

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from functools import partial
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from common.heads import CosineHead
+from common.heads import CosineHead, LinearHead
 from common.imbalance import Rebalance, Retrain, class_weights
 from common.incremental import Context, Learner, Phase
 from common.samplers import class_sampler
@@ -56,6 +57,22 @@ def ldam(cosines: Tensor, labels: Tensor, margins: Tensor, scale: float = 30.0) 
     return F.cross_entropy(scale * (cosines - own * margins), labels, reduction="none")
 
 
+@torch.no_grad()
+def fresh_head(
+    in_features: int, classes: int, generator: torch.Generator | None = None, *, config: Rebalance
+) -> LinearHead | CosineHead:
+    """The classifier of a baseline, as `Rebalance.head_start` says."""
+    if config.loss == "ldam":
+        cosine = CosineHead(in_features, classes, generator, config.scale)
+        if config.head_start != "uniform":
+            cosine.weight.copy_(F.normalize(cosine.weight, dim=1 if config.head_start == "ldam" else 0))
+        return cosine
+    linear = LinearHead(in_features, classes, generator)
+    if config.head_start == "ldam":
+        linear.weight.normal_(0, math.sqrt(2 / in_features), generator=generator)
+    return linear
+
+
 class RebalanceLearner(Learner):
     """Cross-entropy, focal and LDAM with weights and samplers that hold from `defer` on."""
 
@@ -63,8 +80,7 @@ class RebalanceLearner(Learner):
 
     def __init__(self, config: Rebalance, context: Context) -> None:
         super().__init__(config, context)
-        if config.loss == "ldam":
-            self.head = partial(CosineHead, scale=config.scale)
+        self.head = partial(fresh_head, config=config)
         device, counts = context.device.torch, context.counts
         self.target = torch.tensor(class_weights(counts, config.beta), dtype=torch.float32, device=device)
         self.weights = torch.ones_like(self.target)
@@ -110,7 +126,8 @@ class RetrainLearner(Learner):
 
     def main(self, phase: Phase) -> Stage:
         main = super().main(phase)
-        main.parameters, main.set_mode = self.net.head.parameters(), self.net.eval
+        main.parameters = self.net.head.parameters()
+        main.set_mode = self.net.eval if self.config.norms == "frozen" else self.net.train
         main.sampler = class_sampler(self.context.train.labels, self.config.sampler)
         return main
 

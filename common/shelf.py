@@ -7,6 +7,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Generic, TypeVar
 
+from common.errors import InputError
 from common.runs import KEY, Run
 
 if TYPE_CHECKING:
@@ -21,10 +22,13 @@ class Shelf(Generic[S]):
     """Results of one kind, each with a name that begins with its Run's key.
 
     names: lists the results there are, once, at the first look-up. read: a result by its name, None where there is
-    none yet.
+    none yet, InputError where it is damaged. refused: takes in what look-ups have passed over as damaged.
     """
 
-    def __init__(self, names: Callable[[], Iterable[S]], read: Callable[[S], Result | None]) -> None:
+    def __init__(
+        self, names: Callable[[], Iterable[S]], read: Callable[[S], Result | None], refused: dict[str, None]
+    ) -> None:
+        self.refused = refused
         self.names: Callable[[], Iterable[S]] = names
         self.read: Callable[[S], Result | None] = read
         self._last: dict[S, Result] = {}
@@ -51,6 +55,14 @@ class Shelf(Generic[S]):
                 del self._last[next(iter(self._last))]
         return self._last.get(name)
 
+    def sound(self, name: S) -> Result | None:
+        """The same; None too where it is damaged, which is noted in `refused`."""
+        try:
+            return self.get(name)
+        except InputError as error:
+            self.refused[str(error)] = None
+            return None
+
     def forget(self, name: S) -> None:
         """Take back that there is such a result; whether there is one again, only `get` finds out."""
         self._last.pop(name, None)
@@ -60,7 +72,7 @@ class Shelf(Generic[S]):
     def first(self, run: Run) -> S | None:
         """The name of the first result with the Run's key; an empty fingerprint or precision stands for any."""
         for name in tuple(self._by_key.get(run.key, ())):
-            if name in self._settled or self.get(name):
+            if name in self._settled or self.sound(name):
                 fingerprint, precision = self._settled[name]
                 if run.fingerprint in ("", fingerprint) and run.precision in ("", precision):
                     return name

@@ -59,7 +59,7 @@ class Expandable(nn.Module):
         self.aux: Classifier | None = None
         """H^a of Eq. 4, on the new extractor alone; there during the representation stage only."""
         self.full: nn.Module | None = None
-        """The last extractor before it was pruned, which the next one starts from."""
+        """The last extractor before it was pruned, with its masks, which the next one starts from."""
         self.frozen: list[nn.Module] = []
         """Copies of the old extractors as they run (see `frozen_copy`); in fp32 the extractors themselves."""
         self.register_buffer("initial", torch.zeros(0))
@@ -127,7 +127,7 @@ class Expandable(nn.Module):
         """
         before = sum(self.widths[:-1])
         columns = torch.cat([torch.arange(before, device=features.device), before + features])
-        self.full, self.extractors[-1] = self.new.body, pruned
+        self.full, self.extractors[-1] = self.new, pruned
         self.head.weight = nn.Parameter(self.head.weight.data[:, columns].clone())
         self.place()
         self.freeze()
@@ -166,7 +166,7 @@ def _part(state: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
 
 
 def successor(net: Expandable) -> nn.Module:
-    """A trainable copy of the last extractor before pruning, weights and BatchNorm statistics; nothing is shared."""
+    """A trainable copy of the last extractor before pruning, weights, statistics and masks; nothing is shared."""
     body = copy.deepcopy(net.full if net.full is not None else net.new)
     return body.requires_grad_(True)
 

@@ -16,7 +16,7 @@ from der.expand import Classifier, Expandable, classifier_for, successor
 from der.losses import auxiliary
 from der.masks import scale
 from der.methods import DER
-from der.model import MaskedResNet, extractor, mask_logits
+from der.model import MaskedResNet, extractor, inner_only, mask_logits
 from der.prune import count_flops, count_parameters, prune, recalibrate
 from der.readouts import fitted, without
 from der.wiring import wiring
@@ -43,7 +43,7 @@ class DERLearner(Learner):
 
     def build(self, classes: int) -> None:
         run = self.context.run
-        body: Any = extractor(run.network, run.seed)
+        body: Any = extractor(run.network, run.seed, self.config.zero_last)
         head = Classifier(body.out_features, classes, self.context.generator("head", 0))
         self.net = Expandable(lambda: backbone(run.network), body, head, self.context.device)
 
@@ -89,7 +89,7 @@ class DERLearner(Learner):
         run = self.context.run
         fresh = self.config.init == "random"
         seed = int(self.generator("extractor").initial_seed())
-        self.net.begin(extractor(run.network, seed) if fresh else successor(self.net))
+        self.net.begin(extractor(run.network, seed, self.config.zero_last) if fresh else successor(self.net))
         self.renew_classifier(phase)
         self.net.aux = Classifier(self.net.widths[-1], phase.num_new + 1, self.generator("aux"))
 
@@ -99,14 +99,18 @@ class DERLearner(Learner):
         self.net.head = classifier_for(self.net, phase.seen, inherit, self.generator("head"))
 
     def mask(self) -> None:
-        """Sec. 3.3: fresh masks on the new extractor."""
-        body = self.net.new.requires_grad_(True)
-        channels = wiring(body).channels
-        if self.config.channels == "random":
-            e = chosen(channels, self.net.wanted[self.phase.index].tolist(), self.generator("channels"))
+        """Sec. 3.3: masks on the new extractor."""
+        new, c = self.net.new.requires_grad_(True), self.config
+        body, before = (new.body, new.e.detach()) if isinstance(new, MaskedResNet) else (new, None)
+        plan = wiring(body)
+        if c.channels == "random":
+            e = chosen(plan.channels, self.net.wanted[self.phase.index].tolist(), self.generator("channels"))
+        elif c.mask_start == "inherit" and before is not None:
+            e = before
         else:
-            e = mask_logits(sum(channels), self.config.mask_init, self.generator("masks"))
-        self.net.extractors[-1] = masked = MaskedResNet(body, e)
+            e = mask_logits(sum(plan.channels), c.mask_init, self.generator("masks"))
+        masked = MaskedResNet(body, inner_only(e, plan) if c.mask_groups == "inner" else e)
+        self.net.extractors[-1] = masked
         self.net.place()
         share = masked.sparsity(masked.hard()).detach().reshape(1)
         self.net.initial = torch.cat([self.net.initial[: self.phase.index].to(share), share])

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import ClassVar, Literal
 
-from common.runs import Protocol, Schedule
+from common.runs import ADDED, Protocol, Schedule
 from der.schedule import CLASSIFIER
 
 Init = Literal["normal", "uniform"]
+Start = Literal["fresh", "inherit"]
 UNPRUNED, MASKED, RANDOM = "DER w/o P", "DER", "random channels"
 """Names in figures: without masks, with learned masks and pruning, with as many channels drawn at random."""
 
@@ -26,11 +27,17 @@ class DER:
     mask_rate: float = 1.0
     """Learning rate of the mask logits over that of the weights; short schedules need more than 1."""
     mask_init: Init = "normal"  # the paper does not say; HAT: N(0, 1), or U(0, 2) to compress
+    mask_start: Start = field(default="fresh", metadata=ADDED)
+    """Logits of F_t's masks, t > 1: drawn anew, or F_(t-1)'s as they ended, as its state_dict would carry them."""
+    mask_groups: Literal["all", "inner"] = field(default="all", metadata=ADDED)
+    """inner: only the channels inside blocks have masks; those of the residual streams all stay."""
     mask_bound: float = 6.0  # logits are kept within, as in HAT
     channels: Literal["learned", "random"] = "learned"
     """random: the control, masks drawn at random and held, with as many channels as the Run it starts from kept."""
     recalibrate: bool = True  # BatchNorm measured anew under binary masks; the paper does not say
     init: Literal["previous", "random"] = "previous"  # of F_t, Sec. 3.1
+    zero_last: bool = field(default=True, metadata=ADDED)
+    """Whether blocks of the networks in `model.ZERO_LAST` start as their shortcuts. The official ResNet-32's do not."""
     classifier: Literal["random", "inherit"] = "random"
     """random: the official code. inherit: the paper's, H_(t-1) as the old block of H_t; with `reset` off."""
     reset: bool = True  # both classifiers start again after the warm-up (official code)

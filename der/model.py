@@ -13,10 +13,13 @@ from common.training import seeded
 from der.losses import weight_share
 from der.masks import kept, mask
 from der.methods import Init
-from der.wiring import IMAGE, wiring
+from der.wiring import IMAGE, Wiring, wiring
 
 ZERO_LAST = ("resnet18", "resnet18-pool", "resnet32")
-"""Networks whose blocks start as their shortcuts, with a last gamma of 0: the official ResNet-18, and ResNet-32 too."""
+"""Networks whose blocks may start as their shortcuts, with a last gamma of 0. The official ResNet-18's do."""
+
+OPEN = 1e9
+"""The logit of a channel without a mask: sigmoid(s e) is 1 at every s of Eq. 8, and its gradient 0."""
 
 
 class MaskedResNet(nn.Module):
@@ -75,8 +78,8 @@ class MaskedResNet(nn.Module):
 
     @torch.no_grad()
     def clamp(self, bound: float) -> None:
-        """Keep the logits within -bound..bound, where masks can still change (HAT)."""
-        self.e.clamp_(-bound, bound)
+        """Keep the logits within -bound..bound, where masks can still change (HAT), but for those that are `OPEN`."""
+        self.e.copy_(torch.where(self.e == OPEN, self.e, self.e.clamp(-bound, bound)))
 
 
 assert IMAGE == -1, "MaskedResNet.reads counts on it"
@@ -89,6 +92,13 @@ def mask_logits(count: int, init: Init, generator: torch.Generator | None = None
     return 2 * torch.rand(count, generator=generator)
 
 
+def inner_only(e: Tensor, plan: Wiring) -> Tensor:
+    """The logits [c], with `OPEN` for the channels of residual streams."""
+    inner = [group in plan.inner for group in range(len(plan.channels))]
+    free = torch.tensor(inner, device=e.device).repeat_interleave(torch.tensor(plan.channels, device=e.device))
+    return e.masked_fill(~free, OPEN)
+
+
 def masked(body: nn.Module, init: Init = "normal", generator: torch.Generator | None = None) -> MaskedResNet:
     """Put fresh masks on a network."""
     return MaskedResNet(body, mask_logits(sum(wiring(body).channels), init, generator))
@@ -96,23 +106,23 @@ def masked(body: nn.Module, init: Init = "normal", generator: torch.Generator | 
 
 def masked_resnet18(seed: int | None = None, init: Init = "normal") -> MaskedResNet:
     """The paper's extractor for 32x32 images: [n, 3, 32, 32] -> [n, 512]."""
-    return _masked_named("resnet18", seed, init)
+    return _masked_named("resnet18", seed, init, zero_last=True)
 
 
 def masked_resnet32(seed: int | None = None, init: Init = "normal") -> MaskedResNet:
     """The small extractor of the appendix: [n, 3, 32, 32] -> [n, 64]."""
-    return _masked_named("resnet32", seed, init)
+    return _masked_named("resnet32", seed, init, zero_last=False)
 
 
-def _masked_named(name: str, seed: int | None, init: Init) -> MaskedResNet:
+def _masked_named(name: str, seed: int | None, init: Init, zero_last: bool) -> MaskedResNet:
     generator = None if seed is None else seeded(torch.device("cpu"), seed, "masks")
-    return masked(extractor(name, seed), init, generator)
+    return masked(extractor(name, seed, zero_last), init, generator)
 
 
-def extractor(name: str, seed: int | None = None) -> nn.Module:
-    """A fresh backbone by name, its blocks initialised as in the official code (see `ZERO_LAST`)."""
+def extractor(name: str, seed: int | None = None, zero_last: bool = True) -> nn.Module:
+    """A fresh backbone by name. zero_last: the last gamma of every block is 0 in the networks of `ZERO_LAST`."""
     body = backbone(name, seed=seed)
-    for block in body.modules() if name in ZERO_LAST else ():
+    for block in body.modules() if zero_last and name in ZERO_LAST else ():
         if isinstance(block, BasicBlock):
             nn.init.zeros_(block.bn2.weight)
     return body

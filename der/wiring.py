@@ -32,6 +32,11 @@ class Wiring:
     features: int
     """The group of the pooled features."""
 
+    @property
+    def inner(self) -> set[int]:
+        """The groups between a block's convolutions. The others are residual streams."""
+        return {writes for name, _, writes in self.convs if name.endswith(".conv1")}
+
 
 def wiring(body: nn.Module) -> Wiring:
     """Of a CifarResNet or PreActResNet with projection shortcuts, pruned or not. Raises ValueError on others."""

@@ -35,7 +35,7 @@ def main(out: Path) -> int:
     data = out / "characters"
     write_images(data)
     growing = Arguments(preset="folder", data=data, base=6, phases=3, epochs_scale=0.15, out=out)
-    tail = Arguments(preset="folder", data=data, imbalance=20, epochs_scale=0.15, out=out)
+    tail = Arguments(preset="folder", data=data, imbalance=20, epochs_scale=0.5, out=out)
     return reproduce(["lucir"], growing) or reproduce(["class_balanced"], tail)
 
 

@@ -30,7 +30,7 @@ class Current:
     old: Tensor
     """h^(t-1)(x) of the same images in the same rows, [n, d]; empty in task 1."""
     weight: Tensor
-    """The head W^t at the end of stage 1, [c, d]."""
+    """The head W^t at the end of stage 1, the rows of the classes seen [c, d]."""
     bias: Tensor
     test: Tensor
     """Features of the test images of all classes seen."""
@@ -85,8 +85,8 @@ def keep_current(net: Net, teacher: Net | None, context: Context, phase: Phase, 
         "labels": train.labels[indices],
         "new": new,
         "old": extract(teacher, train, indices) if teacher else none,
-        "weight": net.head.weight,
-        "bias": net.head.bias,
+        "weight": net.head.weight[: phase.seen],
+        "bias": net.head.bias[: phase.seen],
         "test": tested[0],
         "test_labels": tested[1],
         "image_labels": train.labels[kept],

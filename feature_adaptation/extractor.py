@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from functools import partial
 from typing import Any
 
 import torch
@@ -15,7 +16,7 @@ from common.training import Stage
 from feature_adaptation import cache
 from feature_adaptation.losses import attention_distillation, distillation, sigmoid_loss, similarity_loss, softmax_loss
 from feature_adaptation.methods import Extractor
-from feature_adaptation.model import spatial_maps
+from feature_adaptation.model import WholeHead, spatial_maps
 
 
 class ExtractorLearner(Learner):
@@ -26,7 +27,8 @@ class ExtractorLearner(Learner):
 
     def __init__(self, config: Extractor, context: Context) -> None:
         super().__init__(config, context)
-        self.final_relu = config.final_relu
+        self.head = partial(WholeHead, total=context.run.protocol.classes)
+        self.final_relu, self.nme_flip = config.final_relu, config.nme_flip
         self.held: Tensor | None = None
         self.tested_on: tuple[Tensor, Tensor]  # of the network as it is at the end of the phase, for the cache
         if config.holdout:
@@ -65,7 +67,7 @@ class ExtractorLearner(Learner):
             return self.objective(features, images, labels)
         maps = spatial_maps(self.net, images)
         old_maps = spatial_maps(self.teacher, images)
-        attention = attention_distillation(maps, old_maps, head.weight, self.teacher.head.weight)
+        attention = attention_distillation(maps, old_maps, head.weight, self.teacher.head.weight[: self.phase.num_old])
         return self.objective(maps.mean(dim=(2, 3)), images, labels) + c.attention * attention
 
     def head_loss(self, images: Tensor, labels: Tensor) -> Tensor:
@@ -74,15 +76,16 @@ class ExtractorLearner(Learner):
 
     def objective(self, features: Tensor, images: Tensor, labels: Tensor) -> Tensor:
         """Eq. 6 from features [n, d]."""
-        c, num_old = self.config, self.phase.num_old
-        logits = self.net.head(features)
+        c, num_old, head = self.config, self.phase.num_old, self.net.head
         old_features = old_logits = None
         if self.teacher and (c.distillation or c.features):
             old_features = self.teacher.features(images)
             old_logits = self.teacher.head(old_features)
         if c.loss == "sigmoid":
+            logits = head.every(features) if c.nodes == "all" else head(features)
             loss = sigmoid_loss(logits, labels, num_old, old_logits, c.distillation)
         else:
+            logits = head(features)
             loss = softmax_loss(logits, labels, 0 if self.context.memory.indices else num_old)
             if old_logits is not None and c.distillation:
                 sizes = self.context.run.protocol.sizes[: self.phase.index] if c.per_task else ()

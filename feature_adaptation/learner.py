@@ -116,7 +116,7 @@ class AdaptationLearner(Learner):
         return moved
 
     def class_loss(self, mapped: Tensor, labels: Tensor) -> Tensor:
-        """L_cls of Eq. 7: stage 1's loss over all nodes of its head W^t, which stays as it is."""
+        """L_cls of Eq. 7: stage 1's loss, a mean over the classes seen, through its head W^t, which stays as it is."""
         logits = self.stage1_head(mapped)
         if self.stage1.loss == "softmax":
             return F.cross_entropy(logits, labels)

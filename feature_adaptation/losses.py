@@ -17,21 +17,19 @@ def one_hot(labels: Tensor, classes: int) -> Tensor:
 def sigmoid_loss(
     logits: Tensor, labels: Tensor, num_old: int, old_logits: Tensor | None = None, weight: float = 1.0
 ) -> Tensor:
-    """Eq. 4 with sigmoids, as iCaRL's Algorithm 3: binary cross-entropy, mean over batch and nodes.
+    """Eq. 4 with sigmoids, as iCaRL's code: binary cross-entropy, mean over batch and nodes.
 
-    logits [n, c], old_logits [n, num_old] of the previous network. New nodes are trained towards the label, old nodes
-    towards the previous network's probabilities, times `weight`; old nodes get no zeros from the labels, so without
-    old_logits they are left alone (fine-tuning). At weight 1 it is one cross-entropy with one target vector.
+    logits [n, c], labels [n], old_logits [n, num_old] of the previous network. Old nodes are trained towards the
+    previous network's probabilities, times `weight`. All others are trained towards the label, so that classes which
+    have not come yet have target 0. At weight 1 it is one cross-entropy with one target vector. Without old_logits, or
+    at weight 0, every node is trained towards the label (Eq. 2, fine-tuning).
     """
-    new = F.binary_cross_entropy_with_logits(
-        logits[:, num_old:], one_hot(labels - num_old, logits.shape[1] - num_old), reduction="sum"
-    )
-    total = new
-    if old_logits is not None and num_old and weight:
-        total = new + weight * F.binary_cross_entropy_with_logits(
-            logits[:, :num_old], old_logits.detach().sigmoid(), reduction="sum"
-        )
-    return total / logits.numel()
+    targets = one_hot(labels, logits.shape[1])
+    if old_logits is None or not weight:
+        return F.binary_cross_entropy_with_logits(logits, targets)
+    targets = torch.cat([old_logits.detach().sigmoid(), targets[:, num_old:]], dim=1)
+    losses = F.binary_cross_entropy_with_logits(logits, targets, reduction="none")
+    return (losses[:, num_old:].sum() + weight * losses[:, :num_old].sum()) / logits.numel()
 
 
 def softmax_loss(logits: Tensor, labels: Tensor, first: int = 0) -> Tensor:

@@ -52,7 +52,7 @@ def least_squares(old: Tensor, new: Tensor) -> Tensor:
 
 
 def on_directions(old: Tensor, new: Tensor, sigma: float, rows: Tensor) -> Tensor:
-    """SDC at every stored vector, on unit features; a vector keeps its norm."""
+    """SDC at every stored vector: the drift of unit features is added to the unit vector, and both times its norm."""
     moved = compensate(F.normalize(rows, dim=1), F.normalize(old, dim=1), F.normalize(new, dim=1), sigma)
     return moved * rows.norm(dim=1, keepdim=True)
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar, Literal
 
-from common.runs import Protocol, Run, Schedule
+from common.runs import Flip, Protocol, Run, Schedule
 from lucir.methods import LUCIR
 
 Map = Literal["mlp", "residual", "linear", "sdc", "shift", "identity"]
@@ -35,16 +35,20 @@ CLASSIFIER = Recipe(steps=1500, lr=0.1, optimiser="sgd", weight_decay=1e-4)  # o
 class Extractor:
     """Stage 1: the network, trained on the current task's images (Eq. 2-6), and the baselines that stop there."""
 
-    version: ClassVar[int] = 1
+    version: ClassVar[int] = 2
     learner: ClassVar[str] = "feature_adaptation.extractor:ExtractorLearner"
     loss: Literal["sigmoid", "softmax"] = "sigmoid"  # as iCaRL
+    nodes: Literal["all", "seen"] = "all"
+    """What the sigmoid loss is a mean over: all classes of the Run from task 1 on, those to come with target 0 (iCaRL's
+    code), or the classes seen so far (iCaRL's Algorithm 3), which needs a smaller learning rate."""
     distillation: float = 1.0  # lambda of Eq. 4; 0: none
     features: float = 0.0  # gamma of Eq. 6, feature distillation; its value in the paper is not known
     attention: float = 0.0  # of LwM's attention distillation; not part of the paper's total
     temperature: float = 2.0  # of distillation with softmax; with sigmoid there is none
-    final_relu: bool = False  # ours: features of either sign, as in LUCIR's network; True: the ResNet as published
+    final_relu: bool = False  # ours: features of either sign, as in iCaRL's code; True: the ResNet as published
     per_task: bool = False  # EEIL: one softmax a task in the distillation
     finetune: Schedule | None = None  # EEIL: balanced fine-tuning on the exemplars
+    nme_flip: Flip = "none"  # of exemplars whose features are averaged with the image's own; iCaRL's code: horizontal
     frozen: bool = False  # control: the extractor of task 1 for ever, its head alone is trained
     freeze_norms: bool = False  # control: BatchNorm's statistics and weights stay as task 1 left them
     holdout: float = 0.0  # share of the training images to test on instead, for hyper-parameters

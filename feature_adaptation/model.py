@@ -1,4 +1,4 @@
-"""What stages 1 to 3 need of a network beyond common's: spatial maps, and a memory of features beside a head."""
+"""What stages 1 to 3 need of a network beyond common's: spatial maps, a head for all classes, a memory of features."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from common.heads import LinearHead, Net
@@ -21,6 +22,31 @@ def spatial_maps(net: Net, images: Tensor) -> Tensor:
         raise TypeError(f"no spatial maps of a {type(net.backbone).__name__}")
     with net.device.autocast():
         return maps(images).float()
+
+
+class WholeHead(LinearHead):
+    """A LinearHead that has the rows of all `total` classes of a Run from the first task on, as in iCaRL's code.
+
+    It begins with `num_classes` seen. `grow` adds no row, but counts more of them as seen.
+    """
+
+    def __init__(
+        self, in_features: int, num_classes: int, generator: torch.Generator | None = None, *, total: int
+    ) -> None:
+        super().__init__(in_features, total, generator)
+        self.seen = num_classes
+
+    def forward(self, features: Tensor) -> Tensor:
+        """features [n, d] -> logits [n, seen], which read-outs and a teacher use."""
+        return F.linear(features, self.weight[: self.seen], self.bias[: self.seen])
+
+    def every(self, features: Tensor) -> Tensor:
+        """features [n, d] -> logits [n, total], those of classes to come too."""
+        return super().forward(features)
+
+    def grow(self, count: int, generator: torch.Generator | None = None) -> None:
+        """See `count` classes more."""
+        self.seen += count
 
 
 class FeatureMemory(nn.Module):

@@ -127,6 +127,8 @@ VARIANTS: dict[str, Callable[[Get], Run]] = {
     "DER without masks": lambda get: der(get, DER(finetune=SHORT)),
     "DER, a single network": lambda get: der(get, DER(finetune=SHORT, expand=False)),
     "DER, random channels": random_channels,
+    "DER, inherited masks": lambda get: der(get, replace(MASKED, mask_start="inherit")),
+    "DER, inner channels": lambda get: der(get, replace(MASKED, mask_groups="inner", zero_last=False)),
     "WA": lambda get: der(get, WA()),
     # feature_adaptation
     "extractor": lambda get: stage1(get, KEEPS),
@@ -153,6 +155,8 @@ VARIANTS: dict[str, Callable[[Get], Run]] = {
     "CE-DRW": lambda get: tail(get, Rebalance(beta=0.99, defer=1)),
     "CE-DRS": lambda get: tail(get, Rebalance(sampler="balanced", defer=1)),
     "cRT": lambda get: tail(get, Retrain(), start=tail(get, Rebalance())),
+    "cRT, BatchNorm in train mode": lambda get: tail(get, Retrain(norms="train"), start=tail(get, Rebalance())),
+    "LDAM from LDAM's start": lambda get: tail(get, Rebalance("ldam", head_start="ldam")),
     # fsa
     "FSA, mixup": lambda get: fsa(get, replace(TWO_DONORS, fusion="mixup")),
     "FSA, fixed ratio": lambda get: fsa(get, replace(TWO_DONORS, ratio=0.5, donor_classes="random"), cached=True),

@@ -15,7 +15,7 @@ from bbn.reproduce.tables import NAMES, error_table
 from common.data.names import FOLDER
 from common.drawing.figures import Figure, Runs, no_runs, per_data
 from common.drawing.looks import OLIVE, ORANGE, RED, declare
-from common.imbalance import Rebalance, Retrain
+from common.imbalance import Retrain
 
 LOOKS = declare(
     (RED, "D", "BBN"),
@@ -47,7 +47,7 @@ def schedules(s: Setting) -> Runs:
     """Methods at the short schedule, two of them at the doubled one too. The paper has a second LDAM-DRW: another's."""
     assert s.long
     methods = s.methods()
-    later = Rebalance("ldam", margin=s.margin, beta=0.9999, defer=s.long.milestones[0])
+    later = s.one_stage("ldam", margin=s.margin, beta=0.9999, defer=s.long.milestones[0])
     return {
         **{name: s.runs(methods[name]) for name in ("CE", "CE-DRW", "CE-DRS", "CB-Focal")},
         "LDAM-DRW (re-run)": s.runs(methods["LDAM-DRW"]),
@@ -127,14 +127,16 @@ def options(s: Setting) -> Runs:
 
 def budgets(s: Setting) -> Runs:
     """BBN, and two stages that see as many images: cRT from a CE run as long as the other branch makes BBN's."""
-    ce, mixup = s.runs(Rebalance()), s.runs(Mixup())
+    ce, mixup = s.runs(s.one_stage()), s.runs(Mixup())
     budget = (2 * s.schedule.epochs - s.retrain.epochs) / s.baseline.epochs
-    longer = s.runs(Rebalance(), schedule=replace(s.baseline.scaled(budget), warmup=s.baseline.warmup))
+    longer = s.runs(s.one_stage(), schedule=replace(s.baseline.scaled(budget), warmup=s.baseline.warmup))
+    tricks = {"cRT, recipe of BagofTricks": s.stage2(Retrain(norms="train"), ce, s.retrain_tricks)}
     return {
         "CE": ce,
-        "CE at BBN's milestones": s.runs(Rebalance(), schedule=s.schedule),
+        "CE at BBN's milestones": s.runs(s.one_stage(), schedule=s.schedule),
         "CE-DRW": s.runs(s.methods()["CE-DRW"]),
         "cRT": s.stage2(Retrain(), ce),
+        **(tricks if s.retrain_tricks else {}),
         "cRT with BBN's budget": s.stage2(Retrain(), longer),
         "Mixup, classifier fine-tuned": s.stage2(Retrain(fresh=False), mixup),
         "BBN": s.runs(s.bbn()),

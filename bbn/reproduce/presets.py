@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import ClassVar, Literal
+from typing import Any, ClassVar, Literal
 
 from bbn.methods import BBN, Ensemble, Method, Mixup, Probe, UnitFeatures
 from class_balanced.methods import ClassBalanced
@@ -31,6 +31,8 @@ CIFAR_SCHEDULE = Schedule(  # Sec. 5.2; what the paper leaves out as in the offi
 BASELINE_SCHEDULE = replace(CIFAR_SCHEDULE, milestones=(160, 180))  # as LDAM's code and BagofTricks-LT's
 RETRAIN_SCHEDULE = replace(CIFAR_SCHEDULE, epochs=20, milestones=(10, 15), gamma=0.1, warmup=0)
 """Of stage 2, where the classifier alone is trained: a tenth of the epochs; the paper gives none."""
+RETRAIN_TRICKS = replace(RETRAIN_SCHEDULE, epochs=30, milestones=(10, 20), weight_decay=5e-4, warmup=5)
+"""cRT's second stage in BagofTricks-LT, on CIFAR."""
 INAT_SCHEDULE = replace(  # 90 epochs with milestones of Sec. 5.2, rate and weight decay as in the official code
     CIFAR_SCHEDULE, epochs=90, lr=0.05, milestones=(60, 80), gamma=0.1, weight_decay=1e-4, warmup=0
 )
@@ -62,6 +64,8 @@ class Setting(shared.Setting):
     baseline: Schedule
     """The schedule of every method but BBN."""
     retrain: Schedule
+    retrain_tricks: Schedule | None = None
+    """Of cRT as in BagofTricks-LT."""
     long: Schedule | None = None
     """The doubled schedule of Table 2."""
     factors: tuple[float, ...] = (100.0, 50.0, 10.0)
@@ -86,25 +90,30 @@ class Setting(shared.Setting):
         schedule = schedule or (self.schedule if isinstance(method, BBN) else self.baseline)
         return self.run(method, self.at_once(), schedule=schedule, longtail=LongTail(factor) if factor else None)
 
-    def stage2(self, method: Retrain | Probe, starts: Sequence[Run]) -> list[Run]:
+    def stage2(self, method: Retrain | Probe, starts: Sequence[Run], schedule: Schedule | None = None) -> list[Run]:
         """A new classifier on this setting's images, on the features of finished runs, whatever theirs were."""
-        fresh = self.runs(method, schedule=self.retrain)
+        fresh = self.runs(method, schedule=schedule or self.retrain)
         return [replace(run, start=start) for run, start in zip(fresh, starts, strict=True)]
+
+    def one_stage(self, loss: Literal["ce", "focal", "ldam"] = "ce", **changes: Any) -> Rebalance:
+        """A baseline in LDAM's recipe; on CIFAR, which that code is for, its classifier starts as there."""
+        return Rebalance(loss, head_start="ldam" if self.factors else "uniform", **changes)
 
     def defaults(self) -> tuple[Method, ...]:
         """Each method as this setting has it, the paper's own first."""
-        rows, others = self.methods(), (Probe(), Retrain(), Ensemble(), UnitFeatures(Rebalance()))
+        rows, others = self.methods(), (Probe(), Retrain(), Ensemble(), UnitFeatures(self.one_stage()))
         return rows["BBN"], rows["CE"], rows["Mixup"], rows["CB-Focal"], *others
 
     def main(self, method: Method) -> list[Run]:
         """`method` at the imbalance factor of most tables; a new classifier on BBN's features, or on those of CE."""
         if isinstance(method, (Retrain, Probe)):
-            return self.stage2(method, self.runs(self.bbn() if isinstance(method, Probe) else Rebalance()))
+            return self.stage2(method, self.runs(self.bbn() if isinstance(method, Probe) else self.one_stage()))
         return self.runs(method)
 
     def manner(self, name: str) -> Rebalance:
         """CE, re-weighting by 1/n, or re-sampling: the three manners of training of Sec. 3."""
-        return {"CE": Rebalance(), "RW": Rebalance(beta=INVERSE), "RS": Rebalance(sampler="balanced")}[name]
+        changes: dict[str, dict[str, Any]] = {"CE": {}, "RW": {"beta": INVERSE}, "RS": {"sampler": "balanced"}}
+        return self.one_stage(**changes[name])
 
     def bbn(self, **changes: str) -> BBN:
         """BBN as the official code has it on these data, but for `changes`."""
@@ -118,15 +127,15 @@ class Setting(shared.Setting):
         gamma, beta = CB_FOCAL[self.role, factor] if known else LARGE_FOCAL  # type: ignore[index]
         recipe: Literal["cifar", "imagenet"] = "cifar" if self.inputs.kind == "crop-flip" else "imagenet"
         return {
-            "CE": Rebalance(),
-            "Focal": Rebalance("focal"),
+            "CE": self.one_stage(),
+            "Focal": self.one_stage("focal"),
             "Mixup": Mixup(),
             "Manifold Mixup": Mixup("features"),
             "Manifold Mixup (two samplers)": Mixup("features", partners="reversed"),
-            "CE-DRW": Rebalance(beta=INVERSE, defer=later),
-            "CE-DRS": Rebalance(sampler="balanced", defer=later),
+            "CE-DRW": self.one_stage(beta=INVERSE, defer=later),
+            "CE-DRS": self.one_stage(sampler="balanced", defer=later),
             "CB-Focal": ClassBalanced("focal", beta=beta, gamma=gamma, recipe=recipe),
-            "LDAM-DRW": Rebalance("ldam", margin=self.margin, beta=0.9999, defer=later),
+            "LDAM-DRW": self.one_stage("ldam", margin=self.margin, beta=0.9999, defer=later),
             "BBN": self.bbn(),
         }
 
@@ -140,6 +149,7 @@ CIFAR10 = Setting(
     schedule=CIFAR_SCHEDULE,
     baseline=BASELINE_SCHEDULE,
     retrain=RETRAIN_SCHEDULE,
+    retrain_tricks=RETRAIN_TRICKS,
     inputs=INPUTS,
     test_every=1,  # the official code picks its best epoch among all
 )
@@ -159,6 +169,7 @@ def _quick(setting: Setting, classes: int, per_class: int, seed: int, rows: tupl
         schedule=QUICK_SCHEDULE,
         baseline=replace(QUICK_SCHEDULE, milestones=(9, 11)),
         retrain=replace(RETRAIN_SCHEDULE, epochs=4, milestones=(2, 3), batch=32),
+        retrain_tricks=None,
         factors=(50.0,),
         rows=rows,
         test_every=2,
@@ -176,6 +187,7 @@ def _inat(name: str, classes: int) -> Setting:
         schedule=INAT_SCHEDULE,
         baseline=INAT_SCHEDULE,
         retrain=replace(RETRAIN_SCHEDULE, weight_decay=1e-4),
+        retrain_tricks=None,
         long=INAT_LONG_SCHEDULE,
         inputs=IMAGENET_INPUTS,
         factors=(),

@@ -111,15 +111,15 @@ class Setting(shared.Setting):
 
     def defaults(self) -> tuple[Method, ...]:
         """Each method as this setting has it, the paper's own first."""
-        own = self.models()[self.closeup[-1]] if self.factors else LARGE_FOCAL
+        own = LARGE_FOCAL if self.preset == "imagenet" else self.models()[self.closeup[-1]]
         return own, Rebalance(), Retrain()
 
     def main(self, method: Method) -> list[Run]:
         """`method` as where a few losses are looked at closely; a new classifier on the features of softmax."""
         if isinstance(method, Retrain):
-            starts = self.main(ClassBalanced() if self.factors else LARGE_SOFTMAX)
+            starts = self.main(LARGE_SOFTMAX if self.preset == "imagenet" else ClassBalanced())
             return [replace(run, method=method, schedule=self.retrain, start=run) for run in starts]
-        runs = self.runs(method, self.closeup_factor if self.factors else None)
+        runs = self.runs(method, None if self.preset == "imagenet" else self.closeup_factor)
         faster = self.focal_lr if method.loss == "focal" else 1.0
         return [replace(run, schedule=replace(run.schedule, lr=run.schedule.lr * faster)) for run in runs]
 
@@ -220,6 +220,7 @@ def on_folder(folder: Folder) -> Setting:
         factors=(),
         factor=tail.factor,
         closeup_factor=tail.factor,
+        focal_lr=1.0,
         closeup=("SM", "SM_0.999", "Focal_0.5_0.999"),  # beta and gamma of every large data set, Table 3
     )
 

@@ -96,13 +96,13 @@ def queue(words: Sequence[str]) -> int:
         lines = Path(names[0]).read_text(encoding="utf-8").splitlines()
     except (OSError, ValueError) as error:
         raise InputError(f"{names[0]} cannot be read: {error}") from None
-    commands = [c for number, line in enumerate(lines, 1) if (c := _command(line, f"{names[0]}, line {number}: "))]
+    commands = [c for number, line in enumerate(lines, 1) if (c := _command(line, f"{names[0]}, line {number}: ", use))]
     if not commands:
         raise InputError(f"{names[0]} has no line with a command, such as: lucir --only fig5c")
     return work(commands, use)
 
 
-def _command(line: str, place: str) -> Command | None:
+def _command(line: str, place: str, use: Resources) -> Command | None:
     """What a line of a queue asks for; None where it is empty or a comment."""
     try:
         if not (words := shlex.split(line, comments=True)):
@@ -113,7 +113,7 @@ def _command(line: str, place: str) -> Command | None:
         if {"-h", "--help"} & set(words):
             raise InputError(f"--help has no place in a queue; run: reproduce {words[0]} --help")
         if words[0] == "train":
-            return train.line(_paper(words[1:]), words[2:], place)
+            return train.line(_paper(words[1:]), words[2:], place, use)
         return Command(_papers(words), parse(Choice, f"reproduce {words[0]}", None, words[1:]), place)
     except ValueError as error:  # of shlex, such as a quotation mark without its partner; InputError is one too
         raise InputError(f"{place}{error}") from None

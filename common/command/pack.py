@@ -85,14 +85,14 @@ class Pack:
         """The unfinished runs whose starts are finished; the others are noted as failed."""
         store = Store(self.job.out)
         for run in self._unfinished():
-            if run.start and not store.load(run.start.hash):
+            if run.start and not store.sound(run.start.hash):
                 note(self.job.out, Outcome(run, not_started(run), "failed"))
             else:
                 yield run
 
     def _unfinished(self) -> list[Run]:
         store = Store(self.job.out)
-        return [run for run in self.runs if not store.load(run.hash)]
+        return [run for run in self.runs if not store.sound(run.hash)]
 
     def _states(self) -> dict[Path, int]:
         """When each file was written that a run can go on from."""

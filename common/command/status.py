@@ -9,12 +9,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+from common.checkpoints import write_atomic
 from common.command.board import Alive, Board, Entry
 from common.command.clean import locked
 from common.command.messages import duration
 from common.command.waiting import Outcome
 from common.errors import InputError
-from common.store import read_lines, write_atomic
+from common.store import read_lines
 
 FAILED = "failed.txt"
 """In a run's folder: why it failed, in a line, until it is tried again."""

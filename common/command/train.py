@@ -13,8 +13,9 @@ from typing import Any, TypeVar
 
 from common.command.console import run_command
 from common.command.messages import title
+from common.command.own import Options
 from common.command.parsing import change, parse
-from common.command.plan import Choice, Data, Plan, checked
+from common.command.plan import Choice, Data, Plan, checked, settings_of
 from common.command.queue import Command, Place, Resources, begin, finish, work
 from common.command.single import Single
 from common.drawing.figures import Drawing, Figure
@@ -24,11 +25,12 @@ from common.store import Result, Store
 
 
 @dataclass(frozen=True)
-class Which:
+class Which(Options):
     """On what data and schedule a method is trained, and what is drawn at random."""
 
     preset: str = "quick"
-    """quick (embedded data, no download), cifar (the paper's schedule) or imagenet (image folders)."""
+    """quick (embedded data, no download), cifar (the paper's schedule), imagenet (image folders) or folder
+    (images of one's own, at the paper's schedule)."""
     dataset: str = ""
     """Which of the preset's data sets, such as cifar100; default: the first."""
     seed: int | None = None
@@ -98,17 +100,20 @@ def main(paper: str, argv: Sequence[str] | None = None) -> None:
 
 def command(paper: str, words: Sequence[str], prog: str) -> int:
     """Train what words ask for, and print a table. Returns the exit code."""
-    args, one = _asked(paper, words, Arguments, prog)
+    args, one = _asked(paper, words, Arguments, prog, None)
     return work([one], Resources(**{f.name: getattr(args, f.name) for f in fields(Place)}, jobs=1))
 
 
-def line(paper: str, words: Sequence[str], place: str) -> One:
-    """What the words after `train PAPER` in a line of a queue ask for; `place` begins errors found later."""
-    return replace(_asked(paper, words, Which, f"reproduce train {paper}")[1], place=place)
+def line(paper: str, words: Sequence[str], place: str, use: Place | None = None) -> One:
+    """What the words after `train PAPER` in a line of a queue ask for; `place` begins errors found later.
+
+    use: what the queue is trained from, where images of one's own are.
+    """
+    return replace(_asked(paper, words, Which, f"reproduce train {paper}", use or Place())[1], place=place)
 
 
-def _asked(paper: str, words: Sequence[str], kind: type[A], prog: str) -> tuple[A, One]:
-    """The options before the method, and the one run that they and the method make."""
+def _asked(paper: str, words: Sequence[str], kind: type[A], prog: str, use: Place | None) -> tuple[A, One]:
+    """The options before the method, and the one run that they and the method make. use: None where these have it."""
     presets = importlib.import_module(f"{paper}.reproduce.presets")
     own, *others = (type(m).__name__ for m in presets.settings("quick", (), (), 1.0)[0].defaults())
     first, rest = _parted(words)
@@ -118,12 +123,15 @@ def _asked(paper: str, words: Sequence[str], kind: type[A], prog: str) -> tuple[
     )
     args = parse(kind, prog, about, first)
     seeds, orders = (args.seed,) if args.seed is not None else (), (args.order,) if args.order else ()
-    settings = presets.settings(args.preset, seeds, orders, args.epochs_scale)
+    given = {f.name: getattr(args, f.name) for f in fields(Options)}
+    choice = Choice(args.preset, seeds=seeds, orders=orders, epochs_scale=args.epochs_scale, **given)
+    place: Any = use or args
+    settings = settings_of(paper, choice, Data(place.data, place.out / "cache"))
     settings = tuple(replace(s, repeats=s.repeats[:1]) for s in settings)
     setting = _named({s.role: s for s in settings}, args.dataset, "--dataset")
     default = _named({type(m).__name__: m for m in setting.defaults()}, rest[0] if rest else "", "method")
     method = change(default, f"{prog} {type(default).__name__}", rest[1:], setting)
-    choice = Choice(args.preset, epochs_scale=args.epochs_scale)
+    choice = Choice(args.preset, epochs_scale=args.epochs_scale)  # its seeds are the run's now
     return args, One([paper], choice, run=setting.main(method)[0], settings=settings, usual=default)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -10,7 +11,7 @@ from common.drawing.figures import Figure, Runs
 from common.drawing.looks import GREEN, GREY, INDIGO, OLIVE, ORANGE, PINK, declare
 from common.runs import Protocol
 from der.methods import MASKED, RANDOM, UNPRUNED, WA, BiC
-from der.reproduce import figures, inside, sweeps
+from der.reproduce import arms, figures, inside, sweeps
 from der.reproduce.presets import Setting
 from lucir.methods import ICaRL
 
@@ -23,10 +24,10 @@ LOOKS = declare(
     (GREY, "v", "RPSNet"),
 )
 
-PHOTOS, IMAGENET100, IMAGENET = ("imagenet",), "imagenet-100", "imagenet"
+CIFAR, PHOTOS, IMAGENET100, IMAGENET = ("cifar",), ("imagenet",), "imagenet-100", "imagenet"
 
 
-def methods(s: Setting) -> dict[str, Any]:
+def methods(s: Setting, steps: int = 0, base: bool = False) -> dict[str, Any]:
     """The rows of Tables 1 and 2 that are run here, by the paper's names."""
     return {
         "iCaRL": ICaRL(nme_flip="none"),
@@ -34,14 +35,14 @@ def methods(s: Setting) -> dict[str, Any]:
         "BiC": BiC(bias=s.bias),
         "WA": WA(),
         UNPRUNED: s.der(),
-        MASKED: s.masked(),
+        MASKED: s.masked(steps, base),
     }
 
 
 def table(s: Setting, base: bool = False) -> Runs:
     """Every method over every number of steps, without a base or after one."""
     steps, runs = (s.b50, s.b50_runs) if base else (s.b0, s.b0_runs)
-    return {(name, n): runs(method, n) for n in steps for name, method in methods(s).items()}
+    return {(name, n): runs(method, n) for n in steps for name, method in methods(s, n, base).items()}
 
 
 def curves(s: Setting, base: bool = False) -> Runs:
@@ -51,7 +52,8 @@ def curves(s: Setting, base: bool = False) -> Runs:
 
 def both(s: Setting, network: str = "") -> Runs:
     """DER without and with masks, no base."""
-    return {UNPRUNED: s.main(s.der(), network), MASKED: s.main(s.masked(), network)}
+    methods = {UNPRUNED: s.der(network), MASKED: s.masked(network=network)}
+    return {name: s.main(method, network) for name, method in methods.items()}
 
 
 def pruned(s: Setting) -> Runs:
@@ -103,7 +105,15 @@ def small(s: Setting) -> Runs:
 
 def control(s: Setting) -> Runs:
     """No masks, learned masks, and random channels of equal number; the small extractor."""
-    return {**both(s, s.small_network), RANDOM: s.main(s.masked(channels="random"), s.small_network)}
+    small = s.small_network
+    return {**both(s, small), RANDOM: s.main(s.masked(network=small, channels="random"), small)}
+
+
+def earlier(s: Setting) -> Runs:
+    """The same as first set up: last gammas of 0, lambda_s 0.5, and masks drawn anew in each step."""
+    learned = s.der(sparsity=0.5, mask_rate=s.mask_rate)
+    methods = {UNPRUNED: s.der(), MASKED: learned, RANDOM: replace(learned, channels="random")}
+    return {name: s.main(method, s.small_network) for name, method in methods.items()}
 
 
 def joint(s: Setting) -> Runs:
@@ -174,6 +184,15 @@ FIGURES: list[Figure] = [
     Figure("masks", "Readers: learned masks against random channels", control, inside.control),
     Figure("channels", "Readers: channels kept per layer and step", pruned, inside.channels),
     Figure("silenced", "Readers: which extractor serves which classes", both, inside.silenced),
+    Figure("arms", "Readers: masks set up in other ways (on request)", arms.arms, arms.drawing, CIFAR, on_request=True),
+    Figure(
+        "masks-earlier",
+        "Readers: learned masks as first set up (on request)",
+        earlier,
+        inside.control,
+        CIFAR,
+        on_request=True,
+    ),
     Figure("bound", "Bound: joint training (on request)", joint, figures.joint, on_request=True),
 ]
 OWN = [

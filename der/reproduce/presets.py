@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any, ClassVar
 
 from common.command import settings as shared
@@ -11,9 +11,10 @@ from common.command.own import Folder, fit
 from common.command.settings import chosen, repeated
 from common.data.datasets import DataSpec
 from common.data.names import FOLDER
+from common.errors import InputError
 from common.runs import IMAGENET_INPUTS, Inputs, Protocol, Run, Schedule
 from der import schedule as recipes
-from der.methods import BIAS, DER, WA, BiC, Init
+from der.methods import BIAS, DER, WA, BiC, Init, Start
 from lucir.methods import FINETUNE as UCIR_FINETUNE
 from lucir.methods import LUCIR, ICaRL
 
@@ -45,13 +46,17 @@ class Setting(shared.Setting):
     per_class: int
     """Exemplars a class (B50)."""
     sparsity: float
-    """lambda_s"""
+    """lambda_s where `tuned` has none."""
+    tuned: Mapping[tuple[str, int], float] = field(default_factory=dict)
+    """lambda_s of each network and number of steps without a base; `tuned_base` after one. benchmarks/lambda_s.py."""
+    tuned_base: Mapping[tuple[str, int], float] = field(default_factory=dict)
     sparsities: tuple[float, ...]
     """lambda_s of the accuracy-against-parameters figure."""
     auxiliaries: tuple[float, ...]
     """lambda_a of the sensitivity figure."""
     mask_rate: float = 1.0
     mask_init: Init = "normal"
+    mask_start: Start = "fresh"
     base: int | None = None
     """Classes of the base, where it is not half of them."""
     probe: bool = False
@@ -82,23 +87,37 @@ class Setting(shared.Setting):
         rate = round(self.mask_rate / min(scale, 1.0), 2) if self.preset != "quick" else self.mask_rate
         return replace(super().scaled(scale), ucir=ucir, mask_rate=rate)
 
-    def der(self, **changes: Any) -> DER:
-        """DER w/o P in this setting, or a variant of it."""
-        return replace(DER(finetune=self.finetune, temperature=self.temperature, probe=self.probe), **changes)
+    def der(self, network: str = "", **changes: Any) -> DER:
+        """DER w/o P in this setting, or a variant of it; the official ResNet-32 starts with last gammas of 1."""
+        method = DER(finetune=self.finetune, temperature=self.temperature, probe=self.probe)
+        return replace(method, **{"zero_last": network != "resnet32"} | changes)
 
-    def masked(self, **changes: Any) -> DER:
-        """DER with masks and pruning."""
-        masks = {"sparsity": self.sparsity, "mask_rate": self.mask_rate, "mask_init": self.mask_init}
-        return self.der(**masks | changes)
+    def masked(self, steps: int = 0, base: bool = False, network: str = "", **changes: Any) -> DER:
+        """DER with masks and pruning, with the lambda_s of a protocol; by default that of most figures."""
+        tuned, own = (self.tuned_base, self.base_network) if base else (self.tuned, self.network)
+        masks = {
+            "sparsity": tuned.get((network or own, steps or self.steps), self.sparsity),
+            "mask_rate": self.mask_rate,
+            "mask_init": self.mask_init,
+            "mask_start": self.mask_start,
+        }
+        return self.der(network or own, **masks | changes)
 
     def defaults(self) -> tuple[Any, ...]:
         """Each method as this setting has it, the paper's own first."""
         return self.masked(), WA(), BiC(bias=self.bias), self.ucir, ICaRL(nme_flip="none")
 
     def main(self, method: Any, network: str = "") -> list[Run]:
-        """`method` as in Table 1, without a base, over 10 steps. Random channels are as many as learned masks kept."""
+        """`method` as in Table 1, without a base, over 10 steps. Random channels are as many as learned masks kept.
+
+        On images of one's own after the base asked for, where InputError is raised on random channels.
+        """
         if isinstance(method, DER) and method.sparsity is None:  # what masks alone depend on, tells no runs apart
-            method = replace(method, mask_rate=DER.mask_rate, mask_init=DER.mask_init)
+            method = replace(method, mask_rate=DER.mask_rate, mask_init=DER.mask_init, mask_start=DER.mask_start)
+        if not self.b0:
+            if isinstance(method, DER) and method.channels == "random":
+                raise InputError("random channels need a run without a base to be as many as: choose another preset")
+            return self.b50_runs(method, self.b50[0])
         runs = self.b0_runs(method, self.steps, network)
         if not isinstance(method, DER) or method.channels == "learned":
             return runs
@@ -148,8 +167,17 @@ CIFAR = Setting(
     total=2000,
     per_class=20,
     sparsity=0.5,
-    sparsities=(0.25, 0.5, 1.0, 2.0),
+    tuned={
+        ("resnet18", 5): 0.36,
+        ("resnet18", 10): 0.43,
+        ("resnet18", 20): 0.55,
+        ("resnet18", 50): 0.76,
+        ("resnet32", 10): 0.057,
+    },
+    tuned_base={("resnet18", 2): 0.1, ("resnet18", 5): 0.13, ("resnet18", 10): 0.17},
+    sparsities=(0.1, 0.2, 0.43, 0.9),
     auxiliaries=(0.0, 0.25, 0.5, 1.0, 2.0),
+    mask_start="inherit",
     inputs=INPUTS,
 )
 IMAGENET = replace(
@@ -166,6 +194,8 @@ IMAGENET = replace(
     ucir=LUCIR(weight=10.0, finetune=replace(UCIR_FINETUNE, weight_decay=1e-4), nme_flip="none"),
     b0=(10,),
     b50=(10,),
+    tuned={("resnet18-preact", 10): 0.28},
+    tuned_base={("resnet18-pool", 10): 0.15},
     inputs=IMAGENET_INPUTS,
 )
 SETTINGS: dict[str, tuple[Setting, ...]] = {
@@ -188,9 +218,12 @@ SETTINGS: dict[str, tuple[Setting, ...]] = {
             b50=(2, 5),
             total=200,
             per_class=10,
+            tuned={},
+            tuned_base={},
             sparsities=(0.2, 0.5, 1.5),
             auxiliaries=(0.0, 1.0, 4.0),
             mask_rate=10.0,
+            mask_start="fresh",
             mask_init="uniform",  # half of so few channels, drawn at random, learn too little in so few steps
             probe=True,
         ),
@@ -198,7 +231,15 @@ SETTINGS: dict[str, tuple[Setting, ...]] = {
     "cifar": (CIFAR,),
     "imagenet": (
         IMAGENET,
-        replace(IMAGENET, role="imagenet", data=DataSpec("imagenet"), classes=1000, total=20000, b50=()),
+        replace(
+            IMAGENET,
+            role="imagenet",
+            data=DataSpec("imagenet"),
+            classes=1000,
+            total=20000,
+            b50=(),
+            tuned={("resnet18-preact", 10): 0.004},
+        ),
     ),
 }
 SEED = 1993

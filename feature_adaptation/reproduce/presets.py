@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from math import inf
 from typing import Any, ClassVar
 
 from common.command import settings as shared
@@ -18,12 +19,21 @@ from lucir.methods import FINETUNE, LUCIR
 from lucir.reproduce.presets import CIFAR_SCHEDULE as LUCIR_SCHEDULE
 from lucir.reproduce.presets import IMAGENET_SCHEDULE as LUCIR_IMAGENET_SCHEDULE
 
-ICARL = Schedule(70, lr=2.0, milestones=(49, 63), gamma=0.2, batch=128, weight_decay=1e-5)  # iCaRL Sec. 4, CIFAR
-CIFAR_SCHEDULE = replace(ICARL, lr=0.5)  # ours: at 2.0 ResNet-32 learns nothing of ten classes in 7 epochs (README.md)
-IMAGENET_SCHEDULE = replace(ICARL, epochs=60, milestones=(20, 30, 40, 50))  # iCaRL Sec. 4
+CIFAR_SCHEDULE = Schedule(
+    70, lr=2.0, milestones=(49, 63), gamma=0.2, batch=128, weight_decay=1e-5
+)  # iCaRL Sec. 4, CIFAR
+IMAGENET_SCHEDULE = replace(CIFAR_SCHEDULE, epochs=60, milestones=(20, 30, 40, 50))  # iCaRL Sec. 4
 SOFTMAX_LR = 0.1  # ours: a twentieth, as softmax's gradients are not divided by the number of classes
+SEEN_LR = 0.5  # ours, of a mean over the classes seen: at 2.0 ResNet-32 learns nothing of ten classes in 7 epochs
 LATER = 3
 """Seeds of stages 2 and 3 where stage 1 is one run; the figures say that only these were repeated."""
+
+
+def highest_rate(method: Extractor) -> float:
+    """The largest learning rate that a loss other than iCaRL's is trained at."""
+    if method.loss == "softmax":
+        return SOFTMAX_LR
+    return SEEN_LR if method.nodes == "seen" else inf
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -62,6 +72,7 @@ class Setting(shared.Setting):
     alphas: tuple[float | None, ...] = (1.0, 10.0, 100.0, 1000.0, None)
     expansions: tuple[int, ...] = (1, 4, 16, 32)
     deep: tuple[int, ...] = (4, 16)  # with two hidden layers; at 32 d these would have 4.5 million parameters
+    sigma: float = 0.3  # of SDC, its paper's
     adapter: Recipe = ADAPTER
     classifier: Recipe = CLASSIFIER
     truth: bool = True
@@ -91,20 +102,13 @@ class Setting(shared.Setting):
 
     def extract(self, method: Extractor, step: int | None = None, images: int = 0) -> list[Run]:
         """Any stage 1, at the learning rate of its loss."""
-        schedule = self.schedule if method.loss == "sigmoid" else replace(self.schedule, lr=self.softmax_lr)
+        schedule = replace(self.schedule, lr=min(self.schedule.lr, highest_rate(method)))
         return self.run(method, self.protocol(step, images), schedule=schedule)
-
-    def at_rate(self, lr: float) -> list[Run]:
-        """`stage1` at another learning rate."""
-        return [replace(run, schedule=replace(run.schedule, lr=lr)) for run in self.stage1(keep="features")]
-
-    @property
-    def softmax_lr(self) -> float:
-        return min(SOFTMAX_LR, self.schedule.lr)
 
     def adapt(self, stage1: Sequence[Run], method: Adaptation | None = None, **changes: Any) -> list[Run]:
         """Stages 2 and 3 on runs of stage 1: the paper's with all features, or what differs from it by `changes`."""
-        return self.after(stage1, replace(self.adaptation(method or Adaptation()), **changes))
+        method = replace(self.adaptation(method or Adaptation()), **changes)
+        return self.after(stage1, replace(method, sigma=self.sigma) if method.map == "sdc" else method)
 
     def adaptation(self, method: Adaptation) -> Adaptation:
         """`method` with this setting's recipes."""
@@ -134,11 +138,11 @@ class Setting(shared.Setting):
     # Baselines, with the network's own classifier
 
     def icarl(self, images: int, step: int | None = None, total: bool = False) -> list[Run]:
-        """iCaRL as published: sigmoids, distillation, exemplars; read out by NME and CNN.
+        """iCaRL as published: sigmoids, distillation, exemplars; read out by NME, with mirrored exemplars, and CNN.
 
         total: the budget at the end is shared by the classes seen so far, as in its paper.
         """
-        runs = self.stage1(step, images, features=0.0, keep="nothing")
+        runs = self.stage1(step, images, features=0.0, keep="nothing", nme_flip="horizontal")
         if not total:
             return runs
         shared = replace(self.protocol(step), exemplars_per_class=None, exemplars_total=images * self.classes)
@@ -182,6 +186,7 @@ CIFAR = Setting(
     lucir_images=(10, 20),
     hybrids=((10, 120), (10, 200)),  # the first in the bytes of 20 images
     small=20,
+    sigma=0.2,  # SDC's, on CIFAR-100
 )
 SETTINGS: dict[str, tuple[Setting, ...]] = {
     "quick": (
@@ -232,6 +237,7 @@ SETTINGS: dict[str, tuple[Setting, ...]] = {
             features=(20, 50, 100, 200, 500),
             hybrids=((10, 200),),
             small=200,
+            sigma=0.3,
             inputs=IMAGENET_INPUTS,
             truth=False,
         )
@@ -244,7 +250,7 @@ DEFAULT_SEEDS = {"quick": (1993,), "cifar": (1993, 0, 1, 2, 3), "imagenet": (199
 def on_folder(folder: Folder) -> Setting:
     """The paper's methods on images of one's own. Raises InputError where the classes do not divide as asked."""
     asked = folder.incremental("feature_adaptation")
-    return folder.setting(
+    own = folder.setting(
         CIFAR,
         SETTINGS["imagenet"][0],
         asked.images,
@@ -255,6 +261,8 @@ def on_folder(folder: Folder) -> Setting:
         available=max(folder.counts),
         images=(asked.exemplars,),
     )
+    share = min(1.0, own.classes / CIFAR.classes)  # a mean over fewer classes takes larger steps at the same rate
+    return replace(own, schedule=replace(own.schedule, lr=share * own.schedule.lr))
 
 
 def settings(

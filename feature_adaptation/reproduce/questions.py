@@ -222,8 +222,8 @@ def anchors(s: Setting, results: Results, published: PublishedFigure) -> Drawing
             Panel(f"{s.step} classes a task", CLASSES, TOP1, [mean_curve("LwF.MC", x, lines(lwf, "cnn")), *port])
         )
     note = (
-        "published values are iCaRL's (learning rate 2.0, last ReLU kept) and a public port's, none is this paper's; "
-        f"ours: learning rate {s.schedule.lr:g}, no last ReLU"
+        "published values are iCaRL's and a public port's, none is this paper's; "
+        "iCaRL's code leaves out the last ReLU, as ours does"
     )
     return Drawing(panels, rows, notes(s, note))
 

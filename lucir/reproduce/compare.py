@@ -13,14 +13,15 @@ from common.command.cli import Arguments
 from common.command.console import run_command
 from common.command.parsing import parse
 from common.command.parts import Part
-from common.command.plan import Data, Plan, checked, on_copy
+from common.command.plan import Data, Plan, checked, on_copy, settings_of
 from common.command.queue import Command, Resources, work
+from common.data.names import FOLDER
 from common.drawing.curves import accuracy_figure
 from common.drawing.figures import Drawing, Figure, Published, PublishedFigure, Results, Runs
 from common.drawing.looks import SHARED, Looks
 from common.errors import InputError
 from common.store import Store
-from lucir.reproduce.presets import Setting, settings
+from lucir.reproduce.presets import Setting
 
 THEIRS = {"iCaRL-NME": ("iCaRL", "nme"), "LUCIR": ("LUCIR", "cnn")}
 """Curve -> (key of its runs, read-out)."""
@@ -37,7 +38,8 @@ def compare(
     """Train `methods` (name -> a dataclass that names its learner) beside iCaRL and LUCIR, draw the figure, and exit.
 
     All have the same data, class orders, exemplars and schedule: those of LUCIR's paper, in the preset that is asked
-    for. words: the options of `python -m lucir.reproduce`; default: those of the command line.
+    for. With the preset `folder`, --phases takes the place of `phases`. words: the options of `python -m
+    lucir.reproduce`; default: those of the command line.
 
     start: which base model a method goes on from, iCaRL's with a linear head or LUCIR's with a cosine head. None: it
     trains its base phase itself. readout: which of a method's predictions is drawn.
@@ -97,9 +99,11 @@ class Comparison(Command):
             learner_of(method)
 
     def part(self, paper: str, store: Store, data: Data, use: Resources) -> Part:
-        title, choice = f"{', '.join(self.methods)} beside iCaRL and LUCIR, {self.phases} phases", self.choice
-        figure = Figure("compared", title, partial(self.runs, paper), self.drawing, ("quick", "cifar", "imagenet"))
-        chosen = settings(choice.preset, choice.seeds, choice.orders, choice.epochs_scale)
+        choice, chosen = self.choice, settings_of("lucir", self.choice, data)
+        here = replace(self, phases=chosen[0].phases) if choice.preset == FOLDER else self
+        title = f"{', '.join(self.methods)} beside iCaRL and LUCIR, {here.phases} phases"
+        presets = ("quick", "cifar", "imagenet", FOLDER)
+        figure = Figure("compared", title, partial(here.runs, paper), here.drawing, presets)
         plan = OwnPlan(paper, choice, chosen, [figure], [], store, data, use.precision, script=self.script)
         return Part(checked(on_copy(plan)), use.out)
 

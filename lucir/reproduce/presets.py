@@ -19,8 +19,6 @@ IMAGENET_SCHEDULE = Schedule(epochs=90, lr=0.1, milestones=(30, 60), batch=128, 
 QUICK_SCHEDULE = Schedule(epochs=8, lr=0.1, milestones=(4, 6), batch=32, weight_decay=5e-4)
 PHASES = {1: "fig5a", 2: "fig5b", 5: "fig5c", 10: "fig5d"}
 """Numbers of incremental phases of Fig. 5, and its panel for each."""
-MAIN = 5
-"""Phases of the main figure, and of the ablations."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -79,7 +77,7 @@ class Setting(shared.Setting):
 
     def main(self, method: Method) -> list[Run]:
         """`method` as in Fig. 5(c), one Run per repeat; a base model on all classes, which is joint training."""
-        return self.base_runs(method, self.classes) if isinstance(method, Base) else self.runs(method, MAIN)
+        return self.base_runs(method, self.classes) if isinstance(method, Base) else self.runs(method, self.phases)
 
     def base_runs(self, method: Base, classes: int) -> list[Run]:
         """Cross-entropy training on the first `classes` classes, one Run per repeat; no exemplars."""

@@ -201,15 +201,15 @@ def test_the_paper_s_protocol() -> None:
     for (name, _), runs in table.items():
         assert runs[0].schedule == (run.schedule if name == "BBN" else late), name
     assert {name: runs[0].method for (name, factor), runs in table.items() if factor == 50} == {
-        "CE": Rebalance("ce", sampler="uniform", beta=0.0, defer=0),
-        "Focal": Rebalance("focal", gamma=1.0),
+        "CE": Rebalance("ce", sampler="uniform", beta=0.0, defer=0, head_start="ldam"),
+        "Focal": Rebalance("focal", gamma=1.0, head_start="ldam"),
         "Mixup": Mixup("input", 1.0, "batch"),
         "Manifold Mixup": Mixup("features", 1.0, "batch"),
         "Manifold Mixup (two samplers)": Mixup("features", 1.0, "reversed"),
-        "CE-DRW": Rebalance(beta=0.999999, defer=160),
-        "CE-DRS": Rebalance(sampler="balanced", defer=160),
+        "CE-DRW": Rebalance(beta=0.999999, defer=160, head_start="ldam"),
+        "CE-DRS": Rebalance(sampler="balanced", defer=160, head_start="ldam"),
         "CB-Focal": ClassBalanced("focal", 0.9999, 2.0, "batch", "cifar"),
-        "LDAM-DRW": Rebalance("ldam", margin=0.5, scale=30.0, beta=0.9999, defer=160),
+        "LDAM-DRW": Rebalance("ldam", margin=0.5, scale=30.0, beta=0.9999, defer=160, head_start="ldam"),
         "BBN": BBN(),
     }
 
@@ -217,16 +217,16 @@ def test_the_paper_s_protocol() -> None:
 def test_manners_and_second_stages() -> None:
     ten, hundred = settings("cifar", [0], None, 1.0)
     assert {name: ten.manner(name) for name in MANNERS} == {
-        "CE": Rebalance(),
-        "RW": Rebalance(beta=0.999999),
-        "RS": Rebalance(sampler="balanced"),
+        "CE": Rebalance(head_start="ldam"),
+        "RW": Rebalance(beta=0.999999, head_start="ldam"),
+        "RS": Rebalance(sampler="balanced", head_start="ldam"),
     }
     matrix = catalogue.classifiers([ten, hundred], source="cifar100")
     assert len(matrix) == 18 and all(r.data.name == role for (role, *_), runs in matrix.items() for r in runs)
     assert {r.start.data.name for runs in matrix.values() for r in runs if r.start} == {"cifar100"}
     assert len({r.start.key for runs in matrix.values() for r in runs if r.start}) == 3
     head = matrix["cifar10", "RW", "RS"][0]
-    assert head.method == Retrain("balanced") and head.start and head.start.method == Rebalance(beta=0.999999)
+    assert head.method == Retrain("balanced") and head.start and head.start.method == ten.manner("RW")
     assert (head.schedule.epochs, head.schedule.lr, head.schedule.milestones) == (20, 0.1, (10, 15))
     assert (head.schedule.gamma, head.schedule.warmup, head.schedule.batch) == (0.1, 0, 128)
     probes = {name: runs[0].method for name, runs in catalogue.probes(hundred).items() if name.startswith("BBN")}
@@ -247,10 +247,14 @@ def test_the_control_sees_as_many_images_as_bbn() -> None:
         runs = catalogue.budgets(s)
         two_stages = runs["cRT with BBN's budget"][0]
         assert sum(r.schedule.epochs for r in two_stages.chain) == 2 * s.schedule.epochs
-        assert two_stages.start and two_stages.start.method == Rebalance() and two_stages.method == Retrain()
+        assert two_stages.start and two_stages.start.method == s.one_stage() and two_stages.method == Retrain()
     tuned = runs["Mixup, classifier fine-tuned"][0]
     assert tuned.method == Retrain(fresh=False) and tuned.start and tuned.start.method == Mixup()
     assert runs["CE at BBN's milestones"][0].schedule == CIFAR_SCHEDULE
+    tricks = runs["cRT, recipe of BagofTricks"][0]
+    assert tricks.method == Retrain(norms="train") and tricks.start == runs["CE"][0]
+    assert (tricks.schedule.epochs, tricks.schedule.milestones, tricks.schedule.gamma) == (30, (10, 20), 0.1)
+    assert (tricks.schedule.weight_decay, tricks.schedule.warmup) == (5e-4, 5)
 
 
 def test_inaturalist_has_its_own_schedules() -> None:
@@ -275,5 +279,5 @@ def test_inaturalist_has_its_own_schedules() -> None:
 def test_scaling_keeps_stages_apart() -> None:
     s = settings("cifar", [0], None, 0.05)[0]
     assert not s.full_schedule and (s.schedule.epochs, s.schedule.milestones) == (10, (6, 8))
-    assert s.methods()["CE-DRW"] == Rebalance(beta=0.999999, defer=8) and s.retrain.epochs == 1
+    assert s.methods()["CE-DRW"] == s.one_stage(beta=0.999999, defer=8) and s.retrain.epochs == 1
     assert all(s.full_schedule for preset in ("cifar", "imagenet") for s in SETTINGS[preset])

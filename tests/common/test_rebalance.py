@@ -252,12 +252,20 @@ def test_retraining_changes_the_classifier_alone(tail_run: MakeRun, tiny_data: D
     base = train(tail_run(Rebalance(), schedule=Schedule(1, batch=8)), tiny_data, tmp_path)
     start = base.context.run
     learner = train(tail_run(Retrain(), start=start), tiny_data, tmp_path)
+    moved = train(tail_run(Retrain(norms="train"), start=start), tiny_data, tmp_path)
     final = learner.net.state_dict()
     for name, value in base.net.state_dict().items():
         assert torch.equal(final[name], value) != name.startswith("head."), name
     assert not torch.equal(learner.before["head.weight"], base.net.state_dict()["head.weight"])
     classes = np.bincount(learner.context.train.labels[torch.cat(learner.seen)], minlength=8)
     assert chisquare(classes).pvalue > 1e-3 > chisquare(4 * COUNTS).pvalue
+    for name, value in learner.before.items():  # BatchNorm in train mode: its averages move, and nothing else
+        ours = moved.net.state_dict()[name]
+        counted = name.endswith(("running_mean", "running_var", "num_batches_tracked"))
+        assert torch.equal(ours, value) != (counted or name.startswith("head.")), name
+    steps = sum(-(-len(order) // moved.context.run.schedule.batch) for order in moved.seen)
+    counts = {k: v for k, v in learner.before.items() if k.endswith("num_batches_tracked")}
+    assert counts and all(moved.net.state_dict()[name] == before + steps for name, before in counts.items())
     kept = train(tail_run(Retrain(fresh=False), start=start), tiny_data, tmp_path)
     assert torch.equal(kept.before["head.weight"], base.net.state_dict()["head.weight"])
 

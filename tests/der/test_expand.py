@@ -17,7 +17,7 @@ from common.command import launcher
 from common.command.launcher import Job
 from common.data.datasets import Dataset
 from common.incremental import Phase
-from common.resnet import CifarResNet
+from common.resnet import CifarResNet, backbone
 from common.store import Store
 from der.learner import chosen
 from der.methods import DER
@@ -77,12 +77,57 @@ def test_with_masks_it_begins_unpruned_with_fresh_masks(der_run: MakeRun, tiny_d
             if phase.index:
                 assert equal(dict(net.new.body.state_dict()), full[phase.index - 1])
         if when == "after main":
-            full[phase.index] = {k: v.clone() for k, v in net.full.state_dict().items()}
-            assert wiring(net.full).channels == wiring(net.make()).channels
+            full[phase.index] = {k: v.clone() for k, v in net.full.body.state_dict().items()}
+            assert wiring(net.full.body).channels == wiring(net.make()).channels
             assert type(net.new) is CifarResNet
 
     train(der_run(MASKED), tiny_data, tmp_path, watch)
     assert len(fresh) == 4 and not torch.equal(fresh[0], fresh[1])
+
+
+def test_masks_can_begin_as_the_previous_ones_ended(der_run: MakeRun, tiny_data: Dataset, tmp_path: Path) -> None:
+    """Bit for bit, on their way through a checkpoint too, and with memory of their own."""
+    ended: list[Tensor] = []
+
+    def watch(learner: Any, phase: Phase, when: str) -> None:
+        if when == "before main":
+            e = learner.net.new.e
+            learner.first = e.detach().clone()
+            if ended:
+                assert torch.equal(e, ended[-1])
+                assert learner.net.initial[phase.index] == learner.net.new.sparsity(learner.net.new.hard())
+        if when == "after main":
+            ended.append(learner.net.full.e.clone())
+            assert not torch.equal(ended[-1], learner.first)
+            loaded = copy.deepcopy(learner.net)
+            loaded.load_state_dict(learner.net.state_dict())
+            assert torch.equal(loaded.full.e, ended[-1])
+
+    train(der_run(replace(MASKED, mask_start="inherit")), tiny_data, tmp_path, watch)
+    assert len(ended) == 4
+
+
+def test_inner_masks_leave_the_streams_whole(der_run: MakeRun, tiny_data: Dataset, tmp_path: Path) -> None:
+    """At every s their masks are 1; lambda_s this large prunes all that has a mask."""
+    widths: list[int] = []
+
+    def watch(learner: Any, phase: Phase, when: str) -> None:
+        net = learner.net
+        if when == "before main":
+            net.new.clamp(6.0)
+            for s in (1 / 400, 1 / 15, 15.0):
+                streams = [m for g, m in enumerate(net.new.soft(s)) if g not in net.new.wiring.inner]
+                assert all((m == 1).all() for m in streams)
+            assert all((m < 1).all() for g, m in enumerate(net.new.soft(1.0)) if g in net.new.wiring.inner)
+        if when == "after main":
+            widths.append(net.widths[-1])
+            plan = wiring(net.new)
+            assert [c for g, c in enumerate(plan.channels) if g in plan.inner] == [1] * len(plan.inner)
+
+    method = replace(MASKED, mask_groups="inner", sparsity=100.0)
+    summary = train(der_run(method), tiny_data, tmp_path, watch).result["summary"]
+    assert widths == [wiring(backbone("tiny")).channels[-1]] * 4
+    assert all(0 < share < 1 for share in summary["initial_share"])
 
 
 @pytest.mark.parametrize("init", ["previous", "random"])

@@ -15,7 +15,8 @@ from common.drawing.curves import AVERAGE, LAST
 from common.drawing.figures import Figure, verdict
 from common.metrics import average_incremental_accuracy
 from common.splits import class_order, named_order
-from der.methods import DER, MASKED, UNPRUNED
+from der.methods import DER, MASKED, RANDOM, UNPRUNED
+from der.reproduce import catalogue
 from der.reproduce.catalogue import FIGURES
 from der.reproduce.counts import backward_transfer, forward_transfer, mean_parameters, parameters
 from der.reproduce.figures import PARAMETERS
@@ -169,10 +170,7 @@ def test_settings() -> None:
     start = short.b50_runs(short.der(), 10)[0].start
     assert start and start.protocol.sizes == [50] and start.schedule.warmup == 0 and start.schedule.epochs == 12
     assert start == short.b50_runs(short.der(), 2)[0].start
-    learned, control = (
-        short.b0_runs(short.masked(), 10, "resnet32")[0],
-        short.main(short.masked(channels="random"), "resnet32")[0],
-    )
+    learned, control = (catalogue.control(short)[name][0] for name in (MASKED, RANDOM))
     assert control.start == learned and control.method.channels == "random"
 
 

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 import torch
 import torch.nn.functional as F
-from adaptation import CPU, KEEPS, MakeRun, adapt, finish, kept, stage1_runs, watch, weights
+from adaptation import CPU, KEEPS, MakeRun, adapt, finish, kept, rng, stage1_runs, watch, weights
 from torch import Tensor
 
 from common import incremental, memory
@@ -145,7 +145,7 @@ def test_learners_have_the_current_tasks_file_alone(
 
 
 def test_without_distillation_it_is_fine_tuning(stage1: MakeRun, tiny_data: Dataset, tmp_path: Path) -> None:
-    """lambda = gamma = 0, to the bit: binary cross-entropy of the new nodes, by a loop written out."""
+    """lambda = gamma = 0, to the bit: binary cross-entropy of all nodes, old and future ones too, by a loop."""
     run = stage1(Extractor(distillation=0.0))
     states: list[dict[str, Tensor]] = []
     nets: list[Any] = []
@@ -170,17 +170,13 @@ def test_without_distillation_it_is_fine_tuning(stage1: MakeRun, tiny_data: Data
             generator = seeded(torch.device("cpu"), run.seed, "phase", phase.index, "main", epoch)
             order = shuffled(context.of_classes(phase.num_old, phase.seen), generator)
             for images, labels in context.train.epoch(order, 16, generator):
-                logits = net(images)
-                targets = F.one_hot(labels - phase.num_old, phase.num_new).float()
-                new = F.binary_cross_entropy_with_logits(logits[:, phase.num_old :], targets, reduction="sum")
+                logits = F.linear(net.features(images), net.head.weight, net.head.bias)
+                targets = F.one_hot(labels, 8).float()
                 optimiser.zero_grad()
-                (new / logits.numel()).backward()
+                F.binary_cross_entropy_with_logits(logits, targets).backward()
                 optimiser.step()
         assert all(torch.equal(value, net.state_dict()[name]) for name, value in state.items())
-        if phase.num_old:
-            old = slice(phase.num_old)
-            decay = states[phase.index - 1]["head.weight"] - state["head.weight"][old]
-            assert decay.abs().max() < 0.05  # old rows: weight decay alone
+        assert state["head.weight"].shape[0] == 8
 
 
 @pytest.mark.parametrize(
@@ -226,6 +222,7 @@ def test_what_stage_1_trains(
         Extractor(loss="softmax", features=0.3),
         Extractor(distillation=0.0, features=0.3),
         Extractor(features=0.0),
+        Extractor(nodes="seen", features=0.3),
     ],
 )
 def test_the_sum_of_stage_1(method: Extractor, stage1: MakeRun, tiny_data: Dataset, tmp_path: Path) -> None:
@@ -241,11 +238,14 @@ def test_the_sum_of_stage_1(method: Extractor, stage1: MakeRun, tiny_data: Datas
         with torch.no_grad():
             logits, before = net(images), teacher(images)
             cosine = F.cosine_similarity(net.features(images), teacher.features(images), dim=1).mean()
+            assert logits.shape[1] == phase.seen and before.shape[1] == old
             if method.loss == "sigmoid":
-                p, q, n = logits.sigmoid(), before.sigmoid(), logits.numel()
-                new = F.one_hot(labels - old, phase.num_new)
-                terms = -(new * p[:, old:].log() + (1 - new) * (1 - p[:, old:]).log()).sum() / n
-                terms -= method.distillation * (q * p[:, :old].log() + (1 - q) * (1 - p[:, :old]).log()).sum() / n
+                nodes = 8 if method.nodes == "all" else phase.seen
+                every = net.features(images) @ net.head.weight.T + net.head.bias
+                p, y, lwf = every[:, :nodes].sigmoid(), F.one_hot(labels, nodes).float(), method.distillation
+                y[:, :old] = before.sigmoid() if lwf else 0.0
+                losses = -(y * p.log() + (1 - y) * (1 - p).log())
+                terms = (losses[:, old:].sum() + (lwf or 1.0) * losses[:, :old].sum()) / (nodes * len(labels))
             else:
                 terms = F.cross_entropy(logits[:, old:], labels - old)
                 p, q = (logits[:, :old] / 2).softmax(1), (before / 2).softmax(1)
@@ -257,6 +257,45 @@ def test_the_sum_of_stage_1(method: Extractor, stage1: MakeRun, tiny_data: Datas
 
     watch(stage1(method), tiny_data, tmp_path, seen)
     assert checked == [1, 2]
+
+
+def test_no_class_is_predicted_before_it_comes(stage1: MakeRun, tiny_data: Dataset, tmp_path: Path) -> None:
+    """The head has the rows of all classes from task 1 on; read-outs choose among those seen, however high the rest."""
+    checked = []
+
+    def seen(learner: Any, phase: Phase) -> None:
+        head = learner.net.head
+        assert head.weight.shape[0] == 8
+        features = torch.randn(50, head.weight.shape[1], generator=rng(3))
+        with torch.no_grad():
+            expected = (features @ head.weight[: phase.seen].T + head.bias[: phase.seen]).argmax(dim=1)
+            head.bias[phase.seen :] += 1000.0
+            assert torch.equal(learner.readouts(features, phase)["cnn"], expected)
+            head.bias[phase.seen :] -= 1000.0
+        if phase.num_old:
+            assert learner.teacher.head(features).shape[1] == phase.num_old
+        checked.append(phase.seen)
+
+    watch(stage1(Extractor()), tiny_data, tmp_path, seen)
+    assert checked == [4, 6, 8]
+
+
+def test_means_of_icarl_are_those_of_exemplars_and_their_mirror_images(
+    stage1: MakeRun, tiny_data: Dataset, tmp_path: Path
+) -> None:
+    """As iCaRL's code: unit features of each exemplar and of its mirror image, averaged."""
+
+    def seen(learner: Any, phase: Phase) -> None:
+        net, kept_images = learner.net.eval(), learner.context.memory.indices
+        means = []
+        for label in range(phase.seen):
+            images = next(learner.context.train.plain(kept_images[label]))
+            with torch.no_grad():
+                both = [F.normalize(net.features(x), dim=1).mean(dim=0) for x in (images, images.flip(3))]
+            means.append(F.normalize(both[0] + both[1], dim=0))
+        torch.testing.assert_close(learner.exemplar_means(), torch.stack(means), atol=1e-5, rtol=1e-4)
+
+    watch(stage1(Extractor(nme_flip="horizontal"), 3), tiny_data, tmp_path, seen)
 
 
 def test_what_is_kept_of_a_task(stage1: MakeRun, tiny_data: Dataset, tmp_path: Path) -> None:
@@ -285,7 +324,8 @@ def test_what_is_kept_of_a_task(stage1: MakeRun, tiny_data: Dataset, tmp_path: P
             assert indices[mine][:3].tolist() == exemplars[label].tolist()  # images are a prefix of the features
         seen = (test.labels < last).nonzero().flatten()
         torch.testing.assert_close(incremental.extract(net, test, seen), found["test"])
-        assert torch.equal(found["weight"], net.head.weight) and torch.equal(found["test_labels"], test.labels[seen])
+        assert torch.equal(found["weight"], net.head.weight[:last]) and torch.equal(found["bias"], net.head.bias[:last])
+        assert torch.equal(found["test_labels"], test.labels[seen])
         if t:
             torch.testing.assert_close(incremental.extract(nets[t - 1][1], train_images, indices), found["old"])
             old = torch.cat([exemplars[c] for c in range(first)])

@@ -56,9 +56,14 @@ def test_paper_protocols() -> None:
     run = chosen.stage1()[0]
     assert run.protocol.sizes == [10] * 10 and run.protocol.exemplars_per_class == 0
     schedule = run.schedule
-    assert (schedule.epochs, schedule.lr, schedule.batch, schedule.weight_decay) == (70, 0.5, 128, 1e-5)
-    assert [round(schedule.lr_at(e), 4) for e in (0, 48, 49, 63)] == [0.5, 0.5, 0.1, 0.02]
+    assert (schedule.epochs, schedule.lr, schedule.batch, schedule.weight_decay) == (70, 2.0, 128, 1e-5)
+    assert [round(schedule.lr_at(e), 4) for e in (0, 48, 49, 63)] == [2.0, 2.0, 0.4, 0.08]
     assert (run.method.loss, run.method.distillation, run.network) == ("sigmoid", 1.0, "resnet32")
+    assert run.method.nodes == "all" and {r.method.nme_flip for r in chosen.icarl(20)} == {"horizontal"}
+    rates = {"softmax": 0.1, "seen": 0.5}  # of a loss that is no mean over all classes
+    variants = {"softmax": chosen.stage1(loss="softmax"), "seen": chosen.stage1(nodes="seen")}
+    assert {name: runs[0].schedule.lr for name, runs in variants.items()} == rates
+    assert {r.method.sigma for r in chosen.adapt(chosen.stage1(), map="sdc")} == {0.2}
     assert {len(r[0].protocol.sizes) for n, r in catalogue.tasks(chosen).items() if n != "joint"} == {5, 10, 20}
     short = settings("cifar", [1993], None, 0.1)[0]
     assert (short.stage1()[0].schedule.epochs, short.adapt(short.stage1())[0].method.adapter.steps) == (7, 1500)
@@ -66,6 +71,7 @@ def test_paper_protocols() -> None:
     full = settings("imagenet", None, None, 1.0)[1].stage1()[0]
     assert (full.protocol.sizes, full.schedule.epochs, full.schedule.milestones) == ([100] * 10, 60, (20, 30, 40, 50))
     assert full.schedule.lr == 2.0
+    assert settings("imagenet", None, None, 1.0)[1].sigma == 0.3
     for group in (*catalogue.memory(chosen).values(), *catalogue.maps(chosen).values()):
         assert all(learner_of(r.method) for run in group for r in run.chain)
 

@@ -23,7 +23,6 @@ from feature_adaptation.cache import herding_order
 from feature_adaptation.losses import (
     attention_distillation,
     distillation,
-    one_hot,
     sigmoid_loss,
     similarity_loss,
     softmax_loss,
@@ -151,20 +150,25 @@ def test_distillation_rests_where_nothing_has_changed() -> None:
     assert distillation(logits, 2 * old) > 0.01
 
 
-def test_one_target_vector_is_classification_and_distillation() -> None:
-    old, logits = torch.randn(5, 3, generator=rng(5)), torch.randn(5, 5, generator=rng(6))
+@pytest.mark.parametrize("weight", [1.0, 0.3, 0.0])
+def test_one_target_vector_is_classification_and_distillation(weight: float) -> None:
+    """iCaRL's targets, node by node in float64, of 3 old classes, 2 new ones and 4 that have not come yet."""
+    old, logits = torch.randn(5, 3, generator=rng(5)), torch.randn(5, 9, generator=rng(6), requires_grad=True)
     labels = torch.tensor([3, 4, 0, 1, 4])  # with exemplars of old classes
-    targets = torch.cat([old.sigmoid(), one_hot(labels - 3, 2)], dim=1)
-    assert one_hot(labels - 3, 2).sum() == 3
-    whole = F.binary_cross_entropy_with_logits(logits, targets)
-    torch.testing.assert_close(sigmoid_loss(logits, labels, 3, old), whole)
-    new = F.binary_cross_entropy_with_logits(logits[:, 3:], targets[:, 3:], reduction="sum") / 25
-    kept = F.binary_cross_entropy_with_logits(logits[:, :3], targets[:, :3], reduction="sum") / 25
-    torch.testing.assert_close(sigmoid_loss(logits, labels, 3, old, 0.3), new + 0.3 * kept)
-    assert torch.equal(sigmoid_loss(logits, labels, 3), sigmoid_loss(logits, labels, 3, old, 0.0))
-    torch.testing.assert_close(sigmoid_loss(logits, labels, 3), new)
-    whole = F.binary_cross_entropy_with_logits(logits, F.one_hot(labels, 5).float())
-    torch.testing.assert_close(sigmoid_loss(logits, labels, 0), whole)
+    before, now = (x.detach().numpy().astype(np.float64) for x in (old, logits))
+    total, gradient = 0.0, np.zeros((5, 9))
+    for n, k in product(range(5), range(9)):
+        distilled = k < 3 and weight > 0
+        target = 1 / (1 + np.exp(-before[n, k])) if distilled else float(labels[n] == k)
+        p, share = 1 / (1 + np.exp(-now[n, k])), (weight if distilled else 1) / 45
+        total -= share * (target * np.log(p) + (1 - target) * np.log(1 - p))
+        gradient[n, k] = share * (p - target)
+    loss = sigmoid_loss(logits, labels, 3, old, weight)
+    loss.backward()
+    assert loss.item() == pytest.approx(total, rel=1e-6)
+    np.testing.assert_allclose(logits.grad, gradient, rtol=1e-5, atol=1e-8)
+    if not weight:
+        assert torch.equal(sigmoid_loss(logits, labels, 3), loss)
 
 
 def test_softmax_variants() -> None:

@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pytest
 import torch
 from torch import Tensor, nn
 
@@ -63,11 +62,6 @@ class Case:
         same(found, stored[self.value], f"{words} {self.value}", **self.tolerances)
         for name, gradient in zip(self.gradients, torch.autograd.grad(found, leaves) if leaves else (), strict=True):
             same(gradient, stored[name], f"{words} {name}", **self.tolerances)
-
-
-def known_difference(reason: str) -> pytest.MarkDecorator:
-    """Mark a test that compares what is known to differ. It fails once ours is corrected, or cannot run any more."""
-    return pytest.mark.xfail(strict=True, raises=AssertionError, reason=reason)
 
 
 def load_in_order(net: nn.Module, weights: Sequence[Tensor]) -> None:

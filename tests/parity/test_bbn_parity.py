@@ -9,13 +9,15 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
-from compare import Case, arrays, known_difference, load_in_order, numbered, same
+from compare import Case, arrays, load_in_order, numbered, same
 from torch import Tensor
 
 from bbn.adaptor import Kind, alpha
 from bbn.losses import bilateral_loss
 from bbn.model import BBNResNet32, BilateralNet
-from bbn.reproduce.presets import CIFAR_SCHEDULE
+from bbn.reproduce.presets import CIFAR10, CIFAR_SCHEDULE
+from common import rebalance
+from common.heads import CosineHead, LinearHead
 from common.imbalance import Rebalance
 from common.incremental import Context
 from common.memory import ExemplarMemory
@@ -126,12 +128,38 @@ def test_long_tailed_subsets(data: str, factor: int) -> None:
     same(np.bincount(labels[kept]), TAILS[f"counts_{name}"], f"sizes of {name}: ours differ from {LDAM}")
 
 
-@known_difference("our cosine rows start uniform in +-1/sqrt(d), of norm 0.58; LDAM's have norm 1")
-def test_rows_of_ldams_head_start_with_norm_one(tail_run: Callable[..., Run]) -> None:
-    """NormedLinear of kaidic/LDAM-DRW scales each class's fresh weights to norm 1; no array, read in its code."""
+def fresh_head(method: Rebalance, tail_run: Callable[..., Run]) -> LinearHead | CosineHead:
+    """The classifier of 8 classes that a run of the method begins with."""
     images = SimpleNamespace(labels=torch.arange(8).repeat_interleave(6))
-    run = tail_run(Rebalance(loss="ldam"))
+    run = tail_run(method)
     context = Context(run, Device("cpu", "fp32"), images, images, ExemplarMemory(per_class=0))  # type: ignore[arg-type]
     learner = RebalanceLearner(run.method, context)
     learner.build(8)
-    same(learner.net.head.weight.norm(dim=1), torch.ones(8), "norms of fresh rows", rtol=1e-4)
+    return learner.net.head
+
+
+def test_rows_of_ldams_head_start_with_norm_one(tail_run: Callable[..., Run]) -> None:
+    """NormedLinear of kaidic/LDAM-DRW scales each class's fresh weights to norm 1; no array, read in its code."""
+    head = fresh_head(CIFAR10.methods()["LDAM-DRW"], tail_run)  # type: ignore[arg-type]
+    same(head.weight.norm(dim=1), torch.ones(8), "norms of fresh rows", rtol=1e-4)
+
+
+def test_columns_of_bbns_head_start_with_norm_one(tail_run: Callable[..., Run]) -> None:
+    """FCNorm of megvii-research/BBN@4885096 scales each feature's fresh weights to norm 1; read in its code."""
+    head = fresh_head(Rebalance("ldam", head_start="bbn"), tail_run)
+    same(head.weight.norm(dim=0), torch.ones(head.weight.shape[1]), "norms of fresh columns", rtol=1e-4)
+
+
+def test_ldams_linear_head_starts_from_hes_normal(tail_run: Callable[..., Run]) -> None:
+    """kaiming_normal_ of PyTorch, which kaidic/LDAM-DRW calls, from the same generator; the bias stays uniform."""
+    theirs = torch.empty(10, 64)
+    torch.nn.init.kaiming_normal_(theirs, generator=torch.Generator().manual_seed(3))
+    draws = torch.Generator().manual_seed(3)
+    fresh = rebalance.fresh_head(64, 10, draws, config=CIFAR10.methods()["CE"])  # type: ignore[arg-type]
+    uniform = rebalance.fresh_head(64, 10, torch.Generator().manual_seed(3), config=Rebalance())
+    assert float(fresh.weight.detach().std() / theirs.std()) == pytest.approx(1, abs=0.1), (
+        "spread of fresh weights differs from LDAM's code"
+    )
+    assert float(fresh.weight.detach().std() / uniform.weight.detach().std()) > 2.2
+    same(fresh.bias, uniform.bias, "fresh biases differ from PyTorch's")  # type: ignore[union-attr]
+    assert isinstance(fresh_head(CIFAR10.methods()["CE-DRS"], tail_run), LinearHead)  # type: ignore[arg-type]

@@ -16,14 +16,18 @@ from tiny import TinyNet
 from trees import write_image
 
 from common import resnet
+from common.command import train
 from common.command.own import Folder, Options, fit
 from common.command.plan import PAPERS, check, published
+from common.command.queue import Place
 from common.data.datasets import Dataset, DataSpec
 from common.data.names import FOLDER
 from common.drawing.figures import Drawing, Figure
 from common.drawing.plots import build
 from common.errors import InputError
 from common.runs import LongTail, Protocol, Run, Schedule
+from lucir.methods import ICaRL
+from lucir.reproduce.compare import compare
 
 INCREMENTAL, LONG_TAILED = PAPERS[:3], PAPERS[3:]
 GROWING, DRAWN = Options(base=6, phases=3), Options(imbalance=20)
@@ -84,6 +88,12 @@ def test_classes_arrive_as_asked(paper: str) -> None:
     assert {p.exemplars_per_class for p in grown} <= {0, 7} and Protocol(12, 6, 3, 7) in grown
 
 
+def test_feature_adaptation_steps_as_far_on_few_classes_as_on_a_hundred() -> None:
+    """A class's share of a mean over all classes, times the rate, is what it is on CIFAR-100: 2 / 100."""
+    chosen = settings("feature_adaptation", folder([60] * 12, GROWING))[0]
+    assert chosen.schedule.lr / 12 == pytest.approx(2 / 100)
+
+
 @pytest.mark.parametrize("paper", LONG_TAILED)
 def test_a_long_tail_is_drawn_or_taken_as_it_is(paper: str) -> None:
     drawn = runs(paper, folder([60] * 12, DRAWN))
@@ -139,6 +149,34 @@ def test_what_is_impossible_is_refused(paper: str, counts: list[int], asked: Opt
     with pytest.raises(InputError) as caught:
         settings(paper, folder(counts, asked))
     assert message in str(caught.value) and "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("paper", PAPERS)
+def test_train_makes_the_very_run_behind_the_figure(paper: str, tmp_path: Path) -> None:
+    counts = (9, 9, 9, 9, 9) if paper in INCREMENTAL else (30, 9, 4, 1)
+    for kind, count in enumerate(counts):
+        for number in range(count):
+            write_image(tmp_path / "data" / "train" / f"{kind}" / f"{number}.png", number, (8, 8))
+        write_image(tmp_path / "data" / "test" / f"{kind}" / "0.png", 99, (8, 8))
+    growing = ["--base", "3", "--phases", "1", "--exemplars", "4"] if paper in INCREMENTAL else []
+    one = train.line(paper, ["--preset", "folder", *growing], "", Place(data=tmp_path / "data", out=tmp_path))
+    asked = Options(base=3, phases=1, exemplars=4) if growing else Options()
+    behind = runs(paper, folder(counts, asked))
+    assert one.run.key in {run.key for run in behind} and one.run.data == DataSpec(FOLDER)
+
+
+def test_a_method_of_ones_own_is_compared_on_images_of_ones_own(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for number in range(5 * 3):
+        write_image(tmp_path / "data" / "train" / f"{number % 5}" / f"{number}.png", number, (8, 8))
+        write_image(tmp_path / "data" / "test" / f"{number % 5}" / f"{number}.png", 99 + number, (8, 8))
+    words = ["--preset", "folder", "--data", str(tmp_path / "data"), "--base", "3", "--phases", "1", "--list"]
+    with pytest.raises(SystemExit) as ended:
+        compare({"mine": ICaRL(weight=2.0)}, words=[*words, "--exemplars", "2", "--out", str(tmp_path)])
+    found = capsys.readouterr()
+    assert ended.value.code == 0, found.err
+    assert "mine beside iCaRL and LUCIR, 1 phases" in found.out and found.out.count("base 3 + 1 phases R=2") == 3
 
 
 def test_what_would_divide_does() -> None:

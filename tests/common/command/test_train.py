@@ -48,6 +48,23 @@ def test_the_papers_own_method_is_the_run_behind_its_figures(paper: str, preset:
         assert run.key in of_figures(paper, preset) and run.data == setting.data
 
 
+MAIN = {
+    "lucir": "fig5c",
+    "der": "table1",
+    "feature_adaptation": "fig3",
+    "bbn": "table1-cifar10",
+    "class_balanced": "closeup-cifar10",
+    "fsa": "table1-resnet18",
+}
+
+
+@pytest.mark.parametrize("paper", PAPERS)
+def test_it_is_a_run_of_the_papers_main_figure(paper: str) -> None:
+    for preset in ("quick", "cifar"):
+        groups = fakes.FIGURES[paper][MAIN[paper]].runs(fakes.settings(paper, preset)).values()
+        assert one(paper, "--preset", preset).run.key in {run.key for runs in groups for run in runs}
+
+
 VARIANTS = {
     "lucir": [
         ["ICaRL"],

@@ -1,0 +1,136 @@
+"""What Eq. 10 alone would do to the masks over the whole schedule of a Run: how presets find their lambda_s.
+
+No image is seen and no loss but the sparsity's is taken, so that a run of hours becomes a simulation of seconds.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from scipy.special import expit, ndtri
+
+from common.memory import ExemplarMemory
+from common.resnet import backbone
+from common.runs import Protocol, Run, Schedule
+from der.masks import scale
+from der.methods import DER, Init
+from der.wiring import IMAGE, Wiring, wiring
+
+SWEEP = 8
+"""Values of s at which an epoch's mean gradient is taken."""
+STRIDE = 0.05
+"""The furthest that a logit goes before the gradient is taken anew."""
+
+
+@dataclass(frozen=True)
+class Body:
+    """What the simulation needs of a network: its wiring, and the weights of the kernels between its groups."""
+
+    plan: Wiring
+    kernels: np.ndarray
+    """[g + 1, g + 1]: from the group that is read to the one that is written; the image comes last."""
+
+    @classmethod
+    def named(cls, network: str) -> Body:
+        """Of a backbone by name."""
+        body = backbone(network, seed=0)
+        plan = wiring(body)
+        kernels = np.zeros([len(plan.channels) + 1] * 2)
+        for name, reads, writes in plan.convs:
+            kernels[reads, writes] += body.get_submodule(name).weight[0, 0].numel()  # type: ignore[index, operator, union-attr]
+        assert IMAGE == -1
+        return cls(plan, kernels)
+
+    @property
+    def channels(self) -> np.ndarray:
+        """Of every group before pruning, [g]."""
+        return np.array(self.plan.channels)
+
+    def weights(self, channels: np.ndarray) -> float:
+        """Weights of all convolutions between so many channels [g]."""
+        sums = np.append(channels, 3.0)
+        return float(sums @ self.kernels @ sums)
+
+    def parameters(self, channels: np.ndarray) -> float:
+        """Weights of convolutions, gammas and betas of an extractor with so many channels [g]."""
+        return self.weights(channels) + 2.0 * sum(channels[group] for _, group in self.plan.norms)
+
+    def pull(self, sums: np.ndarray) -> np.ndarray:
+        """The derivative of Eq. 10 by any one mask of each group, [n, g], where the masks' sums are [n, g]."""
+        sums = np.column_stack([sums, np.full(len(sums), 3.0)])
+        return (sums @ (self.kernels + self.kernels.T))[:, :-1] / self.weights(self.channels)
+
+
+def typical(plan: Wiring, init: Init) -> np.ndarray:
+    """Fresh logits without chance, [c]: in every group evenly spaced quantiles of N(0, 1) or of U(0, 2)."""
+    shares = np.concatenate([(np.arange(c) + 0.5) / c for c in plan.channels])
+    return ndtri(shares) if init == "normal" else 2 * shares
+
+
+def trained(body: Body, e: np.ndarray, method: DER, schedule: Schedule, images: int) -> np.ndarray:
+    """The logits [c] after a schedule over `images` images an epoch, moved by lambda_s times Eq. 10 with Eq. 9 alone.
+
+    Few steps an epoch, with the mean gradient of its batches; momentum multiplies what a gradient does by 1 / (1 - mu).
+    """
+    inner = [method.mask_groups == "all" or group in body.plan.inner for group in range(len(body.channels))]
+    learnt = np.repeat(inner, body.channels)
+    batches = -(-images // schedule.batch)
+    first = np.append(0, np.cumsum(body.channels)[:-1])
+    s = np.array([scale(1 + (batches - 1) * (i + 0.5) / SWEEP, batches, method.s_max) for i in range(SWEEP)])
+    for epoch in range(schedule.epochs):
+        force = (method.sparsity or 0.0) * method.mask_rate * schedule.lr_at(epoch) * batches / (1 - schedule.momentum)
+        left = 1.0  # of the epoch
+        while left > 0:
+            masks = np.where(learnt, expit(s[:, None] * e), 1.0)
+            pull = body.pull(np.add.reduceat(masks, first, axis=1)).mean(axis=0)
+            move = learnt * force * np.repeat(pull, body.channels) * expit(e) * expit(-e)
+            part = min(left, STRIDE / max(move.max(), 1e-12))
+            e = (e - part * move).clip(-method.mask_bound, method.mask_bound)
+            left -= part
+    return e
+
+
+def images_of(protocol: Protocol, per_class: int) -> list[int]:
+    """Images that each step trains on: all of its own classes, and the exemplars of the old ones."""
+    memory = ExemplarMemory(protocol.exemplars_per_class, protocol.exemplars_total, rounding=protocol.rounding)
+    seen = np.cumsum([0, *protocol.sizes]).tolist()
+    exemplars = [0, *(old * memory.size_for(per_class, old) for old in seen[1:-1])]
+    return [per_class * new + old for new, old in zip(protocol.sizes, exemplars, strict=True)]
+
+
+def kept(body: Body, e: np.ndarray, method: DER) -> np.ndarray:
+    """Channels of every group [g] that binary masks keep (`masks.kept`)."""
+    groups = np.split(e, np.cumsum(body.channels)[:-1])
+    whole = [method.mask_groups == "inner" and group not in body.plan.inner for group in range(len(groups))]
+    return np.array([len(g) if w else max(1, (g > 0).sum()) for g, w in zip(groups, whole, strict=True)])
+
+
+def predicted(run: Run, per_class: int = 500) -> list[np.ndarray]:
+    """Channels of every group [g] that Eq. 10 alone would leave to the extractor of each step of a Run of `DER`.
+
+    per_class: training images of a class. A step that another Run trained has that Run's schedule.
+    """
+    method, body = run.method, Body.named(run.network)
+    e, found = typical(body.plan, method.mask_init), []
+    for step, images in enumerate(images_of(run.protocol, per_class)):
+        schedule = run.start.schedule if run.start and not step else run.schedule
+        start = e if method.mask_start == "inherit" else typical(body.plan, method.mask_init)
+        e = trained(body, start, method, schedule, images)
+        found.append(kept(body, e, method))
+    return found
+
+
+def mean_share(run: Run, per_class: int = 500) -> float:
+    """Percent of an extractor's parameters that Eq. 10 alone would keep, the mean over steps."""
+    body = Body.named(run.network)
+    sizes = [body.parameters(channels) for channels in predicted(run, per_class)]
+    return 100 * float(np.mean(sizes)) / body.parameters(body.channels)
+
+
+def mean_millions(run: Run, per_class: int = 500) -> float:
+    """#Paras of the paper by Eq. 10 alone: extractors so far and classifier, averaged over steps, in millions."""
+    body, found = Body.named(run.network), predicted(run, per_class)
+    sizes = np.cumsum([body.parameters(channels) for channels in found])
+    widths = np.cumsum([channels[body.plan.features] for channels in found])
+    return float(np.mean(sizes + widths * np.cumsum(run.protocol.sizes))) / 1e6
