@@ -18,7 +18,6 @@ from pathlib import Path
 from filelock import FileLock
 
 from common.errors import InputError
-from common.store import read_lines
 
 
 @dataclass(frozen=True)
@@ -58,7 +57,8 @@ class Board:
 
     def entries(self) -> dict[str, Entry]:
         """The last job of each run, by the run's hash."""
-        lines = read_lines(self.path)
+        text = self.path.read_text(encoding="utf-8") if self.path.exists() else ""
+        lines = map(json.loads, text.splitlines())
         return {d: Entry(line["job"], line["engine"], *rest) for line in lines for d, *rest in line["runs"]}
 
     def add(self, engine: str, jobs: Iterable[tuple[str, Iterable[tuple[str, str, int]]]]) -> None:
