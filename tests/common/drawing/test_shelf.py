@@ -12,8 +12,8 @@ from commands import main
 
 from class_balanced.reproduce import presets
 from class_balanced.reproduce.catalogue import FIGURES
-from common import shelf
 from common.command.plan import select
+from common.drawing import shelf
 from common.runs import canonical
 from common.store import Store
 
