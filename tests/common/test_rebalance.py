@@ -286,8 +286,8 @@ def test_a_factor_the_data_cannot_give_is_found_before_training(tail_run: MakeRu
     ("method", "message"),
     [
         (ClassBalanced(beta=1.0), "beta must lie in"),
-        (ClassBalanced("sigmoid", gamma=1.0), "gamma belongs to the focal loss"),
-        (ClassBalanced("focal", gamma=-1.0), "not negative"),
+        (ClassBalanced("sigmoid", gamma=1.0), "focal loss; with sigmoid it must be 0, not 1"),
+        (ClassBalanced("focal", gamma=-1.0), "must not be negative"),
         (Rebalance(beta=1.0), "beta must lie in"),
         (Rebalance("focal", gamma=-1.0), "must not be negative"),
         (Rebalance(defer=-1), "must not be negative"),
