@@ -219,7 +219,7 @@ class Run:
     @cached_property
     def hash(self) -> str:
         """The folder name: the key and 4 digits for fingerprint and precision."""
-        return self.key + _digest(canonical(self))[:4]
+        return hash_of(canonical(self))
 
     @property
     def chain(self) -> list[Run]:
@@ -287,6 +287,11 @@ def key_of(config: Any) -> str:
         return {**run, "fingerprint": "", "precision": "", "start": anywhere(run.get("start"))}
 
     return _digest(anywhere(config))[:12]
+
+
+def hash_of(config: Any) -> str:
+    """The hash of the Run with this canonical form."""
+    return key_of(config) + _digest(config)[:4]
 
 
 def _digest(value: Any) -> str:
