@@ -92,8 +92,8 @@ class EnsembleLearner(Learner):
     @classmethod
     def exported(cls, run: Run, left: Callable[[Run], dict[str, Tensor]]) -> tuple[Run, dict[str, Tensor]]:
         raise InputError(
-            f"run {run.hash}: Ensemble is two networks whose probabilities are averaged, no single one; train Rebalance "
-            f"with sampler uniform or {run.method.sampler}, which is either of them, and export that"
+            f"run {run.hash}: Ensemble is two networks, whose probabilities are averaged; to export one alone, train "
+            f"Rebalance with its sampler, uniform or {run.method.sampler}"
         )
 
     def readouts(self, features: Tensor, phase: Phase) -> dict[str, Tensor]:

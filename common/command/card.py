@@ -18,8 +18,11 @@ logits = model(images)  # bytes, uint8 [n, 3, h, w] -> [n, {classes}]"""
 TIMM = """import timm
 model = timm.create_model({creation}, checkpoint_path="model.safetensors").eval()
 logits = model((images / 255 - mean) / std)  # uint8 [n, 3, h, w] -> [n, {classes}]; mean and std below"""
-LICENCE = """The code that trained this network, and these weights as far as its authors may say so, are under the MIT licence.
-The terms of the data set apply beside it: those of ImageNet, for one, allow research that is not commercial."""
+READOUTS = (
+    """In percent, by read-out. This network gives `cnn`. Others may need more than a network, such as exemplars."""
+)
+LICENCE = """The code that trained this network and these weights are under the MIT licence. The data set has terms of its own:
+ImageNet's, for one, allow research and teaching that are not commercial."""
 
 
 def card(result: Result, run: Run, labels: Sequence[int] | None, creation: str) -> str:
@@ -36,7 +39,8 @@ def _front(run: Run) -> Iterator[str]:
 
 def _loading(run: Run, creation: str) -> Iterator[str]:
     code = (TIMM if creation else OURS).format(creation=creation, classes=run.protocol.classes)
-    yield from ("## Loading", "", "```python", code, "```", "")
+    needs = "timm" if creation else "the repository that trained it, of the commit below or a later one,"
+    yield from ("## Loading", "", f"With {needs} installed:", "", "```python", code, "```", "")
     inputs = run.inputs
     size = f"{inputs.size} x {inputs.size} pixels" if inputs.kind == "resized-crop" else "the size of the data set"
     yield f"Images have {size}, mean {inputs.mean} and standard deviation {inputs.std} of values in 0 to 1."
@@ -49,7 +53,7 @@ def _training(result: Result, run: Run) -> Iterator[str]:
     data = "embedded images, on which nothing is published" if result.embedded else run.data.name
     part = ", far fewer images than were published" if result.partial else ""
     yield from ("", "## Data", "", f"{data}{part}; fingerprint `{run.fingerprint}`.", "")
-    yield from ("## Test accuracy", "", "In percent. The file gives the read-out `cnn`; others need what it leaves out.")
+    yield from ("## Test accuracy", "", READOUTS)
     yield from ("", "```", *table(result), "```", "")
     place = result.environment
     dirty = " with changes that were not committed" if place.get("dirty") else ""

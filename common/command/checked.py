@@ -31,9 +31,9 @@ def check_records(folder: Path) -> int:
     paths = sorted(folder.rglob("*.json"))
     if not paths:
         raise InputError(f"{folder} holds no records; name a folder that `reproduce record --to` wrote to")
-    bad = {path: problem for path in paths if (problem := problem_of(path))}
-    for path, problem in bad.items():
-        print(f"{path}: {problem}")
+    bad = [f"{path}: {problem}" for path in paths if (problem := problem_of(path))]
+    for line in bad:
+        print(line)
     if not bad:
         print(f"{len(paths)} records, all in order")
     return 1 if bad else 0
@@ -48,7 +48,9 @@ def problem_of(path: Path) -> str:
         return next(_problems(result), "")
     except InputError as error:
         return str(error).removeprefix(f"{path} ")
-    except (KeyError, IndexError, TypeError, AttributeError, ValueError, zlib.error) as error:
+    except KeyError as error:
+        return f"it has no {error}"
+    except (IndexError, TypeError, AttributeError, ValueError, zlib.error) as error:
         return f"it is no record of a run ({type(error).__name__}: {error})"
 
 
@@ -67,6 +69,8 @@ def _problems(result: Result) -> Iterator[str]:
             yield f"its commit {commit} is none of this repository's"
     if place["dirty"] is not False:
         yield "the code had changes that were not committed"
+    if not isinstance(result.values["trace"], dict):
+        yield "its trace is no table of curves"
     if unfinite := next(_unfinite(result.values), ""):
         yield f"{unfinite} is not a finite number"
     if len(result.phases()) != _phases(config["protocol"]):

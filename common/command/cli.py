@@ -20,7 +20,17 @@ from common.command.weights import ExportArguments, export
 from common.errors import InputError
 
 WORDS = "|".join(
-    ["all", *PAPERS, "train PAPER", "queue FILE", "record", "check-records FOLDER", "export HASH", "tensorboard", "clean"]
+    [
+        "all",
+        *PAPERS,
+        "train PAPER",
+        "queue FILE",
+        "record",
+        "check-records FOLDER",
+        "export HASH",
+        "tensorboard",
+        "clean",
+    ]
 )
 QUEUE = "Train in one queue what the lines of FILE ask for: the words of a reproduce command each; # begins a comment."
 USAGE = f"usage: reproduce {WORDS} [options]; --help after one of these words says more"

@@ -22,12 +22,16 @@ def run_of(config: dict, digest: str) -> Run:
     modules = [runs, imbalance, *(importlib.import_module(f"{p}.methods") for p in sorted(PAPERS, key=paper.__eq__))]
     kinds = {k: v for module in modules for k, v in vars(module).items() if dataclasses.is_dataclass(v)}
     kinds |= {"DataSpec": DataSpec}
+    method = config["method"]["type"]
+    if method not in kinds:
+        raise InputError(
+            f"run {digest}: its method {method} is of none of the packages here, and only theirs are known"
+        )
     try:
-        run = _made(config, kinds)
+        run: Run | None = _made(config, kinds)
     except (KeyError, TypeError):
         run = None
     if run is None or run.hash != digest:
-        method = config["method"]["type"]
         raise InputError(
             f"run {digest}: the code here has no such {method}; use the code that trained it, or train {method} again"
         )

@@ -167,7 +167,11 @@ def number_of_classes(data: DataSpec) -> int | None:
     """Of a data set known by name; None of another."""
     if data.name == "glyphs":
         return data.classes or 100
-    known = {"cifar20": len(CIFAR20), **{n: len(c) for n, c in PUBLISHED.items()}, **{n: c[0] for n, c in LISTS.items()}}
+    known = {
+        "cifar20": len(CIFAR20),
+        **{n: len(c) for n, c in PUBLISHED.items()},
+        **{n: c[0] for n, c in LISTS.items()},
+    }
     return known.get(data.name)
 
 
