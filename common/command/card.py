@@ -18,11 +18,9 @@ logits = model(images)  # bytes, uint8 [n, 3, h, w] -> [n, {classes}]"""
 TIMM = """import timm
 model = timm.create_model({creation}, checkpoint_path="model.safetensors").eval()
 logits = model((images / 255 - mean) / std)  # uint8 [n, 3, h, w] -> [n, {classes}]; mean and std below"""
-READOUTS = (
-    """In percent, by read-out. This network gives `cnn`. Others may need more than a network, such as exemplars."""
-)
-LICENCE = """The code that trained this network and these weights are under the MIT licence. The data set has terms of its own:
-ImageNet's, for one, allow research and teaching that are not commercial."""
+READOUTS = "In percent, by read-out. This network gives `cnn`; others may need more than a network, such as exemplars."
+LICENCE = """The code that trained this network and these weights are under the MIT licence. The data set has its own
+terms: ImageNet's, for one, allow research and teaching that are not commercial."""
 
 
 def card(result: Result, run: Run, labels: Sequence[int] | None, creation: str) -> str:

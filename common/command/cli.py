@@ -19,19 +19,8 @@ from common.command.queue import Command, Resources, work
 from common.command.weights import ExportArguments, export
 from common.errors import InputError
 
-WORDS = "|".join(
-    [
-        "all",
-        *PAPERS,
-        "train PAPER",
-        "queue FILE",
-        "record",
-        "check-records FOLDER",
-        "export HASH",
-        "tensorboard",
-        "clean",
-    ]
-)
+OTHERS = ("train PAPER", "queue FILE", "record", "check-records FOLDER", "export HASH", "tensorboard", "clean")
+WORDS = "|".join(["all", *PAPERS, *OTHERS])
 QUEUE = "Train in one queue what the lines of FILE ask for: the words of a reproduce command each; # begins a comment."
 USAGE = f"usage: reproduce {WORDS} [options]; --help after one of these words says more"
 

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import dataclasses
 import importlib
+from dataclasses import is_dataclass
 from typing import Any
 
 from common import imbalance, runs
@@ -20,13 +20,11 @@ def run_of(config: dict, digest: str) -> Run:
     """
     paper = config["paper"]
     modules = [runs, imbalance, *(importlib.import_module(f"{p}.methods") for p in sorted(PAPERS, key=paper.__eq__))]
-    kinds = {k: v for module in modules for k, v in vars(module).items() if dataclasses.is_dataclass(v)}
+    kinds = {k: v for m in modules for k, v in vars(m).items() if isinstance(v, type) and is_dataclass(v)}
     kinds |= {"DataSpec": DataSpec}
     method = config["method"]["type"]
     if method not in kinds:
-        raise InputError(
-            f"run {digest}: its method {method} is of none of the packages here, and only theirs are known"
-        )
+        raise InputError(f"run {digest}: its method {method} is of none of the packages here; only theirs are known")
     try:
         run: Run | None = _made(config, kinds)
     except (KeyError, TypeError):

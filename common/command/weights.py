@@ -167,12 +167,10 @@ def number_of_classes(data: DataSpec) -> int | None:
     """Of a data set known by name; None of another."""
     if data.name == "glyphs":
         return data.classes or 100
-    known = {
-        "cifar20": len(CIFAR20),
-        **{n: len(c) for n, c in PUBLISHED.items()},
-        **{n: c[0] for n, c in LISTS.items()},
-    }
-    return known.get(data.name)
+    published: dict[str, Sequence] = {"cifar20": tuple(CIFAR20), **PUBLISHED}
+    if data.name in published:
+        return len(published[data.name])
+    return LISTS[data.name][0] if data.name in LISTS else None
 
 
 def as_timm(net: Any) -> tuple[str, dict[str, Tensor]] | None:
