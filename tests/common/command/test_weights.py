@@ -13,7 +13,6 @@ from commands import main
 from methods import EVERY
 from safetensors.torch import load_file
 
-from common import resnet
 from common.command import weights
 from common.command.launcher import Job, launch
 from common.command.revived import run_of
@@ -25,6 +24,7 @@ from common.runs import IMAGENET_INPUTS, Protocol, Run, Schedule, canonical
 from common.splits import named_order, positions
 from common.store import Store
 from der.methods import DER
+from feature_adaptation.methods import Extractor
 from lucir.methods import Base
 
 MakeRun = Callable[..., Run]
@@ -142,7 +142,7 @@ def test_timm_loads_imagenet_networks_as_its_own(
         load_exported(tmp_path)
 
 
-@pytest.mark.parametrize("method", [Base("cosine"), DER(), Rebalance("ldam")])
+@pytest.mark.parametrize("method", [Base("cosine"), Extractor(final_relu=False), DER(), Rebalance("ldam")])
 def test_other_networks_on_imagenet_are_not_timms(method: object) -> None:
     run = Run("lucir", method, DataSpec("ours"), Protocol(5, 5, 0), Schedule(1), "resnet10-imagenet")
     assert weights.as_timm(build(run.resolved("0" * 16, "fp32"))) is None
@@ -202,8 +202,3 @@ def test_damaged_and_missing_files_are_named(finished: Run, tmp_path: Path) -> N
         load_exported(folder)
     with pytest.raises(InputError, match="is not there"):
         load_exported(tmp_path)
-
-
-def test_backbones_without_their_last_relu_are_not_timms() -> None:
-    pytest.importorskip("timm", reason="timm is not installed")
-    assert resnet.ImageNetResNet(10).final_relu and not resnet.ImageNetResNet(10, final_relu=False).final_relu
