@@ -17,7 +17,7 @@ from common.command.plan import PAPERS, Choice
 from common.command.queue import Command, Resources, work
 from common.errors import InputError
 
-WORDS = "|".join(["all", *PAPERS, "train PAPER", "queue FILE", "record", "tensorboard", "clean"])
+WORDS = "|".join(["all", *PAPERS, "train PAPER", "queue FILE", "record", "report", "tensorboard", "clean"])
 QUEUE = "Train in one queue what the lines of FILE ask for: the words of a reproduce command each; # begins a comment."
 USAGE = f"usage: reproduce {WORDS} [options]; --help after one of these words says more"
 
@@ -40,6 +40,8 @@ def _run(arguments: Sequence[str], paper: str | None) -> int:
         return reproduce([paper], _arguments([paper], f"python -m {paper}.reproduce", arguments))
     if first == ["record"]:
         record(parse(RecordArguments, "reproduce record", record.__doc__, rest))
+    elif first == ["report"]:
+        return report(rest)
     elif first == ["tensorboard"]:
         tensorboard(parse(TensorBoardArguments, "reproduce tensorboard", tensorboard.__doc__, rest))
     elif first == ["clean"]:
@@ -74,6 +76,17 @@ def _paper(words: Sequence[str]) -> str:
     if not words or words[0] not in PAPERS:
         raise InputError(f"train is followed by one of {', '.join(PAPERS)}")
     return words[0]
+
+
+def report(words: Sequence[str]) -> int:
+    """`reproduce report`. Returns the exit code: 1 where a figure could not be drawn."""
+    from common.command import site
+
+    page, problems = site.write(parse(site.SiteArguments, "reproduce report", site.SiteArguments.__doc__, words))
+    for problem in problems:
+        print(f"failed: {problem}", file=sys.stderr)
+    print(page)
+    return int(bool(problems))
 
 
 def reproduce(papers: Sequence[str], args: Arguments) -> int:
