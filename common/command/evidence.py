@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 
 from common.command.locked import matches
@@ -32,6 +33,15 @@ def _claim(claim: Claim, parts: Sequence[PartView]) -> ClaimView:
 
 def _signed(claim: Claim, value: float) -> str:
     return f"{value:{'+' if claim.minus else ''}g} {claim.unit}".strip()
+
+
+def machines(results: Sequence[Result]) -> str:
+    """The machines and precisions of all records, the most frequent first."""
+    places = Counter(
+        f"{r.environment.get('device', 'an unknown machine')} ({r.environment.get('precision', 'unknown precision')})"
+        for r in results
+    )
+    return ", ".join(place for place, _ in places.most_common()) or "no machine yet"
 
 
 def cost(paper: str, results: Sequence[Result]) -> Table:

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from PIL import Image
 
-from common.command.evidence import claims, cost, record_rows
+from common.command.evidence import claims, cost, machines, record_rows
 from common.command.export import records_folder
 from common.command.painter import Painter
 from common.command.parts import cores
@@ -226,6 +226,7 @@ def _paper(paper: str, parts: Sequence[PartView], folder: Path) -> PaperView:
         parts=parts,
         methods=methods,
         deviations=deviations,
+        machines=machines(results),
         cost=cost(paper, results),
         records=record_rows(paper, results, used),
         bibtex=site.bibtex(ROOT / "docs" / "references.bib", paper),

@@ -93,5 +93,5 @@ def load(path: Path) -> list[Claim]:
 
 
 def _claim(entry: dict[str, Any]) -> Claim:
-    terms = {name: Term(**entry.pop(name)) for name in ("of", "minus") if name in entry}
-    return Claim(**entry, **terms)
+    entry |= {name: Term(**entry[name]) for name in ("of", "minus") if name in entry}
+    return Claim(**entry)

@@ -90,6 +90,8 @@ class PaperView:
     """Title and HTML of the README's sections on what the method is."""
     deviations: Sequence[tuple[str, str]]
     """The same of those on where the reproduction differs."""
+    machines: str
+    """What the records were measured on."""
     cost: Table
     records: Table
     bibtex: str
