@@ -23,9 +23,15 @@ def _claim(claim: Claim, parts: Sequence[PartView]) -> ClaimView:
     for part in parts:
         for effect in part.effects:
             if effect.claim == claim.id:
-                ours = f"{effect.text} {claim.unit}".strip()
                 return ClaimView(
-                    claim.id, claim.text, claim.source, printed, ours, part.schedule, effect.verdict, effect.figure
+                    claim.id,
+                    claim.text,
+                    claim.source,
+                    printed,
+                    effect.text,
+                    part.schedule,
+                    effect.verdict,
+                    effect.figure,
                 )
     verdict = claim.verdict(None, full_schedule=True)
     return ClaimView(claim.id, claim.text, claim.source, printed, "–", "–", verdict, "")

@@ -199,7 +199,7 @@ def _effects(painter: Painter) -> list[Effect]:
             if ours:
                 judged = claim.verdict(ours, painter.full_schedule)
                 part = painter.folder.parent.name
-                found.append(Effect(claim.id, ours.mean, shown(ours), judged, f"{part}-{claim.figure}"))
+                found.append(Effect(claim.id, claim.words(ours), judged, f"{part}-{claim.figure}"))
     return found
 
 

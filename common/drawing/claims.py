@@ -78,6 +78,12 @@ class Claim:
                 whole &= all(part.whole for part in found if part)
         return estimate(values, whole) if values else None
 
+    def words(self, ours: Estimate) -> str:
+        """A measured effect as text; a difference with its sign."""
+        mean = f"{ours.mean:{'+' if self.minus else ''}.2f}"
+        spread = f" ± {ours.interval:.2f}" if ours.n > 1 else ""
+        return f"{mean}{spread}{f' {self.unit}' if self.unit else ''} (n = {ours.n})"
+
     def verdict(self, ours: Estimate | None, full_schedule: bool) -> Verdict:
         """By the rule for every published number (`figures.verdict`)."""
         row = Comparison(self.text, self.of.method, self.published, self.provenance, ours, self.tolerance)

@@ -33,7 +33,6 @@ class Effect:
     """A claim as measured in one part: mean, interval, n, and how it compares."""
 
     claim: str
-    value: float | None
     text: str
     verdict: Verdict
     figure: str
