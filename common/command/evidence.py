@@ -38,7 +38,7 @@ def _claim(claim: Claim, parts: Sequence[PartView]) -> ClaimView:
 
 
 def _signed(claim: Claim, value: float) -> str:
-    return f"{value:{'+' if claim.minus else ''}g} {claim.unit}".strip()
+    return f"{value:{'+' if claim.signed else ''}.2f} {claim.unit}".strip()
 
 
 def machines(results: Sequence[Result]) -> str:

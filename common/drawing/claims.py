@@ -62,25 +62,33 @@ class Claim:
             return self.of.published
         return None if self.minus.published is None else round(self.of.published - self.minus.published, 4)
 
+    @property
+    def signed(self) -> bool:
+        """Whether the effect is a difference."""
+        return self.minus is not None or self.unit == "points"
+
     def measure(
         self, figure: Figure, settings: Sequence[Any], results: Results, published: Published
     ) -> Estimate | None:
-        """The effect over the repeats that have all of it: the figure is drawn from one repeat at a time, so that
-        differences are paired. None where no repeat has it."""
+        """The effect; None where it was not measured.
+
+        A difference is paired: the figure is drawn from one repeat at a time, and the repeats that have both count.
+        """
+        if self.minus is None:
+            return self.of.find(figure.draw(settings, results, published))
         values, whole = list[float](), True
         for repeat in dict.fromkeys(r.repeat for group in results.values() for r in group):
             one = {name: [r for r in group if r.repeat == repeat] for name, group in results.items()}
             drawing = figure.draw(settings, {name: group for name, group in one.items() if group}, published)
-            found = [term.find(drawing) for term in (self.of, self.minus) if term]
-            if all(found):
-                numbers = [part.mean for part in found if part]
-                values.append(numbers[0] - sum(numbers[1:]))
-                whole &= all(part.whole for part in found if part)
+            of, minus = self.of.find(drawing), self.minus.find(drawing)
+            if of and minus:
+                values.append(of.mean - minus.mean)
+                whole &= of.whole and minus.whole
         return estimate(values, whole) if values else None
 
     def words(self, ours: Estimate) -> str:
         """A measured effect as text; a difference with its sign."""
-        mean = f"{ours.mean:{'+' if self.minus else ''}.2f}"
+        mean = f"{ours.mean:{'+' if self.signed else ''}.2f}"
         spread = f" ± {ours.interval:.2f}" if ours.n > 1 else ""
         return f"{mean}{spread}{f' {self.unit}' if self.unit else ''} (n = {ours.n})"
 
