@@ -7,6 +7,7 @@ reports to the outer page, which Chromium prints.
 from __future__ import annotations
 
 import json
+import os
 import re
 import shutil
 import subprocess
@@ -19,7 +20,13 @@ from small_site import PAPER, built
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 pytestmark = pytest.mark.skipif(not CHROMIUM, reason="no Chromium here; apt-get install chromium")
 WIDTHS = (380, 1280)
-PAGES = ("index.html", f"{PAPER}.html", f"records/{PAPER}.html")
+WHOLE = os.environ.get("REPRO_SITE")
+"""A site that `reproduce report` wrote, to look at in place of a small one."""
+PAGES = (
+    sorted(str(page.relative_to(WHOLE)) for page in Path(WHOLE).rglob("*.html"))
+    if WHOLE
+    else ["index.html", f"{PAPER}.html", f"records/{PAPER}.html"]
+)
 CHECK = """
 <script>
 const errors = [];
@@ -55,8 +62,12 @@ addEventListener("message", (event) => {{ report.textContent = JSON.stringify(ev
 
 @pytest.fixture(scope="module")
 def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A small site, with the check in each page."""
-    folder = built(tmp_path_factory.mktemp("browser"))
+    """The site with the check in each page; a copy of the whole one."""
+    folder = tmp_path_factory.mktemp("browser")
+    if WHOLE:
+        shutil.copytree(WHOLE, folder, dirs_exist_ok=True)
+    else:
+        built(folder)
     for page in folder.rglob("*.html"):
         text = page.read_text(encoding="utf-8")
         page.write_text(text.replace("<head>", f"<head>{CHECK}", 1), encoding="utf-8")
@@ -90,7 +101,7 @@ def opened(site: Path, page: str, width: int) -> tuple[dict, list[str]]:
         "--enable-logging=stderr",
     ]
     size = ["--window-size=1600,1200", "--virtual-time-budget=10000", "--dump-dom", frame.as_uri()]
-    done = subprocess.run([str(CHROMIUM), *options, *size], capture_output=True, text=True, timeout=120)
+    done = subprocess.run([str(CHROMIUM), *options, *size], capture_output=True, text=True, timeout=300)
     report = re.search(r'<pre id="report">(.*?)</pre>', done.stdout, flags=re.DOTALL)
     assert report, done.stderr
     return json.loads(unescape(report[1])), [line for line in done.stderr.splitlines() if ":CONSOLE" in line]
