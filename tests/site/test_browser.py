@@ -31,10 +31,8 @@ CHECK = """
 <script>
 const errors = [];
 addEventListener("error", (event) => errors.push(event.message || "not loaded: " + (event.target.src || "")), true);
-addEventListener("load", async () => {
+addEventListener("load", () => {
   const images = [...document.images];
-  images.forEach((image) => { image.loading = "eager"; });
-  await Promise.all(images.map((image) => image.decode().catch(() => 0)));
   document.querySelectorAll("details").forEach((each) => { each.open = true; });
   const root = document.documentElement;
   const tables = [...document.querySelectorAll("table.sortable")].map((table) => {
@@ -70,7 +68,8 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
         built(folder)
     for page in folder.rglob("*.html"):
         text = page.read_text(encoding="utf-8")
-        page.write_text(text.replace("<head>", f"<head>{CHECK}", 1), encoding="utf-8")
+        waiting = text.replace(' loading="lazy"', "")  # a page is loaded when all its pictures are
+        page.write_text(waiting.replace("<head>", f"<head>{CHECK}", 1), encoding="utf-8")
     return folder
 
 
@@ -86,7 +85,7 @@ def test_a_page_works_in_a_browser(site: Path, page: str, width: int) -> None:
     for table in found["tables"]:
         assert table["focused"] and table["order"] == "descending"
         assert table["up"] == sorted(table["up"], key=by_value)
-        assert [by_value(text)[:2] for text in table["down"]] == [by_value(text)[:2] for text in table["up"][::-1]]
+        assert [text.lower() for text in table["down"]] == [text.lower() for text in table["up"][::-1]]
 
 
 def opened(site: Path, page: str, width: int) -> tuple[dict, list[str]]:
@@ -110,4 +109,4 @@ def opened(site: Path, page: str, width: int) -> tuple[dict, list[str]]:
 def by_value(text: str) -> tuple[bool, float, str]:
     """Numbers by value, and what is none after them."""
     number = re.match(r"[+-]?\d[\d.]*", text)
-    return not number, float(number[0]) if number else 0.0, "" if number else text
+    return not number, float(number[0]) if number else 0.0, text.lower()

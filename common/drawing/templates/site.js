@@ -1,14 +1,14 @@
 "use strict";
 // Sorts a table by a column: numbers by value, what is no number after them, by its letters.
 function value(row, column) {
-  const text = row.cells[column].textContent.trim();
+  const text = row.cells[column].textContent.trim().toLowerCase();
   const number = /^[+\-−]?\d[\d.]*/.exec(text);
   return { number: number ? parseFloat(number[0].replace("−", "-")) : null, text: text };
 }
 function compare(a, b) {
-  if (a.number !== null && b.number !== null) return a.number - b.number || a.text.localeCompare(b.text);
-  if (a.number !== null || b.number !== null) return a.number !== null ? -1 : 1;
-  return a.text.localeCompare(b.text);
+  if ((a.number === null) !== (b.number === null)) return a.number === null ? 1 : -1;
+  if (a.number !== b.number) return a.number - b.number;
+  return a.text < b.text ? -1 : Number(a.text > b.text);
 }
 function sort(table, column) {
   const heads = [...table.tHead.rows[0].cells];
