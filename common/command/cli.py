@@ -20,7 +20,7 @@ from common.command.status import StatusArguments, status
 from common.command.weights import ExportArguments, export
 from common.errors import InputError
 
-OTHERS = "train PAPER|queue FILE|status|record|check-records FOLDER|export HASH|tensorboard|clean"
+OTHERS = "train PAPER|queue FILE|status|report|record|check-records FOLDER|export HASH|tensorboard|clean"
 WORDS = "|".join(["all", *PAPERS, OTHERS])
 QUEUE = "Train in one queue what the lines of FILE ask for: the words of a reproduce command each; # begins a comment."
 USAGE = f"usage: reproduce {WORDS} [options]; --help after one of these words says more"
@@ -51,6 +51,8 @@ def _run(arguments: Sequence[str], paper: str | None) -> int:
     elif first == ["export"]:
         digest, options = _subject(rest, "export is followed by a run's hash, or how it begins: reproduce export HASH")
         export(digest, parse(ExportArguments, "reproduce export HASH", None, options))
+    elif first == ["report"]:
+        return report(rest)
     elif first == ["tensorboard"]:
         tensorboard(parse(TensorBoardArguments, "reproduce tensorboard", tensorboard.__doc__, rest))
     elif first == ["clean"]:
@@ -99,6 +101,17 @@ def _paper(words: Sequence[str]) -> str:
     if not words or words[0] not in PAPERS:
         raise InputError(f"train is followed by one of {', '.join(PAPERS)}")
     return words[0]
+
+
+def report(words: Sequence[str]) -> int:
+    """`reproduce report`. Returns the exit code: 1 where a figure could not be drawn."""
+    from common.command import site
+
+    page, problems = site.write(parse(site.SiteArguments, "reproduce report", site.SiteArguments.__doc__, words))
+    for problem in problems:
+        print(f"failed: {problem}", file=sys.stderr)
+    print(page)
+    return int(bool(problems))
 
 
 def reproduce(papers: Sequence[str], args: Arguments) -> int:

@@ -46,13 +46,21 @@ STYLE: dict[Any, Any] = {
 }  # fmt: skip
 
 
-def render(drawing: Drawing, title: str, caption: str, path: Path, declared: Looks = SHARED) -> None:
-    """Write path.png, path.pdf and path.json, each whole or not at all."""
+def render(
+    drawing: Drawing,
+    title: str,
+    caption: str,
+    path: Path,
+    declared: Looks = SHARED,
+    formats: Sequence[str] = ("png", "pdf"),
+) -> None:
+    """Write path.json and path with each of `formats` for its ending, each whole or not at all."""
     path.parent.mkdir(parents=True, exist_ok=True)
     contents = {"json": json.dumps(plotted(drawing, title, caption), allow_nan=False).encode()}
     with styled():
         figure = build(drawing, title, caption, declared)
-        for suffix, metadata in (("png", {}), ("pdf", {"CreationDate": None})):  # equal data give equal files
+        for suffix in formats:
+            metadata = {"CreationDate": None} if suffix == "pdf" else {}  # equal data give equal files
             figure.savefig(buffer := io.BytesIO(), format=suffix, metadata=metadata)
             contents[suffix] = buffer.getvalue()
     for suffix, content in contents.items():

@@ -157,7 +157,8 @@ def _number(value: float | None, sign: str = "", digits: int = 2) -> str:
     return "–" if value is None or value != value else f"{value:{sign}.{digits}f}"
 
 
-def _ours(ours: Estimate | None) -> str:
+def shown(ours: Estimate | None) -> str:
+    """A measured number as text: mean ± interval with standard deviation and n; a dash where there is none."""
     if ours is None:
         return "–"
     if ours.n == 1:
@@ -171,7 +172,7 @@ def table(row: ReportRow, context: ReportContext) -> tuple[list[str], list[list[
     """Titles and cells of a figure's table. Where nothing published bears on it, it lists what was measured."""
     comparisons = row.drawing.comparisons if row.drawing else ()
     if all(c.published is None for c in comparisons):
-        return ["quantity", "method", "ours"], [[c.quantity, c.method, _ours(c.ours)] for c in comparisons]
+        return ["quantity", "method", "ours"], [[c.quantity, c.method, shown(c.ours)] for c in comparisons]
     data = context.published_on.get(row.figure.id)
     titles = ["quantity", "method", f"published ({data})" if data else "published", "ours", "difference", "verdict"]
     return titles, [cells(c, context.full_schedule) for c in comparisons]
@@ -184,7 +185,7 @@ def cells(comparison: Comparison, full_schedule: bool) -> list[str]:
     if published is not None and comparison.provenance:
         printed += f" ({comparison.provenance})"
     difference = ours.mean - published if ours is not None and published is not None else None
-    row = [comparison.quantity, comparison.method, printed, _ours(ours), _number(difference, "+")]
+    row = [comparison.quantity, comparison.method, printed, shown(ours), _number(difference, "+")]
     return [*row, verdict(comparison, full_schedule)]
 
 
