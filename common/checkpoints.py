@@ -1,26 +1,35 @@
-"""Checkpoint files: safetensors with a checksum of everything in them, on disk for good before the last one goes.
+"""Files that outlive kills and power cuts and notice changed bytes: checkpoints, and JSON with a checksum.
 
-A phase's end is saved whole, as `checkpoint.safetensors`. An epoch inside a phase is saved as `epoch.safetensors`,
-without what the phase leaves as it was, and names the phase's end it builds on. Of both, the one before is kept as
+Checkpoints are safetensors with a checksum of everything in them, on disk for good before the last one goes. A phase's
+end is saved whole, as `checkpoint.safetensors`. An epoch inside a phase is saved as `epoch.safetensors`, without what
+the phase leaves as it was, and names the phase's end it builds on. Of both, the one before is kept as
 `NAME.previous.safetensors`: a run whose newest file is damaged goes on from that.
 """
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import re
 import sys
+import uuid
 import zlib
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
+
+from filelock import FileLock
 
 from common.errors import InputError
 
 if TYPE_CHECKING:
     from torch import Tensor
+    from torch.optim import SGD
+
+    from common.incremental import Learner
 
 BOUNDARY, EPOCH = "checkpoint.safetensors", "epoch.safetensors"
 
@@ -66,7 +75,7 @@ def write(path: Path, tensors: Mapping[str, Tensor], meta: dict, keep_previous: 
     from safetensors.torch import save_file
 
     part = path.with_suffix(".part")
-    tensors = {k: v.detach().cpu().contiguous() for k, v in tensors.items()}
+    tensors = {k: v.detach().cpu().contiguous() for k, v in sorted(tensors.items())}
     meta = {**meta, "checksums": {k: _crc(v) for k, v in tensors.items()}}
     checksum = zlib.crc32(json.dumps(meta).encode())
     try:
@@ -191,3 +200,81 @@ def newest(folder: Path, lines: int) -> tuple[Saved | None, Saved | None]:
 def working_files(folder: Path) -> list[Path]:
     """What only an unfinished run needs: epochs, and the phase's end before the last."""
     return [folder / EPOCH, previous(folder / EPOCH), previous(folder / BOUNDARY)]
+
+
+def lock(path: Path, timeout: float = -1) -> FileLock:
+    """A lock of the file at `path` against other processes; `timeout` seconds are waited for it, -1 for ever.
+
+    Raises OSError where the file system has no locks. Some versions of filelock take that for a lock that another
+    process holds, others put a file in its place, which a killed process leaves behind.
+    """
+    with suppress(ImportError, BlockingIOError):
+        import fcntl  # not on Windows, where every file system has locks
+
+        with open(path, "a", encoding="utf-8") as file:
+            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    return FileLock(path, timeout=timeout)
+
+
+def write_atomic(path: Path, text: str) -> None:
+    """Write a text file so that a reader sees the old one or the whole new one, whoever else writes it."""
+    part = path.with_name(f"{path.name}.{uuid.uuid4().hex}.part")
+    part.write_text(text, encoding="utf-8")
+    sync(part)
+    os.replace(part, path)
+
+
+def checksum(content: Any) -> str:
+    """16 hex digits over JSON-ready content, whatever the order of its keys."""
+    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:16]
+
+
+def read_json(path: Path, remedy: str, beside: Mapping[str, Any] | None = None) -> dict:
+    """A JSON object without its `checksum`, which is of the object and of what is `beside` it.
+
+    Files from before there were checksums are taken as they are. Raises Damaged, which tells the remedy.
+    """
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError) as error:
+        raise Damaged(f"{path} cannot be read ({error}); {remedy}") from None
+    if not isinstance(content, dict):
+        raise Damaged(f"{path} holds no JSON object; {remedy}")
+    expected = content.pop("checksum", None)
+    if expected is not None and expected != checksum({**(beside or {}), **content}):
+        raise Damaged(f"{path} is damaged (its checksum does not fit); {remedy}")
+    return content
+
+
+def tensors(learner: Learner, optimiser: SGD | None = None) -> dict[str, Tensor]:
+    """All that a resume needs: weights, exemplars with what is kept beside them, the learner's own state.
+
+    Inside a phase the optimiser's momentum too, but no weights that the phase leaves as they are.
+    """
+    left, memory = learner.frozen() if optimiser else (), learner.context.memory
+    found = {f"net/{k}": v for k, v in learner.net.state_dict().items() if not k.startswith(left)}
+    found |= {f"memory/{label}": kept for label, kept in memory.indices.items()}
+    found |= {f"beside/{name}/{label}": rows for name, of in memory.tensors.items() for label, rows in of.items()}
+    found |= {f"state/{name}": value for name, value in learner.state().items()}
+    if optimiser:
+        from common.training import momentum
+
+        found |= {f"momentum/{k}": v for k, v in momentum(optimiser).items()}
+    return found
+
+
+def load(learner: Learner, saved: Saved) -> None:
+    """Give back the weights and the exemplars."""
+    learner.net.load_state_dict(saved.part("net/"))
+    device, memory = learner.context.device.torch, learner.context.memory
+    kept = {int(label): indices.to(device) for label, indices in saved.part("memory/").items()}
+    memory.indices, memory.tensors = dict(sorted(kept.items())), {}
+    for key, rows in saved.part("beside/").items():
+        name, _, label = key.rpartition("/")
+        memory.attach(int(label), {name: rows.to(device)})
+
+
+def load_own(learner: Learner, saved: Saved) -> None:
+    """Give back the learner's own state, where it had any."""
+    if state := saved.part("state/"):
+        learner.load_state({name: value.to(learner.context.device.torch) for name, value in state.items()})

@@ -17,3 +17,14 @@ class NotCaptured(RunFailed):
 
 class OutOfTime(Exception):
     """The time budget is spent. The run is saved, and the same command goes on with it; exit code 130."""
+
+
+def in_a_line(error: BaseException) -> str:
+    """An error's message in one line. Of an error in a loader's worker process it is the last, after its traceback."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()] or [""]
+    line = lines[-1] if "DataLoader worker" in lines[0] else lines[0]
+    if any(sign in str(error) for sign in ("shared memory", "</torch_", "Bus error")):
+        line += (
+            " (workers hand over images in /dev/shm: is it full? In a container, `docker run --shm-size=8g` widens it)"
+        )
+    return line

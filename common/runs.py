@@ -278,5 +278,16 @@ def canonical(value: Any) -> Any:
     raise TypeError(f"a Run holds plain values and dataclasses, not {type(value).__name__}")
 
 
+def key_of(config: Any) -> str:
+    """The key of the Run with this canonical form, 12 hex digits."""
+
+    def anywhere(run: Any) -> Any:
+        if not isinstance(run, dict):
+            return run
+        return {**run, "fingerprint": "", "precision": "", "start": anywhere(run.get("start"))}
+
+    return _digest(anywhere(config))[:12]
+
+
 def _digest(value: Any) -> str:
     return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()

@@ -2,18 +2,16 @@
 
 OUT/runs/HASH/ holds `config.json`, `environment.json`, `metrics.jsonl` (a line an epoch), `result.json`, `arrays.npz`
 and `checkpoint.safetensors` (see `common.checkpoints`). Committed evidence is one JSON a run,
-PAPER/records/HASH.json, with the same content.
+PAPER/records/HASH.json, with the same content. Results and records carry a checksum.
 """
 
 from __future__ import annotations
 
-import base64
+import errno
 import json
 import math
 import os
 import time
-import uuid
-import zlib
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
@@ -21,32 +19,35 @@ from dataclasses import dataclass, field
 from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING
-from zipfile import BadZipFile
 
 import numpy as np
-from filelock import FileLock, Timeout
+from filelock import Timeout
 
 from common.checkpoints import (
     BOUNDARY,
     EPOCH,
     Damaged,
     Saved,
+    checksum,
+    lock,
     newest,
     previous,
+    read_json,
     read_meta,
     read_state,
     sync,
     working_files,
     write,
+    write_atomic,
 )
-from common.data.datasets import PART
+from common.drawing.results import FORMAT, Result, array_checksum, read_record, require_whole
 from common.errors import InputError, OutOfTime
 from common.runs import Run, canonical
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-FORMAT = 1  # of everything under OUT/runs; raised when older results can no longer be read
+NO_LOCKS = (errno.ENOSYS, errno.ENOTSUP, errno.ENOLCK)
 CLOCK = ("seconds", "images_per_second")  # the only fields of metrics.jsonl that differ between equal runs
 SAVE_EVERY = 2.0  # seconds between checkpoints inside a phase, so that short epochs do not spend their time saving
 CHEAP = 0.04  # seconds; a save that takes n times as long comes n times as seldom, so that saving takes 2 % of the time
@@ -56,106 +57,86 @@ class Busy(RuntimeError):
     """Another process works on this run."""
 
 
-@dataclass(frozen=True, eq=False)
-class Result:
-    """What a finished run measured, and where and how."""
-
-    hash: str
-    config: dict
-    environment: dict
-    values: dict
-    arrays: Path | None = None
-
-    def phases(self) -> list[dict]:
-        """A dict a phase: `classes`, `num_old`, and `stages`: {stage: {read-out: values}} in the order evaluated."""
-        return self.values["phases"]
-
-    @property
-    def recorded(self) -> bool:
-        """Whether it comes from a committed record, not from the output folder."""
-        return self.arrays is None
-
-    @property
-    def embedded(self) -> bool:
-        """Whether it is of the embedded data set, which nobody has published numbers on."""
-        return self.config["data"]["name"] == "glyphs"
-
-    @property
-    def partial(self) -> bool:
-        """Whether it, or a run it starts from, is of a known data set with far fewer images than were published."""
-        config: dict | None = self.config
-        while config:
-            if config.get("fingerprint", "").startswith(PART):
-                return True
-            config = config.get("start")
-        return False
-
-    @property
-    def repeat(self) -> tuple[str, int]:
-        """(class order, seed): what pairs the repeats of two methods."""
-        return self.config["order"], self.config["seed"]
-
-    def readout(self, name: str, phase: int = -1) -> dict:
-        """Accuracy, accuracy by class group and confusion rates of a read-out, after the phase's last stage."""
-        *_, last = self.phases()[phase]["stages"].values()
-        return last[name]
-
-    def curve(self, name: str, key: str = "accuracy") -> list[float]:
-        """A read-out's value after every phase; nan where it was not measured."""
-        return [self.readout(name, i).get(key, float("nan")) for i in range(len(self.phases()))]
-
-    def confusion(self, name: str) -> np.ndarray:
-        """Confusion matrix [true, predicted] of a read-out after the last phase."""
-        if self.arrays is None:
-            return _unpack(self.values["confusion"][name])
-        try:
-            with np.load(self.arrays) as arrays:
-                return arrays[f"confusion/{name}"]
-        except (OSError, ValueError, BadZipFile) as error:
-            raise InputError(f"{self.arrays} cannot be read ({error}); delete {self.arrays.parent}") from None
-
-
 class Store:
     """The runs under one output folder, and the committed records that figures may fall back on."""
 
     def __init__(self, out: Path, records: list[Path] | None = None) -> None:
         self.runs = out / "runs"
         self.records = {p.stem: p for folder in records or [] for p in sorted(folder.glob("*.json"))}
+        self.refused: dict[str, None] = {}
+        """What `find` has passed over, results and records that are damaged or of another version, and what to do."""
         self._known: dict[str, Result] = {}
+        with suppress(OSError):  # what others have can be listed
+            self.runs.mkdir(parents=True, exist_ok=True)
+        if (self.runs / "FORMAT").exists():
+            self._check_format()
+
+    def prepare(self) -> None:
+        """Begin the folder, or see that it can be gone on with. Raises InputError where it cannot be written to, where
+        it is another version's, or where its file system has no locks to keep two commands off one run."""
         marker = self.runs / "FORMAT"
         try:
             self.runs.mkdir(parents=True, exist_ok=True)
             if not marker.exists():
                 write_atomic(marker, f"{FORMAT}\n")
-            found = marker.read_text(encoding="utf-8").strip()
+            lock(marker)
         except OSError as error:
-            raise InputError(
-                f"cannot write to --out {out}: {error.strerror}; choose a folder you can write to"
-            ) from None
+            problem = f"cannot write to --out {self.runs.parent}: {error.strerror}; choose a folder you can write to"
+            if error.errno in NO_LOCKS:
+                problem = (
+                    f"--out {self.runs.parent} is on a file system without locks ({error.strerror}), which keep two "
+                    "commands off one run; choose a folder on another, such as a local disk"
+                )
+            raise InputError(problem) from None
+        self._check_format()
+
+    def _check_format(self) -> None:
+        marker = self.runs / "FORMAT"
+        try:
+            found = marker.read_text(encoding="utf-8").strip()
+        except (OSError, ValueError) as error:
+            raise InputError(f"{marker} cannot be read ({error}); write a line with {FORMAT} into it") from None
         if found != str(FORMAT):
             raise InputError(
-                f"{out} was written by another version (format {found}, this is {FORMAT}); choose another --out, "
-                "or keep that folder with the version that wrote it"
+                f"{self.runs.parent} was written by another version (format {found[:20]!r}, this is {FORMAT}); choose "
+                "another --out, or keep that folder with the version that wrote it"
             )
 
     def folder(self, run: Run) -> Path:
         return self.runs / run.hash
 
     def load(self, digest: str) -> Result | None:
-        """The finished run of this hash in the output folder."""
+        """The finished run of this hash in the output folder. Raises Damaged where its files have changed."""
         if digest not in self._known:
             folder = self.runs / digest
             if not (folder / "result.json").exists():
                 return None
-            config, environment, values = (
-                _read_json(folder / f"{name}.json", folder) for name in ("config", "environment", "result")
-            )
-            self._known[digest] = Result(digest, config, environment, values, folder / "arrays.npz")
+            remedy = f"delete {folder} and run the same command"
+            config, environment = (read_json(folder / f"{name}.json", remedy) for name in ("config", "environment"))
+            values = read_json(folder / "result.json", remedy, {"config": config})
+            arrays = values.pop("arrays", {})
+            require_whole(folder / "result.json", digest, config, environment, values)
+            self._known[digest] = Result(digest, config, environment, values, folder / "arrays.npz", arrays)
         return self._known[digest]
 
     def forget(self, digest: str) -> None:
         """Take back that a run was found finished: its folder is gone."""
         self._known.pop(digest, None)
+
+    def sound(self, digest: str) -> Result | None:
+        """The same; None too where it is damaged, which is noted in `refused`."""
+        return self._accepted(lambda: self.load(digest))
+
+    def record(self, path: Path) -> Result | None:
+        """A committed record; None where it is damaged, which is noted in `refused`."""
+        return self._accepted(lambda: read_record(path))
+
+    def _accepted(self, read: Callable[[], Result | None]) -> Result | None:
+        try:
+            return read()
+        except InputError as error:
+            self.refused[str(error)] = None
+            return None
 
     def trained(self, run: Run) -> int:
         """Images that an unfinished run has already been trained on, up to the last line of its log."""
@@ -167,8 +148,8 @@ class Store:
         An empty fingerprint or precision in `run` stands for any; results on other data never stand in where the data
         at hand are known.
         """
-        here = (self.load(p.name) for p in sorted(self.runs.glob(f"{run.key}*")))
-        there = (read_record(p) for name, p in self.records.items() if records and name.startswith(run.key))
+        here = (self.sound(p.name) for p in sorted(self.runs.glob(f"{run.key}*")))
+        there = (self.record(p) for name, p in self.records.items() if records and name.startswith(run.key))
         for result in chain(here, there):
             if (
                 result is not None
@@ -181,10 +162,11 @@ class Store:
     @contextmanager
     def open(self, run: Run) -> Iterator[Workspace]:
         """The folder of an unfinished run, locked against other processes. Raises Busy if one holds it."""
+        self.prepare()
         folder = self.folder(run)
-        folder.mkdir(parents=True, exist_ok=True)
+        folder.mkdir(exist_ok=True)
         try:
-            with FileLock(folder / "lock", timeout=0):
+            with lock(folder / "lock", timeout=0):
                 write_atomic(folder / "config.json", json.dumps(canonical(run), indent=1))
                 yield Workspace(folder, self)
         except Timeout:
@@ -320,12 +302,18 @@ class Workspace:
 
     def finish(self, result: dict, environment: dict) -> Result:
         """Write the result; from here on the run counts as finished."""
+        self.confusion = dict(sorted(self.confusion.items()))  # a resume finds them in another order
         with open(self.folder / "arrays.part", "wb") as file:
             np.savez_compressed(file, **{f"confusion/{k}": v for k, v in self.confusion.items()})  # type: ignore[arg-type]
         sync(self.folder / "arrays.part")
         os.replace(self.folder / "arrays.part", self.folder / "arrays.npz")
+        config = read_json(self.folder / "config.json", "it was written when this run began")
+        result = {**result, "arrays": {name: array_checksum(found) for name, found in self.confusion.items()}}
+        environment = {**environment, "checksum": checksum(environment)}
         write_atomic(self.folder / "environment.json", json.dumps(environment, indent=1))
-        write_atomic(self.folder / "result.json", json.dumps(result))
+        write_atomic(
+            self.folder / "result.json", json.dumps({**result, "checksum": checksum({"config": config, **result})})
+        )
         sync(self.folder)
         for path in working_files(self.folder):
             path.unlink(missing_ok=True)
@@ -337,55 +325,12 @@ class Workspace:
 def read_lines(path: Path) -> list[dict]:
     """metrics.jsonl up to the first line that a kill left torn; empty where there is no file."""
     lines: list[dict] = []
-    for text in path.read_text(encoding="utf-8").splitlines() if path.exists() else ():
+    for text in path.read_text(encoding="utf-8", errors="replace").splitlines() if path.exists() else ():
         try:
-            lines.append(json.loads(text))
-        except ValueError:
+            line = json.loads(text)
+        except (ValueError, RecursionError):
             break
+        if not isinstance(line, dict) or not isinstance(line.get("images"), int):
+            break
+        lines.append(line)
     return lines
-
-
-def write_atomic(path: Path, text: str) -> None:
-    """Write a text file so that a reader sees the old one or the whole new one, whoever else writes it."""
-    part = path.with_name(f"{path.name}.{uuid.uuid4().hex}.part")
-    part.write_text(text, encoding="utf-8")
-    sync(part)
-    os.replace(part, path)
-
-
-def write_record(result: Result, folder: Path) -> Path:
-    """Copy a finished run to `folder` as one small JSON: config, environment, metrics; no images, no weights."""
-    *_, readouts = result.phases()[-1]["stages"].values()
-    confusion = {name: _pack(result.confusion(name)) for name in readouts}
-    head = {"format": FORMAT, "config": result.config, "environment": result.environment}
-    record = {**head, **result.values, "confusion": confusion}
-    folder.mkdir(parents=True, exist_ok=True)
-    path = folder / f"{result.hash}.json"
-    write_atomic(path, json.dumps(record, separators=(",", ":")) + "\n")
-    return path
-
-
-def read_record(path: Path) -> Result:
-    """A committed record as a Result. Raises InputError on one written by another version."""
-    record = _read_json(path, path)
-    if record.pop("format", None) != FORMAT or not {"config", "environment", "phases"} <= set(record):
-        raise InputError(f"{path} is a record of another version; this one reads format {FORMAT}")
-    config, environment = record.pop("config"), record.pop("environment")
-    return Result(path.stem, config, environment, record)
-
-
-def _read_json(path: Path, remove: Path) -> dict:
-    try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise InputError(f"{path} cannot be read ({error}); delete {remove} and run the same command") from None
-
-
-def _pack(confusion: np.ndarray) -> str:
-    """A square int32 matrix as text: zlib and base64, a few kB for 100 classes."""
-    return base64.b64encode(zlib.compress(np.ascontiguousarray(confusion, dtype="<i4").tobytes(), 9)).decode()
-
-
-def _unpack(text: str) -> np.ndarray:
-    values = np.frombuffer(zlib.decompress(base64.b64decode(text)), dtype="<i4")
-    return values.reshape(math.isqrt(len(values)), -1)

@@ -15,13 +15,12 @@ from contextlib import nullcontext
 from pathlib import Path
 
 import torch
-from filelock import FileLock
 
+from common.checkpoints import Damaged, checksum, lock, read_json, write_atomic
 from common.errors import RunFailed
 from common.graphs import CAPTURING, Pace, chosen_capture, own_stream, wait
 from common.resnet import backbone
 from common.runs import Run
-from common.store import write_atomic
 from common.training import Device
 
 STEPS = 3  # timed at each number of threads, after one that warms up
@@ -40,14 +39,16 @@ def choose_threads(run: Run, device: Device, limit: int, memo: Path) -> tuple[in
     step = f"{run.network}, {run.inputs.kind}, batch {run.schedule.batch}, {device.precision}"
     name = f"{step}, up to {limit} threads, {cpu_name()}, torch {torch.__version__}"
     memo.parent.mkdir(parents=True, exist_ok=True)
-    with FileLock(memo.with_suffix(".lock")):
+    with lock(memo.with_suffix(".lock")):
         try:
-            known = dict(json.loads(memo.read_text(encoding="utf-8")))
-        except (OSError, ValueError, TypeError):
+            known = read_json(memo, "it is measured again")
+            return min(limit, fastest(known[name])), known[name]
+        except (Damaged, TypeError, ValueError, AttributeError):
             known = {}
-        if name not in known:
-            known[name] = _measure(run, device, limit)
-            write_atomic(memo, json.dumps(known, indent=1))
+        except KeyError:  # measured for other steps only
+            pass
+        known[name] = _measure(run, device, limit)
+        write_atomic(memo, json.dumps({**known, "checksum": checksum(known)}, indent=1))
     return fastest(known[name]), known[name]
 
 

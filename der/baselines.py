@@ -70,7 +70,9 @@ class WALearner(DistilledLearner):
         weight, old = self.net.head.weight, self.phase.num_old
         weight.clamp_(min=0)
         if old:
-            weight[old:] *= weight[:old].norm(dim=1).mean() / weight[old:].norm(dim=1).mean()
+            ratio = weight[:old].norm(dim=1).mean() / weight[old:].norm(dim=1).mean()
+            if 0 < ratio < torch.inf:  # else all old or all new weights are 0, which no factor aligns
+                weight[old:] *= ratio
 
 
 class CorrectedClassifier(Classifier):

@@ -11,9 +11,9 @@ import numpy as np
 
 from common.command.plan import PAPERS, published
 from common.drawing.figures import Drawing, Figure
+from common.drawing.results import Result, _pack
 from common.runs import Run, canonical
 from common.splits import longtail_counts
-from common.store import Result, _pack
 from der.methods import DER
 from feature_adaptation.methods import Adaptation
 from fsa.methods import Survey

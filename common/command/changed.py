@@ -12,9 +12,9 @@ from collections.abc import Iterable
 from contextlib import suppress
 from pathlib import Path
 
-from filelock import FileLock, Timeout
+from filelock import Timeout
 
-from common.checkpoints import BOUNDARY, EPOCH, Damaged, read_meta
+from common.checkpoints import BOUNDARY, EPOCH, Damaged, lock, read_meta
 from common.command.environment import code_of, outside, source_files
 from common.command.messages import describe
 from common.errors import InputError
@@ -42,7 +42,7 @@ def _report(run: Run, folder: Path, files: list[Path], retrain: bool) -> None:
         text = "was trained by another version of it; --retrain trains it anew"
         return print(f"note: {files[0]} has changed: {describe(run)} {text}", file=sys.stderr)
     try:
-        with FileLock(folder / "lock", timeout=0):
+        with lock(folder / "lock", timeout=0):
             (folder / "result.json").unlink(missing_ok=True)  # first, so that half a folder counts as unfinished
             shutil.rmtree(folder)
     except Timeout:

@@ -9,9 +9,9 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from filelock import FileLock, Timeout
+from filelock import Timeout
 
-from common.checkpoints import BOUNDARY, working_files
+from common.checkpoints import BOUNDARY, lock, read_json, working_files
 from common.errors import InputError
 from common.store import Store
 
@@ -49,7 +49,8 @@ def clean(args: CleanArguments) -> None:
     """Remove what is not needed, and print each file or folder with its size, and the sum."""
     if not (args.out / "runs").is_dir():
         raise InputError(f"--out {args.out} holds no runs; pass the folder a reproduce command wrote to")
-    found = [_look(path.parent) for path in sorted(Store(args.out).runs.glob("*/config.json"))]
+    configs = sorted(Store(args.out).runs.glob("*/config.json"))
+    found = [_look(path.parent) for path in configs if not path.parent.is_symlink()]  # a link's files are another's
     unneeded: dict[Path, Found] = {}
     if busy := [run for run in found if run.busy]:  # whatever it begins next may need any state
         print(f"another process works on {', '.join(run.folder.name for run in busy)}: every state is left alone")
@@ -72,12 +73,12 @@ def clean(args: CleanArguments) -> None:
 
 def _look(folder: Path) -> Found:
     try:
-        config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+        config = read_json(folder / "config.json", f"delete {folder}")
         chain = [config]
         while chain[-1]["start"]:
             chain.append(chain[-1]["start"])
         trains = config["schedule"]["epochs"] > 0
-    except (ValueError, KeyError, TypeError) as error:
+    except (KeyError, TypeError) as error:
         raise InputError(f"{folder / 'config.json'} cannot be read ({error}); delete {folder}") from None
     name, *starts = (json.dumps(each, sort_keys=True) for each in chain)
     return Found(folder, name, starts, trains, (folder / "result.json").exists(), _locked(folder))
@@ -85,7 +86,7 @@ def _look(folder: Path) -> Found:
 
 def _locked(folder: Path) -> bool:
     try:
-        with FileLock(folder / "lock", timeout=0):
+        with lock(folder / "lock", timeout=0):
             return False
     except Timeout:
         return True
@@ -100,7 +101,8 @@ def _leftovers(run: Found) -> Iterator[Path]:
 
 def _warm_ups(out: Path) -> list[Path]:
     """Folders of epochs trained for nothing before a queue began, which a kill left behind."""
-    return [f for f in sorted(out.glob("warm-up-*")) if not any(_locked(run) for run in f.glob("runs/*/"))]
+    folders = [f for f in sorted(out.glob("warm-up-*")) if not f.is_symlink()]
+    return [f for f in folders if not any(_locked(run) for run in f.glob("runs/*") if run.is_dir())]
 
 
 def _states(found: list[Found], trained: bool) -> dict[Path, Found]:

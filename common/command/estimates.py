@@ -9,9 +9,9 @@ from common import splits
 from common.command.plan import class_counts
 from common.data import lists
 from common.data.datasets import SUBSETS, Dataset
+from common.drawing.results import Result
 from common.errors import InputError
 from common.runs import Run, canonical
-from common.store import Result
 
 PER_CLASS = {
     **dict.fromkeys(("imagenet", *SUBSETS), 1300),

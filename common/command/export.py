@@ -7,8 +7,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from common.command.environment import PACKAGES
+from common.drawing.results import Result, write_record
 from common.errors import InputError
-from common.store import Result, Store, read_lines, write_record
+from common.store import Store, read_lines
 
 
 def records_folder(paper: str) -> Path:

@@ -26,7 +26,7 @@ from common.command.devices import Gpus, asked_threads
 from common.command.environment import code_of, commit, environment
 from common.command.waiting import Outcome, Waiting, unfinished
 from common.data.datasets import Dataset, load
-from common.errors import InputError, NotCaptured, OutOfTime, RunFailed
+from common.errors import InputError, NotCaptured, OutOfTime, RunFailed, in_a_line
 from common.runs import Run, Schedule
 from common.store import Busy, Store
 
@@ -67,14 +67,17 @@ def attempt(run: Run, job: Job, progress: Callable[[int], None] = lambda images:
         return Outcome(run, "out of time; the same command goes on from here", "out of time")
     except NotCaptured as error:
         return Outcome(run, str(error), "not captured")
-    except (RunFailed, Busy, InputError) as error:
-        problem = str(error).strip().splitlines()[-1]  # a data loader's worker puts its traceback before the message
+    except Busy as error:
+        late = time.time() >= job.deadline
+        return Outcome(run, str(error), "out of time" if late else "busy")
+    except (RunFailed, InputError) as error:
+        problem = in_a_line(error)
     except OSError as error:
         full = error.errno in (errno.ENOSPC, errno.EDQUOT)
-        problem = DISK_FULL.format(job.out) if full else f"{type(error).__name__}: {error}"
+        problem = DISK_FULL.format(job.out) if full else f"{type(error).__name__}: {in_a_line(error)}"
     except Exception as error:  # one run's bug must not stop the others
         traceback.print_exc()
-        problem = f"{type(error).__name__}: {error}"
+        problem = f"{type(error).__name__}: {in_a_line(error)}"
     else:
         return Outcome(run, "", "finished")
     return Outcome(run, problem, "failed")
@@ -182,7 +185,8 @@ def launch(
 
     threads: the CPU threads of a run by its hash, where they are not `job.threads`. A failed run does not stop the
     others, only those that start from it. One whose step cannot be captured is yielded as such and trained at the end,
-    its steps called from Python. After the deadline nothing is started, unless no run has got further yet. On
+    its steps called from Python. One that another process works on is yielded as such once, and tried again until that
+    process has finished it or let it go. After the deadline nothing is started, unless no run has got further yet. On
     KeyboardInterrupt workers are stopped where they are; their checkpoints let the same command go on. Raises
     InputError where no worker process can be started, as by a script that trains when it is imported.
     """
@@ -205,12 +209,16 @@ def launch(
                     eager = waiting.eager.get(run.hash, "")
                     running[pool.submit(run, replace(job, threads=own[run.hash], eager=eager))] = run
             done, _ = wait(running, timeout=0.3, return_when=FIRST_COMPLETED)
+            if not running:  # what is left is being worked on elsewhere
+                time.sleep(0.3)
             for images in drain(pool.queue):
                 progress(images)
             for future in done:
                 run = running.pop(future)
                 if not isinstance(future.exception(), BrokenProcessPool):
-                    yield waiting.end(future.result())
+                    again = run.hash in waiting.busy
+                    if waiting.end(future.result()).ending != "busy" or not again:
+                        yield future.result()
                 elif isinstance(pool, _Processes | Gpus) and not pool.began.is_set():
                     raise InputError(UNGUARDED)
                 elif not waiting.again(run):

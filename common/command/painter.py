@@ -13,8 +13,8 @@ from common.data.names import FOLDER
 from common.drawing import plots
 from common.drawing.figures import Figure, verdict
 from common.drawing.report import ReportContext, ReportRow, code, write_report
+from common.drawing.results import Result
 from common.runs import Run
-from common.store import Result
 
 
 @dataclass

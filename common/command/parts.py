@@ -44,7 +44,7 @@ class Part:
         bits, and in a queue they are to be those of the command alone.
         """
         runs = [self.plan.resolved(run, device.precision) for run in self.plan.unfinished()]
-        runs = unfinished(runs, {r.hash for run in runs for r in run.chain if self.plan.store.load(r.hash)})
+        runs = unfinished(runs, {r.hash for run in runs for r in run.chain if self.plan.store.sound(r.hash)})
         self.open = {run.hash for run in runs}
         self.threads = asked_threads() or max(1, cores() // max(1, min(jobs, len(self.plan.runs()))))
         return runs
@@ -66,7 +66,7 @@ class Part:
             return _say(self.painter.draw_complete())
         self.closed = True
         _say(self.painter.draw_rest())
-        report = self.painter.report(self.failures)
+        report = self.painter.report(list(dict.fromkeys([*self.failures, *self.plan.store.refused])))
         for problem in self.painter.problems:
             print(f"failed: {problem}", file=sys.stderr)
         for line in self._undrawn():

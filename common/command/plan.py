@@ -14,6 +14,7 @@ import numpy as np
 
 from common import splits
 from common.command.own import Folder, Options
+from common.command.smallest import refuse_lone_images
 from common.data import datasets
 from common.data.datasets import Dataset, DataSpec
 from common.data.names import FOLDER
@@ -333,3 +334,4 @@ def check(run: Run, dataset: Dataset | InputError | None) -> None:
             f"{asked} exemplars per class asked for, but class {dataset.classes[smallest]!r} has {counts[smallest]} "
             "training images; ask for fewer, or give a total budget, which is capped"
         )
+    refuse_lone_images(run, dataset, counts)

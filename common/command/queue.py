@@ -24,9 +24,10 @@ from common.command.messages import describe, list_plan, progress
 from common.command.parts import Part, cores
 from common.command.plan import Choice, Data, make_plan
 from common.command.waiting import Outcome
+from common.drawing.results import write_record
 from common.errors import InputError, RunFailed
 from common.runs import SEEDS_END, Run
-from common.store import Store, write_record
+from common.store import Store
 
 if TYPE_CHECKING:
     from common.training import Device
@@ -93,7 +94,9 @@ def finish(parts: Sequence[Part], use: Resources, deadline: float = math.inf) ->
             list_plan(part.plan, use.jobs or (1 if use.device.startswith("cuda") else min(cores(), 8)))
     if any(part.plan.choice.list for part in parts):
         print(f"device: {devices.describe(use.device)}")
-    parts = [part for part in parts if not part.plan.choice.list]
+    parts, refused = [part for part in parts if not part.plan.choice.list], parts[0].plan.store.refused
+    if refused and not parts:
+        raise InputError("; ".join(refused))
     for part in parts:
         for problem in part.plan.problems():
             print(f"note: {problem}; drawing from committed records", file=sys.stderr)
@@ -110,7 +113,11 @@ def finish(parts: Sequence[Part], use: Resources, deadline: float = math.inf) ->
     if left:
         print(f"time is up with {len(left)} runs unfinished; the same command goes on from here", file=sys.stderr)
         return 130
-    return int(lost or any(part.failed for part in parts))
+    said = "\n".join(failure for part in parts for failure in part.failures)
+    for problem in refused:
+        if problem not in said:
+            print(f"failed: {problem}", file=sys.stderr)
+    return int(lost or bool(refused) or any(part.failed for part in parts))
 
 
 def _train(parts: Sequence[Part], use: Resources, deadline: float) -> bool:
@@ -166,6 +173,8 @@ def _outcomes(parts: Sequence[Part], device: Device, jobs: int, use: Resources, 
         for outcome in launch(runs.values(), job, finished, trained, threads):
             if outcome.ending == "not captured":
                 print(f"note: {describe(outcome.run)}: {outcome.problem}; trained step by step at the end")
+            elif outcome.ending == "busy":
+                print(f"note: {describe(outcome.run)}: {outcome.problem}; this command comes back to it", flush=True)
             else:
                 count(outcome)
             yield outcome
@@ -217,6 +226,8 @@ def begin(commands: Sequence[Command], use: Resources) -> list[Part]:
     """The parts of every paper of every command. Raises InputError where a command has none, or on bad resources."""
     _check(commands, use)
     store = Store(use.out, [records_folder(p) for p in dict.fromkeys(p for c in commands for p in c.papers)])
+    if not all(command.choice.list for command in commands):
+        store.prepare()
     data = Data(use.data, use.out / "cache")
     parts: list[Part] = []
     for command in commands:

@@ -6,7 +6,6 @@ import importlib
 from collections.abc import Iterator
 
 from common.command.plan import Plan
-from common.store import read_record
 
 
 def recorded(plan: Plan) -> list[str]:
@@ -27,8 +26,8 @@ def _candidates(plan: Plan) -> Iterator[tuple[str, int, float]]:
     """
     store, paper = plan.store, plan.paper
     settings = importlib.import_module(f"{paper}.reproduce.presets").settings(plan.choice.preset, None, None, 1.0)
-    here = [result for folder in store.runs.glob("*/") if (result := store.load(folder.name))]
-    for result in [*here, *map(read_record, store.records.values())]:
+    here = [result for folder in store.runs.glob("*/") if (result := store.sound(folder.name))]
+    for result in [*here, *filter(None, map(store.record, store.records.values()))]:
         config = first = result.config
         while first.get("start"):
             first = first["start"]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Literal
@@ -15,7 +16,10 @@ class Outcome:
 
     run: Run
     problem: str
-    ending: Literal["finished", "failed", "out of time", "not captured"]
+    ending: Literal["finished", "failed", "out of time", "not captured", "busy"]
+
+
+AGAIN = 5.0  # seconds until a run that another process works on is tried again
 
 
 def unfinished(runs: Iterable[Run], finished: set[str]) -> list[Run]:
@@ -36,6 +40,8 @@ class Waiting:
         self.died = set[str]()  # runs whose worker died once; they go on from their last epoch
         self.eager = dict[str, str]()
         """Runs whose step cannot be captured, with the reason."""
+        self.busy = dict[str, float]()
+        """When runs that another process works on may be tried again, by `time.monotonic`."""
         self.advanced = False
         """Whether a run has got further: to its end, or by an epoch."""
 
@@ -48,6 +54,8 @@ class Waiting:
             if count >= jobs or (count and busy + own > self.most) or (run.start and run.start.hash in self.open):
                 continue
             if alone and (count or run.hash not in self.died):
+                continue
+            if self.busy.get(run.hash, 0) > time.monotonic():
                 continue
             del self.runs[run.hash]
             if not self.blocked(run):
@@ -68,8 +76,12 @@ class Waiting:
         return True
 
     def end(self, outcome: Outcome) -> Outcome:
-        """Note how a run ended; one that cannot be captured goes to the back."""
+        """Note how a run ended; one that cannot be captured, or that another process works on, goes to the back."""
         run = outcome.run
+        if outcome.ending == "busy":
+            self.busy[run.hash] = time.monotonic() + AGAIN
+            self.runs[run.hash] = run
+            return outcome
         if outcome.ending == "not captured":
             self.eager[run.hash] = outcome.problem
             self.runs[run.hash] = run

@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import shutil
 import socket
+import tarfile
 import tempfile
 from http.client import HTTPException
 from pathlib import Path
@@ -59,13 +60,25 @@ def _read_archive(name: str, archive: Path) -> Content:
         raise RuntimeError(f"the md5 of {archive.name} is not the published one")
     try:  # from here on the archive is whole, and only the disk can fail
         with tempfile.TemporaryDirectory() as temporary:
+            _check_members(archive)
             datasets.utils.extract_archive(str(archive), temporary)
             return _parse_cifar(name, Path(temporary))
+    except tarfile.TarError as error:
+        raise RuntimeError(f"{archive.name} cannot be unpacked: {one_line(error)}") from None
     except OSError as error:
         raise InputError(
             f"{archive} is whole but cannot be unpacked for want of a place ({one_line(error)}); set TMPDIR to a "
             "folder with 400 MB of room that you can write to, or unpack the archive beside itself"
         ) from None
+
+
+def _check_members(archive: Path) -> None:
+    """RuntimeError where an archive holds anything but files and folders of its own, such as links or paths above."""
+    with tarfile.open(archive) as tar:
+        for member in tar:
+            parts = Path(member.name).parts
+            if ".." in parts or Path(member.name).is_absolute() or not (member.isfile() or member.isdir()):
+                raise RuntimeError(f"{archive.name} holds {member.name!r}, which is no file of its folder")
 
 
 def _download_cifar(name: str, cache: Path | None) -> Content:

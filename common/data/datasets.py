@@ -19,8 +19,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from filelock import FileLock
 
+from common.checkpoints import Damaged, checksum, lock, read_json
 from common.data import cifar, folders, glyphs, lists
 from common.data.cifar import CIFAR
 from common.data.coarse import CIFAR20
@@ -110,13 +110,13 @@ def load(spec: DataSpec, root: Path | None = None, cache: Path | None = None) ->
     entry = _entry(spec, source, cache)
     if (found := _read_entry(entry)) is not None:  # before locking, so that a read-only cache serves
         return found
-    lock = _lock(entry)
-    with lock or nullcontext():
-        found = _read_entry(entry) if lock else None  # another process may have written it meanwhile
+    held = _lock(entry)
+    with held or nullcontext():
+        found = _read_entry(entry) if held else None  # another process may have written it meanwhile
         if found is not None:
             return found
         dataset = _read(spec.name, source)
-        if lock and _write_entry(entry, dataset):
+        if held and _write_entry(entry, dataset):
             return _read_entry(entry) or dataset  # mapped from disk, memory is shared between processes
         return dataset
 
@@ -252,9 +252,9 @@ def _entry(spec: DataSpec, source: _Source, cache: Path) -> Path:
 def _read_meta(entry: Path) -> dict | None:
     """meta.json of a whole entry; None where there is none or a file has not the size it was written with."""
     try:
-        meta = json.loads((entry / "meta.json").read_text(encoding="utf-8"))
+        meta = read_json(entry / "meta.json", "it is made again")
         whole = all((entry / name).stat().st_size == size for name, size in meta["bytes"].items())
-    except (OSError, ValueError, KeyError, TypeError):
+    except (OSError, Damaged, KeyError, TypeError, AttributeError):
         return None
     return meta if whole else None
 
@@ -265,7 +265,10 @@ def _read_entry(entry: Path) -> Dataset | None:
         return None
     try:
         arrays = [np.load(entry / f"{part}.npy", mmap_mode="c" if "images" in part else None) for part in _PARTS]
-    except (OSError, ValueError):
+    except (OSError, ValueError, EOFError):
+        return None
+    if _digest_arrays(*arrays) != meta["fingerprint"].removeprefix(PART):
+        warnings.warn(f"the data cache {entry} holds other bytes than were written; it is made again", stacklevel=1)
         return None
     images, labels, test_images, test_labels = arrays
     return Dataset(meta["name"], images, labels, test_images, test_labels, tuple(meta["classes"]), meta["fingerprint"])
@@ -281,7 +284,7 @@ def _write_entry(entry: Path, dataset: Dataset) -> bool:
             np.save(part / f"{name}.npy", getattr(dataset, name))
         sizes = {path.name: path.stat().st_size for path in part.iterdir()}
         meta = {"name": dataset.name, "classes": dataset.classes, "fingerprint": dataset.fingerprint, "bytes": sizes}
-        (part / "meta.json").write_text(json.dumps(meta), encoding="utf-8")
+        (part / "meta.json").write_text(json.dumps({**meta, "checksum": checksum(meta)}), encoding="utf-8")
         shutil.rmtree(entry, ignore_errors=True)
         os.replace(part, entry)
     except OSError as error:
@@ -295,7 +298,7 @@ def _lock(entry: Path) -> AbstractContextManager | None:
     """Hold the entry against other processes; None, with a warning, where the cache cannot be written."""
     try:
         entry.parent.mkdir(parents=True, exist_ok=True)
-        return FileLock(entry.with_name(f"{entry.name}.lock")).acquire()
+        return lock(entry.with_name(f"{entry.name}.lock")).acquire()
     except (OSError, NotImplementedError) as error:  # the latter from file systems without locks
         _warn_no_cache(entry.parent, error)
         return None

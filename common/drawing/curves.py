@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 
 from common.drawing.figures import Comparison, Curve, Drawing, Estimate, Panel, PublishedFigure, Results, estimate
+from common.drawing.results import Result
 from common.metrics import average_incremental_accuracy, forgetting
-from common.store import Result
 
 CLASSES, TOP1 = "number of classes", "top-1 accuracy (%)"
 AVERAGE, LAST = "average incremental accuracy (%)", "accuracy after the last phase (%)"

@@ -10,8 +10,8 @@ from typing import Any, Literal
 
 import numpy as np
 
+from common.drawing.results import Result
 from common.runs import Run
-from common.store import Result
 
 Verdict = Literal["reproduced", "not reproduced", "indicative", "not measured", "no published number"]
 UNVERIFIED = "memory-unverified"

@@ -13,8 +13,9 @@ from pathlib import Path
 from typing import Any, get_args
 from urllib.parse import quote
 
+from common.checkpoints import write_atomic
 from common.drawing.figures import Comparison, Drawing, Estimate, Figure, Verdict, verdict
-from common.store import Result, write_atomic
+from common.drawing.results import Result
 
 VERDICTS: tuple[Verdict, ...] = get_args(Verdict)
 RULE = (

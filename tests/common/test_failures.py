@@ -84,7 +84,7 @@ def test_two_threads_begin_in_one_new_folder(tmp_path: Path, monkeypatch: pytest
 
     monkeypatch.setattr(Path, "write_text", write_and_wait)
     with ThreadPoolExecutor(2) as pool:
-        assert len(list(pool.map(Store, [tmp_path, tmp_path]))) == 2
+        assert len(list(pool.map(Store.prepare, [Store(tmp_path), Store(tmp_path)]))) == 2
     assert [path.name for path in (tmp_path / "runs").iterdir()] == ["FORMAT"]
 
 

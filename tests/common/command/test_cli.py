@@ -320,7 +320,7 @@ def test_a_run_just_trained_replaces_its_committed_record(
 ) -> None:
     """Records draw nothing while runs are trained, then what is missing, and again the run itself, of the same hash."""
     from common.command.painter import Painter
-    from common.store import write_record
+    from common.drawing.results import write_record
 
     store = Store(finished[0])
     results = [r for p in sorted(store.runs.iterdir()) if p.is_dir() and (r := store.load(p.name))]
@@ -404,7 +404,7 @@ def test_records_of_another_copy_of_the_data_are_drawn_unless_something_is_finis
     finished: tuple[Path, subprocess.CompletedProcess[str]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Who holds torchvision's CIFAR sees what was recorded on an image folder; results of both are never mixed."""
-    from common.store import write_record
+    from common.drawing.results import write_record
 
     store = Store(finished[0])
     results = [r for p in sorted(store.runs.iterdir()) if p.is_dir() and (r := store.load(p.name))]

@@ -206,7 +206,7 @@ def test_the_command_stops_before_training(
         cli.main(words, paper="class_balanced")
     error = capsys.readouterr().err
     assert ended.value.code == 2 and message in error and error.count("\n") == 1
-    assert not list((tmp_path / "out" / "runs").glob("*/"))
+    assert not list((tmp_path / "out" / "runs").glob("*/config.json"))
 
 
 # CIFAR-100's coarse labels
