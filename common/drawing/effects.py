@@ -23,7 +23,7 @@ from common.store import Result
 
 WIDE = 3.0
 """Points on either side of a mean from which an interval leaves the difference undecided."""
-UNDECIDED, NONE_SEEN = "undecided", "no difference seen"
+UNDECIDED, NONE_SEEN = "undecided", "none seen"
 DIFFERENCE = "{} minus {} (points, paired by seed and order)"
 RULE = (
     f"{UNDECIDED}: the 95 % interval reaches more than {WIDE:g} points to either side; {NONE_SEEN}: it is narrower and "
@@ -34,7 +34,7 @@ Sides = Mapping[str, list[Run]]
 
 
 def reading(difference: Estimate) -> str:
-    """What a paired difference says, in words: undecided, no difference seen, higher or lower."""
+    """What a paired difference says, in words: undecided, none seen, higher or lower."""
     if not difference.interval <= WIDE:  # nor where there is one repeat, whose interval is not a number
         return UNDECIDED
     if abs(difference.mean) <= difference.interval:
@@ -93,7 +93,7 @@ def _headline(
     found = {name: group for name, group in results.items() if group}
     means = {name: estimate([average(r, readouts.get(name, "cnn")) for r in group]) for name, group in found.items()}
     rows = [Comparison(quantity, name, None, "", mean) for name, mean in means.items()]
-    panels = [Panel("", "", quantity, [through("mean of the repeats", list(means), list(means.values()))], kind="bars")]
+    panels = [Panel("", "", quantity, [through("mean, 95 % interval", list(means), list(means.values()))], kind="bars")]
     note = "; ".join([RULE, *_shared(found)])
     if len(found) < 2:
         return Drawing(panels if found else [], rows, note)
@@ -102,7 +102,8 @@ def _headline(
     if gaps:
         whole = estimate(list(gaps.values()))
         bars = [*(estimate([gap]) for gap in gaps.values()), whole]
-        words = f"{whole.mean:+.2f} ± {whole.interval:.2f}: {reading(whole)}"
+        spread = f" ± {whole.interval:.2f}" if whole.n > 1 else ""
+        words = f"{whole.mean:+.2f}{spread}: {reading(whole)}"
         curve = through("difference", [*gaps, "mean"], bars, words)
         panels.append(Panel(f"{first} minus {second}", "seed", "points", [curve], kind="bars"))
         rows.append(Comparison(DIFFERENCE.format(first, second), reading(whole), None, "", whole))
@@ -124,14 +125,13 @@ def _disagreements(
         first, second = arms.values()
         if gaps := differences(first, second, (readout, readout)):
             effect = estimate(list(gaps.values()))
-            label = f"{choice}: {' minus '.join(arms)}"
-            effects[f"{label} ({reading(effect)})"] = effect
+            effects[f"{choice}\n{' − '.join(arms)}\n{reading(effect)}"] = effect
             rows.append(Comparison(DIFFERENCE.format(*arms), f"{choice}: {reading(effect)}", None, "", effect))
-    curve = through("effect", list(effects), list(effects.values()))
-    panel = Panel("", "", f"effect on {quantity.replace('(%)', '(points)')}", [curve], kind="bars")
+    curves = [through("mean, 95 % interval", list(effects), list(effects.values()))] if effects else []
+    panel = Panel("", "", f"effect on {quantity.replace('(%)', '(points)')}", curves, kind="bars")
     words = "each interval is of its own, none allows for how many there are"
     note = "; ".join([RULE, words, *_shared(results)])
-    return Drawing([panel] if effects else [], rows, note)
+    return Drawing([panel], rows, note)
 
 
 def _shared(results: Results) -> list[str]:
