@@ -61,7 +61,7 @@ def headline(sides: Callable[[Any], Sides], quantity: str, readouts: Mapping[str
     unit. readouts: of each arm, by its name, where it is not "cnn". role: of the setting, as `Figure.role`.
     """
     drawing = partial(_headline, quantity=quantity, readouts=readouts)
-    return Figure("headline", "Headline: the pair that carries the claim (on request)", partial(_tenfold, sides=sides),
+    return Figure("headline", "Headline: the pair that carries the claim", partial(_tenfold, sides=sides),
                   drawing, role=role, on_request=True)  # fmt: skip
 
 
@@ -74,7 +74,7 @@ def disagreements(
     by default here. The others as in `headline`.
     """
     drawing = partial(_disagreements, quantity=quantity, readouts=readouts)
-    title = "Disagreements: what each choice is worth (on request)"
+    title = "Disagreements: what each choice is worth"
     return Figure("disagreements", title, partial(_flat, choices=choices), drawing, role=role, on_request=True)
 
 
