@@ -231,9 +231,12 @@ def parts(body: nn.Module) -> tuple[list[nn.Module], list[Any]]:
 
 BACKBONES: dict[str, Callable[[bool], nn.Module]] = {
     "resnet8-half": lambda final_relu: CifarResNet((1, 1, 1), final_relu=final_relu, stem_stride=2),
+    "resnet8-half-pad": lambda final_relu: CifarResNet((1, 1, 1), 16, "pad", final_relu, stem_stride=2),
+    "resnet8-half-avgpool": lambda final_relu: CifarResNet((1, 1, 1), 16, "avgpool", final_relu, stem_stride=2),
     "resnet32": lambda final_relu: resnet32(final_relu=final_relu),
     "resnet32-pad": lambda final_relu: resnet32("pad", final_relu, "kaiming-in"),  # BBN, LDAM
     "resnet32-avgpool": lambda final_relu: resnet32("avgpool", final_relu, "glorot"),  # Class-Balanced Loss
+    "resnet32-pad-glorot": lambda final_relu: resnet32("pad", final_relu, "glorot"),  # the same but for its shortcuts
     "resnet18": resnet18,
     "resnet34": lambda final_relu: resnet34(),
     "resnet10-imagenet": lambda final_relu: ImageNetResNet(10, final_relu),

@@ -229,10 +229,10 @@ def _words(values: Iterable[float | str]) -> list[str]:
 
 
 def _name_ticks(axes: Axes, names: Sequence[str], width: float) -> None:
-    """Names wrapped to the room they have, turned where a word is longer than that."""
+    """Names wrapped to the room they have, line by line, and turned where a word is longer than that."""
     room = max(5, int(width / len(names) / 0.085))  # characters between two ticks
-    fits = max(len(word) for name in names for word in name.split(" ")) <= room
-    labels = [textwrap.fill(name, room if fits else 24) for name in names]
+    fits = max(len(word) for name in names for word in name.split()) <= room
+    labels = ["\n".join(textwrap.fill(line, room if fits else 24) for line in name.split("\n")) for name in names]
     turned: dict[str, Any] = {} if fits else {"rotation": 35, "ha": "right", "rotation_mode": "anchor"}
     axes.set_xticks(range(len(names)), labels, **turned)
     axes.tick_params(axis="x", length=0)
