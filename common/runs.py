@@ -25,6 +25,9 @@ CIFAR_STD = (0.2009, 0.1984, 0.2023)  # LUCIR's official code; most others use l
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
 
+KEY = 12
+"""Hex digits of a Run's key, with which its hash begins."""
+
 SEEDS_END = 2**31
 """Seeds are below this."""
 
@@ -214,7 +217,7 @@ class Run:
     @cached_property
     def key(self) -> str:
         """What figures look results up by: the hash without data fingerprint and precision, 12 hex digits."""
-        return _digest(canonical(self.resolved("", "")))[:12]
+        return _digest(canonical(self.resolved("", "")))[:KEY]
 
     @cached_property
     def hash(self) -> str:

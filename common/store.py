@@ -16,7 +16,6 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
-from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -43,6 +42,7 @@ from common.checkpoints import (
 from common.drawing.results import FORMAT, Result, array_checksum, read_record, require_whole
 from common.errors import InputError, OutOfTime
 from common.runs import Run, canonical
+from common.shelf import Shelf
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -65,7 +65,8 @@ class Store:
         self.records = {p.stem: p for folder in records or [] for p in sorted(folder.glob("*.json"))}
         self.refused: dict[str, None] = {}
         """What `find` has passed over, results and records that are damaged or of another version, and what to do."""
-        self._known: dict[str, Result] = {}
+        self._here = Shelf(lambda: os.listdir(self.runs) if self.runs.is_dir() else (), self._read, self.refused)
+        self._there = Shelf(self.records.values, read_record, self.refused)
         with suppress(OSError):  # what others have can be listed
             self.runs.mkdir(parents=True, exist_ok=True)
         if (self.runs / "FORMAT").exists():
@@ -107,36 +108,30 @@ class Store:
 
     def load(self, digest: str) -> Result | None:
         """The finished run of this hash in the output folder. Raises Damaged where its files have changed."""
-        if digest not in self._known:
-            folder = self.runs / digest
-            if not (folder / "result.json").exists():
-                return None
-            remedy = f"delete {folder} and run the same command"
-            config, environment = (read_json(folder / f"{name}.json", remedy) for name in ("config", "environment"))
-            values = read_json(folder / "result.json", remedy, {"config": config})
-            arrays = values.pop("arrays", {})
-            require_whole(folder / "result.json", digest, config, environment, values)
-            self._known[digest] = Result(digest, config, environment, values, folder / "arrays.npz", arrays)
-        return self._known[digest]
+        return self._here.get(digest)
+
+    def _read(self, digest: str) -> Result | None:
+        folder = self.runs / digest
+        if not (folder / "result.json").exists():
+            return None
+        remedy = f"delete {folder} and run the same command"
+        config, environment = (read_json(folder / f"{name}.json", remedy) for name in ("config", "environment"))
+        values = read_json(folder / "result.json", remedy, {"config": config})
+        arrays = values.pop("arrays", {})
+        require_whole(folder / "result.json", digest, config, environment, values)
+        return Result(digest, config, environment, values, folder / "arrays.npz", arrays)
 
     def forget(self, digest: str) -> None:
         """Take back that a run was found finished: its folder is gone."""
-        self._known.pop(digest, None)
+        self._here.forget(digest)
 
     def sound(self, digest: str) -> Result | None:
         """The same; None too where it is damaged, which is noted in `refused`."""
-        return self._accepted(lambda: self.load(digest))
+        return self._here.sound(digest)
 
     def record(self, path: Path) -> Result | None:
         """A committed record; None where it is damaged, which is noted in `refused`."""
-        return self._accepted(lambda: read_record(path))
-
-    def _accepted(self, read: Callable[[], Result | None]) -> Result | None:
-        try:
-            return read()
-        except InputError as error:
-            self.refused[str(error)] = None
-            return None
+        return self._there.sound(path)
 
     def trained(self, run: Run) -> int:
         """Images that an unfinished run has already been trained on, up to the last line of its log."""
@@ -148,16 +143,14 @@ class Store:
         An empty fingerprint or precision in `run` stands for any; results on other data never stand in where the data
         at hand are known.
         """
-        here = (self.sound(p.name) for p in sorted(self.runs.glob(f"{run.key}*")))
-        there = (self.record(p) for name, p in self.records.items() if records and name.startswith(run.key))
-        for result in chain(here, there):
-            if (
-                result is not None
-                and run.fingerprint in ("", result.config["fingerprint"])
-                and run.precision in ("", result.config["precision"])
-            ):
-                return result
-        return None
+        if digest := self._here.first(run):
+            return self.sound(digest)
+        path = self._there.first(run) if records else None
+        return self.record(path) if path else None
+
+    def finished(self, run: Run) -> str:
+        """The hash of the finished run that `find` gives, or "". Of what was looked up before nothing is read again."""
+        return self._here.first(run) or ""
 
     @contextmanager
     def open(self, run: Run) -> Iterator[Workspace]:
@@ -200,6 +193,8 @@ class Workspace:
     """Of the phase boundary that states inside the phase build on."""
     deadline: float = math.inf
     """Time of the day, in seconds since 1970, after which no epoch begins."""
+    stop: Path | None = None
+    """A file that, once it is there, ends the run as the deadline does."""
 
     def log(self, line: dict) -> None:
         """Add an epoch to metrics.jsonl."""
@@ -228,8 +223,8 @@ class Workspace:
 
     @property
     def late(self) -> bool:
-        """Whether the deadline is over."""
-        return time.time() >= self.deadline
+        """Whether no epoch begins any more."""
+        return time.time() >= self.deadline or (self.stop is not None and self.stop.exists())
 
     def boundary(self, tensors: dict[str, Tensor], meta: dict) -> None:
         """Save the state between two phases."""

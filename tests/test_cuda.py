@@ -74,7 +74,7 @@ def side_by_side(runs: list[Run], out: Path) -> dict[str, str]:
 @pytest.mark.parametrize("way", WAYS)
 def test_all_at_once(way: str, get: Get, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Captures, first steps, evaluation and herding of different learners in one process, three seeds of each."""
-    monkeypatch.setattr(launcher, "_Processes", launcher._Threads)
+    monkeypatch.setattr(launcher, "Processes", lambda attempt, jobs, prepare: launcher.Threads(attempt, jobs))
     monkeypatch.setenv("REPRO_CAPTURE", way)
     first = [CASES[name](get) for name in CASES]
     assert not any(warm_up(run, Job(tmp_path, None, DEVICE, 8, 1)) for run in first)

@@ -62,7 +62,7 @@ def clean(args: CleanArguments) -> None:
     guarded = {path: run.folder for path, run in unneeded.items()} | {path: path for path in _warm_ups(args.out)}
     freed = 0
     for path, folder in guarded.items():
-        if not args.dry_run and _locked(folder):
+        if not args.dry_run and locked(folder):
             continue  # taken up since
         freed += (size := _size(path))
         print(f"{path}  {_bytes(size)}")
@@ -81,10 +81,11 @@ def _look(folder: Path) -> Found:
     except (KeyError, TypeError) as error:
         raise InputError(f"{folder / 'config.json'} cannot be read ({error}); delete {folder}") from None
     name, *starts = (json.dumps(each, sort_keys=True) for each in chain)
-    return Found(folder, name, starts, trains, (folder / "result.json").exists(), _locked(folder))
+    return Found(folder, name, starts, trains, (folder / "result.json").exists(), locked(folder))
 
 
-def _locked(folder: Path) -> bool:
+def locked(folder: Path) -> bool:
+    """Whether another process works on the run of a folder."""
     try:
         with lock(folder / "lock", timeout=0):
             return False
@@ -102,7 +103,7 @@ def _leftovers(run: Found) -> Iterator[Path]:
 def _warm_ups(out: Path) -> list[Path]:
     """Folders of epochs trained for nothing before a queue began, which a kill left behind."""
     folders = [f for f in sorted(out.glob("warm-up-*")) if not f.is_symlink()]
-    return [f for f in folders if not any(_locked(run) for run in f.glob("runs/*") if run.is_dir())]
+    return [f for f in folders if not any(locked(run) for run in f.glob("runs/*") if run.is_dir())]
 
 
 def _states(found: list[Found], trained: bool) -> dict[Path, Found]:

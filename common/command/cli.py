@@ -15,9 +15,10 @@ from common.command.export import RecordArguments, TensorBoardArguments, record,
 from common.command.parsing import parse
 from common.command.plan import PAPERS, Choice
 from common.command.queue import Command, Resources, work
+from common.command.status import StatusArguments, status
 from common.errors import InputError
 
-WORDS = "|".join(["all", *PAPERS, "train PAPER", "queue FILE", "record", "tensorboard", "clean"])
+WORDS = "|".join(["all", *PAPERS, "train PAPER", "queue FILE", "record", "tensorboard", "clean", "status"])
 QUEUE = "Train in one queue what the lines of FILE ask for: the words of a reproduce command each; # begins a comment."
 USAGE = f"usage: reproduce {WORDS} [options]; --help after one of these words says more"
 
@@ -44,6 +45,8 @@ def _run(arguments: Sequence[str], paper: str | None) -> int:
         tensorboard(parse(TensorBoardArguments, "reproduce tensorboard", tensorboard.__doc__, rest))
     elif first == ["clean"]:
         clean(parse(CleanArguments, "reproduce clean", None, rest))
+    elif first == ["status"]:
+        status(parse(StatusArguments, "reproduce status", None, rest))
     elif first in (["-h"], ["--help"]):
         print(USAGE)
     elif first == ["queue"]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import signal
 import subprocess
 import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -171,10 +170,10 @@ def _seeing(gpu: str) -> Iterator[None]:
 
 def _serve(connection: Any, job: Job, runs: Sequence[Run], parent: int) -> None:
     """In the process of one GPU: train what comes through the connection; report images, and Outcomes."""
-    from common.command import launcher
+    from common.command import launcher, pools
 
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent decides
-    threading.Thread(target=launcher._die_with, args=(parent,), daemon=True).start()
+    pools.leave_signals()
+    threading.Thread(target=pools.die_with, args=(parent,), daemon=True).start()
     lock = threading.Lock()
 
     def report(what: int | Outcome) -> None:
@@ -185,7 +184,7 @@ def _serve(connection: Any, job: Job, runs: Sequence[Run], parent: int) -> None:
     launcher.load_code(job.methods)
     pool = launcher._pool(job, runs, report)
     while True:
-        for images in launcher.drain(pool.queue):
+        for images in pools.drain(pool.queue):
             report(images)
         if connection.poll(0.3):
             run, own = connection.recv()

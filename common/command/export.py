@@ -43,12 +43,19 @@ def record(args: RecordArguments) -> None:
         if (paper := result.config["paper"]) not in PACKAGES and not args.to:
             print(f"not recorded: {result.hash}, whose method {paper} has no package here; --to DIR writes it there")
             continue
-        print(write_record(result, args.to or records_folder(paper)))
+        folder = args.to or records_folder(paper)
+        if not _younger(folder / f"{result.hash}.json", args.out / "runs" / result.hash / "result.json"):
+            print(write_record(result, folder))
     if not wanted:
         why = (
             f"the {len(asked)} finished runs are on embedded data; --embedded has them" if asked else "no finished run"
         )
         print(f"nothing recorded from {args.out}: {why}")
+
+
+def _younger(record: Path, result: Path) -> bool:
+    """Whether a record was written after its run had ended, so that it need not be written again."""
+    return record.exists() and record.stat().st_mtime_ns > result.stat().st_mtime_ns
 
 
 @dataclass(frozen=True)

@@ -1,23 +1,19 @@
-"""Runs trained one after another in this process, or several at once in worker processes."""
+"""Runs trained one after another in this process, or several at once in a pool (see `common.command.pools`)."""
 
 from __future__ import annotations
 
 import errno
 import math
 import os
-import signal
-import threading
 import time
 import traceback
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, ThreadPoolExecutor, wait
+from concurrent.futures import FIRST_COMPLETED, Future, wait
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import nullcontext
 from dataclasses import dataclass, fields, replace
-from functools import lru_cache
-from multiprocessing import get_context
+from functools import lru_cache, partial
 from pathlib import Path
-from queue import Empty, SimpleQueue
 from tempfile import TemporaryDirectory
 from typing import Any
 
@@ -25,6 +21,7 @@ from common.command import ranks
 from common.command.console import DISK_FULL
 from common.command.devices import Gpus, asked_threads
 from common.command.environment import code_of, commit, environment
+from common.command.pools import UNGUARDED, Here, Processes, Threads, drain
 from common.command.waiting import Outcome, Waiting, unfinished
 from common.data.datasets import Dataset, load
 from common.errors import InputError, NotCaptured, OutOfTime, RunFailed, in_a_line
@@ -44,6 +41,8 @@ class Job:
     """CPU threads a run may take; how many it does take is measured (see `common.tuning`), or OMP_NUM_THREADS says."""
     deadline: float = math.inf
     """Time of the day, in seconds since 1970, after which no epoch begins."""
+    stop: Path | None = None
+    """A file; once it is there nothing is started and no epoch begins."""
     eager: str = ""
     """Why steps are called from Python on a device that captures them; empty where they are captured."""
     gpus: tuple[str, ...] = ()
@@ -100,7 +99,7 @@ def train_here(run: Run, job: Job, progress: Callable[[int], None]) -> None:
     with ranks.open_run(store, run) as workspace:
         if ranks.as_first(lambda: store.load(run.hash) is not None):  # finished by another process since
             return
-        workspace.progress, workspace.deadline = progress, job.deadline
+        workspace.progress, workspace.deadline, workspace.stop = progress, job.deadline, job.stop
         started, code = time.perf_counter(), code_of(learner)  # of the code as loaded, not as it is at the end
         version = code.get("source") or code["commit"]
         workspace.commits = [version]
@@ -202,8 +201,8 @@ def launch(
     pool = _pool(job, waiting.runs.values(), progress)
     try:
         while waiting.runs or running:
-            late = time.time() >= job.deadline
-            if late and waiting.advanced:
+            late, stopped = time.time() >= job.deadline, bool(job.stop and job.stop.exists())
+            if stopped or (late and waiting.advanced):
                 waiting.runs.clear()
             for run in waiting.ready(running.values(), 1 if late else jobs):
                 if problem := waiting.blocked(run):
@@ -222,7 +221,7 @@ def launch(
                     again = run.hash in waiting.busy
                     if waiting.end(future.result()).ending != "busy" or not again:
                         yield future.result()
-                elif isinstance(pool, _Processes | Gpus) and not pool.began.is_set():
+                elif isinstance(pool, Processes | Gpus) and not pool.began.is_set():
                     raise InputError(UNGUARDED)
                 elif not waiting.again(run):
                     yield waiting.end(Outcome(run, DIED, "failed"))
@@ -242,125 +241,16 @@ def load_code(methods: Iterable[type]) -> None:
         code_of(learner_of(method))
 
 
-def _pool(job: Job, runs: Iterable[Run], progress: Callable[[int], None]) -> _Here | _Processes | _Threads | Gpus:
+def _pool(job: Job, runs: Iterable[Run], progress: Callable[[int], None]) -> Here | Processes | Threads | Gpus:
     if job.gpus:
         return Gpus(job, runs)
     if job.jobs == 1:
-        return _Here(progress)
+        return Here(attempt, progress)
     if job.device == "cpu" or any(run.inputs.kind != "crop-flip" for run in runs):
-        return _Processes(replace(job, methods=frozenset(type(run.method) for run in runs)))
+        return Processes(attempt, job.jobs, partial(load_code, {type(run.method) for run in runs}))
     for run in {(run.paper, type(run.method), run.network): run for run in runs}.values():
         warm_up(run, job)  # what is wrong with it, the run itself will say
-    return _Threads(job)
+    return Threads(attempt, job.jobs)
 
 
 DIED = "its worker process died twice (out of memory?); with fewer --jobs the same command goes on from its last epoch"
-
-UNGUARDED = (
-    "no worker process gets as far as its first run: each imports the script that was started, so in a script the "
-    'calls that train belong under `if __name__ == "__main__":`; or train one run at a time (jobs 1)'
-)
-
-
-class _Here:
-    """This thread, where runs are trained one after another. What is submitted is over when `submit` returns."""
-
-    def __init__(self, progress: Callable[[int], None]) -> None:
-        self.progress, self.queue = progress, SimpleQueue[int]()
-
-    def submit(self, run: Run, job: Job) -> Future:
-        future = Future[Outcome]()
-        future.set_result(attempt(run, job, self.progress))
-        return future
-
-    def kill(self) -> None:
-        """Nothing runs any more."""
-
-
-class _Processes:
-    """A worker process for each run at a time. One that dies takes the pool with it, so a new one is made."""
-
-    def __init__(self, job: Job) -> None:
-        self.job = job
-        self.began = get_context("spawn").Event()  # set once a worker has come as far as our own code
-        self._start()
-
-    def _start(self) -> None:
-        context = get_context("spawn")
-        self.queue = context.Queue()  # new with every pool: a worker killed while writing leaves its queue locked
-        begins = self.queue, os.getpid(), self.job.methods, self.began
-        self.pool = ProcessPoolExecutor(self.job.jobs, context, _start_worker, begins)
-
-    def submit(self, run: Run, job: Job) -> Future:
-        try:
-            return self.pool.submit(_work, run, job)
-        except BrokenProcessPool:
-            self.kill()
-            self._start()
-            return self.pool.submit(_work, run, job)
-        except RuntimeError as error:
-            if "bootstrapping" not in str(error):
-                raise
-            raise InputError(UNGUARDED) from None  # this process is itself such a worker
-
-    def kill(self) -> None:
-        for process in list((self.pool._processes or {}).values()):
-            process.kill()
-        self.pool.shutdown(wait=False, cancel_futures=True)
-
-
-class _Threads:
-    """A thread of this process for each run at a time, each on its own CUDA stream.
-
-    Processes only take turns on a GPU; streams of one process run side by side, and a captured step (see
-    `common.graphs`) needs Python for one launch, so that threads do not wait for each other. An error of the device
-    itself, such as an illegal address, ends every run of the process; the same command goes on.
-    """
-
-    def __init__(self, job: Job) -> None:
-        self.job, self.queue, self.stopped = job, SimpleQueue[int](), threading.Event()
-        self.pool = ThreadPoolExecutor(job.jobs)
-
-    def submit(self, run: Run, job: Job) -> Future:
-        return self.pool.submit(attempt, run, job, self._report)
-
-    def _report(self, images: int) -> None:
-        self.queue.put(images)
-        if self.stopped.is_set():  # between two epochs; what was saved lets the run go on
-            raise RunFailed("interrupted; the same command goes on from its last saved epoch")
-
-    def kill(self) -> None:
-        self.stopped.set()
-        self.pool.shutdown(wait=True, cancel_futures=True)
-
-
-def drain(queue: Any) -> Iterator[int]:
-    """Numbers of images trained, as workers have reported them since the last call."""
-    while True:
-        try:
-            yield queue.get_nowait()
-        except Empty:
-            return
-
-
-_queue: Any = None  # of this worker process, set once by its initialiser
-
-
-def _start_worker(queue: Any, parent: int, methods: Iterable[type], began: Any) -> None:
-    global _queue
-    _queue = queue
-    began.set()
-    load_code(methods)
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent decides
-    threading.Thread(target=_die_with, args=(parent,), daemon=True).start()
-
-
-def _die_with(parent: int) -> None:
-    """End this worker when its parent is gone, so that a killed command leaves nothing behind."""
-    while os.getppid() == parent:
-        time.sleep(0.5)
-    os._exit(1)
-
-
-def _work(run: Run, job: Job) -> Outcome:
-    return attempt(run, job, _queue.put)

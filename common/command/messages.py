@@ -145,7 +145,8 @@ def list_plan(plan: Plan, jobs: int) -> None:
 
 def _left(plan: Plan, todo: Sequence[Run], jobs: int) -> str:
     """The time that runs take, or the images to train where no run has ended to take a rate from."""
-    ended = {r.key: found for run in plan.runs().values() for r in run.chain if (found := plan.finished(r))}
+    ended = {r.key: r for run in plan.runs().values() for r in run.chain if plan.finished(r)}
+    found = [result for run in ended.values() if (result := plan.store.find(run, records=False))]
     costs = [cost(run, plan.data.opened.get(run.data)) for run in todo]
-    seconds = seconds_left(todo, costs, list(ended.values()), jobs)
+    seconds = seconds_left(todo, costs, found, jobs)
     return f"{sum(costs):,} images to train" if seconds is None else f"about {duration(seconds)} left"

@@ -54,6 +54,7 @@ class Part:
         if outcome.run.hash not in self.open or outcome.ending not in ("finished", "failed"):
             return False
         self.open.remove(outcome.run.hash)
+        self.plan.store.sound(outcome.run.hash)  # for look-ups to come, since folders are listed once
         self.failures += [f"{describe(outcome.run)}: {outcome.problem}"] if outcome.problem else []
         return True
 

@@ -145,9 +145,9 @@ class Plan:
         """The Run finished here, else its committed record."""
         return self.store.find(run)
 
-    def finished(self, run: Run) -> Result | None:
-        """The Run finished here, which a committed record does not count as."""
-        return self.store.find(run, records=False)
+    def finished(self, run: Run) -> str:
+        """The hash of the Run where it is finished here, else ""; a committed record does not count."""
+        return self.store.finished(run)
 
     def unfinished(self) -> list[Run]:
         """The Runs to train: not finished here, and their data at hand."""

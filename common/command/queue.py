@@ -14,8 +14,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from common.command import devices
+from common.command import cluster, devices
 from common.command.changed import look_for_changes
+from common.command.cluster import Request
 from common.command.environment import commit
 from common.command.estimates import cost
 from common.command.export import records_folder
@@ -60,6 +61,29 @@ class Resources(Place):
     """Runs trained at once, on several GPUs on each; 0: as many as CPU cores (at most 8), on a GPU as measured."""
     record: Path | None = None
     """Also write a record of each run as it ends, to PAPER/HASH.json in this folder."""
+    launcher: str = "here"
+    """here, slurm (runs are trained by jobs of Slurm, --jobs of them in each) or local (a rehearsal of that)."""
+    slurm_partition: str = ""
+    """The partition that jobs are submitted to."""
+    slurm_gres: str = ""
+    """What each job asks for, such as gpu:a100:1."""
+    gpus_per_node: int = 0
+    """GPUs that each job asks for, in place of --slurm-gres."""
+    slurm_time: int = 240
+    """Minutes a job may take; a run that takes longer goes on in the job's next turn."""
+    slurm_max_jobs: int = 0
+    """Jobs that wait and run at once, the rest is submitted as they end; 0: any number."""
+    slurm_extra: tuple[str, ...] = ()
+    """Other options of sbatch, key=value: account=me cpus-per-task=4."""
+
+    @property
+    def request(self) -> Request | None:
+        """What a job asks of the cluster; None where this command trains."""
+        if self.launcher == "here":
+            return None
+        most = self.slurm_max_jobs or (1 if self.launcher == "local" else 0)
+        asked = {"partition": self.slurm_partition, "gres": self.slurm_gres, "gpus_per_node": self.gpus_per_node}
+        return Request(self.launcher, self.slurm_time, most, asked, self.slurm_extra)
 
 
 @dataclass(frozen=True)
@@ -125,43 +149,41 @@ def _train(parts: Sequence[Part], use: Resources, deadline: float) -> bool:
 
     On a GPU drawing waits: it would hold up the threads that train.
     """
-    from common.training import choose_device
-
     commit()  # finds a wrong REPRO_COMMIT before any training
-    device, lost = choose_device(devices.pinned(use.device), use.precision), False
-    jobs = use.jobs or _jobs(device, [run for part in parts for run in part.plan.unfinished()])
+    device, lost = _device(use), False
+    jobs = use.jobs or (1 if use.request else _jobs(device, [r for part in parts for r in part.plan.unfinished()]))
     for outcome in _outcomes(parts, device, jobs, use, deadline):
         if outcome.ending == "failed":
             print(f"failed: {describe(outcome.run)}: {outcome.problem}", file=sys.stderr)
         if outcome.ending == "finished" and use.record:
             lost |= not _recorded(parts[0].plan.store, outcome.run, use.record)
         for part in parts:
-            if part.note(outcome) and device.type == "cpu":
+            if part.note(outcome) and (device.type == "cpu" or use.request):
                 part.draw()
     return lost
 
 
 def _outcomes(parts: Sequence[Part], device: Device, jobs: int, use: Resources, deadline: float) -> Iterator[Outcome]:
     """Train with a progress line over the whole queue; a line a run where output is not a terminal."""
-    runs, threads, left = dict[str, Run](), dict[str, int](), 0
+    runs, threads, costs, left = dict[str, Run](), dict[str, int](), dict[str, int](), 0
     for part in parts:
         for run in part.wait_for(device, jobs):
             if run.hash not in runs:
                 runs[run.hash], threads[run.hash] = run, part.threads
-                images = cost(run, part.plan.data.opened.get(run.data)) - part.plan.store.trained(run)
-                left += max(images, 0)
+                costs[run.hash] = cost(run, part.plan.data.opened.get(run.data))
+                left += max(costs[run.hash] - part.plan.store.trained(run), 0)
     if not runs:  # another process has finished them since
         return
     jobs = min(jobs, len(runs))
     each = " to ".join(map(str, sorted({min(threads.values()), max(threads.values())})))
     papers = ", ".join(dict.fromkeys(part.plan.paper for part in parts))
-    shared = devices.together(use.device if use.device != "auto" else device.type, len(runs))
-    print(
-        f"{papers}: {len(runs)} runs on {f'{len(shared)} GPUs' if shared else device.type} in {device.precision}, "
-        f"{jobs} at once{' on each' if shared else ''}, {each} thread{'' if each == '1' else 's'} each",
-        flush=True,
-    )
+    shared = () if use.request else devices.together(use.device if use.device != "auto" else device.type, len(runs))
+    how = f"{jobs} at once{' on each' if shared else ''}, {each} thread{'' if each == '1' else 's'} each"
+    how = f"{jobs} in each job of {use.launcher}" if use.request else how
+    where = f"{len(shared)} GPUs" if shared else device.type
+    print(f"{papers}: {len(runs)} runs on {where} in {device.precision}, {how}", flush=True)
     job = Job(use.out, use.data, device.type, jobs, 1, deadline, gpus=shared)
+    finished = {start.hash for run in runs.values() for start in run.chain} - runs.keys()
     with progress(left, len(runs)) as (advance, count):
 
         def trained(images: int) -> None:
@@ -169,8 +191,11 @@ def _outcomes(parts: Sequence[Part], device: Device, jobs: int, use: Resources, 
             for part in parts:
                 part.follow()
 
-        finished = {start.hash for run in runs.values() for start in run.chain} - runs.keys()
-        for outcome in launch(runs.values(), job, finished, trained, threads):
+        if use.request:
+            outcomes = cluster.launch(runs.values(), job, finished, use.request, costs, trained)
+        else:
+            outcomes = launch(runs.values(), job, finished, trained, threads)
+        for outcome in outcomes:
             if outcome.ending == "not captured":
                 print(f"note: {describe(outcome.run)}: {outcome.problem}; trained step by step at the end")
             elif outcome.ending == "busy":
@@ -183,7 +208,10 @@ def _outcomes(parts: Sequence[Part], device: Device, jobs: int, use: Resources, 
 def _catch_up(parts: Sequence[Part], folder: Path) -> bool:
     """Write the records that are missing of runs finished earlier. Returns whether all could be written."""
     finished = {
-        r.hash: (part, run) for part in parts for run in part.plan.runs().values() if (r := part.plan.finished(run))
+        digest: (part, run)
+        for part in parts
+        for run in part.plan.runs().values()
+        if (digest := part.plan.finished(run))
     }
     missing = [
         (p, run) for digest, (p, run) in finished.items() if not (folder / run.paper / f"{digest}.json").exists()
@@ -193,7 +221,7 @@ def _catch_up(parts: Sequence[Part], folder: Path) -> bool:
 
 def _recorded(store: Store, run: Run, folder: Path) -> bool:
     """Write the record of a finished run; a full disk must not stop the other runs."""
-    result = store.find(run, records=False)
+    result = store.sound(run.hash) or store.find(run, records=False)
     assert result is not None
     try:
         write_record(result, folder / run.paper)
@@ -204,6 +232,10 @@ def _recorded(store: Store, run: Run, folder: Path) -> bool:
 
 
 def _check(commands: Sequence[Command], use: Resources) -> None:
+    if use.launcher not in ("here", "slurm", "local"):
+        raise InputError(f"unknown launcher {use.launcher!r}; choose one of here, slurm, local")
+    if use.request:
+        use.request.check()
     if not re.fullmatch(r"auto|cpu|cuda(:\d{1,3})?", use.device):
         raise InputError(f"unknown device {use.device!r}; choose one of auto, cpu, cuda, or a GPU such as cuda:1")
     if use.precision not in ("auto", "fp32", "bf16"):
@@ -248,6 +280,19 @@ def begin(commands: Sequence[Command], use: Resources) -> list[Part]:
             "--preset cifar and imagenet on the papers' data sets"
         )
     return parts
+
+
+def _device(use: Resources) -> Device:
+    """What runs are trained on. Of a cluster it is known only what is asked for, so there auto says no more than that.
+
+    bf16 is what the GPUs have that are worth their electricity; an older one needs --precision fp32.
+    """
+    from common.training import Device, choose_device
+
+    if not use.request:
+        return choose_device(devices.pinned(use.device), use.precision)
+    gpu = use.device.startswith("cuda") or (use.device == "auto" and bool(use.slurm_gres or use.gpus_per_node))
+    return Device("cuda" if gpu else "cpu", use.precision if use.precision != "auto" else "bf16" if gpu else "fp32")
 
 
 def _jobs(device: Device, runs: Sequence[Run]) -> int:

@@ -46,7 +46,7 @@ class Single(Part):
     @property
     def result(self) -> Result | None:
         """What the run has measured, where it is finished here."""
-        return self.plan.finished(self.run)
+        return self.plan.store.find(self.run, records=False)
 
     def wait_for(self, device: Device, jobs: int) -> list[Run]:
         print(self.title, flush=True)

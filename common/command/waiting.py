@@ -28,6 +28,11 @@ def unfinished(runs: Iterable[Run], finished: set[str]) -> list[Run]:
     return [run for digest, run in ordered.items() if digest not in finished]
 
 
+def not_started(run: Run) -> str:
+    """What is said of a run whose start has failed."""
+    return f"not started: run {run.start.hash if run.start else ''}, which it starts from, failed"
+
+
 class Waiting:
     """The runs that are not started yet, by hash and in order, and what has become of the others."""
 
@@ -64,8 +69,7 @@ class Waiting:
 
     def blocked(self, run: Run) -> str:
         """Why a run is not started at all, or ""."""
-        start = run.start.hash if run.start else ""
-        return f"not started: run {start}, which it starts from, failed" if start in self.failed else ""
+        return not_started(run) if run.start and run.start.hash in self.failed else ""
 
     def again(self, run: Run) -> bool:
         """Put a run whose worker died back at the front; False where that has been done before."""

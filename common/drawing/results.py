@@ -138,7 +138,7 @@ def array_checksum(array: np.ndarray) -> str:
 
 def _pack(confusion: np.ndarray) -> str:
     """A square int32 matrix as text: zlib and base64, a few kB for 100 classes."""
-    return base64.b64encode(zlib.compress(np.ascontiguousarray(confusion, dtype="<i4").tobytes(), 9)).decode()
+    return base64.b64encode(zlib.compress(np.ascontiguousarray(confusion, dtype="<i4").tobytes(), 6)).decode()
 
 
 def _unpack(text: str) -> np.ndarray:

@@ -237,7 +237,7 @@ def test_threads_of_one_process_train_what_processes_do(
     runs = [tiny_run(Base(), seed=seed) for seed in range(3)] + [tiny_run(Base(), schedule=replace(SCHEDULE, lr=1e30))]
     for run in runs[:3]:
         assert launcher.train(run, Job(tmp_path / "alone", None, "cpu", 1, 1)) == ""
-    monkeypatch.setattr(launcher, "_Processes", launcher._Threads)
+    monkeypatch.setattr(launcher, "Processes", lambda attempt, jobs, prepare: launcher.Threads(attempt, jobs))
     seen: list[int] = []
     ended = {o.run.hash: o.problem for o in launcher.launch(runs, Job(tmp_path, None, "cpu", 2, 1), set(), seen.append)}
     assert [bool(ended[run.hash]) for run in runs] == [False, False, False, True] and sum(seen) > 0
@@ -251,14 +251,15 @@ def test_stopping_threads_leaves_runs_that_go_on(
 ) -> None:
     run = tiny_run(Base(), schedule=Schedule(40, lr=0.1, batch=16))
     assert launcher.train(run, Job(tmp_path / "alone", None, "cpu", 1, 1)) == ""
-    pool = launcher._Threads(Job(tmp_path, None, "cpu", 2, 1))
+    job = Job(tmp_path, None, "cpu", 2, 1)
+    pool = launcher.Threads(launcher.attempt, job.jobs)
     monkeypatch.setattr("common.store.SAVE_EVERY", 0.0)
-    future = pool.submit(run, pool.job)
+    future = pool.submit(run, job)
     assert pool.queue.get(timeout=60) > 0  # it trains
     pool.kill()
     assert "goes on from its last saved epoch" in future.result().problem
     store = Store(tmp_path)
     assert store.load(run.hash) is None and store.trained(run) > 0
-    assert launcher.train(run, pool.job) == ""
+    assert launcher.train(run, job) == ""
     finished, alone = store.load(run.hash), Store(tmp_path / "alone").load(run.hash)
     assert finished and alone and finished.values == alone.values

@@ -79,7 +79,7 @@ def test_a_recorded_run_trained_again_is_the_recorded_one(tmp_path: Path) -> Non
     recorded = plan.find(run)
     assert recorded is not None
     assert train(run, Job(tmp_path, None, "cpu", 1, 1)) == ""
-    again = plan.finished(run)
+    again = plan.store.load(run.hash)
     assert again is not None and again.values["trace"]["lr"] == recorded.values["trace"]["lr"]
     assert again.values["trace"]["loss"][0] == pytest.approx(recorded.values["trace"]["loss"][0], rel=1e-3)
     assert again.curve("cnn") == pytest.approx(recorded.curve("cnn"), abs=5)

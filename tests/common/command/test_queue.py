@@ -109,7 +109,7 @@ def test_each_command_gets_an_epoch_further_whatever_its_budget(
     jobs: int, pair: list[Run], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Nothing but the first run is started; its epoch is saved although the last save was just now."""
-    monkeypatch.setattr(launcher, "_Processes", launcher._Threads)
+    monkeypatch.setattr(launcher, "Processes", lambda attempt, jobs, prepare: launcher.Threads(attempt, jobs))
     assert [o.ending for o in launch(pair, Job(tmp_path / "whole", None, "cpu", 1, 1), set())] == ["finished"] * 3
     late, images = Job(tmp_path / "late", None, "cpu", jobs, 1, deadline=1.0), list[int]()
     endings, store = list[list[str]](), Store(late.out)
@@ -161,7 +161,7 @@ def test_what_is_under_way_at_the_deadline_is_saved(
     tiny_run: MakeRun, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Two runs side by side stop after their epoch and the third is not started, nor is a run failed."""
-    monkeypatch.setattr(launcher, "_Processes", launcher._Threads)
+    monkeypatch.setattr(launcher, "Processes", lambda attempt, jobs, prepare: launcher.Threads(attempt, jobs))
     monkeypatch.setattr("common.store.SAVE_EVERY", 1e9)
     now = [0.0]
     monkeypatch.setattr("time.time", lambda: now[0])
