@@ -204,6 +204,8 @@ def fit(
     capture = capture_for(images) if ranks() == 1 else None
     optimiser = make_sgd(stage, lr_in_tensor=capture is not None)
     parameters = [p for group in optimiser.param_groups for p in group["params"]]
+    common = [stage.indices, *(parameters if net is None else net.state_dict().values())]
+    agree(common)
     frozen = [(p.data[:n], p.data[:n].clone()) for p, n in stage.frozen_rows]
     schedule, device = stage.schedule, stage.indices.device
     first = 0
@@ -212,14 +214,12 @@ def fit(
         load_momentum(optimiser, state)
     total = torch.zeros((), device=device)
     size = 0  # of the whole batch
-    state = [stage.indices, *(parameters if net is None else net.state_dict().values())]
-    agree(state)
 
     def step(batch: Tensor, labels: Tensor, indices: Tensor) -> None:
         loss = stage.loss(batch, labels, indices) if stage.wants_indices else stage.loss(batch, labels)
         optimiser.zero_grad(set_to_none=True)
         loss.backward()
-        counted = len(labels) / (ranks() if len(labels) == size else 1)  # over all processes, each image counts once
+        counted = len(labels) / (ranks() if len(labels) == size else 1)  # each image once, over all processes
         if ranks() > 1:
             add_up(parameters, counted / size)
         optimiser.step()
@@ -235,9 +235,7 @@ def fit(
             stage.on_epoch(epoch)
             total.zero_()
             generator = seeded(torch.device("cpu"), *seed, epoch)
-            order = stage.sampler(stage.indices, generator)
-            if schedule.drop_last and len(order) >= schedule.batch:
-                order = order[: len(order) // schedule.batch * schedule.batch]
+            order = _order(stage, generator)
             count = math.ceil(len(order) / schedule.batch)
             lr = math.nan
             for number, take_step in enumerate(steps.epoch(order, schedule.batch, generator)):
@@ -245,23 +243,36 @@ def fit(
                     set_lr(optimiser, lr := now)
                 size = min(schedule.batch, len(order) - number * schedule.batch)
                 take_step()
-            if ranks() > 1:
-                dist.all_reduce(total)
-            agree(state)
-            largest = torch.stack(torch._foreach_norm([p.detach() for p in parameters], ord=math.inf)).max()
-            values = torch.stack([total, largest])
-            wait(device)
-            loss, weight = values.tolist()  # the one read from the device
-            mean, lr = loss / len(order), round(lr, 12)
-            if not math.isfinite(mean):
-                raise RunFailed(f"loss not finite in stage {stage.name}, epoch {epoch + 1}, lr {lr:g}")
-            if not math.isfinite(weight):  # by the last step, after its loss
-                raise RunFailed(f"weights not finite in stage {stage.name}, epoch {epoch + 1}, lr {lr:g}")
+            agree(common)
+            lr = round(lr, 12)
+            mean = _sum(total, parameters, f"in stage {stage.name}, epoch {epoch + 1}, lr {lr:g}") / len(order)
             seconds = time.perf_counter() - started
             after_epoch(Epoch(stage.name, epoch + 1, lr, round(mean, 6), len(order), round(seconds, 3)), optimiser)
     optimiser.zero_grad(set_to_none=True)  # the gradients lie in the graphs' memory
     stage.on_end()
     return steps.counts
+
+
+def _order(stage: Stage, generator: torch.Generator) -> Tensor:
+    """The indices of one epoch, of which the schedule may leave out the last smaller batch."""
+    order, batch = stage.sampler(stage.indices, generator), stage.schedule.batch
+    whole = len(order) // batch * batch
+    return order[:whole] if stage.schedule.drop_last and whole else order
+
+
+def _sum(total: Tensor, parameters: list[nn.Parameter], where: str) -> float:
+    """The losses of an epoch, added up by every process. Raises RunFailed unless they and the weights are finite."""
+    if ranks() > 1:
+        dist.all_reduce(total)
+    largest = torch.stack(torch._foreach_norm([p.detach() for p in parameters], ord=math.inf)).max()
+    values = torch.stack([total, largest])
+    wait(total.device)
+    loss, weight = values.tolist()  # the one read from the device
+    if not math.isfinite(loss):
+        raise RunFailed(f"loss not finite {where}")
+    if not math.isfinite(weight):  # by the last step, after its loss
+        raise RunFailed(f"weights not finite {where}")
+    return loss
 
 
 def make_sgd(stage: Stage, lr_in_tensor: bool = False) -> torch.optim.SGD:

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, TypeVar
 
 from common.checkpoints import Saved
 from common.command.devices import pinned, several
-from common.errors import OutOfTime, RunFailed
+from common.errors import InputError, OutOfTime, RunFailed
 from common.runs import Run
 from common.store import Store, Workspace
 
@@ -50,6 +50,18 @@ def together(lead: Callable[[], int]) -> int:
         as_first(lambda: None)
         dist.destroy_process_group()
     return code
+
+
+def check() -> None:
+    """Raises InputError where torchrun has started a command that its processes do not share."""
+    if several():
+        from common.training import ranks
+
+        if ranks() == 1:
+            raise InputError(
+                "torchrun is for `-m PAPER.train`, where processes share one run; start other commands without it: "
+                "--device cuda shares their runs between the GPUs"
+            )
 
 
 def _follow() -> int:
