@@ -10,7 +10,6 @@ from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
-import pytest
 from killed import job
 
 from common.command import launcher, ranks

@@ -41,12 +41,17 @@ def together(lead: Callable[[], int]) -> int:
     # Python objects go through gloo, tensors on a GPU through NCCL, which does nothing before it is used.
     dist.init_process_group("cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo", timeout=PATIENCE)
     if dist.get_rank():
-        return _follow()
+        try:
+            return _follow()
+        except RuntimeError as error:
+            if "by peer" not in str(error):
+                raise
+            return 1  # the first process has ended, and has said why
     try:
         code = lead()
     except SystemExit as ended:  # --help
         code = int(ended.code or 0)
-    if code == 0:  # with any other, torchrun ends the processes that are left
+    if code in (0, 130):  # after a failure they may not be listening: torchrun ends those that are left
         as_first(lambda: None)
         dist.destroy_process_group()
     return code
