@@ -40,9 +40,9 @@ from common.checkpoints import (
     write_atomic,
 )
 from common.drawing.results import FORMAT, Result, array_checksum, read_record, require_whole
+from common.drawing.shelf import Shelf
 from common.errors import InputError, OutOfTime
 from common.runs import Run, canonical
-from common.shelf import Shelf
 
 if TYPE_CHECKING:
     from torch import Tensor

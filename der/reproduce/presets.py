@@ -70,7 +70,8 @@ class Setting(shared.Setting):
     @property
     def steps(self) -> int:
         """The number of steps that most figures are about: 10, or the most a small data set has."""
-        return 10 if 10 in self.b0 else max(self.b0)
+        steps = self.b0 or self.b50
+        return 10 if 10 in steps else max(steps)
 
     def seen(self, steps: int, base: bool = False) -> list[int]:
         """Classes seen after each step, a base of half of them counted as one."""
@@ -105,7 +106,7 @@ class Setting(shared.Setting):
 
     def defaults(self) -> tuple[Any, ...]:
         """Each method as this setting has it, the paper's own first."""
-        return self.masked(), WA(), BiC(bias=self.bias), self.ucir, ICaRL(nme_flip="none")
+        return self.masked(base=not self.b0), WA(), BiC(bias=self.bias), self.ucir, ICaRL(nme_flip="none")
 
     def main(self, method: Any, network: str = "") -> list[Run]:
         """`method` as in Table 1, without a base, over 10 steps. Random channels are as many as learned masks kept.
@@ -262,6 +263,7 @@ def on_folder(folder: Folder) -> Setting:
         base=asked.base,
         b0=(),
         b50=(asked.phases,),
+        sparsity=0.15 if folder.large else 0.057,  # of the networks' nearest protocols in `tuned`
         per_class=asked.exemplars,
     )
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import time
 from collections.abc import Callable
 from concurrent.futures import Future
 from pathlib import Path
@@ -102,6 +103,14 @@ def test_without_nvidia_there_is_the_cpu(tmp_path: Path, monkeypatch: pytest.Mon
     assert devices.describe("auto") == "the CPU" and "none is found" in devices.describe("cuda")
 
 
+def environment_of(process: int) -> list[bytes]:
+    """What a process has in its environment; it is empty while the process is being started."""
+    ends = time.monotonic() + 30
+    while not (found := Path(f"/proc/{process}/environ").read_bytes()) and time.monotonic() < ends:
+        time.sleep(0.01)
+    return found.split(b"\0")
+
+
 def test_each_gpu_has_a_process_that_sees_it_alone(
     runs: list[Run], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -113,7 +122,7 @@ def test_each_gpu_has_a_process_that_sees_it_alone(
         def __init__(self, *args: object) -> None:
             super().__init__(*args)  # type: ignore[arg-type]
             made.append(self)
-            seen = [Path(f"/proc/{gpu.process.pid}/environ").read_bytes().split(b"\0") for gpu in self.gpus]
+            seen = [environment_of(gpu.process.pid or 0) for gpu in self.gpus]
             assert b"CUDA_VISIBLE_DEVICES=5" in seen[0] and b"CUDA_VISIBLE_DEVICES=3" in seen[1]
             assert VISIBLE not in os.environ
 
