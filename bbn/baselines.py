@@ -33,7 +33,10 @@ class MixupLearner(Learner):
         main = super().main(phase)
         self.shares = Draws(steps(main.schedule, len(main.indices)), self.context.device.torch)
         main.on_epoch = self.begin_epoch
-        return main if self.config.partners == "batch" else in_pairs(main, self.context.train.labels, "reversed")
+        if self.config.partners == "reversed":
+            return in_pairs(main, self.context.train.labels, "reversed")
+        main.parts = 0  # an image's partner is the next of the batch
+        return main
 
     def begin_epoch(self, epoch: int) -> None:
         generator, strength = in_numpy(self.context.generator("shares", epoch)), self.config.strength

@@ -95,6 +95,7 @@ class FSALearner(Learner):
             return
         if size != c.images:
             raise RunFailed(f"a batch of {c.tail} tail images with {c.donors} donors each is {c.images}, not {size}")
+        stage.parts = 0  # donors are fused into the tail images of their batch
         train = self.context.train
         if c.offline and not (isinstance(train, Maps) and train.images.shape[1] == 1):
             raise RunFailed("features fused once need maps of one cached view of each image")

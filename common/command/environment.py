@@ -148,6 +148,7 @@ def environment(device: Any, workspace: Workspace, measured: dict[str, float], s
         "precision": device.precision,
         "native_bf16": has_bf16(device.type),
         "threads": workspace.threads,
+        "ranks": workspace.ranks,
         "images_per_second_by_threads": measured,
         "steps": dict(workspace.steps),
         "python": sys.version.split()[0],

@@ -90,12 +90,18 @@ def write_report(
     write_atomic(folder / "report.html", _html(paper, preset, rows, context))
 
 
+def _device(environment: Mapping[str, Any]) -> str:
+    """What a run was trained on, and on how many of them where several processes shared it."""
+    device, ranks = environment.get("device", "unknown"), environment.get("ranks", 1)
+    return f"{ranks} x {device}" if ranks > 1 else device
+
+
 def facts(paper: Mapping[str, Any], preset: str, context: ReportContext) -> dict[str, str]:
     """What was run, where and how, by name."""
     results = context.results
     configs, places = [r.config for r in results], [r.environment for r in results]
     commits = _each(code(e, 10) + (" (with changes)" if e.get("dirty") else "") for e in places)
-    machines = (f"{e.get('device', 'unknown')}, {e.get('threads', '?')} threads" for e in places)
+    machines = (f"{_device(e)}, {e.get('threads', '?')} threads" for e in places)
     software = (f"torch {e.get('torch', '?')}, Python {e.get('python', '?')}" for e in places)
     epochs = sorted({c["schedule"]["epochs"] for c in configs if "epochs" in c.get("schedule", {})})
     hours = sum(e.get("training_seconds", 0) or 0 for e in places) / 3600
