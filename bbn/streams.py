@@ -42,4 +42,5 @@ def in_pairs(stage: Stage, labels: Tensor, kind: Sampler) -> Stage:
     schedule = stage.schedule
     stage.sampler = bilateral(labels, kind, schedule)
     stage.schedule = replace(schedule, batch=2 * schedule.batch)
+    stage.parts = 2
     return stage

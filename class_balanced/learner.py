@@ -32,7 +32,7 @@ class ClassBalancedLearner(Learner):
         else:
             nn.init.normal_(fresh, std=0.01, generator=generator)
         head.weight.data.copy_(fresh)
-        head.bias.data.fill_(starting_bias(self.config.loss, classes))
+        head.bias.data.fill_(starting_bias(self.config.loss, classes) if self.config.bias_start == "prior" else 0.0)
 
     def main(self, phase: Phase) -> Stage:
         main = super().main(phase)

@@ -25,6 +25,9 @@ class ClassBalanced:
     recipe: Literal["cifar", "imagenet"] = field(default="cifar", metadata=ADDED)
     """cifar: Glorot's classifier, only a starting bias not decayed. imagenet: N(0, 0.01), nor any bias or BatchNorm."""
 
+    bias_start: Literal["prior", "zero"] = field(default="prior", metadata=ADDED)
+    """Of the sigmoid and focal losses: -log(C - 1), so that every class starts at 1/C (Sec. 5.2), or 0."""
+
     def check(self, protocol: Protocol) -> None:
         """ValueError on a beta outside [0, 1), a negative gamma, or a gamma where it has no meaning."""
         if not 0 <= self.beta < 1:

@@ -26,7 +26,7 @@ from torchvision.transforms.v2 import functional as F
 from common.data.decoding import open_image
 from common.data.folders import read_image
 from common.errors import InputError
-from common.loader import decodes_on_device, scale_and_shift
+from common.loader import Share, decodes_on_device, scale_and_shift, whole
 from common.runs import Flip, Inputs
 
 Transform = Callable[[Any], Tensor]
@@ -72,8 +72,8 @@ class _Plan:
         self.files = files
         self.parts: list[tuple[Tensor, Tensor]] = []
 
-    def set(self, rows: Tensor, seeds: Tensor, batch: int) -> None:
-        self.parts = list(zip(rows.cpu().split(batch), seeds.split(batch), strict=True))
+    def set(self, rows: Tensor, seeds: Tensor, batch: int, share: Share = whole) -> None:
+        self.parts = list(zip(*(map(share, each.split(batch)) for each in (rows.cpu(), seeds)), strict=True))
 
     def __iter__(self) -> Iterator[list[tuple[Path, int]]]:
         for rows, seeds in self.parts:
@@ -126,11 +126,13 @@ class ImageFiles:
         self.workers: DataLoader | None = None  # of the epochs
         self.on_device = decodes_on_device()
 
-    def epoch(self, order: Tensor, batch: int, generator: torch.Generator) -> Iterator[tuple[Tensor, Tensor]]:
-        self.plan.set(order, torch.randint(2**31, (len(order),), generator=generator), batch)
+    def epoch(
+        self, order: Tensor, batch: int, generator: torch.Generator, share: Share = whole
+    ) -> Iterator[tuple[Tensor, Tensor]]:
+        self.plan.set(order, torch.randint(2**31, (len(order),), generator=generator), batch, share)
         if self.workers is None:
             self.workers = self._start(self.plan, self.augment)
-        for images, rows in zip(self._read(self.workers, self.augment), order.split(batch), strict=True):
+        for images, rows in zip(self._read(self.workers, self.augment), map(share, order.split(batch)), strict=True):
             yield self._normalise(images), self.labels[rows]
 
     def close(self) -> None:

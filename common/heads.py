@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from common.graphs import wait
 from common.loader import Images
 from common.runs import Flip
-from common.training import Device
+from common.training import Device, gathered
 
 WIDE = 2**21
 """Parameters from which a network, such as ResNet-18, takes half as many images at once where there is no gradient."""
@@ -107,11 +107,13 @@ def frozen_copy(net: nn.Module, device: Device) -> Any:
 
 @torch.no_grad()
 def extract(net: Net, images: Images, indices: Tensor, flip: Flip = "none") -> Tensor:
-    """Features of un-augmented images in eval mode. fp32 [n, d]."""
+    """Features of un-augmented images in eval mode. fp32 [n, d]. Several processes share the work."""
     net.eval()
     most = 5000 if sum(p.numel() for p in net.parameters()) < WIDE else 2500
-    features = torch.cat(
-        [net.features(part) for batch in images.plain(indices, flip=flip) for part in batch.split(most)]
-    )
+
+    def features_of(rows: Tensor) -> Tensor:
+        return torch.cat([net.features(part) for batch in images.plain(rows, flip=flip) for part in batch.split(most)])
+
+    features = gathered(features_of, indices)
     wait(features.device)
     return features

@@ -6,7 +6,7 @@ Large images (folders of ImageNet size) are read on the fly behind the same inte
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Protocol
 
 import numpy as np
@@ -21,16 +21,27 @@ from common.runs import Flip, Inputs
 BRIGHTNESS_UNIT = 2**16  # a plan holds whole numbers
 PAD = 4  # pixels of zero padding around a CIFAR image before the random crop
 
+Share = Callable[[Tensor], Tensor]
+"""What belongs to a whole batch, its last dimension the images -> what of it this process takes."""
+
+
+def whole(batch: Tensor) -> Tensor:
+    """The Share of a process that trains alone."""
+    return batch
+
 
 class Images(Protocol):
     """A set of labelled images. Labels are positions in the class order."""
 
     labels: Tensor
 
-    def epoch(self, order: Tensor, batch: int, generator: torch.Generator) -> Iterator[tuple[Tensor, Tensor]]:
+    def epoch(
+        self, order: Tensor, batch: int, generator: torch.Generator, share: Share = whole
+    ) -> Iterator[tuple[Tensor, Tensor]]:
         """The images of `order`, in that order, in augmented batches (float [b, 3, h, w], labels [b]).
 
-        The last batch may be smaller. An index that occurs twice is augmented anew each time.
+        The last batch may be smaller. An index that occurs twice is augmented anew each time. share: what of every
+        batch is given. It changes neither the order nor how any image is augmented.
         """
 
     def plain(self, indices: Tensor, batch: int = 0, flip: Flip = "none") -> Iterator[Tensor]:
@@ -107,9 +118,11 @@ class DeviceImages:
             images = brighten(images, factors[0] / BRIGHTNESS_UNIT)
         return self._normalise(images), self.labels[rows]
 
-    def epoch(self, order: Tensor, batch: int, generator: torch.Generator) -> Iterator[tuple[Tensor, Tensor]]:
+    def epoch(
+        self, order: Tensor, batch: int, generator: torch.Generator, share: Share = whole
+    ) -> Iterator[tuple[Tensor, Tensor]]:
         for part in self.plan(order, generator).split(batch, dim=1):
-            yield self.take(part)
+            yield self.take(share(part))
 
     def plain(self, indices: Tensor, batch: int = 0, flip: Flip = "none") -> Iterator[Tensor]:
         for rows in indices.split(batch or (5000 if self.images.is_cuda else 100)):

@@ -194,16 +194,17 @@ class ImageNetResNet(nn.Module):
         import timm  # slow to import, and only ImageNet needs it
 
         # torchvision's initialisation, as in LUCIR's official code, keeps the last BatchNorm's weight of a block at 1.
-        blocks: dict[str, Any] = {"layers": (1, 1, 1, 1)} if depth == 10 else {}
-        name = f"resnet{max(depth, 18)}"
-        body: Any = timm.create_model(name, pretrained=pretrained, num_classes=0, zero_init_last=False, **blocks)
+        self.architecture: dict[str, Any] = {"model_name": f"resnet{max(depth, 18)}"}
+        if depth == 10:
+            self.architecture["layers"] = (1, 1, 1, 1)
+        body: Any = timm.create_model(**self.architecture, pretrained=pretrained, num_classes=0, zero_init_last=False)
         if not final_relu:
             setattr(body.layer4[-1], "act2" if depth < 50 else "act3", nn.Identity())
         if default_init:
             for module in body.modules():
                 if isinstance(module, nn.Conv2d):
                     module.reset_parameters()
-        self.body = body
+        self.body, self.final_relu = body, final_relu
         self.out_features = body.num_features
 
     def maps(self, x: Tensor) -> Tensor:
@@ -230,9 +231,12 @@ def parts(body: nn.Module) -> tuple[list[nn.Module], list[Any]]:
 
 BACKBONES: dict[str, Callable[[bool], nn.Module]] = {
     "resnet8-half": lambda final_relu: CifarResNet((1, 1, 1), final_relu=final_relu, stem_stride=2),
+    "resnet8-half-pad": lambda final_relu: CifarResNet((1, 1, 1), 16, "pad", final_relu, stem_stride=2),
+    "resnet8-half-avgpool": lambda final_relu: CifarResNet((1, 1, 1), 16, "avgpool", final_relu, stem_stride=2),
     "resnet32": lambda final_relu: resnet32(final_relu=final_relu),
     "resnet32-pad": lambda final_relu: resnet32("pad", final_relu, "kaiming-in"),  # BBN, LDAM
     "resnet32-avgpool": lambda final_relu: resnet32("avgpool", final_relu, "glorot"),  # Class-Balanced Loss
+    "resnet32-pad-glorot": lambda final_relu: resnet32("pad", final_relu, "glorot"),  # the same but for its shortcuts
     "resnet18": resnet18,
     "resnet34": lambda final_relu: resnet34(),
     "resnet10-imagenet": lambda final_relu: ImageNetResNet(10, final_relu),

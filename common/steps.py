@@ -19,7 +19,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from common.errors import NotCaptured
 from common.graphs import CAPTURING, Capture, Pace, reason
-from common.loader import DeviceImages, Images
+from common.loader import DeviceImages, Images, Share, whole
 
 Step = Callable[[Tensor, Tensor, Tensor], None]
 """(images, labels, where they lie in the training set) -> one update of the weights."""
@@ -37,26 +37,29 @@ class Steps(Protocol):
         """Give back what the steps hold on the device."""
 
 
-def make_steps(images: Images, step: Step, capture: Capture | None, net: nn.Module | None = None) -> Steps:
+def make_steps(
+    images: Images, step: Step, capture: Capture | None, net: nn.Module | None = None, share: Share = whole
+) -> Steps:
     """Steps that are captured where `capture` says how, else called from Python.
 
-    net: whose BatchNorm layers count their batches once an epoch instead of once a replay.
+    net: whose BatchNorm layers count their batches once an epoch instead of once a replay. share: what of every batch
+    a step gets; a captured one gets the whole.
     """
     if capture:
         assert isinstance(images, DeviceImages)
         return GraphSteps(images, step, capture, net)
-    return EagerSteps(images, step)
+    return EagerSteps(images, step, share)
 
 
 class EagerSteps:
     """Every step is called from Python: on a CPU, and where images are read from files."""
 
-    def __init__(self, images: Images, step: Step) -> None:
-        self.images, self.step, self.counts = images, step, Counter[str]()
+    def __init__(self, images: Images, step: Step, share: Share = whole) -> None:
+        self.images, self.step, self.share, self.counts = images, step, share, Counter[str]()
 
     def epoch(self, order: Tensor, batch: int, generator: torch.Generator) -> Iterator[Callable[[], None]]:
-        batches = self.images.epoch(order, batch, generator)
-        for (images, labels), indices in zip(batches, order.split(batch), strict=True):
+        batches = self.images.epoch(order, batch, generator, self.share)
+        for (images, labels), indices in zip(batches, map(self.share, order.split(batch)), strict=True):
             self.counts["eager"] += 1
             yield partial(self.step, images, labels, indices)
 

@@ -182,6 +182,8 @@ class Workspace:
     """Commits of the code that trained it, more than one where it was interrupted and the code changed."""
     steps: Counter[str] = field(default_factory=Counter)
     """Training steps taken since the last start, by path (see `common.steps`)."""
+    ranks: int = 1
+    """Processes that train the run together; the same in a resume, since BatchNorm depends on it."""
     saved_at: float = 0.0
     save_seconds: float = 0.0
     """What the last save inside a phase took."""
@@ -233,7 +235,7 @@ class Workspace:
 
         started = time.monotonic()
         meta = {**meta, "phases": self.phases, "lines": len(self.lines)}
-        meta |= {"threads": self.threads, "commits": self.commits}
+        meta |= {"threads": self.threads, "commits": self.commits, "ranks": self.ranks}
         tensors = tensors | {f"confusion/{k}": torch.from_numpy(v) for k, v in self.confusion.items()}
         if self.lines:
             sync(self.folder / "metrics.jsonl")  # it outlives a power cut wherever the checkpoint that counts it does
@@ -269,7 +271,8 @@ class Workspace:
     def restore(self) -> tuple[Saved | None, Saved | None]:
         """The state at the last phase boundary and, if a later epoch was saved, the state inside the phase.
 
-        Where the newest checkpoint is damaged, the one before counts (see `common.checkpoints.newest`).
+        Where the newest checkpoint is damaged, the one before counts (see `common.checkpoints.newest`). Raises
+        InputError where another number of processes has trained it so far.
         """
         metrics_file = self.folder / "metrics.jsonl"
         lines = read_lines(metrics_file)
@@ -278,6 +281,12 @@ class Workspace:
         if latest is None:
             metrics_file.unlink(missing_ok=True)
             return None, None
+        if (before := latest.meta.get("ranks", 1)) != self.ranks:
+            raise InputError(
+                f"{before} process{'es have' if before > 1 else ' has'} trained this run so far, and BatchNorm's "
+                f"statistics are those of {self.ranks} now: go on with torchrun --nproc-per-node {before}, or delete "
+                f"{self.folder} to train it from its beginning"
+            )
         self.boundary_checksum = boundary.checksum if boundary else None
         self.phases = latest.meta["phases"]
         self.commits = list(dict.fromkeys([*latest.meta.get("commits", []), *self.commits]))

@@ -1,4 +1,4 @@
-"""The one optimisation loop, and the device and precision it runs in."""
+"""The one optimisation loop, the device and precision it runs in, and how several processes share its work."""
 
 from __future__ import annotations
 
@@ -9,9 +9,10 @@ from collections import Counter
 from collections.abc import Callable, Iterable
 from contextlib import AbstractContextManager, closing
 from dataclasses import dataclass, field
-from functools import lru_cache
+from functools import lru_cache, partial
 
 import torch
+import torch.distributed as dist
 from torch import Tensor, nn
 
 from common.errors import InputError, RunFailed
@@ -79,6 +80,67 @@ def shuffled(indices: Tensor, generator: torch.Generator) -> Tensor:
     return indices[torch.randperm(len(indices), generator=generator).to(indices.device)]
 
 
+def ranks() -> int:
+    """Processes that train a run together; 1 unless torchrun has started more (see `common.command.ranks`)."""
+    return dist.get_world_size() if dist.is_available() and dist.is_initialized() else 1
+
+
+def rank() -> int:
+    """Which of them this is, from 0. The first is the one that reads and writes the run's folder."""
+    return dist.get_rank() if ranks() > 1 else 0
+
+
+def share(batch: Tensor, parts: int = 1) -> Tensor:
+    """What of a batch [..., n] this process takes: its share of each of `parts` equal parts, as even as can be.
+
+    All of it where `parts` is 0, or where a part has fewer images than there are processes: all then do the same.
+    """
+    if ranks() == 1 or not parts or batch.shape[-1] // parts < ranks():
+        return batch
+    return torch.cat([part.tensor_split(ranks(), dim=-1)[rank()] for part in batch.chunk(parts, dim=-1)], dim=-1)
+
+
+def gathered(make: Callable[[Tensor], Tensor], indices: Tensor) -> Tensor:
+    """make(indices), fp32 [n, ...] with a row for each of `indices`; every process makes its share of the rows."""
+    own = make(share(indices))
+    if len(own) == len(indices):
+        return own
+    rows = own.new_zeros(len(indices), *own.shape[1:])
+    rows[share(torch.arange(len(indices), device=own.device))] = own
+    dist.all_reduce(rows)
+    return rows
+
+
+def of_batch(count: Tensor, images: int) -> Tensor:
+    """What a loss divides a sum over its images by, where that is a count of the batch, such as of its old images.
+
+    count: a scalar of the `images` that this process has of the batch. Returned is its share of the same count of the
+    whole batch, in proportion to its images, so that the loss of the batch is the mean over all images again.
+    """
+    if ranks() == 1:
+        return count
+    both = torch.stack([count.detach().float(), torch.tensor(float(images), device=count.device)])
+    dist.all_reduce(both)
+    return both[0] * images / both[1]
+
+
+def add_up(parameters: Iterable[nn.Parameter], weight: float) -> None:
+    """Give every gradient the sum over all processes of theirs, each times its `weight`."""
+    gradients = [p.grad for p in parameters if p.grad is not None]
+    flat = torch.cat([g.flatten() for g in gradients]).mul_(weight)
+    dist.all_reduce(flat)
+    for gradient, part in zip(gradients, flat.split([g.numel() for g in gradients]), strict=True):
+        gradient.copy_(part.view(gradient.shape))
+
+
+def agree(tensors: Iterable[Tensor]) -> None:
+    """Give every process the first one's values, in place."""
+    for tensor in tensors if ranks() > 1 else ():
+        values = tensor.detach().contiguous()  # also of what lies in channels_last
+        dist.broadcast(values, 0)
+        tensor.detach().copy_(values)
+
+
 @dataclass
 class Stage:
     """One stretch of optimisation: which images, which loss, which parameters."""
@@ -103,6 +165,9 @@ class Stage:
     """Called after the last epoch, also where a resume finds all epochs done: what the network becomes of training."""
     wants_indices: bool = False
     """Whether the loss takes a third argument: where each image lies in the training set, int64 [n]."""
+    parts: int = 1
+    """A batch is so many equal parts, one after another, and processes get a share of each (see `share`). 0: its images
+    belong together, and every process takes all of them."""
 
 
 @dataclass(frozen=True)
@@ -131,11 +196,16 @@ def fit(
     state). after_epoch is called with the optimiser after every epoch, to log and save. On CUDA the whole step is one
     CUDA graph, replayed for every batch. net: holds the BatchNorm layers, for `make_steps`.
 
+    Several processes (see `ranks`) share each batch, and the gradients are those of the whole batch. BatchNorm takes
+    the statistics of each process's own images; the running ones are the first process's, as in PyTorch's DataParallel.
+
     Raises RunFailed as soon as an epoch's mean loss is not finite; what after_epoch saved before stays.
     """
-    capture = capture_for(images)
+    capture = capture_for(images) if ranks() == 1 else None
     optimiser = make_sgd(stage, lr_in_tensor=capture is not None)
     parameters = [p for group in optimiser.param_groups for p in group["params"]]
+    common = [stage.indices, *(parameters if net is None else net.state_dict().values())]
+    agree(common)
     frozen = [(p.data[:n], p.data[:n].clone()) for p, n in stage.frozen_rows]
     schedule, device = stage.schedule, stage.indices.device
     first = 0
@@ -143,17 +213,21 @@ def fit(
         first, state = resume
         load_momentum(optimiser, state)
     total = torch.zeros((), device=device)
+    size = 0  # of the whole batch
 
     def step(batch: Tensor, labels: Tensor, indices: Tensor) -> None:
         loss = stage.loss(batch, labels, indices) if stage.wants_indices else stage.loss(batch, labels)
         optimiser.zero_grad(set_to_none=True)
         loss.backward()
+        counted = len(labels) / (ranks() if len(labels) == size else 1)  # each image once, over all processes
+        if ranks() > 1:
+            add_up(parameters, counted / size)
         optimiser.step()
         for rows, kept in frozen:
             rows.copy_(kept)
-        total.add_(loss.detach() * len(labels))
+        total.add_(loss.detach() * counted)
 
-    steps = make_steps(images, step, capture, net)
+    steps = make_steps(images, step, capture, net, partial(share, parts=stage.parts))
     with closing(steps):
         for epoch in range(first, schedule.epochs):
             started = time.perf_counter()
@@ -161,29 +235,44 @@ def fit(
             stage.on_epoch(epoch)
             total.zero_()
             generator = seeded(torch.device("cpu"), *seed, epoch)
-            order = stage.sampler(stage.indices, generator)
-            if schedule.drop_last and len(order) >= schedule.batch:
-                order = order[: len(order) // schedule.batch * schedule.batch]
+            order = _order(stage, generator)
             count = math.ceil(len(order) / schedule.batch)
             lr = math.nan
             for number, take_step in enumerate(steps.epoch(order, schedule.batch, generator)):
                 if (now := schedule.lr_at(epoch, number / count)) != lr:
                     set_lr(optimiser, lr := now)
+                size = min(schedule.batch, len(order) - number * schedule.batch)
                 take_step()
-            largest = torch.stack(torch._foreach_norm([p.detach() for p in parameters], ord=math.inf)).max()
-            values = torch.stack([total, largest])
-            wait(device)
-            loss, weight = values.tolist()  # the one read from the device
-            mean, lr = loss / len(order), round(lr, 12)
-            if not math.isfinite(mean):
-                raise RunFailed(f"loss not finite in stage {stage.name}, epoch {epoch + 1}, lr {lr:g}")
-            if not math.isfinite(weight):  # by the last step, after its loss
-                raise RunFailed(f"weights not finite in stage {stage.name}, epoch {epoch + 1}, lr {lr:g}")
+            agree(common)
+            lr = round(lr, 12)
+            mean = _sum(total, parameters, f"in stage {stage.name}, epoch {epoch + 1}, lr {lr:g}") / len(order)
             seconds = time.perf_counter() - started
             after_epoch(Epoch(stage.name, epoch + 1, lr, round(mean, 6), len(order), round(seconds, 3)), optimiser)
     optimiser.zero_grad(set_to_none=True)  # the gradients lie in the graphs' memory
     stage.on_end()
     return steps.counts
+
+
+def _order(stage: Stage, generator: torch.Generator) -> Tensor:
+    """The indices of one epoch, of which the schedule may leave out the last smaller batch."""
+    order, batch = stage.sampler(stage.indices, generator), stage.schedule.batch
+    whole = len(order) // batch * batch
+    return order[:whole] if stage.schedule.drop_last and whole else order
+
+
+def _sum(total: Tensor, parameters: list[nn.Parameter], where: str) -> float:
+    """The losses of an epoch, added up by every process. Raises RunFailed unless they and the weights are finite."""
+    if ranks() > 1:
+        dist.all_reduce(total)
+    largest = torch.stack(torch._foreach_norm([p.detach() for p in parameters], ord=math.inf)).max()
+    values = torch.stack([total, largest])
+    wait(total.device)
+    loss, weight = values.tolist()  # the one read from the device
+    if not math.isfinite(loss):
+        raise RunFailed(f"loss not finite {where}")
+    if not math.isfinite(weight):  # by the last step, after its loss
+        raise RunFailed(f"weights not finite {where}")
+    return loss
 
 
 def make_sgd(stage: Stage, lr_in_tensor: bool = False) -> torch.optim.SGD:

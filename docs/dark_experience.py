@@ -16,7 +16,7 @@ from torch import Tensor
 
 from common.heads import extract
 from common.incremental import Learner, Phase
-from common.training import Stage, shuffled
+from common.training import Stage, of_batch, shuffled
 from lucir.reproduce.compare import compare
 
 
@@ -70,7 +70,7 @@ class DarkExperienceLearner(Learner):
 
 def mean(values: Tensor, where: Tensor) -> Tensor:
     """The mean of the values where a mask of the same shape holds; 0 where it holds nowhere."""
-    return (values * where).sum() / where.sum().clamp(min=1)
+    return (values * where).sum() / of_batch(where.sum(), len(where)).clamp(min=1e-6)
 
 
 @dataclass(frozen=True)

@@ -8,6 +8,8 @@ from typing import Literal
 import torch.nn.functional as F
 from torch import Tensor
 
+from common.training import of_batch
+
 
 def distillation(logits: Tensor, old_logits: Tensor, temperature: float = 2.0) -> Tensor:
     """Eq. 2: KL(softmax(old/T) || softmax(new/T)) over the old classes, mean over the batch.
@@ -73,5 +75,6 @@ def margin_ranking(
     hinge = (margin - own + negatives).clamp(min=0)
     # A mask in place of indexing keeps shapes fixed from batch to batch.
     is_old = (labels < num_old).to(hinge.dtype)
-    total = (hinge.sum(dim=1) * is_old).sum() / is_old.sum().clamp(min=1)
+    # The count over all processes may be less than 1 for each.
+    total = (hinge.sum(dim=1) * is_old).sum() / of_batch(is_old.sum(), len(labels)).clamp(min=1e-6)
     return total / k if reduction == "mean" else total

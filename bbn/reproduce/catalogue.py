@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 
@@ -13,6 +13,7 @@ from bbn.reproduce.matrix import matrices, source_first
 from bbn.reproduce.presets import INVERSE, MANNERS, Setting
 from bbn.reproduce.tables import NAMES, error_table
 from common.data.names import FOLDER
+from common.drawing.effects import Sides, disagreements, headline
 from common.drawing.figures import Figure, Runs, no_runs, per_data
 from common.drawing.looks import OLIVE, ORANGE, RED, declare
 from common.imbalance import Retrain
@@ -23,6 +24,7 @@ LOOKS = declare(
     (OLIVE, "P", "Manifold Mixup"),
 )
 
+CONVENTIONAL, ACCURACY = "conventional branch", "test accuracy, last epoch (%)"
 BOTH, CIFAR, IMAGENET = ("quick", "cifar"), ("cifar",), ("imagenet",)
 BUDGET = "cRT with BBN's budget sees as many images in all as BBN: its first stage is nearly twice as long"
 OPTIONS = "each but the first changes one detail of BBN; see README.md"
@@ -125,6 +127,22 @@ def options(s: Setting) -> Runs:
     }
 
 
+def claim(s: Setting) -> Sides:
+    """BBN against its own conventional branch, which is a read-out of the same run."""
+    runs = s.runs(s.bbn())
+    return {"BBN": runs, CONVENTIONAL: runs}
+
+
+def choices(s: Setting) -> Mapping[str, Sides]:
+    """Where the paper and its code disagree, or the code and a later torch: BBN in the other way, and as coded."""
+    coded = s.runs(s.bbn())
+    return {
+        "learning rate": {"one epoch early": s.runs(s.bbn(), schedule=replace(s.schedule, ahead=1)), "as coded": coded},
+        "alpha": {"T / Tmax": s.runs(s.bbn(offset="paper")), "(T - 1) / Tmax": coded},
+        "passes through the trunk": {"one": s.runs(s.bbn(passes="concatenated")), "two": coded},
+    }
+
+
 def budgets(s: Setting) -> Runs:
     """BBN, and two stages that see as many images: cRT from a CE run as long as the other branch makes BBN's."""
     ce, mixup = s.runs(s.one_stage()), s.runs(Mixup())
@@ -203,6 +221,8 @@ FIGURES: list[Figure] = [
         partial(error_table, table="table1", note=BUDGET),
         TEN_FIRST,
     ),
+    headline(claim, ACCURACY, {CONVENTIONAL: "cb"}, "cifar10"),
+    disagreements(choices, ACCURACY, role="cifar10"),
 ]
 OWN = [
     Figure("methods", "Test error of BBN and its baselines", main, error_table, (FOLDER,)),

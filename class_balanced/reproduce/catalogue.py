@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 
@@ -12,6 +12,7 @@ from class_balanced.reproduce import figures as draw
 from class_balanced.reproduce.presets import DEPTHS, LARGE, LARGE_FOCAL, LARGE_SOFTMAX, Setting
 from class_balanced.reproduce.tables import SETS
 from common.data.names import FOLDER
+from common.drawing.effects import Sides, disagreements, headline
 from common.drawing.figures import Figure, Runs, no_runs, per_data
 from common.drawing.looks import GREY, OLIVE, PINK, RED, declare
 from common.imbalance import Rebalance, Retrain
@@ -23,6 +24,7 @@ LOOKS = declare(
     (OLIVE, "P", "Sigmoid"),
 )
 
+SOFTMAX, ACCURACY = ClassBalanced("softmax"), "test accuracy, last epoch (%)"
 SMALL, CIFAR, IMAGENET = ("quick", "cifar"), ("cifar",), ("imagenet",)
 
 
@@ -63,6 +65,22 @@ def reductions(s: Setting) -> Runs:
     batch = {(name, "batch"): s.runs(model, s.closeup_factor) for name, model in models}
     means = {name: replace(model, reduction="weighted_mean") for name, model in models if model.beta}
     return {**batch, **{(name, "weighted_mean"): s.runs(model, s.closeup_factor) for name, model in means.items()}}
+
+
+def claim(s: Setting) -> Sides:
+    """Softmax with class-balanced weights of the largest beta, and without."""
+    return {"CB softmax": s.main(replace(SOFTMAX, beta=s.betas[-1])), "Softmax": s.main(SOFTMAX)}
+
+
+def choices(s: Setting) -> Mapping[str, Sides]:
+    """What ports do otherwise than the official code: class-balanced losses in their way, and in its own."""
+    cb, focal = replace(SOFTMAX, beta=s.betas[-1]), ClassBalanced("focal", beta=s.betas[-1], gamma=s.gammas[0])
+    pad, pooled = (replace(s, network=name) for name in s.shortcuts)
+    return {
+        "reduction": {"weighted mean": s.main(replace(cb, reduction="weighted_mean")), "batch": s.main(cb)},
+        "bias of the focal loss": {"from 0": s.main(replace(focal, bias_start="zero")), "-log(C - 1)": s.main(focal)},
+        "shortcuts": {"subsampled": pad.main(cb), "averaged": pooled.main(cb)},
+    }
 
 
 def baselines(s: Setting) -> Runs:
@@ -150,6 +168,8 @@ FIGURES: list[Figure] = [
     Figure("limits", "Readers: two limits of the effective number", no_runs, analytic.limits),
     Figure("weights", "Readers: mean weight and effective learning rate", no_runs, analytic.weights),
     *each("reduction", "Readers: two reductions of a weighted loss", reductions, draw.reductions, TEN_FIRST),
+    headline(claim, ACCURACY, role="cifar10"),
+    disagreements(choices, ACCURACY, role="cifar10"),
 ]
 OWN = [Figure("losses", "Softmax and class-balanced losses", closeup, draw.closeup, (FOLDER,))]
 """On images of one's own."""

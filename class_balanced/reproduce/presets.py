@@ -70,6 +70,8 @@ class Setting(shared.Setting):
     """Rows of the grid that stand for the rest in such a figure."""
     balanced: bool = True
     """Whether Table 2 has a column for the whole training set."""
+    shortcuts: tuple[str, str] = ("resnet32-pad-glorot", "resnet32-avgpool")
+    """Networks alike but for option A's shortcuts: by subsampling, as in BBN's and LDAM's code, and by averaging."""
     focal_lr: float = 1.0
     """By what the rate of focal loss exceeds that of softmax on large images (official code)."""
 
@@ -161,6 +163,7 @@ def _quick(
         data=DataSpec("glyphs", classes=classes, per_class=per_class, test_per_class=1000 // classes),
         classes=classes,
         network="resnet8-half",
+        shortcuts=("resnet8-half-pad", "resnet8-half-avgpool"),
         schedule=QUICK_SCHEDULE,
         factors=factors,
         betas=betas,

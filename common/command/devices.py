@@ -32,6 +32,11 @@ def asked_threads() -> int | None:
     return int(first) if first.isdecimal() and int(first) else None
 
 
+def several() -> bool:
+    """Whether this is one of several processes that torchrun has started."""
+    return "TORCHELASTIC_RUN_ID" in os.environ and int(os.environ.get("WORLD_SIZE", "1")) > 1
+
+
 def visible(count: int) -> list[str]:
     """The GPUs that CUDA sees, as the environment names them; `count` where it sees all of the machine."""
     given = os.environ.get(VISIBLE)
@@ -41,12 +46,19 @@ def visible(count: int) -> list[str]:
 def pinned(device: str) -> str:
     """ "cuda" for "cuda:N", of which CUDA sees that GPU alone from here on; other words as they are.
 
-    To be called before CUDA is used. Raises InputError where there is no such GPU.
+    Where torchrun has started several processes, "cuda" and "auto" are each one's own GPU. To be called before CUDA is
+    used. Raises InputError where there is no such GPU.
     """
-    if not device.startswith("cuda:"):
+    if device == "cpu" or not (device.startswith("cuda:") or several()):
         return device
     import torch
 
+    if several():
+        if device.startswith("cuda:"):
+            raise InputError(f"--device {device}: torchrun gives each of its processes a GPU of its own; say cuda")
+        if device == "auto" and not torch.cuda.is_available():
+            return "cpu"
+        device = f"cuda:{os.environ['LOCAL_RANK']}"
     number = int(device.removeprefix("cuda:"))
     os.environ[VISIBLE] = ",".join(visible(number + 1)[number : number + 1])
     if not torch.cuda.is_available():

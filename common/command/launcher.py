@@ -17,6 +17,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
+from common.command import ranks
 from common.command.console import DISK_FULL
 from common.command.devices import Gpus, asked_threads
 from common.command.environment import code_of, commit, environment
@@ -61,7 +62,7 @@ def attempt(run: Run, job: Job, progress: Callable[[int], None] = lambda images:
 
     try:
         with eagerly() if job.eager else nullcontext():
-            _train(run, job, progress)
+            train_here(run, job, progress)
     except OutOfTime:
         return Outcome(run, "out of time; the same command goes on from here", "out of time")
     except NotCaptured as error:
@@ -82,7 +83,8 @@ def attempt(run: Run, job: Job, progress: Callable[[int], None] = lambda images:
     return Outcome(run, problem, "failed")
 
 
-def _train(run: Run, job: Job, progress: Callable[[int], None]) -> None:
+def train_here(run: Run, job: Job, progress: Callable[[int], None]) -> None:
+    """The same, with whatever stops it as an error: of this package, or any other where the code is wrong."""
     import torch
 
     from common import incremental
@@ -90,11 +92,12 @@ def _train(run: Run, job: Job, progress: Callable[[int], None]) -> None:
     from common.training import Device
     from common.tuning import choose_threads
 
+    ranks.announce(run, job)
     store = Store(job.out)
     dataset = _dataset(run, job.data, job.out / "cache")
     learner = incremental.learner_of(run.method)
-    with store.open(run) as workspace:
-        if store.load(run.hash):  # finished by another process since
+    with ranks.open_run(store, run) as workspace:
+        if ranks.as_first(lambda: store.load(run.hash) is not None):  # finished by another process since
             return
         workspace.progress, workspace.deadline, workspace.stop = progress, job.deadline, job.stop
         started, code = time.perf_counter(), code_of(learner)  # of the code as loaded, not as it is at the end

@@ -11,7 +11,7 @@ from common.command.own import OWN_IMAGES
 from common.command.plan import Plan
 from common.data.names import FOLDER
 from common.drawing import plots
-from common.drawing.figures import Figure, verdict
+from common.drawing.figures import Figure, Results, verdict
 from common.drawing.report import ReportContext, ReportRow, code, write_report
 from common.drawing.results import Result
 from common.runs import Run
@@ -26,7 +26,10 @@ class Painter:
     rows: dict[str, ReportRow] = field(default_factory=dict)
     used: dict[str, Result] = field(default_factory=dict)
     drawn: dict[str, set[tuple[str, bool]]] = field(default_factory=dict)
+    groups: dict[str, Results] = field(default_factory=dict)
+    """The Results behind each drawn figure, by curve."""
     problems: list[str] = field(default_factory=list)
+    formats: tuple[str, ...] = ("png", "pdf")
 
     @property
     def folder(self) -> Path:
@@ -76,12 +79,13 @@ class Painter:
             return ""
         self.drawn[figure.id] = shown
         self.used |= results
+        self.groups[figure.id] = groups
         try:
             drawing = figure.draw(self.plan.settings, groups, self.plan.published)
             titled = replace(figure, title=self.plan.title(figure))
             self.rows[figure.id] = ReportRow(titled, drawing, reason)
             caption, path = self._caption(groups, reason), self.folder / figure.id
-            plots.render(drawing, titled.title, caption, path, self.plan.looks)
+            plots.render(drawing, titled.title, caption, path, self.plan.looks, self.formats)
         except Exception as error:  # a full disk, a damaged file or a bug in one figure must not stop the runs
             self.problems.append(f"{figure.id} could not be drawn: {error}")
             self.rows[figure.id] = ReportRow(figure, None, f"could not be drawn: {error}")
@@ -116,19 +120,20 @@ class Painter:
                 self._draw(figure)
             self.rows.setdefault(figure.id, ReportRow(figure, None, why))
         rows = [self.rows[f.id] for f in (*self.plan.figures, *(f for f, _ in self.plan.skipped))]
+        write_report(self.folder, self.plan.published.paper, self.plan.choice.preset, rows, self.context(failures))
+        return self.folder / "report.html"
+
+    def context(self, failures: Sequence[str] = ()) -> ReportContext:
+        """What a report says about all figures drawn so far."""
         results, entries = list(self.used.values()), self.plan.published.of
-        context = ReportContext(
+        return ReportContext(
             labels=[*self.labels(results), *(f"failed: {f}" for f in failures)],
             full_schedule=self.full_schedule,
             results=results,
             from_records=sum(r.recorded for r in results),
             command=words(self.plan),
-            published_on={
-                r.figure.id: " / ".join(dict.fromkeys(e["dataset"] for e in entries(r.figure.id))) for r in rows
-            },
+            published_on={id: " / ".join(dict.fromkeys(e["dataset"] for e in entries(id))) for id in self.rows},
         )
-        write_report(self.folder, self.plan.published.paper, self.plan.choice.preset, rows, context)
-        return self.folder / "report.html"
 
     def undrawn(self) -> dict[str, str]:
         """Why figures that were asked for could not be drawn, by their ids."""

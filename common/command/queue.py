@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from common.command import cluster, devices
+from common.command import cluster, devices, ranks
 from common.command.changed import look_for_changes
 from common.command.cluster import Request
 from common.command.environment import commit
@@ -232,6 +232,7 @@ def _recorded(store: Store, run: Run, folder: Path) -> bool:
 
 
 def _check(commands: Sequence[Command], use: Resources) -> None:
+    ranks.check()
     if use.launcher not in ("here", "slurm", "local"):
         raise InputError(f"unknown launcher {use.launcher!r}; choose one of here, slurm, local")
     if use.request:

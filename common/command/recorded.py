@@ -4,19 +4,44 @@ from __future__ import annotations
 
 import importlib
 from collections.abc import Iterator
+from dataclasses import replace
 
-from common.command.plan import Plan
+from common.command.plan import Choice, Plan
 
 
 def recorded(plan: Plan) -> list[str]:
     """Options for which runs of the plan's figures are at hand, such as "--seeds 1993 --epochs-scale 0.05"."""
+    return [_words(order, scale, seeds) for (order, scale), seeds in at_hand(plan).items()]
+
+
+def choices(plan: Plan) -> list[Choice]:
+    """The choices under which runs of the plan's figures are at hand, one for each length of the schedules.
+
+    Where some runs have a class order of their own, seeds and orders are combined as --seeds and --orders are: pairs
+    that were never run are missing then.
+    """
+    found: dict[float, list[tuple[str, int]]] = {}
+    for (order, scale), seeds in at_hand(plan).items():
+        found.setdefault(scale, []).extend((order, seed) for seed in seeds)
+    return [_choice(plan.choice, scale, pairs) for scale, pairs in found.items()]
+
+
+def _choice(choice: Choice, scale: float, pairs: list[tuple[str, int]]) -> Choice:
+    named = any(order for order, _ in pairs)
+    orders = tuple(dict.fromkeys(order or str(seed) for order, seed in pairs)) if named else ()
+    seeds = tuple(dict.fromkeys(seed for _, seed in pairs))
+    return replace(choice, epochs_scale=scale, seeds=seeds, orders=orders)
+
+
+def at_hand(plan: Plan) -> dict[tuple[str, float], list[int]]:
+    """The seeds of runs that are at hand, by class order ("": that of the seed) and length of schedules."""
     found: dict[tuple[str, float], list[int]] = {}
     for order, seed, ratio in sorted(set(_candidates(plan))):
         for scale in dict.fromkeys(float(f"{ratio:.{digits}g}") for digits in (1, 2, 3)):  # epochs are rounded
             if _at_hand(plan, order, seed, scale):
                 found.setdefault((order, scale), []).append(seed)
                 break
-    return [_words(order, scale, seeds) for (order, scale), seeds in found.items()]
+    return found
 
 
 def _candidates(plan: Plan) -> Iterator[tuple[str, int, float]]:

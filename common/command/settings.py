@@ -72,6 +72,17 @@ class Setting:
         )
         return [replace(run, order=order, seed=seed, **changes) for order, seed in self.repeats]
 
+    def tenfold(self: S) -> S:
+        """This setting with ten repeats in place of one on embedded data, where a single one decides nothing.
+
+        Their seeds are the one's own and the nine after it; so are their class orders where the seed chooses the order.
+        """
+        if self.preset != "quick" or len(self.repeats) != 1:
+            return self
+        ((order, seed),) = self.repeats
+        seeds = range(seed, seed + 10)
+        return replace(self, repeats=tuple((str(each) if order == str(seed) else order, each) for each in seeds))
+
     def scaled(self: S, scale: float) -> S:
         """This setting with every schedule scaled (`Schedule.scaled`), except those named in `unscaled`."""
         schedules = {f.name: value for f in fields(self) if isinstance(value := getattr(self, f.name), Schedule)}

@@ -81,7 +81,7 @@ class Single(Part):
             return
         self.closed = True
         if result := self.result:
-            lines = ["", self.title, *table(result), *beside(self.plan, self.run, result)]
+            lines = ["", self.title, *table(result), *_shared(result), *beside(self.plan, self.run, result)]
             print("\n".join([*lines, str(self.plan.store.runs / result.hash)]), flush=True)
 
     @property
@@ -113,6 +113,12 @@ def table(result: Result) -> list[str]:
         rows.append([str(index), str(phase["classes"]), *(f"{curve[index]:.2f}" for curve in curves.values())])
     averages = (average_incremental_accuracy(curve) for curve in curves.values())
     return aligned([*rows, ["average", "", *(f"{average:.2f}" for average in averages)]])
+
+
+def _shared(result: Result) -> list[str]:
+    """A line where several processes have trained the run, which one alone would have ended otherwise."""
+    ranks = result.environment.get("ranks", 1)
+    return [f"trained by {ranks} processes, BatchNorm by the statistics of each one's images"] if ranks > 1 else []
 
 
 def aligned(rows: Sequence[Sequence[str]]) -> list[str]:

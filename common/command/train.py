@@ -12,6 +12,7 @@ from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any, TypeVar
 
+from common.command import ranks
 from common.command.console import run_command
 from common.command.messages import title
 from common.command.own import Options
@@ -96,7 +97,7 @@ def train(
 def main(paper: str, argv: Sequence[str] | None = None) -> None:
     """Entry point of `python -m PAPER.train`. Exits."""
     words = list(sys.argv[1:] if argv is None else argv)
-    run_command(lambda: command(paper, words, f"python -m {paper}.train"))
+    run_command(lambda: ranks.together(lambda: command(paper, words, f"python -m {paper}.train")))
 
 
 def command(paper: str, words: Sequence[str], prog: str) -> int:

@@ -46,13 +46,21 @@ STYLE: dict[Any, Any] = {
 }  # fmt: skip
 
 
-def render(drawing: Drawing, title: str, caption: str, path: Path, declared: Looks = SHARED) -> None:
-    """Write path.png, path.pdf and path.json, each whole or not at all."""
+def render(
+    drawing: Drawing,
+    title: str,
+    caption: str,
+    path: Path,
+    declared: Looks = SHARED,
+    formats: Sequence[str] = ("png", "pdf"),
+) -> None:
+    """Write path.json and path with each of `formats` for its ending, each whole or not at all."""
     path.parent.mkdir(parents=True, exist_ok=True)
     contents = {"json": json.dumps(plotted(drawing, title, caption), allow_nan=False).encode()}
     with styled():
         figure = build(drawing, title, caption, declared)
-        for suffix, metadata in (("png", {}), ("pdf", {"CreationDate": None})):  # equal data give equal files
+        for suffix in formats:
+            metadata = {"CreationDate": None} if suffix == "pdf" else {}  # equal data give equal files
             figure.savefig(buffer := io.BytesIO(), format=suffix, metadata=metadata)
             contents[suffix] = buffer.getvalue()
     for suffix, content in contents.items():
@@ -221,10 +229,10 @@ def _words(values: Iterable[float | str]) -> list[str]:
 
 
 def _name_ticks(axes: Axes, names: Sequence[str], width: float) -> None:
-    """Names wrapped to the room they have, turned where a word is longer than that."""
+    """Names wrapped to the room they have, line by line, and turned where a word is longer than that."""
     room = max(5, int(width / len(names) / 0.085))  # characters between two ticks
-    fits = max(len(word) for name in names for word in name.split(" ")) <= room
-    labels = [textwrap.fill(name, room if fits else 24) for name in names]
+    fits = max(len(word) for name in names for word in name.split()) <= room
+    labels = ["\n".join(textwrap.fill(line, room if fits else 24) for line in name.split("\n")) for name in names]
     turned: dict[str, Any] = {} if fits else {"rotation": 35, "ha": "right", "rotation_mode": "anchor"}
     axes.set_xticks(range(len(names)), labels, **turned)
     axes.tick_params(axis="x", length=0)

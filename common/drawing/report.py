@@ -90,12 +90,18 @@ def write_report(
     write_atomic(folder / "report.html", _html(paper, preset, rows, context))
 
 
+def _device(environment: Mapping[str, Any]) -> str:
+    """What a run was trained on, and on how many of them where several processes shared it."""
+    device, ranks = environment.get("device", "unknown"), environment.get("ranks", 1)
+    return f"{ranks} x {device}" if ranks > 1 else device
+
+
 def facts(paper: Mapping[str, Any], preset: str, context: ReportContext) -> dict[str, str]:
     """What was run, where and how, by name."""
     results = context.results
     configs, places = [r.config for r in results], [r.environment for r in results]
     commits = _each(code(e, 10) + (" (with changes)" if e.get("dirty") else "") for e in places)
-    machines = (f"{e.get('device', 'unknown')}, {e.get('threads', '?')} threads" for e in places)
+    machines = (f"{_device(e)}, {e.get('threads', '?')} threads" for e in places)
     software = (f"torch {e.get('torch', '?')}, Python {e.get('python', '?')}" for e in places)
     epochs = sorted({c["schedule"]["epochs"] for c in configs if "epochs" in c.get("schedule", {})})
     hours = sum(e.get("training_seconds", 0) or 0 for e in places) / 3600
@@ -157,7 +163,8 @@ def _number(value: float | None, sign: str = "", digits: int = 2) -> str:
     return "–" if value is None or value != value else f"{value:{sign}.{digits}f}"
 
 
-def _ours(ours: Estimate | None) -> str:
+def shown(ours: Estimate | None) -> str:
+    """A measured number as text: mean ± interval with standard deviation and n; a dash where there is none."""
     if ours is None:
         return "–"
     if ours.n == 1:
@@ -171,7 +178,7 @@ def table(row: ReportRow, context: ReportContext) -> tuple[list[str], list[list[
     """Titles and cells of a figure's table. Where nothing published bears on it, it lists what was measured."""
     comparisons = row.drawing.comparisons if row.drawing else ()
     if all(c.published is None for c in comparisons):
-        return ["quantity", "method", "ours"], [[c.quantity, c.method, _ours(c.ours)] for c in comparisons]
+        return ["quantity", "method", "ours"], [[c.quantity, c.method, shown(c.ours)] for c in comparisons]
     data = context.published_on.get(row.figure.id)
     titles = ["quantity", "method", f"published ({data})" if data else "published", "ours", "difference", "verdict"]
     return titles, [cells(c, context.full_schedule) for c in comparisons]
@@ -184,7 +191,7 @@ def cells(comparison: Comparison, full_schedule: bool) -> list[str]:
     if published is not None and comparison.provenance:
         printed += f" ({comparison.provenance})"
     difference = ours.mean - published if ours is not None and published is not None else None
-    row = [comparison.quantity, comparison.method, printed, _ours(ours), _number(difference, "+")]
+    row = [comparison.quantity, comparison.method, printed, shown(ours), _number(difference, "+")]
     return [*row, verdict(comparison, full_schedule)]
 
 

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import replace
 from functools import partial
 from typing import Any
 
 from common.data.names import FOLDER
+from common.drawing.curves import AVERAGE
+from common.drawing.effects import Sides, disagreements, headline
 from common.drawing.figures import Figure, Runs
 from common.drawing.looks import GREEN, GREY, INDIGO, OLIVE, ORANGE, PINK, declare
 from common.runs import Protocol
@@ -109,6 +112,27 @@ def control(s: Setting) -> Runs:
     return {**both(s, small), RANDOM: s.main(s.masked(network=small, channels="random"), small)}
 
 
+def claim(s: Setting) -> Sides:
+    """Learned masks against random channels of equal number."""
+    runs = control(s)
+    return {MASKED: runs[MASKED], RANDOM: runs[RANDOM]}
+
+
+def choices(s: Setting) -> Mapping[str, Sides]:
+    """Where the paper and its code disagree, and what both leave open: DER with masks, the code's side second."""
+    coded, kept = s.main(s.masked()), s.main(s.masked(reset=False))
+    plain = replace(s, inputs=replace(s.inputs, brightness=0.0))
+    return {
+        "classifier's old block": {"inherited": s.main(s.masked(reset=False, classifier="inherit")), "random": kept},
+        "classifiers after the warm-up": {"kept": kept, "reset": coded},
+        "brightness": {"as it is": plain.main(plain.masked()), "jittered": coded},
+        "e of the next extractor": {
+            "inherited": s.main(s.masked(mask_start="inherit")),
+            "fresh": s.main(s.masked(mask_start="fresh")),
+        },
+    }
+
+
 def earlier(s: Setting) -> Runs:
     """The same as first set up: last gammas of 0, lambda_s 0.5, and masks drawn anew in each step."""
     learned = s.der(sparsity=0.5, mask_rate=s.mask_rate)
@@ -194,6 +218,8 @@ FIGURES: list[Figure] = [
         on_request=True,
     ),
     Figure("bound", "Bound: joint training (on request)", joint, figures.joint, on_request=True),
+    headline(claim, AVERAGE),
+    disagreements(choices, AVERAGE),
 ]
 OWN = [
     Figure(

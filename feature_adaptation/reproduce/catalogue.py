@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from functools import partial
 from typing import Any
 
 from common.data.names import FOLDER
+from common.drawing.curves import AVERAGE
+from common.drawing.effects import Sides, disagreements, headline
 from common.drawing.figures import Figure, Runs, per_data
 from common.drawing.looks import GREEN, GREY, INDIGO, OLIVE, ORANGE, PINK, WINE, declare
 from common.runs import Run
@@ -199,6 +202,27 @@ def controls(s: Setting) -> Runs:
     return {**runs, "hybrid, exemplars train the map": s.adapt(hybrid, features_per_class=s.small, exemplar_pairs=True)}
 
 
+def claim(s: Setting) -> Sides:
+    """A memory that follows the drift by the paper's map, and one that is left where it was."""
+    stage1 = s.stage1()
+    return {"FA (MLP)": s.adapt(stage1), "FA (no map)": s.adapt(stage1, map="identity")}
+
+
+def unknowns(s: Setting) -> Mapping[str, Sides]:
+    """What is not known of the paper: its method in another way, and as here by default. No code is public."""
+    here = s.adapt(s.stage1())
+    images, features = s.hybrids[0]
+    hybrid = s.stage1(images=images)
+    pairs = {"exemplars too": True, "current images": False}
+    return {
+        "sigmoid loss over": {"classes seen": s.adapt(s.stage1(nodes="seen")), "all classes": here},
+        "pairs of the hybrid's map": {
+            words: s.adapt(hybrid, features_per_class=features, exemplar_pairs=both) for words, both in pairs.items()
+        },
+        "norm of features": {"as they come": s.adapt(s.stage1(), norm="none"), "unit": here},
+    }
+
+
 LARGE = {"imagenet-subset": "ImageNet-100", "imagenet": "ImageNet-1000"}
 large = partial(per_data, LARGE, presets=dict.fromkeys(LARGE, ("imagenet",)))
 
@@ -223,6 +247,8 @@ FIGURES: list[Figure] = [
     Figure("anchors", "Readers: LwF.MC and iCaRL against iCaRL's paper", anchors, ask.anchors, ("cifar",)),
     Figure("choices", "Readers: stages 2 and 3, what is open", choices, ask.choices, on_request=True),
     Figure("controls", "Readers: stage 1, what is open", controls, ask.controls, on_request=True),
+    headline(claim, AVERAGE),
+    disagreements(unknowns, AVERAGE),
 ]
 OWN = [
     Figure("incremental", "Class-incremental accuracy", main, draw.tasks, (FOLDER,)),

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from typing import Any
 
 from common.data.names import FOLDER
+from common.drawing.effects import Sides, disagreements, headline
 from common.drawing.figures import Figure, Runs, no_runs, per_data
 from common.drawing.looks import GREY, RED, declare
 from common.imbalance import Rebalance
@@ -15,7 +16,7 @@ from common.runs import Run
 from fsa.methods import FSA, Earlier
 from fsa.reproduce import figures as draw
 from fsa.reproduce import pictures, readers
-from fsa.reproduce.figures import BLOCKS, DEPTHS, FOCAL_OURS, NO_AUG, OURS, PHASE_1
+from fsa.reproduce.figures import ACCURACY, BLOCKS, DEPTHS, FOCAL_OURS, NO_AUG, OURS, PHASE_1
 from fsa.reproduce.presets import HUNDRED, TEN, Setting
 
 LOOKS = declare((RED, "D", OURS), (GREY, "v", "Plain model"))
@@ -157,6 +158,22 @@ def numbers(s: Setting) -> Runs:
     return {key: s.tune(method, views=s.views) for key, method in methods.items()}
 
 
+def claim(s: Setting) -> Sides:
+    """FSA against the same Phase II without augmentation."""
+    return {OURS: s.tune(FSA()), NO_AUG: s.tune(CONTROL)}
+
+
+def choices(s: Setting) -> Mapping[str, Sides]:
+    """What the paper leaves open: FSA in another way, and as here by default. No code is public."""
+    here = s.tune(FSA())
+    return {
+        "tail images of a batch": {"class by class": s.tune(FSA(tail_draw="classes")), "every image alike": here},
+        "donors' classes": {"of all": s.tune(FSA(pool="all")), "of the head": here},
+        "thresholds": {"0.8 and 0.2": s.tune(FSA(tau_specific=0.8, tau_generic=0.2)), "0.5 and 0.5": here},
+        "scaling of maps": {"by the greatest": s.tune(FSA(scaling="relu-max")), "min-max": here},
+    }
+
+
 SMALL, CIFAR, LARGE = ("quick", "cifar"), ("cifar",), ("imagenet",)
 BOTH = {"cifar10": SMALL, "cifar100": CIFAR}
 both = partial(per_data, {"cifar10": TEN, "cifar100": HUNDRED})
@@ -203,6 +220,8 @@ FIGURES: list[Figure] = [
     *both("source", "Readers: images afresh or cached", sources, readers.sources, BOTH),
     *both("tau", "Readers: both thresholds", thresholds, readers.thresholds, BOTH),
     *both("numbers", "Readers: ratio, donors, confusing classes", numbers, readers.numbers, BOTH),
+    headline(claim, ACCURACY, role="cifar10"),
+    disagreements(choices, ACCURACY, role="cifar10"),
 ]
 OWN = [
     Figure("phases", "Both phases", phases, draw.learning_curves, (FOLDER,)),

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import partial
 
 from common.data.names import FOLDER
+from common.drawing.curves import AVERAGE
+from common.drawing.effects import Sides, disagreements, headline
 from common.drawing.figures import Figure, Runs
 from common.drawing.looks import BLUE, GREEN, GREY, INDIGO, OLIVE, ORANGE, PINK, RED, WINE, declare
 from lucir.methods import Base
@@ -25,6 +27,7 @@ LOOKS = declare(
 )
 
 IMAGENET = ("imagenet",)
+FLIPS = "flips in class means (NME)"
 SUBSET, FULL = "imagenet-subset", "imagenet"
 
 
@@ -102,6 +105,24 @@ def joint(s: Setting) -> Runs:
     return {("joint", n): s.base_runs(Base("linear"), n) for n in counts}
 
 
+def claim(s: Setting) -> Sides:
+    """LUCIR against iCaRL, each by its own read-out."""
+    return {"LUCIR": s.main(s.lucir()), "iCaRL": s.main(s.icarl())}
+
+
+def choices(s: Setting) -> Mapping[str, Sides]:
+    """Where the paper and its code disagree: LUCIR as printed, and as coded."""
+    coded = s.main(s.lucir())
+    printed = {
+        "direction of Eq. 7": ("new/old", s.lucir(direction="paper"), "old/new"),
+        "margin loss over K": ("sum", s.lucir(margin_reduction="sum_k"), "mean"),
+        "imprinting": ("without", s.lucir(imprint=False), "with"),
+        "old embeddings in CBF": ("fixed", s.lucir(finetune_flag=1), "trained"),
+        FLIPS: ("none", s.lucir(nme_flip="none"), "channels"),
+    }
+    return {choice: {word: s.main(method), code: coded} for choice, (word, method, code) in printed.items()}
+
+
 def curves(
     id: str,
     title: str,
@@ -155,6 +176,8 @@ FIGURES: list[Figure] = [
     Figure("joint", "Joint-CNN", joint, draw.joint, on_request=True),
     Figure("joint-subset", "Joint-CNN, ImageNet-Subset", joint, draw.joint, IMAGENET, SUBSET, on_request=True),
     Figure("joint-full", "Joint-CNN, ImageNet-Full", joint, draw.joint, IMAGENET, FULL, on_request=True),
+    headline(claim, AVERAGE, {"iCaRL": "nme"}),
+    disagreements(choices, AVERAGE, {FLIPS: "nme"}),
 ]
 OWN = [Figure("incremental", "Class-incremental accuracy of iCaRL and LUCIR (Ours)", main, draw.incremental, (FOLDER,))]
 """On images of one's own."""

@@ -80,3 +80,15 @@ def test_top5_is_right_where_the_class_is_among_five(tail_run: MakeRun, tiny_dat
     assert torch.equal(found["cnn"] == images.labels, ranks < 1)
     assert found["top5"].shape == (40, 5) and (ranks < 5).sum() > (ranks < 1).sum()
     assert learner.readouts(features[:, :], Phase(0, 0, 3))["top5"].shape == (40, 3)
+
+
+@pytest.mark.parametrize("kind", ["softmax", "sigmoid", "focal"])
+def test_the_bias_may_start_at_zero(kind: Any, tail_run: MakeRun, tiny_data: Dataset, tmp_path: Path) -> None:
+    """The weights are those of the paper's start, which differs for losses on sigmoids alone."""
+    starts = {}
+    for start in ("prior", "zero"):
+        method: Any = ClassBalanced(kind, bias_start=start)
+        starts[start] = trained(tail_run(method), tiny_data, tmp_path / start)[0].fresh
+    assert torch.equal(starts["prior"][0], starts["zero"][0])
+    assert starts["zero"][1].tolist() == [0.0] * 8
+    assert starts["prior"][1].tolist() == pytest.approx([0.0 if kind == "softmax" else -np.log(7)] * 8)

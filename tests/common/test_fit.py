@@ -9,6 +9,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from common.loader import Share, whole
 from common.runs import Schedule
 from common.training import Stage, fit
 
@@ -19,7 +20,9 @@ class Numbers:
     def __init__(self, x: Tensor, y: Tensor) -> None:
         self.x, self.labels = x, y
 
-    def epoch(self, order: Tensor, batch: int, generator: torch.Generator) -> Iterator[tuple[Tensor, Tensor]]:
+    def epoch(
+        self, order: Tensor, batch: int, generator: torch.Generator, share: Share = whole
+    ) -> Iterator[tuple[Tensor, Tensor]]:
         for rows in order.split(batch):
             yield self.x[rows], self.labels[rows]
 

@@ -245,6 +245,20 @@ def test_shortcuts_without_parameters(shortcut: str, pick: object) -> None:
     assert (out[:, :2] == 0).all() and (out[:, 6:] == 0).all()
 
 
+@pytest.mark.parametrize("size", ["resnet8-half", "resnet32"])
+def test_networks_that_differ_in_their_shortcuts_alone(size: str) -> None:
+    """The same weights, and other outputs, by what fills the shortcuts of option A."""
+    names = (f"{size}-pad-glorot", f"{size}-avgpool") if size == "resnet32" else (f"{size}-pad", f"{size}-avgpool")
+    pad, pooled = (backbone(name, seed=3) for name in names)
+    assert {n: v.tolist() for n, v in pad.state_dict().items()} == {
+        n: v.tolist() for n, v in pooled.state_dict().items()
+    }
+    kinds = [{m.kind for m in net.modules() if hasattr(m, "kind")} for net in (pad, pooled)]
+    assert kinds == [{"pad"}, {"avgpool"}]
+    images = torch.randn(2, 3, 32, 32, generator=generator(0))
+    assert not torch.allclose(pad(images), pooled(images))
+
+
 def test_seed_decides_the_initialisation_and_nothing_else() -> None:
     torch.manual_seed(5)
     expected = torch.rand(3)

@@ -28,7 +28,7 @@ def test_each_method_is_declared_once() -> None:
 def test_a_figure_is_drawn_with_what_its_package_declares(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     plan = make_plan("class_balanced", Choice(only=("fig4",), draw=True), Store(tmp_path), Data(None, tmp_path))
     used = list[Looks]()
-    monkeypatch.setattr(plots, "render", lambda *drawing: used.append(drawing[-1]))
+    monkeypatch.setattr(plots, "render", lambda *drawing: used.append(drawing[4]))
     assert Painter(plan, tmp_path).draw_complete() and used == [{**SHARED, **OWN["class_balanced"]}]
     name, (colour, marker) = next(iter(OWN["class_balanced"].items()))
     drawing = Drawing([Panel("", "", "", [Curve(name, [1, 2], [3, 4])])])

@@ -1,0 +1,112 @@
+"""What a page says of a paper's records as a whole: claims, cost, and one row a record."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+
+from common.command.locked import matches
+from common.drawing.claims import Claim
+from common.drawing.report import code
+from common.drawing.tables import Cell, Table
+from common.drawing.views import ClaimView, PartView
+from common.store import Result
+
+
+def claims(listed: Sequence[Claim], parts: Sequence[PartView]) -> list[ClaimView]:
+    """Every claim with what was measured of it in the first of the parts that has it."""
+    return [_claim(claim, parts) for claim in listed]
+
+
+def _claim(claim: Claim, parts: Sequence[PartView]) -> ClaimView:
+    printed = "–" if claim.published is None else f"{_signed(claim, claim.published)} ({claim.provenance})"
+    for part in parts:
+        for effect in part.effects:
+            if effect.claim == claim.id:
+                return ClaimView(
+                    claim.id,
+                    claim.text,
+                    claim.source,
+                    printed,
+                    effect.text,
+                    part.schedule,
+                    effect.verdict,
+                    effect.figure,
+                )
+    verdict = claim.verdict(None, full_schedule=True)
+    return ClaimView(claim.id, claim.text, claim.source, printed, "–", "–", verdict, "")
+
+
+def _signed(claim: Claim, value: float) -> str:
+    return f"{value:{'+' if claim.signed else ''}.2f} {claim.unit}".strip()
+
+
+def machines(results: Sequence[Result]) -> str:
+    """The machines and precisions of all records, the most frequent first."""
+    places = Counter(
+        f"{r.environment.get('device', 'an unknown machine')} ({r.environment.get('precision', 'unknown precision')})"
+        for r in results
+    )
+    return ", ".join(place for place, _ in places.most_common()) or "no machine yet"
+
+
+def cost(paper: str, results: Sequence[Result]) -> Table:
+    """What the records took: runs and hours of training by data, network, precision and machine."""
+    sums: dict[tuple[str, ...], list[float]] = {}
+    for result in results:
+        place, config = result.environment, result.config
+        where = f"{place.get('device', 'unknown')}, {place.get('threads', '?')} threads"
+        key = config["data"]["name"], config["network"], str(place.get("precision", "unknown")), where
+        sums.setdefault(key, []).append(place.get("training_seconds", 0) or 0)
+    titles = ["data", "network", "precision", "machine", "runs", "hours of training", "minutes a run"]
+    rows = [
+        [*key, str(len(times)), f"{sum(times) / 3600:.2f}", f"{sum(times) / 60 / len(times):.2f}"]
+        for key, times in sorted(sums.items())
+    ]
+    cells = [[Cell(text, f"records/{paper}.html" if i == 4 else "") for i, text in enumerate(row)] for row in rows]
+    return Table("cost", "What the records took", titles, cells)
+
+
+def record_rows(paper: str, results: Sequence[Result], used: set[str]) -> Table:
+    """One row a committed record; its hash leads to the file."""
+    titles = ["record", "method", "data", "classes", "epochs", "class order", "seed", "last accuracy (%)", "shown"]
+    titles += ["commit", "precision", "machine", "software", "minutes"]
+    rows = [_record(paper, result, used) for result in results]
+    return Table("records", "Committed records", titles, rows)
+
+
+def _record(paper: str, result: Result, used: set[str]) -> list[Cell]:
+    config, place = result.config, result.environment
+    protocol, software = config["protocol"], f"torch {place.get('torch', '?')}, Python {place.get('python', '?')}"
+    texts = [
+        _method(config["method"]),
+        config["data"]["name"] + (f", factor {config['longtail']['imbalance']:g}" if config.get("longtail") else ""),
+        f"{protocol['base']} of {protocol['classes']}, then {protocol['step']}"
+        if protocol["step"]
+        else str(protocol["classes"]),
+        str(config["schedule"]["epochs"]),
+        config["order"],
+        str(config["seed"]),
+        _last(result),
+        "yes" if result.hash in used else "no",
+        code(place, 10) + (" (with changes)" if place.get("dirty") else ""),
+        str(place.get("precision", "?")),
+        f"{place.get('device', '?')}, {place.get('threads', '?')} threads",
+        software + (", as constraints.txt" if matches(place) else ""),
+        f"{(place.get('training_seconds', 0) or 0) / 60:.1f}",
+    ]
+    return [Cell(result.hash, f"{paper}/{result.hash}.json"), *map(Cell, texts)]
+
+
+def _method(method: dict) -> str:
+    """The method's name, and its version where that is not the first."""
+    version = method.get("version", 1)
+    return method["type"] + (f" (version {version})" if version != 1 else "")
+
+
+def _last(result: Result) -> str:
+    """Accuracy of the method's own classifier after the last phase, where it has one."""
+    stages = list(result.phases()[-1]["stages"].values()) if result.phases() else []
+    readouts = stages[-1] if stages else {}
+    found = [values["accuracy"] for values in readouts.values() if isinstance(values, dict) and "accuracy" in values]
+    return f"{found[0]:.2f}" if found else "–"

@@ -1,0 +1,158 @@
+"""One run on several devices: `torchrun --nproc-per-node N -m PAPER.train ...` starts N processes that share its work.
+
+The first plans, prints, and reads and writes the run's folder, as a process on its own does. The others wait for the
+runs that it announces and train them with it. What they share is in `common.training`: the images of every batch, the
+gradients, and the features that herding and tests look at.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import TYPE_CHECKING, TypeVar
+
+from common.checkpoints import Saved
+from common.command.devices import pinned, several
+from common.errors import InputError, OutOfTime, RunFailed
+from common.runs import Run
+from common.store import Store, Workspace
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from common.command.launcher import Job
+
+PATIENCE = timedelta(hours=12)
+"""How long a process waits for the others. The first one may have much to do alone, such as read a large folder; a
+process that dies ends all of them, as torchrun sees to."""
+
+T = TypeVar("T")
+
+
+def together(lead: Callable[[], int]) -> int:
+    """Do what `lead` does, and return its exit code; under torchrun in the first process, with the others' help."""
+    if not several():
+        return lead()
+    import torch
+    import torch.distributed as dist
+
+    # Python objects go through gloo, tensors on a GPU through NCCL, which does nothing before it is used.
+    dist.init_process_group("cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo", timeout=PATIENCE)
+    if dist.get_rank():
+        try:
+            return _follow()
+        except RuntimeError as error:
+            if "by peer" not in str(error):
+                raise
+            return 1  # the first process has ended, and has said why
+    try:
+        code = lead()
+    except SystemExit as ended:  # --help
+        code = int(ended.code or 0)
+    if code in (0, 130):  # after a failure they may not be listening: torchrun ends those that are left
+        as_first(lambda: None)
+        dist.destroy_process_group()
+    return code
+
+
+def check() -> None:
+    """Raises InputError where torchrun has started a command that its processes do not share."""
+    if several():
+        from common.training import ranks
+
+        if ranks() == 1:
+            raise InputError(
+                "torchrun is for `-m PAPER.train`, where processes share one run; start other commands without it: "
+                "--device cuda shares their runs between the GPUs"
+            )
+
+
+def _follow() -> int:
+    """Train what the first process announces until nothing more comes."""
+    import torch.distributed as dist
+
+    from common.command.launcher import train_here
+
+    while task := as_first(lambda: None):
+        run, job = task
+        pinned(job.device)
+        try:
+            train_here(run, job, lambda images: None)
+        except (OutOfTime, RunFailed):  # it stops the first process too, which says so
+            continue
+    dist.destroy_process_group()
+    return 0
+
+
+def announce(run: Run, job: Job) -> None:
+    """Have the other processes train a run with the first; nothing where there are none, or in one of them."""
+    from common.training import rank
+
+    if rank() == 0:
+        as_first(lambda: (run, job))
+
+
+def as_first(find: Callable[[], T]) -> T:
+    """What `find` returns in the first process, in all of them; the others do not call it."""
+    from common.training import rank, ranks
+
+    if ranks() == 1:
+        return find()
+    import torch.distributed as dist
+
+    found = [find() if rank() == 0 else None]
+    dist.broadcast_object_list(found, 0)
+    return found[0]  # type: ignore[return-value]
+
+
+@contextmanager
+def open_run(store: Store, run: Run) -> Iterator[Workspace]:
+    """A run's folder for one process, or for all that train it together: locked and written by the first alone."""
+    from common.training import rank, ranks
+
+    if rank():
+        yield Shared(store.folder(run), store, ranks=ranks())
+        return
+    with store.open(run) as workspace:
+        yield workspace if ranks() == 1 else Shared(workspace.folder, store, ranks=ranks())
+
+
+@dataclass
+class Shared(Workspace):
+    """The folder of a run that several processes train: the first reads and writes it, and tells the others."""
+
+    def __post_init__(self) -> None:
+        from common.training import rank
+
+        self.first = rank() == 0
+
+    def log(self, line: dict) -> None:
+        if self.first:
+            super().log(line)
+        else:
+            self.lines.append(line)
+
+    @property
+    def late(self) -> bool:
+        return as_first(lambda: Workspace.late.__get__(self))
+
+    def restore(self) -> tuple[Saved | None, Saved | None]:
+        def found() -> tuple:
+            saved = Workspace.restore(self)
+            return saved, self.phases, self.confusion, self.lines
+
+        saved, self.phases, self.confusion, self.lines = as_first(found)
+        return saved
+
+    def keep(self, name: str, tensors: dict[str, Tensor]) -> None:
+        as_first(lambda: Workspace.keep(self, name, tensors))  # all may read it from here on
+
+    def _save(self, name: str, tensors: dict[str, Tensor], meta: dict) -> None:
+        if self.first:
+            super()._save(name, tensors, meta)
+
+    def finish(self, result: dict, environment: dict) -> None:  # type: ignore[override]
+        if self.first:
+            super().finish(result, environment)

@@ -1,0 +1,111 @@
+"""A paper's claims: the effect it reports, and the same effect in a figure drawn from our Results.
+
+PAPER/claims.json lists them. An effect is a number of a figure's comparison, or the difference of two of them.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from common.drawing.figures import (
+    Comparison,
+    Drawing,
+    Estimate,
+    Figure,
+    Published,
+    Results,
+    Verdict,
+    estimate,
+    verdict,
+)
+
+
+@dataclass(frozen=True)
+class Term:
+    """One number of a figure: the quantity and the method of a comparison, and what the paper prints for it."""
+
+    quantity: str
+    method: str
+    published: float | None
+
+    def find(self, drawing: Drawing) -> Estimate | None:
+        """What was measured of it in a drawing; None where it was not."""
+        rows = (c.ours for c in drawing.comparisons if (c.quantity, c.method) == (self.quantity, self.method))
+        return next(rows, None)
+
+
+@dataclass(frozen=True)
+class Claim:
+    """What a paper says, as a number: `of`, or `of` minus `minus`."""
+
+    id: str
+    text: str
+    source: str
+    """Section, table or figure of the paper."""
+    figure: str
+    """The id of our figure that bears on it."""
+    unit: str
+    provenance: str
+    of: Term
+    minus: Term | None = None
+    tolerance: float = 1.0
+    """As of `Comparison`: points by which a reproduction may miss."""
+
+    @property
+    def published(self) -> float | None:
+        """The published effect; None where the paper's number is not known."""
+        if self.minus is None or self.of.published is None:
+            return self.of.published
+        return None if self.minus.published is None else round(self.of.published - self.minus.published, 4)
+
+    @property
+    def signed(self) -> bool:
+        """Whether the effect is a difference."""
+        return self.minus is not None or self.unit == "points"
+
+    def measure(
+        self, figure: Figure, settings: Sequence[Any], results: Results, published: Published
+    ) -> Estimate | None:
+        """The effect; None where it was not measured.
+
+        A difference is paired: the figure is drawn from one repeat at a time, and the repeats that have both count.
+        """
+        if self.minus is None:
+            return self.of.find(figure.draw(settings, results, published))
+        values, whole = list[float](), True
+        for repeat in dict.fromkeys(r.repeat for group in results.values() for r in group):
+            one = {name: [r for r in group if r.repeat == repeat] for name, group in results.items()}
+            drawing = figure.draw(settings, {name: group for name, group in one.items() if group}, published)
+            of, minus = self.of.find(drawing), self.minus.find(drawing)
+            if of and minus:
+                values.append(of.mean - minus.mean)
+                whole &= of.whole and minus.whole
+        return estimate(values, whole) if values else None
+
+    def words(self, ours: Estimate) -> str:
+        """A measured effect as text; a difference with its sign."""
+        mean = f"{ours.mean:{'+' if self.signed else ''}.2f}"
+        spread = f" ± {ours.interval:.2f}" if ours.n > 1 else ""
+        return f"{mean}{spread}{f' {self.unit}' if self.unit else ''} (n = {ours.n})"
+
+    def verdict(self, ours: Estimate | None, full_schedule: bool) -> Verdict:
+        """By the rule for every published number (`figures.verdict`)."""
+        row = Comparison(self.text, self.of.method, self.published, self.provenance, ours, self.tolerance)
+        return verdict(row, full_schedule)
+
+
+def load(path: Path) -> list[Claim]:
+    """The claims in PAPER/claims.json; none where there is no such file."""
+    if not path.exists():
+        return []
+    content = json.loads(path.read_text(encoding="utf-8"))
+    return [_claim(dict(entry)) for entry in content["claims"]]
+
+
+def _claim(entry: dict[str, Any]) -> Claim:
+    entry |= {name: Term(**entry[name]) for name in ("of", "minus") if name in entry}
+    return Claim(**entry)

@@ -1,0 +1,113 @@
+"""The static site: a front page, and for each paper a page and its list of records. No network, no build tools."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+from jinja2 import Environment, PackageLoader, StrictUndefined
+
+from common.drawing.report import RULE, VERDICTS
+from common.drawing.tables import Cell, Table, as_csv, as_latex
+from common.drawing.views import PaperView
+from common.store import write_atomic
+
+MARK = ".written-by-reproduce-report"
+"""A file that tells our folder from one that must not be replaced."""
+ASSETS = ("site.css", "site.js")
+
+
+def write(papers: Sequence[PaperView], folder: Path, root: Path) -> None:
+    """Write every page and table. The pictures and records are there already.
+
+    root: the repository, whose CITATION.cff says how to cite it.
+    """
+    pages = Environment(
+        loader=PackageLoader("common.drawing"),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    pages.tests["verdict"] = VERDICTS.__contains__
+    for name in ASSETS:
+        source, _, _ = PackageLoader("common.drawing").get_source(pages, name)
+        write_atomic(folder / name, source)
+    overview = glance(papers)
+    common = {"papers": papers, "rule": RULE}
+    bibtex = repository_bibtex(root / "CITATION.cff")
+    _page(pages, folder / "index.html", "index.html", "", overview=overview, bibtex=bibtex, **common)
+    _files(folder / "tables", overview)
+    for paper in papers:
+        summary = claims_table(paper)
+        tables = [t for t in (summary, paper.cost, paper.records) if t.rows] + list(_figure_tables(paper))
+        for table in tables:
+            _files(folder / "tables" / paper.package, table)
+        _page(pages, folder / f"{paper.package}.html", "paper.html", "", paper=paper, claims=summary, **common)
+        _page(pages, folder / "records" / f"{paper.package}.html", "records.html", "../", paper=paper, **common)
+
+
+def _page(pages: Environment, path: Path, template: str, root: str, **values: object) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write_atomic(path, pages.get_template(template).render(root=root, **values))
+
+
+def _files(folder: Path, table: Table) -> None:
+    folder.mkdir(parents=True, exist_ok=True)
+    write_atomic(folder / f"{table.name}.csv", as_csv(table))
+    write_atomic(folder / f"{table.name}.tex", as_latex(table))
+
+
+def _figure_tables(paper: PaperView) -> Iterator[Table]:
+    for part in paper.parts:
+        for figure in part.figures:
+            yield from (table for table in (figure.table, figure.printed) if table)
+
+
+def glance(papers: Sequence[PaperView]) -> Table:
+    """The first claim of each paper: published, measured, verdict."""
+    rows = []
+    for paper in papers:
+        page = f"{paper.package}.html"
+        if not paper.claims:
+            rows.append([Cell(paper.paper["title"], page), *[Cell("–")] * 5])
+            continue
+        claim = paper.claims[0]
+        ours = Cell(claim.ours, f"{page}#{claim.figure}-runs" if claim.figure else "")
+        cells = [Cell(claim.text), Cell(claim.published), ours, Cell(claim.schedule), Cell(claim.verdict)]
+        rows.append([Cell(f"{paper.package} ({paper.citation})", page), *cells])
+    titles = ["paper", "main claim", "published", "measured", "measured on", "verdict"]
+    return Table("papers", "The six papers at a glance", titles, rows)
+
+
+def claims_table(paper: PaperView) -> Table:
+    """Every claim of a paper: published effect, measured effect with n and interval, schedule, verdict."""
+    rows = []
+    for claim in paper.claims:
+        source = Cell(claim.source, f"#{claim.figure}" if claim.figure else "")
+        ours = Cell(claim.ours, f"#{claim.figure}-runs" if claim.figure else "")
+        cells = [Cell(claim.published), ours, Cell(claim.schedule), Cell(claim.verdict)]
+        rows.append([Cell(claim.text), source, *cells])
+    titles = ["claim", "source", "published", "measured", "measured on", "verdict"]
+    return Table("claims", f"Claims of {paper.paper['title']}", titles, rows)
+
+
+def bibtex(path: Path, key: str) -> str:
+    """The entry of a BibTeX file with this key; "" where there is none."""
+    text = path.read_text(encoding="utf-8") if path.exists() else ""
+    found = re.search(rf"^@\w+\{{{re.escape(key)},.*?^\}}", text, flags=re.MULTILINE | re.DOTALL)
+    return found[0] if found else ""
+
+
+def repository_bibtex(citation: Path) -> str:
+    """The repository's own entry, from its CITATION.cff; "" where there is no such file."""
+    text = citation.read_text(encoding="utf-8") if citation.exists() else ""
+    fields = dict(re.findall(r"^(title|version|url|date-released): *(.+?) *$", text, flags=re.MULTILINE))
+    author = re.search(r"^authors:\n  - name: *(.+?) *$", text, flags=re.MULTILINE)
+    if not fields:
+        return ""
+    entry = {"title": f"{{{fields['title']}}}", "author": f"{{{author[1]}}}" if author else "", **fields}
+    entry |= {"title": f"{{{fields['title']}}}"}
+    lines = "".join(f"  {name} = {{{value}}},\n" for name, value in entry.items() if value)
+    return f"@software{{reproductions,\n{lines}}}"

@@ -1,0 +1,87 @@
+"""A table for reading, for a spreadsheet and for a paper: the same cells as HTML, CSV and LaTeX."""
+
+from __future__ import annotations
+
+import csv
+import io
+import re
+import unicodedata
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Cell:
+    """A text, and where it leads."""
+
+    text: str
+    link: str = ""
+
+
+@dataclass(frozen=True)
+class Table:
+    """Titles and rows. `name` is the stem of its files."""
+
+    name: str
+    caption: str
+    titles: Sequence[str]
+    rows: Sequence[Sequence[Cell]]
+
+
+def plain(name: str, caption: str, titles: Sequence[str], rows: Sequence[Sequence[str]]) -> Table:
+    """A table without links."""
+    return Table(name, caption, titles, [[Cell(text) for text in row] for row in rows])
+
+
+def as_csv(table: Table) -> str:
+    """Comma-separated, with titles; cells as they are shown."""
+    text = io.StringIO()
+    lines = csv.writer(text, lineterminator="\n")
+    lines.writerow(table.titles)
+    lines.writerows([cell.text for cell in row] for row in table.rows)
+    return text.getvalue()
+
+
+def as_latex(table: Table) -> str:
+    r"""A tabular for \usepackage{booktabs}, in plain LaTeX without Unicode."""
+    lines = [[cell.text for cell in row] for row in table.rows]
+    body = "\n".join(" & ".join(map(latex, line)) + r" \\" for line in lines)
+    head = " & ".join(map(latex, table.titles)) + r" \\"
+    parts = [
+        f"% {_line(table.caption)}",
+        rf"\begin{{tabular}}{{{'l' * len(table.titles)}}}",
+        rf"\toprule{chr(10)}{head}{chr(10)}\midrule",
+        body,
+        "\\bottomrule\n\\end{tabular}",
+    ]
+    return "\n".join(part for part in parts if part) + "\n"
+
+
+_LATEX = {
+    "\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}", "<": r"\textless{}",
+    ">": r"\textgreater{}", "|": r"\textbar{}", "±": r"$\pm$", "–": "--", "—": "---", "−": "$-$", "×": r"$\times$",
+    "·": r"$\cdot$", "≤": r"$\le$", "≥": r"$\ge$", "→": r"$\to$", "≈": r"$\approx$", "…": r"\dots{}", "∞": r"$\infty$",
+}  # fmt: skip
+
+
+def latex(text: str) -> str:
+    """The text with everything escaped that means something to LaTeX; letters without a place in ASCII by name."""
+    return "".join(_latex(character) for character in _line(text))
+
+
+def _latex(character: str) -> str:
+    if character in _LATEX:
+        return _LATEX[character]
+    if character in "&%$#_{}":
+        return "\\" + character
+    if character.isascii():
+        return character
+    if greek := re.fullmatch(r"GREEK (SMALL|CAPITAL) LETTER (\w+)", unicodedata.name(character, "")):
+        name = greek[2].lower() if greek[1] == "SMALL" else greek[2].title()
+        return rf"$\{name}$"
+    base = unicodedata.normalize("NFKD", character).encode("ascii", "ignore").decode()
+    return base or "?"
+
+
+def _line(text: str) -> str:
+    return " ".join(text.split())
