@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -13,10 +14,12 @@ from bbn.losses import bilateral_loss
 from bbn.methods import Ensemble, Mixup, UnitFeatures
 from bbn.model import SECOND, Unit
 from bbn.streams import in_pairs, steps
+from common.errors import InputError
 from common.heads import LinearHead, Net, extract
 from common.incremental import Context, Learner, Phase
 from common.rebalance import RebalanceLearner
 from common.resnet import backbone
+from common.runs import Run
 from common.steps import Draws
 from common.training import Stage
 
@@ -85,6 +88,13 @@ class EnsembleLearner(Learner):
     def loss(self, images: Tensor, labels: Tensor) -> Tensor:
         members = zip((self.net.first, self.net.second), images.chunk(2), labels.chunk(2), strict=True)
         return torch.stack([F.cross_entropy(net(x), y) for net, x, y in members]).sum()
+
+    @classmethod
+    def exported(cls, run: Run, left: Callable[[Run], dict[str, Tensor]]) -> tuple[Run, dict[str, Tensor]]:
+        raise InputError(
+            f"run {run.hash}: Ensemble is two networks, whose probabilities are averaged; to export one alone, train "
+            f"Rebalance with its sampler, uniform or {run.method.sampler}"
+        )
 
     def readouts(self, features: Tensor, phase: Phase) -> dict[str, Tensor]:
         """The mean of both posteriors, and each member's."""

@@ -49,6 +49,7 @@ class Learner:
     end_phase    after the last test of a phase                     adds nothing to the phase's results
     state        whenever a checkpoint is saved                     adds no tensors to it
     summary      at the end of the Run                              tells the head's norms, and biases or scale
+    exported     by `reproduce export`                              gives the network as the Run left it
 
     Exemplars are chosen after the first stage. Every stage ends with a test.
 
@@ -167,6 +168,15 @@ class Learner:
         if self.context.long_tailed:
             summary["counts"] = self.context.counts.tolist()
         return summary
+
+    @classmethod
+    def exported(cls, run: Run, left: Callable[[Run], dict[str, Tensor]]) -> tuple[Run, dict[str, Tensor]]:
+        """For others to use: the Run whose `build` makes the network that `run` ends with, and the network's state.
+
+        left: the final state of `run`, or of a Run that it starts from. Raises InputError, which says what to do, where
+        no single network takes images to logits.
+        """
+        return run, left(run)
 
     def test_set(self, phase: Phase) -> tuple[Tensor, Tensor]:
         """What read-outs are scored on: features [n, d] and labels [n] of the test images of all classes seen."""

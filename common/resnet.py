@@ -194,16 +194,17 @@ class ImageNetResNet(nn.Module):
         import timm  # slow to import, and only ImageNet needs it
 
         # torchvision's initialisation, as in LUCIR's official code, keeps the last BatchNorm's weight of a block at 1.
-        blocks: dict[str, Any] = {"layers": (1, 1, 1, 1)} if depth == 10 else {}
-        name = f"resnet{max(depth, 18)}"
-        body: Any = timm.create_model(name, pretrained=pretrained, num_classes=0, zero_init_last=False, **blocks)
+        self.architecture: dict[str, Any] = {"model_name": f"resnet{max(depth, 18)}"}
+        if depth == 10:
+            self.architecture["layers"] = (1, 1, 1, 1)
+        body: Any = timm.create_model(**self.architecture, pretrained=pretrained, num_classes=0, zero_init_last=False)
         if not final_relu:
             setattr(body.layer4[-1], "act2" if depth < 50 else "act3", nn.Identity())
         if default_init:
             for module in body.modules():
                 if isinstance(module, nn.Conv2d):
                     module.reset_parameters()
-        self.body = body
+        self.body, self.final_relu = body, final_relu
         self.out_features = body.num_features
 
     def maps(self, x: Tensor) -> Tensor:

@@ -292,5 +292,10 @@ def key_of(config: Any) -> str:
     return _digest(anywhere(config))[:12]
 
 
+def hash_of(config: Any) -> str:
+    """The hash of the Run with this canonical form."""
+    return key_of(config) + _digest(config)[:4]
+
+
 def _digest(value: Any) -> str:
     return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()

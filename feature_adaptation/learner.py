@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from common.errors import InputError
 from common.heads import LinearHead
 from common.incremental import Context, Learner, Phase
 from common.memory import ExemplarMemory
@@ -61,6 +62,14 @@ class AdaptationLearner(Learner):
 
     def start_from(self, state: dict[str, Tensor]) -> None:
         """Nothing: the head of stage 1 comes with the features of every task."""
+
+    @classmethod
+    def exported(cls, run: Run, left: Callable[[Run], dict[str, Tensor]]) -> tuple[Run, dict[str, Tensor]]:
+        assert run.start is not None
+        raise InputError(
+            f"run {run.hash}: {type(run.method).__name__} is a classifier on features, no network that takes images; "
+            f"export the network of stage 1, which made the features: reproduce export {run.start.hash}"
+        )
 
     def begin_phase(self, phase: Phase) -> None:
         """After stage 1 of a task: fit the map, move the memory, add the new classes, train the classifier."""

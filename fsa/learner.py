@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -12,6 +14,7 @@ from common.errors import RunFailed
 from common.heads import LinearHead, Net, extract, frozen_copy
 from common.incremental import Learner, Phase
 from common.resnet import backbone, pool
+from common.runs import Run
 from common.steps import Draws
 from common.training import Stage
 from fsa.augment import augmented, replaced
@@ -53,6 +56,16 @@ class FSALearner(Learner):
         everything = torch.arange(len(context.test.labels), device=device)
         context.test = Maps(state["test"].to(device)[:, None, :, None, None], context.test.labels, everything)
         self.scores = state["scores"]
+
+    @classmethod
+    def exported(cls, run: Run, left: Callable[[Run], dict[str, Tensor]]) -> tuple[Run, dict[str, Tensor]]:
+        """Beside cached maps the run has kept its classifier alone; the backbone is Phase I's."""
+        if run.start is None or not isinstance(run.start.method, Views):
+            return super().exported(run, left)
+        phase1 = run.start.start
+        assert phase1 is not None
+        backbone = {name: value for name, value in left(phase1).items() if name.startswith("backbone.")}
+        return replace(run, start=phase1), backbone | left(run)
 
     def begin_phase(self, phase: Phase) -> None:
         """What Phase I decides for good: the activation maps' weights and which classes are confused."""

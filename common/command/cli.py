@@ -9,6 +9,7 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 
 from common.command import train
+from common.command.checked import CheckArguments, check_records
 from common.command.clean import CleanArguments, clean
 from common.command.console import run_command
 from common.command.export import RecordArguments, TensorBoardArguments, record, tensorboard
@@ -16,9 +17,11 @@ from common.command.parsing import parse
 from common.command.plan import PAPERS, Choice
 from common.command.queue import Command, Resources, work
 from common.command.status import StatusArguments, status
+from common.command.weights import ExportArguments, export
 from common.errors import InputError
 
-WORDS = "|".join(["all", *PAPERS, "train PAPER", "queue FILE", "record", "report", "tensorboard", "clean", "status"])
+OTHERS = "train PAPER|queue FILE|status|record|report|check-records FOLDER|export HASH|tensorboard|clean"
+WORDS = "|".join(["all", *PAPERS, OTHERS])
 QUEUE = "Train in one queue what the lines of FILE ask for: the words of a reproduce command each; # begins a comment."
 USAGE = f"usage: reproduce {WORDS} [options]; --help after one of these words says more"
 
@@ -43,6 +46,13 @@ def _run(arguments: Sequence[str], paper: str | None) -> int:
         record(parse(RecordArguments, "reproduce record", record.__doc__, rest))
     elif first == ["report"]:
         return report(rest)
+    elif first == ["check-records"]:
+        folder, options = _subject(rest, "check-records is followed by a folder: reproduce check-records FOLDER")
+        parse(CheckArguments, "reproduce check-records FOLDER", None, options)
+        return check_records(Path(folder))
+    elif first == ["export"]:
+        digest, options = _subject(rest, "export is followed by a run's hash, or how it begins: reproduce export HASH")
+        export(digest, parse(ExportArguments, "reproduce export HASH", None, options))
     elif first == ["tensorboard"]:
         tensorboard(parse(TensorBoardArguments, "reproduce tensorboard", tensorboard.__doc__, rest))
     elif first == ["clean"]:
@@ -59,6 +69,18 @@ def _run(arguments: Sequence[str], paper: str | None) -> int:
         papers = _papers(arguments)
         return reproduce(papers, _arguments(papers, f"reproduce {arguments[0]}", rest))
     return 0
+
+
+def _subject(words: Sequence[str], missing: str) -> tuple[str, Sequence[str]]:
+    """What a command is about, which comes before its options, and these. "" where only --help is asked for.
+
+    Raises InputError, which says what is missing.
+    """
+    if words and words[0] and not words[0].startswith("-"):
+        return words[0], words[1:]
+    if {"-h", "--help"} & set(words):
+        return "", words
+    raise InputError(missing)
 
 
 def _arguments(papers: Sequence[str], prog: str, words: Sequence[str]) -> Arguments:
@@ -99,19 +121,16 @@ def reproduce(papers: Sequence[str], args: Arguments) -> int:
 
 def queue(words: Sequence[str]) -> int:
     """`reproduce queue FILE`. Returns the exit code. Raises InputError with the file and the line that is wrong."""
-    names = [word for word in words[:1] if not word.startswith("-")]
-    if not names and not {"-h", "--help"} & set(words):
-        raise InputError(
-            "queue begins with a file that has a reproduce command in each line: reproduce queue FILE [options]"
-        )
-    use = parse(Resources, "reproduce queue FILE", QUEUE, words[len(names) :])
+    missing = "queue begins with a file that has a reproduce command in each line: reproduce queue FILE [options]"
+    file, options = _subject(words, missing)
+    use = parse(Resources, "reproduce queue FILE", QUEUE, options)
     try:
-        lines = Path(names[0]).read_text(encoding="utf-8").splitlines()
+        lines = Path(file).read_text(encoding="utf-8").splitlines()
     except (OSError, ValueError) as error:
-        raise InputError(f"{names[0]} cannot be read: {error}") from None
-    commands = [c for number, line in enumerate(lines, 1) if (c := _command(line, f"{names[0]}, line {number}: ", use))]
+        raise InputError(f"{file} cannot be read: {error}") from None
+    commands = [c for number, line in enumerate(lines, 1) if (c := _command(line, f"{file}, line {number}: ", use))]
     if not commands:
-        raise InputError(f"{names[0]} has no line with a command, such as: lucir --only fig5c")
+        raise InputError(f"{file} has no line with a command, such as: lucir --only fig5c")
     return work(commands, use)
 
 

@@ -107,6 +107,19 @@ def committed(root: Path) -> dict[str, Any] | None:
     return {"commit": head, "dirty": bool(changed)}
 
 
+@lru_cache
+def known_commit(commit: str) -> bool:
+    """Whether this repository has a commit. True where there is no telling: no repository, or only its last commits."""
+    root = Path(__file__).resolve().parents[2]
+    try:
+        if committed(root) is None or _git(root, "rev-parse", "--is-shallow-repository").strip() == "true":
+            return True
+        _git(root, "cat-file", "-e", f"{commit}^{{commit}}")
+    except (OSError, subprocess.CalledProcessError):
+        return False
+    return True
+
+
 def _git(folder: Path, *words: str) -> str:
     """What git says in a folder.
 

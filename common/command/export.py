@@ -81,8 +81,13 @@ def tensorboard(args: TensorBoardArguments) -> None:
     print(f"tensorboard --logdir {args.out / 'tensorboard'}")
 
 
-def _finished(out: Path) -> list[Result]:
+def opened(out: Path) -> Store:
+    """The runs of a folder. Raises InputError where it holds none, and leaves it as it is."""
     if not (out / "runs").is_dir():
         raise InputError(f"--out {out} holds no runs; pass the folder a reproduce command wrote to")
-    store = Store(out)
+    return Store(out)
+
+
+def _finished(out: Path) -> list[Result]:
+    store = opened(out)
     return [r for folder in sorted(store.runs.iterdir()) if folder.is_dir() and (r := store.load(folder.name))]
