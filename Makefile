@@ -5,7 +5,11 @@ PAPER ?= all
 LOCKED ?=
 VENV := .venv
 
-.PHONY: reproduce report test clean
+.PHONY: train reproduce report test clean
+
+# The main method of a paper on embedded data: make train, or make train PAPER=bbn.
+train: $(VENV)/installed
+	$(VENV)/bin/python -m $(if $(filter all,$(PAPER)),lucir,$(PAPER)).train
 
 reproduce: $(VENV)/installed
 	$(VENV)/bin/reproduce $(PAPER)
