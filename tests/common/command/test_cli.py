@@ -83,7 +83,7 @@ def test_list_counts_what_is_finished(finished: tuple[Path, subprocess.Completed
         ("lucir", "quick", ["--seeds", "7"], ["--seeds 1993"]),
         ("lucir", "cifar", ["--seeds", "7", "--only", "fig5"], ["--seeds 1993 --epochs-scale 0.05"]),
         ("der", "cifar", ["--seeds", "7", "--only", "masks-earlier"], ["--seeds 0 --orders O1 --epochs-scale 0.03"]),
-        ("bbn", "quick", ["--epochs-scale", "0.3"], ["--seeds 0"]),
+        ("bbn", "quick", ["--only", "fig4", "--epochs-scale", "0.3"], ["--seeds 0"]),
         ("lucir", "imagenet", [], []),
     ],
 )
