@@ -80,10 +80,10 @@ def test_list_counts_what_is_finished(finished: tuple[Path, subprocess.Completed
 @pytest.mark.parametrize(
     ("paper", "preset", "words", "recorded"),
     [
-        ("lucir", "quick", ["--seeds", "7"], ["--seeds 1993"]),
+        ("lucir", "quick", ["--seeds", "7", "--only", "fig9"], ["--seeds 1993"]),
         ("lucir", "cifar", ["--seeds", "7", "--only", "fig5"], ["--seeds 1993 --epochs-scale 0.05"]),
         ("der", "cifar", ["--seeds", "7", "--only", "masks-earlier"], ["--seeds 0 --orders O1 --epochs-scale 0.03"]),
-        ("bbn", "quick", ["--only", "fig4", "--epochs-scale", "0.3"], ["--seeds 0"]),
+        ("bbn", "quick", ["--epochs-scale", "0.3", "--only", "fig2"], ["--seeds 0"]),
         ("lucir", "imagenet", [], []),
     ],
 )
@@ -333,7 +333,6 @@ def test_a_run_just_trained_replaces_its_committed_record(
     assert [r.recorded for r in painter.used.values()] == [True]
     for result in results:
         (fresh.runs / result.hash).symlink_to(store.runs / result.hash)
-        assert fresh.sound(result.hash)  # as a command does when a run has ended
     assert len(painter.draw_rest()) == 1
     assert [r.recorded for r in painter.used.values()] == [False]
 
