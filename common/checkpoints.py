@@ -229,10 +229,11 @@ def checksum(content: Any) -> str:
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:16]
 
 
-def read_json(path: Path, remedy: str, beside: Mapping[str, Any] | None = None) -> dict:
+def read_json(path: Path, remedy: str, beside: Mapping[str, Any] | None = None, bare: bool = True) -> dict:
     """A JSON object without its `checksum`, which is of the object and of what is `beside` it.
 
-    Files from before there were checksums are taken as they are. Raises Damaged, which tells the remedy.
+    bare: whether files from before there were checksums are taken as they are. A result that has checksums of its
+    arrays is none of them. Raises Damaged, which tells the remedy.
     """
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
@@ -241,6 +242,8 @@ def read_json(path: Path, remedy: str, beside: Mapping[str, Any] | None = None) 
     if not isinstance(content, dict):
         raise Damaged(f"{path} holds no JSON object; {remedy}")
     expected = content.pop("checksum", None)
+    if expected is None and (not bare or "arrays" in content):
+        raise Damaged(f"{path} has lost its checksum; {remedy}")
     if expected is not None and expected != checksum({**(beside or {}), **content}):
         raise Damaged(f"{path} is damaged (its checksum does not fit); {remedy}")
     return content

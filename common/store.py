@@ -115,8 +115,9 @@ class Store:
         if not (folder / "result.json").exists():
             return None
         remedy = f"delete {folder} and run the same command"
-        config, environment = (read_json(folder / f"{name}.json", remedy) for name in ("config", "environment"))
+        config = read_json(folder / "config.json", remedy)
         values = read_json(folder / "result.json", remedy, {"config": config})
+        environment = read_json(folder / "environment.json", remedy, bare="arrays" not in values)
         arrays = values.pop("arrays", {})
         require_whole(folder / "result.json", digest, config, environment, values)
         return Result(digest, config, environment, values, folder / "arrays.npz", arrays)

@@ -21,7 +21,7 @@ def run_command(command: Callable[[], int]) -> NoReturn:
     """Settle, run a command and exit by its code; an error or an interruption is one line and a code of its own."""
     settle()
     try:
-        roots.check(PAPERS)
+        roots.check(["common", *PAPERS])
         code = command()
         sys.stdout.flush()
     except InputError as error:

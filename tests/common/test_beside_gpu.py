@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -142,9 +143,9 @@ def test_views_are_made_in_large_batches_on_cuda(
     sizes: list[int] = []
     epoch = DeviceImages.epoch
 
-    def sized(self: DeviceImages, order: Tensor, batch: int, generator: torch.Generator) -> object:
+    def sized(self: DeviceImages, order: Tensor, batch: int, *rest: Any) -> object:
         sizes.append(batch)
-        return epoch(self, order, batch, generator)
+        return epoch(self, order, batch, *rest)
 
     monkeypatch.setattr(DeviceImages, "epoch", sized)
     start, views = CASES["FSA on cached views"](get).chain[:2]

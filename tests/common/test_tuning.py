@@ -46,7 +46,7 @@ def test_a_measurement_is_made_once_and_kept(
         made.clear()
         assert tuning.choose_threads(run, device, 2, memo) == (2, {"1": 10.0, "2": 19.0}) and made == [2]
     tuning.choose_threads(run, device, 4, memo)
-    assert made == [2, 4] and len(json.loads(memo.read_text())) == 2
+    assert made == [2, 4] and len(json.loads(memo.read_text()).keys() - {"checksum"}) == 2
     monkeypatch.setattr(tuning, "cpu_name", lambda: "another machine, 2 cores")
     tuning.choose_threads(run, device, 2, memo)
     assert made == [2, 4, 2]

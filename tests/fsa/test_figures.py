@@ -16,8 +16,8 @@ from common.command import cli
 from common.data.datasets import DataSpec, load
 from common.drawing import plots
 from common.drawing.figures import Curve, Drawing, Panel, verdict
+from common.drawing.results import _pack
 from common.runs import Run
-from common.store import _pack
 from fsa.reproduce import measures
 from fsa.reproduce.catalogue import FIGURES
 from fsa.reproduce.figures import OURS

@@ -15,7 +15,7 @@ from common.command import roots
 from common.command.plan import PAPERS
 from common.errors import InputError
 
-ROOT = Path(__file__).resolve().parents[2]
+ROOT = Path(__file__).resolve().parents[3]
 NAMED = {  # that outside checks import, and the papers' own methods
     "lucir": {"LUCIR", "ICaRL", "less_forget", "margin_ranking", "adaptive_weight", "distillation", "imprint"},
     "der": {"DER", "auxiliary_targets", "sparsity", "scale", "mask", "learning_rates", "masked_resnet32"},
@@ -63,7 +63,9 @@ def test_a_command_notices_another_common(paper: str, file: str, tmp_path: Path)
     (tmp_path / file).write_text("")
     ended = python("-m", f"{paper}.reproduce", "--list", folder=tmp_path)
     assert (ended.returncode, ended.stderr.count("\n")) == (2, 1), ended.stderr
-    assert ended.stderr.startswith(f"error: {paper} needs its own `common`") and str(tmp_path / file) in ended.stderr
+    assert str(tmp_path / file.removesuffix("/__init__.py")) in ended.stderr
+    # An editable install finds our modules even below another `common`; then the command looks where that one lies.
+    assert ended.stderr.startswith((f"error: {paper} needs its own `common`", "error: Python finds another 'common'"))
 
 
 def test_a_command_notices_another_paper(tmp_path: Path) -> None:
