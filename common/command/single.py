@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import math
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -110,9 +111,14 @@ def table(result: Result) -> list[str]:
     curves = {name: result.curve(name) for name in last}
     rows = [["phase", "classes", *curves]]
     for index, phase in enumerate(result.phases()):
-        rows.append([str(index), str(phase["classes"]), *(f"{curve[index]:.2f}" for curve in curves.values())])
+        rows.append([str(index), str(phase["classes"]), *(_cell(curve[index]) for curve in curves.values())])
     averages = (average_incremental_accuracy(curve) for curve in curves.values())
-    return aligned([*rows, ["average", "", *(f"{average:.2f}" for average in averages)]])
+    return aligned([*rows, ["average", "", *map(_cell, averages)]])
+
+
+def _cell(value: float) -> str:
+    """Two decimals; nothing of a read-out that not every phase has."""
+    return "" if math.isnan(value) else f"{value:.2f}"
 
 
 def _shared(result: Result) -> list[str]:

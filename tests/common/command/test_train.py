@@ -245,6 +245,9 @@ def test_the_command_trains_prints_and_reads_what_is_finished(
     assert [line.split()[0] for line in table(result)] == ["phase", "0", "1", "2", "3", "4", "5", "average"]
     cnn = [phase["stages"][stage]["cnn"]["accuracy"] for phase in result.phases() for stage in phase["stages"]]
     assert table(result)[-1].split()[1] == f"{sum(cnn) / 6:.2f}"
+    for stage in result.phases()[0]["stages"].values():
+        del stage["nme"]
+    assert len(table(result)[1].split()) == 3 and "nan" not in "".join(table(result))  # not of every phase
     assert run() == "\n".join(printed) + "\n" and len(list(tmp_path.glob("runs/*/result.json"))) == 2
     own = one("lucir", *words[:2], "LUCIR", "--imprint", "False", "--finetune", "None").run
     assert own.hash[:12] == digest[:12]
