@@ -7,11 +7,13 @@ gradients, and the features that herding and tests look at.
 
 from __future__ import annotations
 
+import os
+import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, NoReturn, TypeVar
 
 from common.checkpoints import Saved
 from common.command.devices import pinned, several
@@ -42,7 +44,7 @@ def together(lead: Callable[[], int]) -> int:
     dist.init_process_group("cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo", timeout=PATIENCE)
     if dist.get_rank():
         try:
-            return _follow()
+            _leave(_follow())
         except RuntimeError as error:
             if "by peer" not in str(error):
                 raise
@@ -53,8 +55,18 @@ def together(lead: Callable[[], int]) -> int:
         code = int(ended.code or 0)
     if code in (0, 130):  # after a failure they may not be listening: torchrun ends those that are left
         as_first(lambda: None)
-        dist.destroy_process_group()
+        _leave(code)
     return code
+
+
+def _leave(code: int) -> NoReturn:
+    """End this process of a group. What Python does besides at its end can meet gloo's threads, which abort it then."""
+    import torch.distributed as dist
+
+    dist.barrier()  # nobody goes while another still listens
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(code)
 
 
 def check() -> None:
@@ -71,8 +83,6 @@ def check() -> None:
 
 def _follow() -> int:
     """Train what the first process announces until nothing more comes."""
-    import torch.distributed as dist
-
     from common.command.launcher import train_here
 
     while task := as_first(lambda: None):
@@ -82,7 +92,6 @@ def _follow() -> int:
             train_here(run, job, lambda images: None)
         except (OutOfTime, RunFailed):  # it stops the first process too, which says so
             continue
-    dist.destroy_process_group()
     return 0
 
 
