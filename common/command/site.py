@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
 import multiprocessing
 import shutil
 import tempfile
@@ -17,7 +16,7 @@ from common.command.evidence import claims, cost, machines, record_rows
 from common.command.export import records_folder
 from common.command.painter import Painter
 from common.command.parts import cores
-from common.command.plan import PAPERS, Choice, Data, Plan, make_plan
+from common.command.plan import PAPERS, Choice, Data, Plan, make_plan, published
 from common.command.recorded import choices
 from common.drawing import claims as claimed
 from common.drawing import readme, site
@@ -193,7 +192,7 @@ def _alternative(title: str, drawing: Drawing) -> str:
 def _effects(painter: Painter) -> list[Effect]:
     """The paper's claims as this part measures them."""
     figures = {figure.id: figure for figure in painter.plan.figures}
-    path, found = _package(painter.plan.paper) / "claims.json", []
+    path, found = records_folder(painter.plan.paper).parent / "claims.json", []
     for claim in claimed.load(path):
         if claim.figure in painter.groups:
             settings, groups = painter.plan.settings, painter.groups[claim.figure]
@@ -205,18 +204,14 @@ def _effects(painter: Painter) -> list[Effect]:
     return found
 
 
-def _package(paper: str) -> Path:
-    return Path(next(iter(importlib.import_module(paper).__path__)))
-
-
 def _paper(paper: str, parts: Sequence[PartView], folder: Path) -> PaperView:
     """All of a paper's page, its parts in the order of PRESETS and the longest schedule first."""
     parts = sorted(parts, key=lambda part: (PRESETS.index(part.preset), -part.scale))
     results = [read_record(path) for path in sorted(records_folder(paper).glob("*.json"))]
     used = {digest for part in parts for digest in part.used}
-    about = importlib.import_module("common.command.plan").published(paper).paper
-    listed = claims(claimed.load(_package(paper) / "claims.json"), parts)
-    methods, deviations = readme.sections(_package(paper) / "README.md")
+    about = published(paper).paper
+    listed = claims(claimed.load(records_folder(paper).parent / "claims.json"), parts)
+    methods, deviations = readme.sections(records_folder(paper).parent / "README.md")
     _copy(paper, folder)
     figures = {figure.id: figure for part in parts for figure in part.figures}
     first = next((figures[c.figure] for c in listed if c.figure in figures), next(iter(figures.values()), None))
