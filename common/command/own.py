@@ -169,7 +169,10 @@ def _ways(count: int, base: int | None, phases: int | None) -> str:
         bases = (b for b in range(2, count) if not (count - b) % phases)
         return f"with --phases {phases}, --base may be {_listed(bases)}"
     first = base if base is not None and known else max(2, count // 2)
-    return f"with --base {first}, --phases may be {_listed(p for p in range(1, count) if not (count - first) % p)}"
+    rest = count - first
+    divide = [p for p in range(1, rest + 1) if not rest % p]
+    # LUCIR's margin loss needs two new classes in a phase, so phases of a single class are named only without a choice
+    return f"with --base {first}, --phases may be {_listed([p for p in divide if rest // p >= 2] or divide)}"
 
 
 def _listed(numbers: Iterable[int]) -> str:

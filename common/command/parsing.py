@@ -11,7 +11,7 @@ import re
 from collections.abc import Sequence
 from dataclasses import fields, is_dataclass, replace
 from pathlib import Path
-from typing import Any, NoReturn, TypeVar, get_args, get_origin, get_type_hints
+from typing import Any, Literal, NoReturn, TypeVar, get_args, get_origin, get_type_hints
 
 from common.errors import InputError
 
@@ -89,7 +89,17 @@ def _parsed(kind: type[T], prog: str, description: str | None, words: Sequence[s
         message = " ".join(line.strip(" │") for line in itertools.takewhile(lambda line: not _is_rule(line), lines))
         for pattern, plain in PLAIN.items():
             message = re.sub(pattern, plain, message)
-        raise InputError(f"{message.rstrip('.')}; {prog} --help lists the options") from None
+        message = message.rstrip(".")
+        if missing := re.fullmatch(r"--([\w-]+) needs a value", message):
+            message += _possible(kind, missing[1].replace("-", "_"))
+        raise InputError(f"{message}; {prog} --help lists the options") from None
+
+
+def _possible(kind: type, name: str) -> str:
+    """The values of a field that has few, such as ": True or False"; "" for other fields."""
+    hint = get_type_hints(kind).get(name)
+    values = (True, False) if hint is bool else get_args(hint) if get_origin(hint) is Literal else ()
+    return f": {' or '.join(map(str, values))}" if values else ""
 
 
 def _is_rule(line: str) -> bool:

@@ -27,7 +27,7 @@ from common.store import Result, Store
 
 
 @dataclass(frozen=True)
-class Which(Options):
+class Which:
     """On what data and schedule a method is trained, and what is drawn at random."""
 
     preset: str = "quick"
@@ -44,11 +44,16 @@ class Which(Options):
 
 
 @dataclass(frozen=True)
-class Arguments(Place, Which):
-    """What `train` takes before the method."""
+class Arguments(Options, Place, Which):
+    """What `train` takes before the method, in the order of its help."""
 
 
-A = TypeVar("A", bound=Which)
+@dataclass(frozen=True)
+class Line(Options, Which):
+    """What a line of a queue takes before the method."""
+
+
+A = TypeVar("A", Arguments, Line)
 
 
 @dataclass(frozen=True)
@@ -111,7 +116,7 @@ def line(paper: str, words: Sequence[str], place: str, use: Place | None = None)
 
     use: what the queue is trained from, where images of one's own are.
     """
-    return replace(_asked(paper, words, Which, f"reproduce train {paper}", use or Place())[1], place=place)
+    return replace(_asked(paper, words, Line, f"reproduce train {paper}", use or Place())[1], place=place)
 
 
 def _asked(paper: str, words: Sequence[str], kind: type[A], prog: str, use: Place | None) -> tuple[A, One]:
@@ -139,7 +144,7 @@ def _asked(paper: str, words: Sequence[str], kind: type[A], prog: str, use: Plac
     return args, One([paper], choice, run=setting.main(method)[0], settings=settings, usual=default)
 
 
-def _parted(words: Sequence[str], kind: type[Which]) -> tuple[Sequence[str], Sequence[str]]:
+def _parted(words: Sequence[str], kind: type[A]) -> tuple[Sequence[str], Sequence[str]]:
     """The words before the method's name, each an option with its value if it takes one, and the others."""
     alone = {f"--{no}{f.name}" for f in fields(kind) if isinstance(f.default, bool) for no in ("", "no-")}
     alone |= {"-h", "--help"}
@@ -149,9 +154,7 @@ def _parted(words: Sequence[str], kind: type[Which]) -> tuple[Sequence[str], Seq
     return words[:at], words[at:]
 
 
-def _in_place(
-    first: Sequence[str], rest: Sequence[str], kind: type[Which], methods: Mapping[str, Any], prog: str
-) -> None:
+def _in_place(first: Sequence[str], rest: Sequence[str], kind: type[A], methods: Mapping[str, Any], prog: str) -> None:
     """Raise InputError on an option that stands on the wrong side of the method's name."""
     general = {f.name for f in fields(kind)}
     owned = {name: {f.name for f in fields(method)} for name, method in methods.items()}

@@ -127,8 +127,9 @@ def test_figures_are_drawn_and_hold_nothing_published(paper: str, asked: Options
 @pytest.mark.parametrize(
     ("paper", "counts", "asked", "message"),
     [
-        ("lucir", [60] * 12, Options(), "with --base 6, --phases may be 1, 2, 3 or 6"),
-        ("lucir", [60] * 12, Options(base=5, phases=3), "with --base 5, --phases may be 1 or 7"),
+        ("lucir", [60] * 12, Options(), "with --base 6, --phases may be 1, 2 or 3"),
+        ("lucir", [60] * 12, Options(base=5, phases=3), "with --base 5, --phases may be 1"),
+        ("der", [60] * 3, Options(), "with --base 2, --phases may be 1"),  # the one class left makes the phase
         ("der", [60] * 12, Options(phases=4), "with --phases 4, --base may be 4 or 8"),
         ("der", [60] * 12, Options(base=12, phases=5), "with --phases 5, --base may be 2 or 7"),
         ("der", [60] * 12, Options(base=1, phases=11), "with --base 6, --phases may be"),

@@ -146,7 +146,9 @@ WRONG = {
     "--temperature 3 LUCIR": "--temperature is an option of ICaRL and stands after its name",
     "--finetune.epochs 5": "--finetune.epochs is an option of LUCIR",
     "LUCIR --margin none": "--margin: it takes None or FLOAT, not 'none'; python -m lucir.train LUCIR --help lists",
-    "LUCIR --imprint": "--imprint needs a value; python",
+    "LUCIR --imprint": "--imprint needs a value: True or False; python",
+    "LUCIR --old": "--old needs a value: less-forget or cosine; python",
+    "LUCIR --weight": "--weight needs a value; python",
     "LUCIR --old x": "one of ('less-forget', 'cosine'); python",
 }
 
