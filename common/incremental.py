@@ -92,7 +92,10 @@ class Learner:
             self.net.load_state_dict(state)
         except RuntimeError as error:
             why = " ".join(str(error).split())
-            raise InputError(f"{type(self).__name__} cannot start from another run's network: {why}") from None
+            raise InputError(
+                f"{type(self).__name__} cannot start from another run's network; let it start from a run with the same "
+                f"head and network, or from none: {why}"
+            ) from None
 
     def begin_phase(self, phase: Phase) -> None:
         """Grow and set up what the phase needs. On resume it runs again from the same state."""

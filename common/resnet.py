@@ -13,6 +13,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from common.errors import InputError
+
 Shortcut = Literal["projection", "pad", "avgpool"]
 Init = Literal["kaiming-out", "kaiming-in", "glorot"]
 
@@ -258,9 +260,9 @@ INITIALISING = threading.Lock()
 
 
 def backbone(name: str, final_relu: bool = True, seed: int | None = None) -> nn.Module:
-    """A backbone by name, initialised from `seed` where one is given. Raises ValueError on an unknown name."""
+    """A backbone by name, initialised from `seed` where one is given. Raises InputError on an unknown name."""
     if name not in BACKBONES:
-        raise ValueError(f"unknown network {name!r}; choose one of {', '.join(BACKBONES)}")
+        raise InputError(f"unknown network {name!r}; choose one of {', '.join(BACKBONES)}")
     with INITIALISING, torch.random.fork_rng(devices=[], enabled=seed is not None):
         if seed is not None:
             torch.manual_seed(seed)

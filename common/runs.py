@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
+import math
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from functools import cached_property, lru_cache
@@ -56,6 +57,12 @@ class Schedule:
     """Whether the last batch of an epoch is left out where it is smaller than `batch`."""
     ahead: int = field(default=0, metadata=ADDED)
     """Epochs by which the rate is early: 1 where code steps its scheduler before the first epoch (torch >= 1.1)."""
+
+    def check(self) -> None:
+        """ValueError on a number of epochs, a batch or a rate that no training can have."""
+        for name, least in (("epochs", 0), ("batch", 1), ("lr", 0), ("warmup", 0)):
+            if getattr(self, name) < least:
+                raise ValueError(f"a schedule's {name} must be {least} or more, got {getattr(self, name)}")
 
     def lr_at(self, epoch: int, done: float = 0.0) -> float:
         """Learning rate in `epoch` (from 0) when the share `done` of its steps has been taken."""
@@ -185,18 +192,28 @@ class Run:
     """Epochs between test accuracies in the trace, for curves and the best test epoch; 0: tested at the end only."""
 
     def __post_init__(self) -> None:
-        """InputError on a word, in any part of the Run, that is not among the choices of its field."""
+        """InputError on a method that is no frozen dataclass, and on a word, in any part of the Run, that is not among
+        the choices of its field."""
+        kind = type(self.method)
+        if not getattr(getattr(kind, "__dataclass_params__", None), "frozen", False):
+            name = kind.__name__ if not isinstance(self.method, type) else self.method.__name__
+            raise InputError(
+                f"a method is a frozen dataclass; put @dataclass(frozen=True) above {name}, and give {name}()"
+            )
         check_choices(self)
 
     def check(self) -> None:
-        """InputError on a protocol, a method or a seed that no run can have, here or in what it starts from.
+        """InputError on a protocol, schedule, method or seed that no run can have, here or in what it starts from.
 
         torch keeps 32 bits of a seed for a network's weights, and methods with two networks add 2^31 for the second.
         """
         seeds = [self.seed, *([self.longtail.seed] if self.longtail else [])]
         if wrong := [seed for seed in seeds if not 0 <= seed < SEEDS_END]:
             raise InputError(f"a seed must be 0 or more and below 2^31, got {wrong[0]}")
+        parts = [getattr(self.method, f.name) for f in dataclasses.fields(self.method)]
         try:
+            for schedule in [self.schedule, *(part for part in parts if isinstance(part, Schedule))]:
+                schedule.check()
             self.protocol.check()
             if hasattr(self.method, "check"):
                 self.method.check(self.protocol)
@@ -251,7 +268,8 @@ def _listed(hint: Any) -> tuple[Any, ...]:
 
 
 def check_choices(value: Any) -> None:
-    """Raise InputError where a field of a dataclass, or of one inside it, is none of the values that its type lists."""
+    """Raise InputError where a field of a dataclass, or of one inside it, is none of the values that its type lists,
+    or a number that is not finite."""
     kind: type = type(value)
     for name, allowed in choices(kind).items():
         found = getattr(value, name)
@@ -260,25 +278,33 @@ def check_choices(value: Any) -> None:
             raise InputError(f"{kind.__name__}.{name} must be one of {words}, got {found!r}")
     for field_ in dataclasses.fields(value):
         part = getattr(value, field_.name)
+        if isinstance(part, float) and not math.isfinite(part):
+            raise InputError(f"{kind.__name__}.{field_.name} must be a finite number, got {part}")
         if dataclasses.is_dataclass(part) and not isinstance(part, (type, Run)):  # a start has been checked when made
             check_choices(part)
 
 
-def canonical(value: Any) -> Any:
-    """JSON-ready form of nested dataclasses: class names and method versions are part of it."""
+def canonical(value: Any, name: str = "") -> Any:
+    """JSON-ready form of nested dataclasses: class names and method versions are part of it.
+
+    name: where the value stands, for errors. Raises InputError on what no Run holds.
+    """
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
         fields = {
-            f.name: canonical(getattr(value, f.name))
+            f.name: canonical(getattr(value, f.name), f"{type(value).__name__}.{f.name}")
             for f in dataclasses.fields(value)
             if not (f.metadata.get("added") and getattr(value, f.name) == f.default)
         }
         version = getattr(value, "version", None)
         return {"type": type(value).__name__, **({"version": version} if version is not None else {}), **fields}
     if isinstance(value, (list, tuple)):
-        return [canonical(v) for v in value]
+        return [canonical(v, name) for v in value]
     if value is None or isinstance(value, (bool, int, float, str)):
         return value
-    raise TypeError(f"a Run holds plain values and dataclasses, not {type(value).__name__}")
+    raise InputError(
+        f"{name or 'this'} is {value!r}; a Run holds numbers, words, tuples and dataclasses; a method's learner "
+        "is a ClassVar"
+    )
 
 
 def key_of(config: Any) -> str:

@@ -24,6 +24,10 @@ class Base:
     scale: float | None = None
     """Fixed eta of the cosine head; None: learnable, starting at 1 (official code)."""
 
+    def check(self, protocol: Protocol) -> None:
+        """ValueError on a scale that is not positive."""
+        check_scale(self.scale)
+
 
 @dataclass(frozen=True)
 class ICaRL:
@@ -63,15 +67,25 @@ class LUCIR:
     nme_flip: Flip = "channels"  # of the class means, as in ICaRL
 
     def check(self, protocol: Protocol) -> None:
-        """ValueError on finetuning without exemplars, or fewer new classes than the margin loss takes negatives."""
+        """ValueError on a scale or K below what there is, on finetuning without exemplars, or on fewer new classes than
+        the margin loss takes negatives."""
+        check_scale(self.scale)
+        if self.negatives < 1:
+            raise ValueError(f"the margin loss takes 1 or more new classes as negatives, got {self.negatives}")
         if self.finetune and protocol.without_memory:
             raise ValueError(NO_EXEMPLARS)
         smallest = min(protocol.sizes[1:], default=self.negatives)
         if self.margin is not None and smallest < self.negatives:
             raise ValueError(
                 f"the margin loss takes K = {self.negatives} new classes as negatives, but a phase has {smallest}; "
-                "use fewer and larger phases, or lower `negatives`"
+                "use fewer and larger phases, or train LUCIR with --negatives 1 or --margin None"
             )
+
+
+def check_scale(scale: float | None) -> None:
+    """ValueError on a fixed eta that is not positive."""
+    if scale is not None and scale <= 0:
+        raise ValueError(f"the scale of a cosine head must be positive, got {scale:g}; None learns it")
 
 
 Method = Base | ICaRL | LUCIR

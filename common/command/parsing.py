@@ -37,11 +37,12 @@ def parse(kind: type[T], prog: str, description: str | None, words: Sequence[str
     return replace(found, **paths)
 
 
-def change(value: T, prog: str, words: Sequence[str], spare: Any = None) -> T:
+def change(value: T, prog: str, words: Sequence[str], spare: Any = None, note: str = "") -> T:
     """A dataclass with the fields that words name: `--margin None --finetune.epochs 5`; without words, as it is.
 
     `--finetune None` leaves a part out that may be None. Where words name fields of a part that is None, it begins as
-    `spare` has it. Raises InputError, in one line, where words do not fit, or where tyro is not installed.
+    `spare` has it. note: a last sentence of the help. Raises InputError, in one line, where words do not fit, or where
+    tyro is not installed.
     """
     if not words:
         return value
@@ -56,9 +57,15 @@ def change(value: T, prog: str, words: Sequence[str], spare: Any = None) -> T:
         for at in reversed([i for i in range(len(words)) if words[i : i + 2] == [f"--{name}", "None"]]):
             del words[at : at + 2]
             changed[name] = None
+        if f"--{name}" in words:
+            raise InputError(
+                f"--{name} takes None, which turns {name} off; its options begin with --{name}., and "
+                f"{prog} --help lists them"
+            )
         if changed[name] is None and any(word.startswith(f"--{name}.") for word in words):
             changed[name] = getattr(spare, name, None)
-    about = " ".join([inspect.cleandoc(kind.__doc__ or ""), *(_switch(n, changed[n], spare) for n in optional)]).strip()
+    switches = (_switch(n, changed[n], spare) for n in optional)
+    about = " ".join(filter(None, [inspect.cleandoc(kind.__doc__ or ""), *switches, note]))
     more = {"default": kind(**changed), "config": (AvoidSubcommands, FlagConversionOff)}
     return _parsed(kind, prog, about, words, **more)
 

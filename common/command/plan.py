@@ -257,8 +257,6 @@ def settings_of(paper: str, choice: Choice, data: Data) -> tuple[Any, ...]:
             wrong = " and ".join(choice.given)
             raise InputError(f"{wrong}: for --preset folder only; --preset {choice.preset} has the paper's protocol")
         return presets.settings(*chosen)
-    if not hasattr(presets, "on_folder"):
-        raise InputError(f"{paper} has no --preset folder; choose another preset")
     found = data.open(DataSpec(FOLDER))
     if isinstance(found, InputError):
         raise found

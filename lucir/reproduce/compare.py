@@ -9,9 +9,10 @@ from functools import partial
 from pathlib import Path
 from typing import Any, Literal, NoReturn
 
-from common.command.cli import Arguments
+from common.command import cli
 from common.command.console import run_command
 from common.command.environment import outside
+from common.command.messages import many
 from common.command.parsing import parse
 from common.command.parts import Part
 from common.command.plan import Data, Plan, checked, on_copy, settings_of
@@ -56,12 +57,22 @@ def compare(
 
     def command() -> int:
         use = parse(Arguments, f"python {shown}", "Compare methods of one's own with iCaRL and LUCIR.", arguments)
-        own = Comparison([name], use, methods=methods, phases=phases, start=start, readout=readout, script=shown)
+        own = Comparison(
+            [name], use, methods=methods, phases=phases, start=start, readout=readout, script=shown, retrain=use.retrain
+        )
         own.check()
         # No other process can import the classes of an interactive session.
         return work([own], use if script else replace(use, jobs=1))
 
     run_command(command)
+
+
+@dataclass(frozen=True)
+class Arguments(cli.Arguments):
+    """What a script with `compare` takes."""
+
+    retrain: bool = False
+    """Train anew the runs of methods from outside the six packages whose source has changed since."""
 
 
 @dataclass
@@ -94,22 +105,37 @@ class Comparison(Command):
     script: str
 
     def check(self) -> None:
-        """Raise InputError on a method without a learner, or whose name is taken."""
+        """Raise InputError on a method without a learner, whose name is taken or whose head `start` has not, and on
+        another start than there is."""
+        from common.heads import CosineHead
         from common.incremental import learner_of
 
+        if self.start not in ("linear", "cosine", None):
+            raise InputError(f"start must be 'linear', 'cosine' or None, got {self.start!r}")
+        if self.choice.only:
+            raise InputError("--only names figures of a paper; this command draws a figure of its own")
+        if not self.methods:
+            raise InputError("there is no method to compare; give compare a name and a method, {'Mine': Mine()}")
+        for name, method in self.methods.items():
+            if isinstance(method, type):
+                raise InputError(f"{name} is a class; give a method of it, {method.__name__}()")
         for name, method in self.made(SETTINGS["quick"][0]).items():
             if name in ("iCaRL", *THEIRS):
                 raise InputError(f"{name} is there already; give your method another name")
-            learner_of(method)
+            head = learner_of(method).head
+            if self.start == "linear" and isinstance(head, type) and issubclass(head, CosineHead):
+                raise InputError(
+                    f"{name} has a cosine head; say start='cosine', or start=None to train the base itself"
+                )
 
     def part(self, paper: str, store: Store, data: Data, use: Resources) -> Part:
         choice, chosen = self.choice, settings_of("lucir", self.choice, data)
         here = replace(self, phases=chosen[0].phases) if choice.preset == FOLDER else self
-        title = f"{', '.join(self.methods)} beside iCaRL and LUCIR, {here.phases} phases"
+        title = f"{', '.join(self.methods)} beside iCaRL and LUCIR, {many(here.phases, 'phase')}"
         presets = ("quick", "cifar", "imagenet", FOLDER)
         figure = Figure("compared", title, partial(here.runs, paper), here.drawing, presets)
         plan = OwnPlan(paper, choice, chosen, [figure], [], store, data, use.precision, script=self.script)
-        return Part(checked(on_copy(plan)), use.out)
+        return Part(checked(on_copy(plan)), use.out, retrain=self.retrain)
 
     def runs(self, paper: str, s: Setting) -> Runs:
         """The Runs of iCaRL and LUCIR, and those of the methods; those from outside name `paper` as their package."""
@@ -128,7 +154,7 @@ class Comparison(Command):
     def drawing(self, s: Setting, results: Results, published: PublishedFigure) -> Drawing:
         """Accuracy after every phase."""
         readouts = {**THEIRS, **{name: (name, self.readout) for name in self.methods}}
-        return accuracy_figure(results, readouts, published, f"{self.phases} phases")
+        return accuracy_figure(results, readouts, published, many(self.phases, "phase"))
 
 
 def _module(method: Any) -> str:

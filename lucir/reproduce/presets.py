@@ -11,6 +11,7 @@ from common.command.own import Folder
 from common.command.settings import chosen, repeated
 from common.data.datasets import DataSpec
 from common.data.names import FOLDER
+from common.errors import InputError
 from common.runs import IMAGENET_INPUTS, Flip, Inputs, Protocol, Run, Schedule
 from lucir.methods import FINETUNE, LUCIR, Base, ICaRL, Method
 
@@ -63,10 +64,17 @@ class Setting(shared.Setting):
         total: int | None = None,
         base: int | None = None,
     ) -> list[Run]:
-        """One Run per repeat of `method` over `phases` incremental phases, from the base model of its head."""
+        """One Run per repeat of `method` over `phases` incremental phases, from the base model of its head.
+
+        Raises InputError where the classes after the base do not divide into the phases.
+        """
         base = base or self.base
+        rest = self.classes - base
+        if not 1 <= phases <= rest or rest % phases:
+            ways = ", ".join(str(n) for n in range(1, rest + 1) if not rest % n)
+            raise InputError(f"{rest} classes do not divide into {phases} phases; choose one of {ways}")
         per_class = None if total else exemplars or self.exemplars
-        protocol = Protocol(self.classes, base, (self.classes - base) // phases, per_class, total)
+        protocol = Protocol(self.classes, base, rest // phases, per_class, total)
         head = "cosine" if isinstance(method, LUCIR) else "linear"
         start = self.base_runs(Base(head, getattr(method, "scale", None)), base)  # type: ignore[arg-type]
         return [replace(s, method=method, protocol=protocol, start=s) for s in start]
