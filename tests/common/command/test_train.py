@@ -177,7 +177,6 @@ def test_help_names_options_with_their_defaults(capsys: pytest.CaptureFixture[st
         (
             ["--help"],
             [
-                "--help show this help message and exit │ │ --preset",
                 "LUCIR (the paper's own",
                 "ICaRL, Base",
                 "--epochs-scale",
