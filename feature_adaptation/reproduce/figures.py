@@ -71,7 +71,7 @@ def memory_points(results: Results) -> list[Kept]:
 
 
 def memory(s: Setting, results: Results, published: PublishedFigure) -> Drawing:
-    """Draw Fig. 2: memory against accuracy, with images uncompressed and as JPEGs, and what the claim comes to."""
+    """Draw Fig. 2: memory against accuracy, with images uncompressed and as JPEGs, and test the paper's claim."""
     points, panels = memory_points(results), []
     for title, jpeg in (("images uncompressed", False), (f"images as JPEGs of {s.size.jpeg:,} bytes", True)):
         curves = []
