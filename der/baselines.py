@@ -34,6 +34,7 @@ class DistilledLearner(Learner):
             self.net.head.reset(self.context.generator("head reset", self.phase.index))
 
     def loss(self, images: Tensor, labels: Tensor) -> Tensor:
+        """Return (1 - l) cross-entropy + l distillation. In the first phase it is cross-entropy alone."""
         logits = self.logits(self.net.features(images))
         loss = F.cross_entropy(logits, labels)
         if self.teacher is None:
@@ -106,6 +107,7 @@ class BiCLearner(DistilledLearner):
     head = CorrectedClassifier
 
     def begin_phase(self, phase: Phase) -> None:
+        """Grow the head, and hold images out for bias correction."""
         super().begin_phase(phase)
         self.net.head.correct_from(phase.num_old)
         indices = self.context.of_phase(phase)
@@ -132,6 +134,7 @@ class BiCLearner(DistilledLearner):
         return main
 
     def stages(self, phase: Phase) -> Iterator[Stage]:
+        """Yield the main stage and, from the second step on, bias correction on the images held out."""
         yield self.main(phase)
         if phase.num_old:
             correction = [self.net.head.alpha, self.net.head.beta]
@@ -142,6 +145,7 @@ class BiCLearner(DistilledLearner):
         return F.linear(features, self.net.head.weight)
 
     def bias_loss(self, images: Tensor, labels: Tensor) -> Tensor:
+        """Return cross-entropy of the corrected logits. Only alpha and beta learn from it."""
         return F.cross_entropy(self.net.head(self.frozen_features(images)), labels)
 
     def summary(self, phase: Phase) -> dict[str, Any]:

@@ -43,6 +43,7 @@ class DERLearner(Learner):
         stage does not change features."""
 
     def build(self, classes: int) -> None:
+        """Make the first extractor and its classifier."""
         run = self.context.run
         body: Any = extractor(run.network, run.seed, self.config.zero_last)
         head = Classifier(body.out_features, classes, self.context.generator("head", 0))
@@ -68,6 +69,7 @@ class DERLearner(Learner):
         return tuple(f"extractors.{i}." for i in range(len(self.net.extractors) - 1))
 
     def begin_phase(self, phase: Phase) -> None:
+        """Expand the network, put masks on the new extractor, and choose the images of the phase."""
         self.probe = None
         if phase.num_old and self.config.expand:
             self.expand(phase)

@@ -21,7 +21,7 @@ class DER:
     version: ClassVar[int] = 1
     learner: ClassVar[str] = "der.learner:DERLearner"
     expand: bool = True  # False: the ablation with a single network, which every step trains on
-    aux: float = 1.0  # lambda_a of Eq. 4; it counts from the second step on
+    aux: float = 1.0  # lambda_a of Eq. 4, which applies from the second step on
     sparsity: float | None = None  # lambda_s of Eq. 11; None: neither masks nor pruning ("DER w/o P")
     s_max: float = 15.0  # s_max of Eq. 8; the paper tunes this value and does not print it
     mask_rate: float = 1.0

@@ -30,7 +30,7 @@ class Current:
     old: Tensor
     """h^(t-1)(x) of the same images in the same rows, [n, d]; empty in task 1."""
     weight: Tensor
-    """The head W^t at the end of stage 1, the rows of the classes seen [c, d]."""
+    """The weights of the head W^t at the end of stage 1, for the classes seen, [c, d]."""
     bias: Tensor
     """The biases of that head, [c]."""
     test: Tensor

@@ -38,6 +38,7 @@ class ExtractorLearner(Learner):
             context.subset[self.held] = False
 
     def main(self, phase: Phase) -> Stage:
+        """Return the main stage. It trains all parameters, unless a control freezes some of them."""
         main, c, net = super().main(phase), self.config, self.net
         if phase.num_old and c.frozen:
             main.parameters, main.set_mode, main.loss = net.head.parameters(), net.eval, self.head_loss
@@ -48,6 +49,7 @@ class ExtractorLearner(Learner):
         return main
 
     def stages(self, phase: Phase) -> Iterator[Stage]:
+        """Yield the main stage and, with `finetune`, balanced fine-tuning on the exemplars."""
         yield self.main(phase)
         if self.config.finetune and phase.num_old:  # EEIL: all classes have the same number of images
             exemplars, net = self.context.memory.all(), self.net
@@ -96,6 +98,7 @@ class ExtractorLearner(Learner):
         return loss
 
     def test_set(self, phase: Phase) -> tuple[Tensor, Tensor]:
+        """Return features and labels of the test images, or of the held-out training images."""
         if self.held is None:
             self.tested_on = super().test_set(phase)
         else:
@@ -105,6 +108,7 @@ class ExtractorLearner(Learner):
         return self.tested_on
 
     def end_phase(self, phase: Phase) -> dict[str, Any]:
+        """Save the features that `keep` asks for."""
         if self.config.keep != "nothing":
             cache.keep_current(self.net, self.teacher, self.context, phase, self.tested_on)
         if self.config.keep == "truth":

@@ -59,9 +59,11 @@ class AdaptationLearner(Learner):
         return "cpu" if run.inputs.kind == "crop-flip" else device
 
     def inherits(self, phase: Phase) -> bool:
+        """Return True: all training is in `begin_phase`, so the loop has no stage to train."""
         return True
 
     def build(self, classes: int) -> None:
+        """Make the feature classifier and an empty memory."""
         dim = self.source.current(0).new.shape[1]
         self.net = FeatureMemory(LinearHead(dim, classes, self.context.generator("head", 0)))
         self.net.to(self.context.device.torch)
@@ -71,6 +73,7 @@ class AdaptationLearner(Learner):
 
     @classmethod
     def exported(cls, run: Run, left: Callable[[Run], dict[str, Tensor]]) -> tuple[Run, dict[str, Tensor]]:
+        """Raise InputError, which names the run of stage 1 to export instead."""
         assert run.start is not None
         raise InputError(
             f"run {run.hash}: {type(run.method).__name__} is a classifier on features, no network that takes images; "
@@ -203,6 +206,7 @@ class AdaptationLearner(Learner):
     # What is measured
 
     def test_set(self, phase: Phase) -> tuple[Tensor, Tensor]:
+        """Return the test features and labels that stage 1 has kept."""
         return self.now.test, self.now.test_labels
 
     def readouts(self, features: Tensor, phase: Phase) -> dict[str, Tensor]:

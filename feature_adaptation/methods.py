@@ -80,7 +80,7 @@ class Adaptation:
     map: Map = "mlp"
     """The map that moves old features into the new space. mlp: the paper's. residual, linear, sdc, shift, identity:
     maps that the paper's is compared with."""
-    features_per_class: int | None = None  # L of the paper, the first in herding order; None: all
+    features_per_class: int | None = None  # L, the features kept of each class, first in herding order; None: all
     alpha: float | None = 100.0  # ours: the weight of L_sim in Eq. 7; None: L_sim alone
     hidden_layers: int = 1  # ours; 1 is Linear, ReLU, Linear
     expansion: int = 16  # hidden units for each feature dimension: d' = 16 d

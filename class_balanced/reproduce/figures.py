@@ -65,7 +65,7 @@ def over_beta(s: Setting, results: Results, published: PublishedFigure) -> Drawi
 def selection_bias(found: Sequence[Result] | None) -> Estimate | None:
     """Return how far the last epoch's error lies above the error at the best tested epoch.
 
-    The last epoch counts as tested.
+    The last epoch is always tested.
     """
     return estimate([max(by_epoch(r).values()) - r.readout("cnn")["accuracy"] for r in found]) if found else None
 

@@ -38,9 +38,9 @@ class Setting(shared.Setting):
     ucir: LUCIR
     """LUCIR as its own package runs it on these data, but with DER's schedule."""
     b0: tuple[int, ...]
-    """Numbers of steps of the protocols without a base."""
+    """The numbers of steps in protocols without a base."""
     b50: tuple[int, ...]
-    """Numbers of steps after the base."""
+    """The numbers of steps in protocols with a base, after it."""
     total: int
     """The number of exemplars of all classes together (B0)."""
     per_class: int
