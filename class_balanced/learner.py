@@ -38,7 +38,7 @@ class ClassBalancedLearner(Learner):
         head.bias.data.fill_(starting_bias(self.config.loss, classes) if self.config.bias_start == "prior" else 0.0)
 
     def main(self, phase: Phase) -> Stage:
-        """Return the one stage, without the weight decay that the recipe leaves out."""
+        """Return the one stage. Some parameters get no weight decay, as the recipe says."""
         main = super().main(phase)
         if self.config.recipe == "imagenet":
             main.no_decay = [p for p in self.net.parameters() if p.ndim == 1]

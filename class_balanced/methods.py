@@ -23,12 +23,13 @@ class ClassBalanced:
     gamma: float = 0.0  # gamma of the focal loss (Eq. 11), which is the sigmoid loss at 0
     reduction: Reduction = "batch"  # sum / batch size, as in the official code; weighted_mean: sum / sum of weights
     recipe: Literal["cifar", "imagenet"] = field(default="cifar", metadata=ADDED)
-    """How the classifier starts and what does not decay. cifar: Glorot's weights; only the starting bias of sigmoid and
-    focal does not decay. imagenet: weights of standard deviation 0.01; biases and BatchNorm do not decay."""
+    """How the classifier starts and what does not decay.
+    cifar: Glorot's weights; only the starting bias of sigmoid and focal does not decay.
+    imagenet: weights of standard deviation 0.01; biases and BatchNorm do not decay."""
 
     bias_start: Literal["prior", "zero"] = field(default="prior", metadata=ADDED)
-    """The starting bias of the sigmoid and focal losses. prior: -log(C - 1), so that every class starts at p = 1/C
-    (Sec. 5.2). zero: 0."""
+    """The starting bias of the sigmoid and focal losses. zero: 0.
+    prior: -log(C - 1), so that every class starts at p = 1/C (Sec. 5.2)."""
 
     def check(self, protocol: Protocol) -> None:
         """Raise ValueError on a beta outside [0, 1), a negative gamma, or a gamma with another loss than focal."""

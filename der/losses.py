@@ -34,7 +34,7 @@ def sparsity(masks: Sequence[Tensor], kernel_sizes: Sequence[int], in_channels: 
     """Return Eq. 10 for a plain chain of convolutions: the share of weights that masks [c_l] leave in use, in (0, 1].
 
     kernel_sizes: weights for each pair of channels, such as 9 for a 3x3 convolution. |m_0| is `in_channels`, since an
-    image is never masked. Raises ValueError where there are no masks, or not as many as kernels.
+    image is never masked. Raises ValueError where there are no masks, or where masks and kernels differ in number.
     """
     if len(masks) != len(kernel_sizes) or not masks:
         raise ValueError(f"one mask and one kernel size a convolution, got {len(masks)} and {len(kernel_sizes)}")

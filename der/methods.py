@@ -28,29 +28,29 @@ class DER:
     """The learning rate of the mask logits as a multiple of that of the weights. Short schedules need more than 1."""
     mask_init: Init = "normal"  # HAT's starts of mask logits: N(0, 1), or U(0, 2) to compress; the paper names none
     mask_start: Start = field(default="fresh", metadata=ADDED)
-    """Where the mask logits of F_t start, for t > 1. fresh: sampled anew. inherit: where those of F_(t-1) ended, as its
-    state_dict would carry them."""
+    """Where the mask logits of F_t start, for t > 1. fresh: sampled anew.
+    inherit: where those of F_(t-1) ended, as its state_dict would carry them."""
     mask_groups: Literal["all", "inner"] = field(default="all", metadata=ADDED)
-    """Which channels have masks. all: every channel. inner: only those inside blocks, so that all channels of the
-    residual streams stay."""
+    """Which channels have masks. all: every channel.
+    inner: only those inside blocks, so that all channels of the residual streams stay."""
     mask_bound: float = 6.0  # mask logits are clamped to -mask_bound..mask_bound, as in HAT
     channels: Literal["learned", "random"] = "learned"
-    """learned: masks are trained. random: a control whose masks are chosen at random and then held. In every group it
-    keeps as many channels as the Run that it starts from did."""
+    """learned: masks are trained. random: a control whose masks are chosen at random and then held.
+    In every group it keeps as many channels as the Run that it starts from did."""
     recalibrate: bool = True  # whether BatchNorm is measured again under binary masks; the paper does not say
     init: Literal["previous", "random"] = "previous"  # what F_t starts from: F_(t-1) (Sec. 3.1), or random weights
     zero_last: bool = field(default=True, metadata=ADDED)
-    """Whether the blocks of networks in `model.ZERO_LAST` start as their shortcuts, with a last gamma of 0. The
-    official ResNet-32's blocks do not."""
+    """Whether the blocks of networks in `model.ZERO_LAST` start as their shortcuts, with a last gamma of 0.
+    The official ResNet-32's blocks do not."""
     classifier: Literal["random", "inherit"] = "random"
-    """How H_t starts. random: with random weights, as in the official code. inherit: with H_(t-1) as its old block, as
-    in the paper; this needs `reset` off."""
+    """How H_t starts. random: with random weights, as in the official code.
+    inherit: with H_(t-1) as its old block, as in the paper; this needs `reset` off."""
     reset: bool = True  # whether both classifiers start again after the warm-up, as in the official code
     finetune: Schedule | None = CLASSIFIER  # the classifier stage (Sec. 3.4), from the second step on; None: left out
     temperature: float = 5.0  # delta, which divides the logits in the classifier stage; 1 on ImageNet-100
     probe: bool = False
-    """Whether to add a read-out for the transfer figure (Sec. 4): a classifier that is fitted to all training images of
-    the classes seen."""
+    """Whether to add a read-out for the transfer figure (Sec. 4).
+    It is a classifier that is fitted to all training images of the classes seen."""
 
     def check(self, protocol: Protocol) -> None:
         """Raise ValueError on a value out of range, and on options that contradict each other or the protocol."""
@@ -93,8 +93,8 @@ class BiC:
     held_out: float = 0.1  # share of the exemplars held out for bias correction, with as many images of each new class
     bias: Schedule = BIAS
     reset: bool = False
-    """Whether the classifier starts again after the warm-up. DER's recipe does this, BiC's own code does not. Which of
-    the two the DER paper ran is not known."""
+    """Whether the classifier starts again after the warm-up. DER's recipe does this, BiC's own code does not.
+    Which of the two the DER paper ran is not known."""
 
     def check(self, protocol: Protocol) -> None:
         """Raise ValueError where the protocol keeps no exemplars to hold out."""

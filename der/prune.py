@@ -30,10 +30,11 @@ class Filled(nn.Module):
 
 
 def prune(model: nn.Module, fill: bool = True) -> nn.Module:
-    """Return a network without the channels that binary masks switch off, with the outputs of `model` in eval mode.
+    """Return a network without the channels that binary masks switch off.
 
-    fill: features have the width of the masked network, with zeros for pruned channels; otherwise only the kept
-    features are returned, in order. `model` does not change. Raises ValueError on a network without masks.
+    Its outputs equal those of `model` in eval mode. fill: features have the width of the masked network, with zeros for
+    pruned channels; otherwise only the kept features are returned, in order. `model` does not change. Raises ValueError
+    on a network without masks.
     """
     if not isinstance(model, MaskedResNet):
         raise ValueError(f"only a network with masks can be pruned, not a {type(model).__name__}")

@@ -1,7 +1,7 @@
 """Configurations of the methods. The paper's section or equation stands beside each default.
 
-The paper's code is not public, and many of its values are not known. "ours" marks a choice of this reproduction.
-README.md lists these choices.
+The paper's code is not public, and many of its values are not known. "our choice" marks a value of this reproduction.
+README.md lists them all.
 """
 
 from __future__ import annotations
@@ -28,29 +28,26 @@ class Recipe:
     weight_decay: float = 0.0
 
 
-ADAPTER = Recipe(steps=1500, lr=1e-3, optimiser="adam")  # ours: about 40 epochs of 4,500 pairs
-CLASSIFIER = Recipe(steps=1500, lr=0.1, optimiser="sgd", weight_decay=1e-4)  # ours
+ADAPTER = Recipe(steps=1500, lr=1e-3, optimiser="adam")  # our choice: about 40 epochs of 4,500 pairs
+CLASSIFIER = Recipe(steps=1500, lr=0.1, optimiser="sgd", weight_decay=1e-4)  # our choice
 
 
 @dataclass(frozen=True)
 class Extractor:
-    """Stage 1 trains the network on the current task's images (Eq. 2-6).
-
-    Baselines such as iCaRL have only this stage.
-    """
+    """Stage 1 trains the network on the current task's images (Eq. 2-6). iCaRL and others have only this stage."""
 
     version: ClassVar[int] = 2
     learner: ClassVar[str] = "feature_adaptation.extractor:ExtractorLearner"
     loss: Literal["sigmoid", "softmax"] = "sigmoid"  # sigmoid: as in iCaRL
     nodes: Literal["all", "seen"] = "all"
-    """The classes over which the sigmoid loss is a mean. all: all classes of the Run from task 1 on, with target 0 for
-    those to come, as in iCaRL's code. seen: the classes seen so far, as in iCaRL's Algorithm 3, which needs a smaller
-    learning rate."""
+    """The classes over which the sigmoid loss is a mean.
+    all: all classes of the Run from task 1 on, with target 0 for those to come, as in iCaRL's code.
+    seen: the classes seen so far, as in iCaRL's Algorithm 3, which needs a smaller learning rate."""
     distillation: float = 1.0  # lambda of Eq. 4, the weight of distillation; 0: none
     features: float = 0.0  # gamma of Eq. 6, the weight of feature distillation; the paper's value is not known
     attention: float = 0.0  # weight of LwM's attention distillation, which is not part of the paper's loss
     temperature: float = 2.0  # temperature of softmax distillation; sigmoid distillation has none
-    final_relu: bool = False  # ours: features have either sign, as in iCaRL's code; True: the ResNet as published
+    final_relu: bool = False  # our choice: features have either sign, as in iCaRL's code; True: the ResNet as published
     per_task: bool = False  # EEIL: distillation has one softmax for each task
     finetune: Schedule | None = None  # EEIL: balanced fine-tuning on the exemplars; None: left out
     nme_flip: Flip = "none"  # NME averages an exemplar with its image flipped like this; iCaRL's code: horizontal
@@ -78,22 +75,23 @@ class Adaptation:
     version: ClassVar[int] = 1
     learner: ClassVar[str] = "feature_adaptation.learner:AdaptationLearner"
     map: Map = "mlp"
-    """The map that moves old features into the new space. mlp: the paper's. residual, linear, sdc, shift, identity:
-    maps that the paper's is compared with."""
+    """The map that moves old features into the new space. mlp: the paper's.
+    residual, linear, sdc, shift, identity: maps that the paper's is compared with."""
     features_per_class: int | None = None  # L, the features kept of each class, first in herding order; None: all
-    alpha: float | None = 100.0  # ours: the weight of L_sim in Eq. 7; None: L_sim alone
-    hidden_layers: int = 1  # ours; 1 is Linear, ReLU, Linear
+    alpha: float | None = 100.0  # our choice: the weight of L_sim in Eq. 7; None: L_sim alone
+    hidden_layers: int = 1  # our choice; 1 is Linear, ReLU, Linear
     expansion: int = 16  # hidden units for each feature dimension: d' = 16 d
     sigma: float = 0.3  # bandwidth of SDC, on unit-norm features
     norm: Literal["unit", "match", "none"] = "unit"
-    """The norm of features that classifiers see, since L_sim leaves the norm free. unit: all have the mean norm of the
-    current features. match: a mapped feature keeps the norm it had. none: norms stay as they come."""
+    """The norm of features that classifiers see, since L_sim leaves the norm free.
+    unit: all have the mean norm of the current features. match: a mapped feature keeps the norm it had.
+    none: norms stay as they come."""
     exemplar_pairs: bool = False  # hybrid: whether the exemplars' pairs train the map too
-    loss: Literal["sigmoid", "softmax"] = "softmax"  # ours: the loss of the feature classifier
+    loss: Literal["sigmoid", "softmax"] = "softmax"  # our choice: the loss of the feature classifier
     balanced: bool = True  # Sec. 3: whether features of small classes are sampled more often
     current: Literal["kept", "all"] = "kept"
-    """Which features of the current classes train the feature classifier. kept: those in the memory. all: all of them,
-    since they are still at hand."""
+    """Which features of the current classes train the feature classifier. kept: those in the memory.
+    all: all of them, since they are still at hand."""
     fresh: bool = False  # whether the feature classifier starts from random weights instead of stage 1's head
     adapter: Recipe = ADAPTER  # how the map is trained
     classifier: Recipe = CLASSIFIER  # how the feature classifier is trained

@@ -27,7 +27,7 @@ def spatial_maps(net: Net, images: Tensor) -> Tensor:
 class WholeHead(LinearHead):
     """A LinearHead that has the rows of all `total` classes of a Run from the first task on, as in iCaRL's code.
 
-    At first `num_classes` of them count as seen. `grow` adds no rows; more of them count as seen.
+    At first `num_classes` classes count as seen. `grow` counts more of them as seen and adds no rows.
     """
 
     def __init__(

@@ -23,8 +23,8 @@ CIFAR_SCHEDULE = Schedule(
     70, lr=2.0, milestones=(49, 63), gamma=0.2, batch=128, weight_decay=1e-5
 )  # iCaRL Sec. 4, CIFAR
 IMAGENET_SCHEDULE = replace(CIFAR_SCHEDULE, epochs=60, milestones=(20, 30, 40, 50))  # iCaRL Sec. 4
-SOFTMAX_LR = 0.1  # ours: a twentieth of 2.0, since softmax's gradients are not divided by the number of classes
-SEEN_LR = 0.5  # ours, for a mean over the classes seen: at 2.0 a ResNet-32 does not learn ten classes in 7 epochs
+SOFTMAX_LR = 0.1  # our choice: a twentieth of 2.0, since softmax's gradients are not divided by the number of classes
+SEEN_LR = 0.5  # our choice for a mean over the classes seen: at 2.0 a ResNet-32 does not learn ten classes in 7 epochs
 LATER = 3
 """The number of seeds of stages 2 and 3 where stage 1 is one run. Figures say that only these stages were repeated."""
 
@@ -286,8 +286,8 @@ def settings(
     """Return the settings of a preset.
 
     Without `orders`, seed s also chooses class order s. With `orders`, every pair of an order and a seed is run.
-    epochs_scale is stage 1's alone, since stages 2 and 3 count steps. Raises InputError on an unknown preset or a scale
-    that is not positive.
+    epochs_scale acts on stage 1 alone, since stages 2 and 3 count steps. Raises InputError on an unknown preset or a
+    scale that is not positive.
     """
     known = {**SETTINGS, FOLDER: (on_folder(folder),)} if folder else SETTINGS
     return chosen(known, preset, repeated(seeds or DEFAULT_SEEDS.get(preset, ()), orders), epochs_scale)

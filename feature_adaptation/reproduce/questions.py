@@ -206,7 +206,8 @@ def quality(result: Result, phase: int, key: str) -> float:
 def anchors(s: Setting, results: Results, published: PublishedFigure) -> Drawing:
     """Compare LwF.MC and iCaRL with their published numbers.
 
-    Stage 1 without feature distillation is LwF.MC, and iCaRL has the same hyper-parameters. No other numbers are known.
+    Stage 1 without feature distillation is LwF.MC, and iCaRL has the same hyper-parameters. For no other method are
+    numbers known.
     """
     readouts = {"LwF.MC": ("LwF", "cnn", "LwF.MC"), "iCaRL-NME": ("iCaRL", "nme", "iCaRL")}
     readouts["iCaRL-CNN"] = ("iCaRL", "cnn", "hybrid1 (iCaRL CNN head)")
