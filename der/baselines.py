@@ -17,7 +17,7 @@ from lucir.losses import distillation
 
 
 class DistilledLearner(Learner):
-    """What WA and BiC train before they correct: (1 - l) cross-entropy + l distillation, with l = old / all classes."""
+    """The training that WA and BiC share: (1 - l) cross-entropy + l distillation, with l = old / all classes."""
 
     config: WA | BiC
     head = Classifier

@@ -49,12 +49,12 @@ class Body:
         return np.array(self.plan.channels)
 
     def weights(self, channels: np.ndarray) -> float:
-        """Return the weights of all convolutions when the groups have `channels` [g] channels."""
+        """Return the number of weights of all convolutions when the groups have `channels` [g] channels."""
         sums = np.append(channels, 3.0)
         return float(sums @ self.kernels @ sums)
 
     def parameters(self, channels: np.ndarray) -> float:
-        """Return the parameters of an extractor with `channels` [g]: convolution weights, gammas and betas."""
+        """Return the size of an extractor with `channels` [g]: the number of convolution weights, gammas and betas."""
         return self.weights(channels) + 2.0 * sum(channels[group] for _, group in self.plan.norms)
 
     def pull(self, sums: np.ndarray) -> np.ndarray:

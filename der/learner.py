@@ -65,7 +65,7 @@ class DERLearner(Learner):
         return super().inherits(phase) and self.config.channels == "learned"
 
     def frozen(self) -> tuple[str, ...]:
-        """Name every extractor but the last."""
+        """Return how the names of the old extractors' tensors begin. No later step changes these."""
         return tuple(f"extractors.{i}." for i in range(len(self.net.extractors) - 1))
 
     def begin_phase(self, phase: Phase) -> None:

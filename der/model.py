@@ -26,8 +26,8 @@ class MaskedResNet(nn.Module):
     """A residual network whose channels are multiplied by masks after every BatchNorm: [n, 3, h, w] -> [n, d].
 
     `e` is one tensor with the logits of all masks: a number for each channel of every group of `wiring`. Training
-    passes soft masks, `soft(s)`, to every call. A call without masks uses binary ones, as the pruned network does, and
-    `e` gets no gradient.
+    passes soft masks, `soft(s)`, to every call. A call without masks uses binary ones. It then behaves like the pruned
+    network, and `e` gets no gradient.
     """
 
     kernels: Tensor
