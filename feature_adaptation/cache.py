@@ -26,9 +26,10 @@ class Current:
     labels: Tensor
     """Labels of the current training images, [n]."""
     new: Tensor
-    """h^t(x) of the current training images, [n, d]."""
+    """Features h^t(x) of these images under the current extractor, [n, d]."""
     old: Tensor
-    """h^(t-1)(x) of the same images in the same rows, [n, d]; empty in task 1."""
+    """Features h^(t-1)(x) of the same images under the previous extractor, in the same rows, [n, d]. Empty in task 1.
+    """
     weight: Tensor
     """The weights of the head W^t at the end of stage 1, for the classes seen, [c, d]."""
     bias: Tensor
@@ -100,7 +101,7 @@ def keep_current(net: Net, teacher: Net | None, context: Context, phase: Phase, 
 
 
 def keep_truth(net: Net, context: Context, phase: Phase) -> None:
-    """Write `truth-T`. This opens images of every task so far, which no stage of training does."""
+    """Write `truth-T`. This opens the images of all tasks so far, which training never does."""
     workspace = context.workspace
     assert workspace is not None
     tensors, device = {}, context.train.labels.device
@@ -114,7 +115,7 @@ def keep_truth(net: Net, context: Context, phase: Phase) -> None:
 def herding_order(features: Tensor, labels: Tensor) -> Tensor:
     """Return the rows [n], sorted by class and, within a class, by herding rank.
 
-    A memory of L a class keeps the first L.
+    A memory of L features a class keeps the first L rows of each class.
     """
     order = []
     for label in labels.unique().tolist():

@@ -38,7 +38,7 @@ class Origins:
         return torch.cat([c.new[first(c.labels, self.per_class)] for c in currents])
 
     def under(self, phase: int, tasks: int) -> Tensor:
-        """Return h^phase(x) of the same images, [m, d]."""
+        """Return h^phase(x), the features under the extractor of task `phase`, of the same images, [m, d]."""
         labels = [self.source.current(task).labels for task in range(tasks)]
         true = self.truth.at(phase)
         return torch.cat([true[i][first(of_task, self.per_class)] for i, of_task in enumerate(labels)])

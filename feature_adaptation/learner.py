@@ -188,7 +188,7 @@ class AdaptationLearner(Learner):
     def log(self, phase: Phase, stage: str, loss: float, started: float, recipe: Recipe) -> None:
         """Write a line of metrics.jsonl for a whole stage.
 
-        Its `images` are the images' worth of the features trained on.
+        `images` is the number of features trained on, in images' worth (`ROWS_PER_IMAGE`).
         """
         assert self.context.workspace is not None
         self.context.workspace.log(
@@ -243,7 +243,7 @@ class AdaptationLearner(Learner):
 class OracleLearner(AdaptationLearner):
     """Looks at the true features of old images.
 
-    This gives references, not bounds: a map that errs can still classify better.
+    Its results are references, not bounds: a map that errs can still classify better.
     """
 
     config: Oracle
