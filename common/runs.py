@@ -55,7 +55,7 @@ class Schedule:
     drop_last: bool = field(default=False, metadata=ADDED)
     """Whether the last batch of an epoch is left out if it is smaller than `batch`."""
     ahead: int = field(default=0, metadata=ADDED)
-    """Epochs by which the rate runs ahead: 1 for code that steps its scheduler before the first epoch (torch >= 1.1)."""
+    """Epochs by which the rate runs ahead: 1 if the code steps its scheduler before the first epoch (torch >= 1.1)."""
 
     def lr_at(self, epoch: int, done: float = 0.0) -> float:
         """Return the learning rate in `epoch` (from 0) after the share `done` (0 to 1) of its steps."""
@@ -98,7 +98,7 @@ class Protocol:
 
     @property
     def sizes(self) -> list[int]:
-        """The number of classes that arrive in each phase, base phase first. Raises ValueError if they do not divide."""
+        """Numbers of classes that arrive in each phase, base phase first. Raises ValueError if they do not divide."""
         rest = self.classes - self.base
         if not 0 <= rest < self.classes or (rest and (self.step < 1 or rest % self.step)):
             raise ValueError(
