@@ -1,4 +1,4 @@
-"""Baselines of the paper's tables as learners: mixup, ensembles, unit features. `common.rebalance` has the others."""
+"""Learners of the baselines in the paper's tables: mixup, ensembles, unit features. `common.rebalance` has the rest."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from common.training import Stage
 
 
 class MixupLearner(Learner):
-    """Two images, or their features, mixed by a share that is drawn for each batch; the loss by the same share."""
+    """Mixes two images, or their features, by a share that is sampled for each batch. The loss uses the same share."""
 
     config: Mixup
 
@@ -35,7 +35,7 @@ class MixupLearner(Learner):
         main.on_epoch = self.begin_epoch
         if self.config.partners == "reversed":
             return in_pairs(main, self.context.train.labels, "reversed")
-        main.parts = 0  # an image's partner is the next of the batch
+        main.parts = 0  # each image is mixed with the next one of the batch, so a batch must stay whole
         return main
 
     def begin_epoch(self, epoch: int) -> None:
@@ -45,7 +45,7 @@ class MixupLearner(Learner):
     def loss(self, images: Tensor, labels: Tensor) -> Tensor:
         share, net = self.shares.next(), self.net
         first, second = images.chunk(2) if self.config.partners == "reversed" else (images, None)
-        if self.config.layer == "features":  # each batch passes by itself, as in BBN
+        if self.config.layer == "features":  # the batches pass through the network one at a time, as in BBN
             first = net.features(first)
             second = None if second is None else net.features(second)
         mixed = share * first + (1 - share) * (beside(first) if second is None else second)
@@ -55,12 +55,12 @@ class MixupLearner(Learner):
 
 
 def beside(batch: Tensor) -> Tensor:
-    """The next item of a batch for each item. Batches come in random order, so that it is a random partner."""
+    """Return the next item of the batch for each item. Batches are in random order, so this is a random partner."""
     return torch.cat([batch[1:], batch[:1]])
 
 
 class Pair(nn.Module):
-    """Two networks side by side: images [n, 3, h, w] -> the features of both [n, 2d]."""
+    """Two networks that see the same images: images [n, 3, h, w] -> both networks' features [n, 2d]."""
 
     def __init__(self, first: Net, second: Net) -> None:
         super().__init__()
@@ -71,7 +71,7 @@ class Pair(nn.Module):
 
 
 class EnsembleLearner(Learner):
-    """Two networks in one run: no gradient of one reaches the other, so each trains as if it were alone."""
+    """Trains two networks in one run. Neither gets gradients of the other, so each trains as if it were alone."""
 
     config: Ensemble
     net: Any  # a Pair
@@ -100,7 +100,7 @@ class EnsembleLearner(Learner):
         )
 
     def readouts(self, features: Tensor, phase: Phase) -> dict[str, Tensor]:
-        """The mean of both posteriors, and each member's."""
+        """Return predictions by the mean of both posteriors, and by the posterior of each network."""
         members = zip((self.net.first, self.net.second), features.chunk(2, dim=1), strict=True)
         first, second = (net.head(half).softmax(dim=1) for net, half in members)
         return {
@@ -114,7 +114,7 @@ class EnsembleLearner(Learner):
 
 
 class UnitLearner(RebalanceLearner):
-    """A baseline on unit features, and how far each class's lie from their centre (supplement, Fig. 6)."""
+    """Trains a baseline on unit features, and measures each class's distance to its centre (supplement, Fig. 6)."""
 
     def __init__(self, config: UnitFeatures, context: Context) -> None:
         super().__init__(config.baseline, context)
@@ -137,6 +137,6 @@ class UnitLearner(RebalanceLearner):
 
 
 def spreads(features: Tensor, labels: Tensor) -> list[float]:
-    """Mean L2 distance of each class's features [n, d] from their mean."""
+    """Return each class's mean L2 distance between its features and their mean. features [n, d], labels [n]."""
     classes = [features[labels == c] for c in range(int(labels.max()) + 1)]
     return [round(float((f - f.mean(dim=0)).norm(dim=1).mean()), 5) for f in classes]

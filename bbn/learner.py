@@ -1,4 +1,4 @@
-"""BBN as a learner: who sees which images, the loss, the read-outs. Loops are `common`'s."""
+"""The learner of BBN: which branch sees which images, the loss, and the read-outs. `common` has the loops."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from common.training import Stage
 
 
 class BBNLearner(Learner):
-    """Uniform images in one branch, re-balanced ones in the other, mixed by alpha (Sec. 4)."""
+    """Trains one branch on uniform and the other on re-balanced images, and mixes both by alpha (Sec. 4)."""
 
     config: BBN
     net: Any  # a BilateralNet
@@ -41,7 +41,10 @@ class BBNLearner(Learner):
         return in_pairs(main, self.context.train.labels, self.config.sampler)
 
     def begin_epoch(self, epoch: int) -> None:
-        """Alpha of every step of an epoch (from 0): one value, but a draw a step from the beta distribution."""
+        """Set alpha for every step of an epoch (from 0).
+
+        Alpha is constant within an epoch, except that the beta distribution is sampled at every step.
+        """
         epochs, c, count = self.context.run.schedule.epochs, self.config, len(self.alphas.values)
         generator = self.context.generator("alpha", epoch)
         draws = count if c.adaptor == "beta" else 1
@@ -50,13 +53,13 @@ class BBNLearner(Learner):
         self.mean_alpha = float(np.mean(values))
 
     def loss(self, images: Tensor, labels: Tensor) -> Tensor:
-        """Eq. 1 to 3."""
+        """Return the loss of Eq. 1 to 3."""
         weight = self.alphas.next()
         (uniform, rebalanced), (y_c, y_r) = images.chunk(2), labels.chunk(2)
         return bilateral_loss(self.net(uniform, rebalanced, weight), y_c, y_r, weight)
 
     def readouts(self, features: Tensor, phase: Phase) -> dict[str, Tensor]:
-        """The paper's at alpha = 0.5, each branch alone, and in between."""
+        """Return predictions at alpha = 0.5, as in the paper, with each branch alone, and at values in between."""
         f_c, f_r = features.chunk(2, dim=1)
         return {name: self.net.classifier(mix(f_c, f_r, weight)).argmax(dim=1) for name, weight in TESTING.items()}
 
@@ -64,7 +67,7 @@ class BBNLearner(Learner):
         return {"alpha": round(self.mean_alpha, 6)}
 
     def tested(self, confusions: dict[str, np.ndarray]) -> dict[str, float]:
-        """Accuracy of both branches together and of each alone, on many-, medium- and few-shot classes."""
+        """Return accuracies of both branches together and of each alone, on all, many-, medium- and few-shot classes."""
         return {
             f"{name} {group}": round(value, 4)
             for name in ("cnn", "cb", "rb")
@@ -75,13 +78,13 @@ class BBNLearner(Learner):
         }
 
     def summary(self, phase: Phase) -> dict[str, Any]:
-        """With the norms of W_c and W_r apart (Fig. 4); those of both side by side are `norms`."""
+        """Add the norms of W_c and of W_r (Fig. 4). `norms` are those of both together."""
         halves = zip(("norms_cb", "norms_rb"), self.net.classifier.weight.chunk(2, dim=1), strict=True)
         return super().summary(phase) | {k: [round(x, 5) for x in w.norm(dim=1).tolist()] for k, w in halves}
 
 
 class ProbeLearner(RetrainLearner):
-    """A new classifier on the features of one branch, which stay as BBN left them."""
+    """Trains a new classifier on the features of one branch, which stays as BBN left it."""
 
     config: Probe  # type: ignore[assignment]
 
