@@ -67,7 +67,7 @@ class BBNLearner(Learner):
         return {"alpha": round(self.mean_alpha, 6)}
 
     def tested(self, confusions: dict[str, np.ndarray]) -> dict[str, float]:
-        """Return accuracies of both branches together and of each alone, on all, many-, medium- and few-shot classes."""
+        """Return the accuracy of both branches together, and of each alone, on classes of every size and on all."""
         return {
             f"{name} {group}": round(value, 4)
             for name in ("cnn", "cb", "rb")

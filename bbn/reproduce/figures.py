@@ -1,4 +1,4 @@
-"""The functions that draw the paper's figures: each turns finished Runs and published numbers into a Drawing."""
+"""The functions that draw the paper's figures and tables: each turns Results and published numbers into a Drawing."""
 
 from __future__ import annotations
 
