@@ -49,7 +49,7 @@ class Saved:
     """Checksum of the meta data. They hold the checksums of all tensors, so the number identifies the checkpoint."""
 
     def part(self, prefix: str) -> dict[str, Tensor]:
-        """Return the tensors whose names begin with `prefix`, by the rest of their names."""
+        """Return the tensors whose names begin with `prefix`, and leave the prefix out of their names."""
         return {k[len(prefix) :]: v for k, v in self.tensors.items() if k.startswith(prefix)}
 
     def builds_on(self, boundary: Saved | None) -> bool:
@@ -173,7 +173,7 @@ def newest(folder: Path, lines: int) -> tuple[Saved | None, Saved | None]:
 
     Either is None if no such checkpoint was saved. lines: how many lines the run's log holds; a checkpoint that counts
     more lines than the log is treated as damaged. Damaged files are named on stderr and removed, so that they never
-    replace an undamaged one. Raises Damaged if all checkpoints are damaged.
+    replace an undamaged one. Raises Damaged if there are checkpoints, but all are damaged.
     """
     damaged: dict[Path, str] = {}
 
@@ -201,7 +201,7 @@ def newest(folder: Path, lines: int) -> tuple[Saved | None, Saved | None]:
 
 
 def working_files(folder: Path) -> list[Path]:
-    """Return the files that only an unfinished run needs: its epochs, and the previous end of a phase."""
+    """Return the files that only an unfinished run needs: states inside a phase, and the previous end of a phase."""
     return [folder / EPOCH, previous(folder / EPOCH), previous(folder / BOUNDARY)]
 
 

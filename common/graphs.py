@@ -133,7 +133,7 @@ def cuda_graph(body: Callable[[], None]) -> Callable[[], None]:
             try:
                 return partial(_replay, _recorded(body, _pool(stream).handle), body)
             except RuntimeError as error:
-                _own.pools.pop(stream.cuda_stream, None)  # what the failed capture left in it is lost
+                _own.pools.pop(stream.cuda_stream, None)  # a failed capture spoils its pool
                 tries -= 1
                 if not tries or "previous error during capture" not in reason(error):
                     raise

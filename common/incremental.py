@@ -40,7 +40,7 @@ class Learner:
     inherits     next, if an incremental Run has a start            says that only phase 0 is not trained again
     stages       next; a stage is trained before the next is made   yields `main` alone
     main         by `stages`                                        trains all weights on new images and exemplars
-    loss         in every step; CUDA repeats it without Python      is cross-entropy over all classes seen
+    loss         in every step; a CUDA graph only replays it        is cross-entropy over all classes seen
     trace        after every epoch                                  adds nothing to the epoch's line
     frozen       after `trace`                                      names no weights that the phase leaves unchanged
     remember     when exemplars of a new class have been chosen     keeps no tensors with them
@@ -69,7 +69,7 @@ class Learner:
     distils = False
     """Whether every phase with old classes sets `teacher` to a frozen copy of the network, made as the phase begins."""
     wants_indices = False
-    """Whether the `loss` of `main` takes a third argument: where each image lies in the training set, int64 [n]."""
+    """Whether the `loss` of `main` takes a third argument: each image's training index, int64 [n]."""
     phase: Phase
     teacher: Any = None
 
@@ -138,7 +138,7 @@ class Learner:
         return {}
 
     def state(self) -> dict[str, Tensor]:
-        """Return the tensors that a resume needs in addition to the network and the exemplars, by any names."""
+        """Return the tensors, by name, that a resume needs in addition to the network and the exemplars."""
         return {}
 
     def load_state(self, state: dict[str, Tensor]) -> None:
@@ -179,8 +179,8 @@ class Learner:
     def exported(cls, run: Run, left: Callable[[Run], dict[str, Tensor]]) -> tuple[Run, dict[str, Tensor]]:
         """Return the trained network for use elsewhere: a Run whose `build` makes it, and its final state.
 
-        left: a function that returns the final state of `run`, or of a Run that it starts from. Raises InputError if no
-        single network maps images to logits.
+        left: a function that returns the final state of `run`, or of a Run that it starts from. Raises InputError,
+        which says what to do, if no single network maps images to logits.
         """
         return run, left(run)
 
@@ -337,7 +337,7 @@ def _train(learner: Learner, phase: Phase, workspace: Workspace, inside: Saved |
 def _choose_exemplars(learner: Learner, phase: Phase) -> None:
     """Choose exemplars of the new classes by herding, with the network just trained.
 
-    Old classes keep theirs, of which a total budget keeps fewer.
+    Old classes keep their exemplars, truncated under a total budget.
     """
     context = learner.context
     if context.memory.quota(phase.seen) == 0:

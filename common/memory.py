@@ -97,7 +97,7 @@ class ExemplarMemory:
         return min(quota, available)
 
     def add(self, label: int, indices: Tensor, features: Tensor, seen: int) -> None:
-        """Choose a new class's exemplars by herding. indices [n]: its training images; features [n, d]: theirs."""
+        """Choose a new class's exemplars by herding. indices [n]: its training images, with features [n, d]."""
         self.indices[label] = indices[herd(features, self.size_for(len(indices), seen)).to(indices.device)]
 
     def shrink(self, seen: int) -> None:

@@ -20,7 +20,7 @@ Init = Literal["kaiming-out", "kaiming-in", "glorot"]
 class _PadShortcut(nn.Module):
     """A shortcut without parameters (option A): halves the resolution, and fills new channels with zeros.
 
-    kind "pad" subsamples; "avgpool" averages.
+    The kind "pad" subsamples, and "avgpool" averages.
     """
 
     def __init__(self, added: int, kind: Shortcut) -> None:
@@ -247,14 +247,14 @@ BACKBONES: dict[str, Callable[[bool], nn.Module]] = {
     "resnet32": lambda final_relu: resnet32(final_relu=final_relu),
     "resnet32-pad": lambda final_relu: resnet32("pad", final_relu, "kaiming-in"),  # BBN, LDAM
     "resnet32-avgpool": lambda final_relu: resnet32("avgpool", final_relu, "glorot"),  # Class-Balanced Loss
-    "resnet32-pad-glorot": lambda final_relu: resnet32("pad", final_relu, "glorot"),  # the same but for its shortcuts
+    "resnet32-pad-glorot": lambda final_relu: resnet32("pad", final_relu, "glorot"),  # the same with other shortcuts
     "resnet18": resnet18,
     "resnet34": lambda final_relu: resnet34(),
     "resnet10-imagenet": lambda final_relu: ImageNetResNet(10, final_relu),
     "resnet18-pool": lambda final_relu: CifarResNet(  # PODNet's stem for ImageNet
         (2, 2, 2, 2), width=64, final_relu=final_relu, stem_pool=True
     ),
-    "resnet18-preact": lambda final_relu: PreActResNet(),  # DER on ImageNet from no base; its last ReLU always stays
+    "resnet18-preact": lambda final_relu: PreActResNet(),  # DER on ImageNet without a base; always has its last ReLU
     "resnet18-imagenet": lambda final_relu: ImageNetResNet(18, final_relu),
     "resnet50-imagenet": lambda final_relu: ImageNetResNet(50, final_relu),
     "resnet50-default": lambda final_relu: ImageNetResNet(50, final_relu, default_init=True),  # BBN
@@ -265,7 +265,7 @@ BACKBONES: dict[str, Callable[[bool], nn.Module]] = {
 
 
 INITIALISING = threading.Lock()
-"""Held while torch's initialisers sample: they use the process's one generator, which runs in threads share."""
+"""Held while torch's initialisers sample, because they use the one generator that all threads of a process share."""
 
 
 def backbone(name: str, final_relu: bool = True, seed: int | None = None) -> nn.Module:

@@ -13,7 +13,7 @@ Profile = Literal["exp", "step"]
 
 
 def class_order(num_classes: int, seed: int = 1993) -> np.ndarray:
-    """Return the order in which classes arrive, int64 [C]: NumPy's legacy shuffle of 0..C-1, as the field publishes it.
+    """Return the order in which classes arrive, int64 [C]: NumPy's legacy shuffle of 0..C-1, as in published orders.
 
     LUCIR and its successors use seed 1993 (official code). A training label is a class's position in the order. Raises
     ValueError on fewer than one class.

@@ -29,7 +29,7 @@ class Steps(Protocol):
     """Makes the steps of an epoch. Each step must be called once, in order."""
 
     counts: Counter[str]
-    """Numbers of steps taken: "eager" from Python, "graph" by replay. "captured" counts graphs."""
+    """Counts of steps taken from Python ("eager") and by replay ("graph"), and of captured graphs ("captured")."""
 
     def epoch(self, order: Tensor, batch: int, generator: torch.Generator) -> Iterator[Callable[[], None]]: ...
 
@@ -69,7 +69,7 @@ class EagerSteps:
 
 
 class GraphSteps:
-    """Steps that replay CUDA graphs, one graph for each batch size. A smaller last batch is the second size.
+    """Steps that replay CUDA graphs, one graph for each batch size. A smaller last batch makes a second size.
 
     A graph reads the same memory at every replay. So one buffer holds an epoch's plan, and a counter on the device says
     which of its columns are the next batch. The graph itself advances the counter. The first step of each size is

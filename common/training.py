@@ -58,7 +58,7 @@ def choose_device(device: str = "auto", precision: str = "auto") -> Device:
 def has_bf16(device: str) -> bool:
     """Return whether the device multiplies bf16 in hardware, as emulation is slow.
 
-    On a CPU this takes AVX512-BF16, AMX or ARM's BF16.
+    On a CPU, AVX512-BF16, AMX and ARM's BF16 do so.
     """
     if device == "cuda":
         return torch.cuda.is_bf16_supported(including_emulation=False)
@@ -118,11 +118,11 @@ def gathered(make: Callable[[Tensor], Tensor], indices: Tensor) -> Tensor:
 
 
 def of_batch(count: Tensor, images: int) -> Tensor:
-    """Return the number to divide by in a loss that divides a sum by a count, such as the number of old images.
+    """Return the divisor for a loss that is a sum over images divided by a count, such as the number of old images.
 
     count: the scalar counted over the `images` that this process has of the batch. With several processes, the result
-    is the count over the whole batch times this process's share of the images. The mean over processes then equals the
-    loss of the whole batch.
+    is the count over the whole batch times this process's share of the images. The mean over processes, weighted by
+    their images, then equals the loss of the whole batch.
     """
     if ranks() == 1:
         return count

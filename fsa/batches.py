@@ -17,7 +17,7 @@ Sampler = Callable[[Tensor, torch.Generator], Tensor]
 
 
 def mean_scores(probabilities: Iterable[Tensor], labels: Tensor, classes: int) -> Tensor:
-    """Return the mean score of every class (column) over the images of each true class (row); fp32 [c, c].
+    """Return the mean softmax score of every class (column) over the images of each true class (row); fp32 [c, c].
 
     probabilities: softmax outputs [m, c], batch by batch, since those of 8,142 classes would not fit into memory at
     once. labels [n]: of all images. Every class needs an image.
@@ -40,8 +40,8 @@ def class_scores(net: Net, context: Context, indices: Tensor) -> Tensor:
 def confusing_classes(scores: Tensor, classes: Tensor, pool: Tensor, count: int) -> Tensor:
     """Return the k classes of `pool` with which each of `classes` is most confused, in order; int64 [len(classes), k].
 
-    scores [c, c]: `mean_scores`, of which the class's own row counts. No class is confused with itself. k is `count`,
-    or fewer if `pool` has fewer other classes. Raises ValueError if it has none.
+    scores [c, c]: `mean_scores`, of which only the class's own row is read. No class is confused with itself. k is
+    `count`, or fewer if `pool` has fewer other classes. Raises ValueError if `pool` has no other class.
     """
     rows = torch.full((len(classes), len(scores)), -torch.inf)
     rows[:, pool] = scores[classes][:, pool]

@@ -51,10 +51,10 @@ class Maps(DeviceImages):
 
 
 def halves(body: nn.Module, behind: int) -> tuple[nn.Module, nn.Module]:
-    """Divide a ResNet before its last `behind` stages: one part maps images to maps, the other these to the last map.
+    """Divide a ResNet before its last `behind` stages.
 
-    Both parts share the modules of `body`. Raises RunFailed if `body` is no ResNet of `common.resnet`, or has too few
-    stages.
+    The first part takes images to feature maps, and the second part takes these maps to the last feature map. Both
+    share the modules of `body`. Raises RunFailed if `body` is no ResNet of `common.resnet`, or has too few stages.
     """
     try:
         stem, stages = parts(body)

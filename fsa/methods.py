@@ -20,7 +20,7 @@ Scaling = Literal["min-max", "relu-max"]
 
 @dataclass(frozen=True)
 class FSA:
-    """Phase II (Sec. 4.2, Algorithm 1): tunes the classifier on batches of which half are augmented tail images.
+    """Phase II (Sec. 4.2, Algorithm 1): tunes the classifier on batches of head images and augmented tail images.
 
     It starts from Phase I and trains on images, or from `Views` of Phase I and trains on cached feature maps. A batch
     has `tail` real tail images, `donors` augmented samples for each, and as many head images as both together.

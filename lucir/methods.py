@@ -56,7 +56,7 @@ class LUCIR:
     margin: float | None = 0.5  # m of Eq. 8; None: no margin loss (CN + LC)
     negatives: int = 2  # K of Eq. 8
     margin_reduction: Literal["mean", "sum_k"] = "mean"  # the code averages over the K negatives, Eq. 8 sums
-    imprint: bool = True  # whether new embeddings are imprinted: yes in the official scripts, no word in the paper
+    imprint: bool = True  # whether new embeddings are imprinted, as in the official scripts; not in the paper
     finetune: Schedule | None = FINETUNE  # class-balance finetuning (CBF), Sec. 4.1; None: off (CN + LC + IS)
     finetune_flag: Literal[1, 2, 3, 4, 5] = 2
     """What CBF trains. 1: new embeddings; 2: all embeddings; 3: everything; 4 and 5: like 2, but no margin loss."""

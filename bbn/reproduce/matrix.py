@@ -1,4 +1,4 @@
-"""Fig. 2 and the supplement's Fig. 5: test errors by how the features and how the classifier were learnt."""
+"""Fig. 2 and the supplement's Fig. 5: test errors for each manner of learning features and of learning classifiers."""
 
 from __future__ import annotations
 

@@ -255,7 +255,7 @@ def _entry(spec: DataSpec, source: _Source, cache: Path) -> Path:
 
 
 def _read_meta(entry: Path) -> dict | None:
-    """Return meta.json of a complete entry; None if there is no entry, or if a file has not the size in meta.json."""
+    """Return meta.json of a complete entry; None if there is no entry, or if the size of a file differs from it."""
     try:
         meta = read_json(entry / "meta.json", "it is made again")
         whole = all((entry / name).stat().st_size == size for name, size in meta["bytes"].items())

@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-# Each character is a class. None looks like another, even mirrored or in italics: b/d and R/Я are not both here.
+# Each character is a class. No two look alike, in no alphabet, mirrored (b and d, R and Я) or in italics.
 CHARACTERS = (
     "♀Ψ☎O⋈3ჭБ✉ԴÇ✿♆ΞŒ#≠Дქ♂Å✂Ծ⌘D♉4ω♥KЉ♏ბ↻XՄ⌂∀√Tσ♠Њ♫ფR⚡7Ֆ{a↑μ+ѢŁ☾♄ლ☂ñԲ¶☁YΩЫ©8∫Gჟ∞♞Ձ"
     "e£Ѫ℃ξ&Q≈ჯ✈ÆԹ∇2♭ЮA⊕η☃E≥პ☠Խ⇒ØШ❄λ☯t☢5%თb§ՃЦ№r⚓β★∴Wღ@Ђ?ՔH◊6$Δg⚙→ტm€ЖՋ♪☺P"
@@ -28,11 +28,11 @@ FACES = (
 # These factors vary from image to image, and set the difficulty. Lengths are in pixels of the 32x32 image.
 LENGTH = (20, 27)  # longest side of the character
 ANISOTROPY = (0.88, 1.14)  # scale of the width relative to the height
-ROTATION = 10  # most degrees, in either direction
-SHEAR = 0.10  # most, in either direction
-OFFSET = 1.5  # most between the centres of character and image, in either direction along each axis
+ROTATION = 10  # largest angle in degrees, in either direction
+SHEAR = 0.10  # largest shear, in either direction
+OFFSET = 1.5  # largest distance between the centres of character and image, along each axis
 CONTRAST = (90, 190)  # grey levels between the character and its background; both signs are equally likely
-CHROMA = 40  # most that a colour channel differs from the grey level; every layer samples its own tint
+CHROMA = 40  # largest difference of a colour channel from the grey level; every layer samples its own tint
 BACKGROUND = (25, 30)  # largest amplitudes, in grey levels, of the gradient and of the texture
 BLUR = (3, 5)  # widths of the filters to sample from, in cells of the masks (about 4 cells are one pixel)
 FRAGMENTS = 1  # number of pieces of other characters at the rim, behind the character

@@ -32,22 +32,22 @@ SUBSET, FULL = "imagenet-subset", "imagenet"
 
 
 def both(s: Setting, phases: int, **changes: int | None) -> Runs:
-    """Return iCaRL and LUCIR under one protocol."""
+    """Return the Runs of iCaRL and LUCIR under one protocol."""
     return {"iCaRL": s.runs(s.icarl(), phases, **changes), "Ours": s.runs(s.lucir(), phases, **changes)}
 
 
 def main(s: Setting) -> Runs:
-    """Return iCaRL and LUCIR under the setting's own number of phases."""
+    """Return the Runs of iCaRL and LUCIR under the setting's own number of phases."""
     return both(s, s.phases)
 
 
 def one_icarl(s: Setting) -> Runs:
-    """Return iCaRL with one incremental phase."""
+    """Return the Runs of iCaRL with one incremental phase."""
     return {"iCaRL": s.runs(s.icarl(), 1)}
 
 
 def components(s: Setting) -> Runs:
-    """Return iCaRL, and LUCIR's components added one by one; 5 phases."""
+    """Return the Runs of iCaRL, and of LUCIR's components added one by one; 5 phases."""
     return {
         "iCaRL-CNN": s.main(s.icarl()),
         "CN": s.main(s.lucir(old="cosine", margin=None, finetune=None)),
@@ -58,12 +58,12 @@ def components(s: Setting) -> Runs:
 
 
 def sweep(s: Setting) -> Runs:
-    """Return both methods with each number of exemplars per class; 5 phases."""
+    """Return the Runs of both methods with each number of exemplars per class; 5 phases."""
     return {(name, r): runs for r in s.sweep for name, runs in both(s, 5, exemplars=r).items()}
 
 
 def weights(s: Setting, phases: int) -> Runs:
-    """Return LUCIR with a fixed and with an adaptive weight of the less-forget constraint."""
+    """Return the Runs of LUCIR with a fixed and with an adaptive weight of the less-forget constraint."""
     return {
         "fixed lambda (5)": s.runs(s.lucir(direction="fixed"), phases),
         "adaptive weight (Ours-CNN)": s.runs(s.lucir(), phases),
@@ -71,9 +71,9 @@ def weights(s: Setting, phases: int) -> Runs:
 
 
 def directions(s: Setting) -> Runs:
-    """Return LUCIR with the adaptive weight as coded and as printed, for each number of phases.
+    """Return the Runs of LUCIR with the adaptive weight as coded and as printed, for each number of phases.
 
-    With 1 phase both weights equal lambda_base, so one Run serves both.
+    With 1 phase both weights equal lambda_base, so the same Runs serve both.
     """
     return {
         (direction, p): s.runs(s.lucir(direction=direction if p > 1 else "code"), p)
@@ -83,7 +83,10 @@ def directions(s: Setting) -> Runs:
 
 
 def baselines(s: Setting) -> Runs:
-    """Return iCaRL, whose read-outs include threshold moving, iCaRL with class-balance finetuning, and LUCIR."""
+    """Return the Runs of iCaRL, of iCaRL with class-balance finetuning, and of LUCIR.
+
+    Threshold moving needs no Runs of its own, since it is a read-out of iCaRL.
+    """
     return {
         "iCaRL": s.main(s.icarl()),
         "iCaRL-CBF": s.main(s.icarl(finetune=s.finetune)),
@@ -92,18 +95,21 @@ def baselines(s: Setting) -> Runs:
 
 
 def scales(s: Setting) -> Runs:
-    """Return LUCIR with a learnable eta, and with eta fixed from the base phase on."""
+    """Return the Runs of LUCIR with a learnable eta, and with eta fixed from the base phase on."""
     fixed = {f"eta = {eta:g}": s.main(s.lucir(scale=eta)) for eta in s.scales}
     return {"eta learnable": s.main(s.lucir()), **fixed}
 
 
 def scale_base(s: Setting) -> Runs:
-    """Return the base phase of LUCIR with a learnable eta, whose log shows how eta grows from 1."""
+    """Return the Runs of LUCIR's base phase with a learnable eta, whose logs show how eta grows from 1."""
     return {"base": s.base_runs(Base("cosine"), s.base)}
 
 
 def joint(s: Setting) -> Runs:
-    """Return joint training from scratch at each number of classes, in steps of a tenth of the incremental classes."""
+    """Return the Runs of joint training at each number of classes, in steps of a tenth of the incremental classes.
+
+    Each of these Runs trains a model from scratch.
+    """
     counts = range(s.base, s.classes + 1, (s.classes - s.base) // 10)
     return {("joint", n): s.base_runs(Base("linear"), n) for n in counts}
 
