@@ -30,6 +30,7 @@ class MixupLearner(Learner):
     config: Mixup
 
     def main(self, phase: Phase) -> Stage:
+        """Return the main stage, with pairs of batches if partners come from the reversed sampler."""
         main = super().main(phase)
         self.shares = Draws(steps(main.schedule, len(main.indices)), self.context.device.torch)
         main.on_epoch = self.begin_epoch
@@ -39,10 +40,12 @@ class MixupLearner(Learner):
         return main
 
     def begin_epoch(self, epoch: int) -> None:
+        """Sample the shares of an epoch's batches from the beta distribution."""
         generator, strength = in_numpy(self.context.generator("shares", epoch)), self.config.strength
         self.shares.set(generator.beta(strength, strength, len(self.shares.values)))
 
     def loss(self, images: Tensor, labels: Tensor) -> Tensor:
+        """Return the loss of mixed images or features, in the proportion that they are mixed in."""
         share, net = self.shares.next(), self.net
         first, second = images.chunk(2) if self.config.partners == "reversed" else (images, None)
         if self.config.layer == "features":  # the batches pass through the network one at a time, as in BBN
@@ -67,6 +70,7 @@ class Pair(nn.Module):
         self.first, self.second = first, second
 
     def features(self, images: Tensor) -> Tensor:
+        """Return the concatenated features of both networks, fp32 [n, 2d]."""
         return torch.cat([self.first.features(images), self.second.features(images)], dim=1)
 
 
@@ -77,6 +81,7 @@ class EnsembleLearner(Learner):
     net: Any  # a Pair
 
     def build(self, classes: int) -> None:
+        """Make two networks of the same kind, initialised differently."""
         run, device = self.context.run, self.context.device
         members = []
         for number in range(2):
@@ -86,14 +91,17 @@ class EnsembleLearner(Learner):
         self.net = Pair(*members)
 
     def main(self, phase: Phase) -> Stage:
+        """Return the main stage, in which each network has its own sampler."""
         return in_pairs(super().main(phase), self.context.train.labels, self.config.sampler)
 
     def loss(self, images: Tensor, labels: Tensor) -> Tensor:
+        """Return the sum of both networks' cross-entropies, each on its own half of the batch."""
         members = zip((self.net.first, self.net.second), images.chunk(2), labels.chunk(2), strict=True)
         return torch.stack([F.cross_entropy(net(x), y) for net, x, y in members]).sum()
 
     @classmethod
     def exported(cls, run: Run, left: Callable[[Run], dict[str, Tensor]]) -> tuple[Run, dict[str, Tensor]]:
+        """Raise InputError: no single network maps images to the ensemble's predictions."""
         raise InputError(
             f"run {run.hash}: Ensemble is two networks, whose probabilities are averaged; to export one alone, train "
             f"Rebalance with its sampler, uniform or {run.method.sampler}"
@@ -110,6 +118,7 @@ class EnsembleLearner(Learner):
         }
 
     def summary(self, phase: Phase) -> dict[str, Any]:
+        """Return the class sizes alone, since there are two heads."""
         return {"counts": self.context.counts.tolist()}
 
 
@@ -120,10 +129,12 @@ class UnitLearner(RebalanceLearner):
         super().__init__(config.baseline, context)
 
     def build(self, classes: int) -> None:
+        """Make the baseline's network, with features scaled to unit length."""
         super().build(classes)
         self.net.backbone = nn.Sequential(self.net.backbone, Unit())
 
     def summary(self, phase: Phase) -> dict[str, Any]:
+        """Add the mean distance of each class's features to their centre, on both splits."""
         context = self.context
         parts = {
             "train": (context.train, context.of_classes(0, phase.seen)),
@@ -137,6 +148,6 @@ class UnitLearner(RebalanceLearner):
 
 
 def spreads(features: Tensor, labels: Tensor) -> list[float]:
-    """Return each class's mean L2 distance between its features and their mean. features [n, d], labels [n]."""
+    """Return for each class the mean L2 distance of its features from their mean. features [n, d], labels [n]."""
     classes = [features[labels == c] for c in range(int(labels.max()) + 1)]
     return [round(float((f - f.mean(dim=0)).norm(dim=1).mean()), 5) for f in classes]

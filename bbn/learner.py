@@ -28,6 +28,7 @@ class BBNLearner(Learner):
     net: Any  # a BilateralNet
 
     def build(self, classes: int) -> None:
+        """Make the bilateral network."""
         run, device, generator = self.context.run, self.context.device, self.context.generator("head", 0)
         net = BilateralNet(
             run.network, classes, device, run.seed, generator, concatenated=self.config.passes == "concatenated"
@@ -35,6 +36,7 @@ class BBNLearner(Learner):
         self.net = net.to(device.torch, memory_format=torch.channels_last)  # type: ignore[call-overload]
 
     def main(self, phase: Phase) -> Stage:
+        """Return the main stage, in which each branch has its own sampler."""
         main = super().main(phase)
         self.alphas = Draws(steps(main.schedule, len(main.indices)), self.context.device.torch)
         main.on_epoch = self.begin_epoch
@@ -64,6 +66,7 @@ class BBNLearner(Learner):
         return {name: self.net.classifier(mix(f_c, f_r, weight)).argmax(dim=1) for name, weight in TESTING.items()}
 
     def trace(self, phase: Phase) -> dict[str, float]:
+        """Return the epoch's alpha, averaged over its steps."""
         return {"alpha": round(self.mean_alpha, 6)}
 
     def tested(self, confusions: dict[str, np.ndarray]) -> dict[str, float]:
@@ -89,11 +92,13 @@ class ProbeLearner(RetrainLearner):
     config: Probe  # type: ignore[assignment]
 
     def build(self, classes: int) -> None:
+        """Make a network of the trunk, one branch's block and a fresh classifier."""
         body = Branch(self.context.run.network)
         head = LinearHead(body.out_features, classes, self.context.generator("head", 0))
         self.net = Net(body, head, self.context.device)
 
     def start_from(self, state: dict[str, Tensor]) -> None:
+        """Load the trunk and the branch's block from BBN's final weights. The classifier stays fresh."""
         block = f"{self.config.branch}_block."
         body = {k: v for k, v in state.items() if k.startswith("trunk.")}
         body |= {"block." + k.removeprefix(block): v for k, v in state.items() if k.startswith(block)}

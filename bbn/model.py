@@ -85,6 +85,7 @@ class BilateralNet(nn.Module):
     def forward(
         self, x_uniform: Tensor, x_reversed: Tensor | None = None, alpha: Tensor | float | None = None
     ) -> Tensor:
+        """Return the logits of mixed batches, or of one batch in testing."""
         if x_reversed is None:
             if self.training:
                 raise ValueError("training takes two batches and an alpha; call eval() first to test one batch")

@@ -53,7 +53,7 @@ class Saved:
         return {k[len(prefix) :]: v for k, v in self.tensors.items() if k.startswith(prefix)}
 
     def builds_on(self, boundary: Saved | None) -> bool:
-        """Return whether this state inside a phase belongs to the phase that follows `boundary` (None: phase 0).
+        """Return whether this state belongs to the phase that follows `boundary`, or to phase 0 if it is None.
 
         Checkpoints written before checksums existed name only the phase, and hold all tensors.
         """

@@ -81,6 +81,7 @@ class _Plan:
         self.parts: list[tuple[Tensor, Tensor]] = []
 
     def set(self, rows: Tensor, seeds: Tensor, batch: int, share: Share = whole) -> None:
+        """Set the rows, the seeds and the batch size of the next pass, and the part that this process takes."""
         self.parts = list(zip(*(map(share, each.split(batch)) for each in (rows.cpu(), seeds)), strict=True))
 
     def __iter__(self) -> Iterator[list[tuple[Path, int]]]:
@@ -140,6 +141,7 @@ class ImageFiles:
     def epoch(
         self, order: Tensor, batch: int, generator: torch.Generator, share: Share = whole
     ) -> Iterator[tuple[Tensor, Tensor]]:
+        """Yield augmented batches, see `common.loader.Images`."""
         self.plan.set(order, torch.randint(2**31, (len(order),), generator=generator), batch, share)
         if self.workers is None:
             self.workers = self._start(self.plan, self.augment)
@@ -153,6 +155,7 @@ class ImageFiles:
         self.workers = None
 
     def plain(self, indices: Tensor, batch: int = 0, flip: Flip = "none") -> Iterator[Tensor]:
+        """Yield un-augmented batches, see `common.loader.Images`."""
         plan = _Plan(self.files)
         plan.set(indices, torch.zeros(len(indices), dtype=torch.long), batch or 100)
         workers = self._start(plan, self.centre)
@@ -165,6 +168,7 @@ class ImageFiles:
             _end(workers)
 
     def _start(self, plan: _Plan, transform: Transform) -> DataLoader:
+        """Start worker processes for the batches of a plan."""
         cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
         return DataLoader(
             _Encoded() if self.on_device else _Pixels(transform),

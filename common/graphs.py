@@ -28,7 +28,7 @@ The returned function keeps the recorded function alive, and with it the memory 
 """
 WAYS = ("new", "torch", "off")
 BURST = 8
-"""Replays between two checks of how far the device has come."""
+"""Number of replays between two checks of how far the device has come."""
 TRIES_AGAIN = 3
 """How often a capture is tried again after something outside has broken it."""
 

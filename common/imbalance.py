@@ -58,7 +58,7 @@ class Rebalance:
     scale: float = 30.0
     """Factor of LDAM's cosines."""
     beta: float = 0.0
-    """Weights classes by their effective number at this beta; 0: no weights. LDAM's code uses 0.9999."""
+    """beta of the effective numbers that class weights come from; 0: no weights. LDAM's code uses 0.9999."""
     sampler: Kind = "uniform"
     defer: int = 0
     """First epoch in which weights and sampler are used: 160 of 200 in DRW and DRS, 0 in RW and RS."""
@@ -83,7 +83,7 @@ class Retrain:
     learner: ClassVar[str] = "common.rebalance:RetrainLearner"
     sampler: Kind = "balanced"
     beta: float = 0.0
-    """Weights classes by their effective number at this beta; 0: no weights."""
+    """beta of the effective numbers that class weights come from; 0: no weights."""
     fresh: bool = True
     """Whether the classifier is initialised anew, as in the paper."""
     norms: Literal["frozen", "train"] = field(default="frozen", metadata=ADDED)

@@ -123,10 +123,12 @@ class DeviceImages:
     def epoch(
         self, order: Tensor, batch: int, generator: torch.Generator, share: Share = whole
     ) -> Iterator[tuple[Tensor, Tensor]]:
+        """Yield augmented batches, see `Images`."""
         for part in self.plan(order, generator).split(batch, dim=1):
             yield self.take(share(part))
 
     def plain(self, indices: Tensor, batch: int = 0, flip: Flip = "none") -> Iterator[Tensor]:
+        """Yield un-augmented batches, see `Images`."""
         for rows in indices.split(batch or (5000 if self.images.is_cuda else 100)):
             images = self.images[rows]
             if flip != "none":

@@ -154,6 +154,7 @@ class Phase:
 
     @property
     def seen(self) -> int:
+        """The number of classes known once this phase is over."""
         return self.num_old + self.num_new
 
 

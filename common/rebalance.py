@@ -91,6 +91,7 @@ class RebalanceLearner(Learner):
         self.deferred = True
 
     def main(self, phase: Phase) -> Stage:
+        """Return the main stage, which samples uniformly before epoch `defer`, and by `sampler` after it."""
         main = super().main(phase)
         uniform, drawn = (class_sampler(self.context.train.labels, k) for k in ("uniform", self.config.sampler))
         main.on_epoch = self.begin_epoch
@@ -103,6 +104,7 @@ class RebalanceLearner(Learner):
         self.weights.copy_(torch.ones_like(self.target) if self.deferred else self.target)
 
     def loss(self, images: Tensor, labels: Tensor) -> Tensor:
+        """Return the configured loss, weighted by class."""
         c, features = self.config, self.net.features(images)
         if c.loss == "ldam":
             losses = ldam(self.net.head.cosines(features), labels, self.margins, c.scale)
@@ -124,10 +126,12 @@ class RetrainLearner(Learner):
         self.weights = torch.tensor(weights, dtype=torch.float32, device=context.device.torch)
 
     def start_from(self, state: dict[str, Tensor]) -> None:
+        """Load the final weights of the other Run, except for the classifier if it is to be fresh."""
         head = {f"head.{k}": v for k, v in self.net.head.state_dict().items()} if self.config.fresh else {}
         self.net.load_state_dict({**state, **head})
 
     def main(self, phase: Phase) -> Stage:
+        """Return a main stage that trains only the classifier."""
         main = super().main(phase)
         main.parameters = self.net.head.parameters()
         main.set_mode = self.net.eval if self.config.norms == "frozen" else self.net.train
@@ -135,5 +139,6 @@ class RetrainLearner(Learner):
         return main
 
     def loss(self, images: Tensor, labels: Tensor) -> Tensor:
+        """Return the cross-entropy on frozen features, weighted by class."""
         losses = F.cross_entropy(self.net.head(self.frozen_features(images)), labels, reduction="none")
         return weigh(losses, self.weights[labels], "weighted_mean")

@@ -161,6 +161,7 @@ class PreActResNet(nn.Module):
 
 
 def _initialise(weight: Tensor, init: Init) -> None:
+    """Initialise a convolution's weight in place, as `init` names it."""
     if init == "glorot":
         nn.init.xavier_uniform_(weight)
     else:

@@ -115,7 +115,7 @@ class Protocol:
     def check(self) -> None:
         """Raise ValueError if the classes do not divide into phases, or the exemplar budget is not usable.
 
-        A usable budget is set in one of the two ways, is not negative, and leaves no class without exemplars.
+        A usable budget is per class or in total, not both. It is not negative and leaves no class without exemplars.
         """
         per_class, total = self.exemplars_per_class, self.exemplars_total
         if (per_class is None) == (total is None):

@@ -31,7 +31,9 @@ class Steps(Protocol):
     counts: Counter[str]
     """Counts of steps taken from Python ("eager") and by replay ("graph"), and of captured graphs ("captured")."""
 
-    def epoch(self, order: Tensor, batch: int, generator: torch.Generator) -> Iterator[Callable[[], None]]: ...
+    def epoch(self, order: Tensor, batch: int, generator: torch.Generator) -> Iterator[Callable[[], None]]:
+        """Yield one function for each step of the epoch, which takes the step when called."""
+        ...
 
     def close(self) -> None:
         """Release what the steps hold, such as memory on the device or worker processes."""
@@ -104,6 +106,7 @@ class GraphSteps:
                     count.add_(calls * times)
 
     def _step(self, size: int, replays: Counter[int]) -> None:
+        """Take a step of this batch size: the first one from Python, and all others by replaying a graph."""
         if size not in self.graphs and size in self.warm:
             self.graphs[size] = self._captured(size)
         if size in self.graphs:
@@ -118,6 +121,7 @@ class GraphSteps:
                 self._body(size)
 
     def _captured(self, size: int) -> Callable[[], None]:
+        """Capture a step of this batch size. Raises NotCaptured if that is impossible."""
         try:
             with _uncounted(self.norms) as calls:
                 graph = self.capture(partial(self._body, size, calls))
@@ -130,6 +134,7 @@ class GraphSteps:
         return graph
 
     def _body(self, size: int, calls: Counter[_BatchNorm] | None = None) -> None:
+        """Do the work of one step: augment the next columns of the plan, train, and advance the counter."""
         if calls is not None:
             calls.clear()  # an earlier try may have counted
         columns = self.next + torch.arange(size, device=self.next.device)
@@ -138,6 +143,7 @@ class GraphSteps:
         self.next.add_(size)
 
     def close(self) -> None:
+        """Drop all graphs, and the memory that they hold."""
         with CAPTURING:
             self.graphs.clear()  # graphs hold memory, and refer back to this object
 

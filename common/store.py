@@ -96,6 +96,7 @@ class Store:
         self._check_format()
 
     def _check_format(self) -> None:
+        """Raise InputError if another version wrote the folder, or its marker cannot be read."""
         marker = self.runs / "FORMAT"
         try:
             found = marker.read_text(encoding="utf-8").strip()
@@ -108,6 +109,7 @@ class Store:
             )
 
     def folder(self, run: Run) -> Path:
+        """Return the folder of a Run, whether it exists or not."""
         return self.runs / run.hash
 
     def load(self, digest: str) -> Result | None:
@@ -115,6 +117,7 @@ class Store:
         return self._here.get(digest)
 
     def _read(self, digest: str) -> Result | None:
+        """Read a finished run and check it; None if there is no result. Raises Damaged."""
         folder = self.runs / digest
         if not (folder / "result.json").exists():
             return None
@@ -236,6 +239,7 @@ class Workspace:
         self._save("checkpoint", tensors, meta)
 
     def _save(self, name: str, tensors: dict[str, Tensor], meta: dict) -> None:
+        """Write a checkpoint of the tensors, with all that `restore` needs in its meta data."""
         import torch
 
         started = time.monotonic()
@@ -264,6 +268,7 @@ class Workspace:
         return self._left_by(run, BOUNDARY).part("net/")
 
     def _left_by(self, run: Run, name: str) -> Saved:
+        """Read a file that a finished run left. Raises InputError if it is damaged or gone."""
         path = self.store.folder(run) / name
         try:
             found, problem = read_state(path), f"{path} is gone"

@@ -34,6 +34,7 @@ class Device:
         return torch.device(self.type)
 
     def autocast(self) -> AbstractContextManager:
+        """Return a context that runs operations in bf16 if that is the precision, and else changes nothing."""
         # No cache: autocast shares its cache of converted weights between threads, so runs would affect each other.
         return torch.autocast(self.type, torch.bfloat16, enabled=self.precision == "bf16", cache_enabled=False)
 

@@ -32,6 +32,7 @@ class FSALearner(Learner):
 
     @property
     def fsa(self) -> FSA:
+        """The options of Phase II."""
         return self.config
 
     @property
@@ -41,11 +42,13 @@ class FSALearner(Learner):
         return start is not None and isinstance(start.method, Views)
 
     def build(self, classes: int) -> None:
+        """Make the network; with cached maps, its backbone only pools."""
         super().build(classes)
         if self.cached:
             self.net = Net(Pool(), self.net.head, self.context.device)
 
     def start_from(self, state: dict[str, Tensor]) -> None:
+        """Load Phase I's weights or, with cached maps, the classifier and the maps."""
         if not self.cached:
             super().start_from(state)
             return
@@ -85,6 +88,7 @@ class FSALearner(Learner):
         self.draws = Draws(self.fsa.steps, self.context.device.torch, (samples, 1 + locations))
 
     def main(self, phase: Phase) -> Stage:
+        """Return a main stage that trains only the classifier, on Phase II's batches."""
         main = super().main(phase)
         main.parameters, main.set_mode = self.net.head.parameters(), self.net.eval
         self.sample(main)
@@ -167,6 +171,7 @@ class EarlierLearner(FSALearner):
 
     @property
     def fsa(self) -> FSA:
+        """The options that this ablation shares with Phase II."""
         return self.config.fsa
 
     def begin_phase(self, phase: Phase) -> None:
@@ -184,11 +189,13 @@ class EarlierLearner(FSALearner):
         self.draws = Draws(self.fsa.steps, device.torch, (self.fsa.tail * self.fsa.donors, numbers))
 
     def main(self, phase: Phase) -> Stage:
+        """Return a main stage that trains the later blocks and the classifier."""
         main = super().main(phase)
         main.parameters = [*self.back.parameters(), *self.net.head.parameters()]
         return main
 
     def loss(self, images: Tensor, labels: Tensor) -> Tensor:
+        """Return the cross-entropy over real and augmented maps, passed through the later blocks."""
         maps, labels = self.mixed(images, labels)
         with self.context.device.autocast():
             features = pool(self.back(maps))
@@ -218,6 +225,7 @@ class ViewsLearner(Learner):
     source: Any
 
     def build(self, classes: int) -> None:
+        """Make Phase I's network, and a network whose state will hold the maps, scores and features."""
         context, run = self.context, self.context.run
         body: Any = backbone(run.network, seed=run.seed)
         head = LinearHead(body.out_features, classes, context.generator("head", 0))
@@ -233,14 +241,17 @@ class ViewsLearner(Learner):
         self.net.register_buffer("scores", torch.zeros(classes, classes, device=device.torch))
 
     def maps(self, images: Tensor) -> Tensor:
+        """Return the feature maps of images before pooling, in eval mode."""
         self.source.eval()
         with torch.no_grad(), self.context.device.autocast():
             return self.source.backbone.maps(images)
 
     def start_from(self, state: dict[str, Tensor]) -> None:
+        """Load Phase I's final weights."""
         self.source.load_state_dict(state)
 
     def begin_phase(self, phase: Phase) -> None:
+        """Fill the caches: maps of every view, test features and class scores."""
         context, kept = self.context, self.net.maps
         indices = context.of_classes(0, phase.seen)
         small = context.device.type == "cuda" and context.run.inputs.kind == "crop-flip"

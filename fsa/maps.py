@@ -40,6 +40,7 @@ class Maps(DeviceImages):
         return torch.stack([order.cpu(), views]).to(self.images.device)
 
     def take(self, plan: Tensor) -> tuple[Tensor, Tensor]:
+        """Return the batch (maps, labels) that some columns of a plan describe."""
         order, views = plan
         rows = self.rows[order] * self.images.shape[1] + views
         return self.images.flatten(0, 1).index_select(0, rows), self.labels[order]

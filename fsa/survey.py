@@ -33,6 +33,7 @@ class SurveyLearner(Learner):
     net: Any
 
     def summary(self, phase: Phase) -> dict[str, Any]:
+        """Add all measurements of the survey."""
         self.net.eval()
         with torch.no_grad():
             parts = self.parts()

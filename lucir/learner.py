@@ -29,6 +29,7 @@ class BaseLearner(Learner):
             self.head, self.final_relu = partial(CosineHead, scale=config.scale), False
 
     def trace(self, phase: Phase) -> dict[str, float]:
+        """Return the head's scale and norms, see `head_trace`."""
         return head_trace(self.net.head, phase)
 
 
@@ -44,6 +45,7 @@ class ICaRLLearner(Learner):
         self.counts: Tensor | None = None
 
     def main(self, phase: Phase) -> Stage:
+        """Return the main stage, and count each class's training images for threshold moving."""
         # The number of training images of each class in this phase, for threshold moving.
         labels = self.context.train.labels
         self.counts = torch.tensor(self.context.counts[: phase.seen], device=labels.device)
@@ -52,12 +54,14 @@ class ICaRLLearner(Learner):
         return super().main(phase)
 
     def stages(self, phase: Phase) -> Iterator[Stage]:
+        """Yield the main stage and, with `finetune`, class-balance finetuning."""
         yield self.main(phase)
         if self.config.finetune and phase.num_old:  # iCaRL-CBF trains only the classifier, on balanced exemplars
             exemplars, parameters = self.context.memory.all(), self.net.head.parameters()
             yield Stage("finetune", self.config.finetune, exemplars, self.finetune_loss, parameters, self.net.eval)
 
     def loss(self, images: Tensor, labels: Tensor) -> Tensor:
+        """Return the `objective` with the network's features."""
         return self.objective(self.net.features(images), images, labels)
 
     def objective(self, features: Tensor, images: Tensor, labels: Tensor) -> Tensor:
@@ -70,6 +74,7 @@ class ICaRLLearner(Learner):
         return loss
 
     def finetune_loss(self, images: Tensor, labels: Tensor) -> Tensor:
+        """Return the `objective` with frozen features."""
         return self.objective(self.frozen_features(images), images, labels)
 
     def readouts(self, features: Tensor, phase: Phase) -> dict[str, Tensor]:
@@ -101,6 +106,7 @@ class LUCIRLearner(Learner):
         self.head, self.nme_flip = partial(CosineHead, scale=config.scale), config.nme_flip
 
     def begin_phase(self, phase: Phase) -> None:
+        """Grow the head, imprint the new embeddings, and set the less-forget weight of the phase."""
         if not phase.num_old:
             return
         super().begin_phase(phase)
@@ -110,17 +116,20 @@ class LUCIRLearner(Learner):
         self.weight = adaptive_weight(self.config.weight, phase.num_old, phase.num_new, self.config.direction)
 
     def main(self, phase: Phase) -> Stage:
+        """Return the main stage. With the less-forget constraint, old embeddings stay fixed."""
         main = super().main(phase)
         if self.config.old == "less-forget":  # the old embeddings are fixed (Sec. 3.3)
             main.frozen_rows = [(self.net.head.weight, phase.num_old)]
         return main
 
     def stages(self, phase: Phase) -> Iterator[Stage]:
+        """Yield the main stage and, with `finetune`, class-balance finetuning."""
         yield self.main(phase)
         if self.config.finetune and phase.num_old:
             yield self.finetune_stage(phase)
 
     def loss(self, images: Tensor, labels: Tensor) -> Tensor:
+        """Return Eq. 9 with the network's features."""
         return self.objective(self.net.features(images), images, labels, self.config.margin)
 
     def objective(self, features: Tensor, images: Tensor, labels: Tensor, margin: float | None) -> Tensor:
@@ -158,6 +167,7 @@ class LUCIRLearner(Learner):
         return self.objective(self.frozen_features(images), images, labels, margin)
 
     def trace(self, phase: Phase) -> dict[str, float]:
+        """Return eta and the norms of the embeddings, see `head_trace`."""
         return head_trace(self.net.head, phase)
 
 

@@ -37,6 +37,7 @@ def matrices(settings: Sequence[Setting], results: Results, published: Published
 
 
 def _heat(source: Setting, target: Setting, errors: np.ndarray) -> Panel:
+    """Return a panel with the errors of one data set as a heat map."""
     return Panel(
         f"Classifier on {title(target, target.factor)}",
         f"features from {title(source, None)}",

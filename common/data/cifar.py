@@ -54,6 +54,7 @@ def read_cifar(name: str, folder: Path | None, cache: Path | None) -> Content:
 
 
 def _read_archive(name: str, archive: Path) -> Content:
+    """Unpack the archive into a temporary folder and read it. Raises RuntimeError if it is damaged."""
     from torchvision import datasets
 
     if not datasets.utils.check_integrity(archive, getattr(datasets, CIFAR[name][0]).tgz_md5):
@@ -82,6 +83,7 @@ def _check_members(archive: Path) -> None:
 
 
 def _download_cifar(name: str, cache: Path | None) -> Content:
+    """Download the data set into `cache` and read it. Raises InputError if that fails."""
     if cache is None:
         raise InputError(_ways(name, "no cache folder to download it into"))
     target = cache / f"{name}-download"
@@ -101,6 +103,7 @@ def _download_cifar(name: str, cache: Path | None) -> Content:
 
 
 def _ways(name: str, reason: str) -> str:
+    """Return an error message that lists the ways to get the data set."""
     _, extracted, archive = CIFAR[name]
     return (
         f"{name} is not here and could not be downloaded ({reason}). Get it in one of three ways: let it download on a "
@@ -110,6 +113,7 @@ def _ways(name: str, reason: str) -> str:
 
 
 def _parse_cifar(name: str, folder: Path, download: bool = False) -> Content:
+    """Read both splits with torchvision's class, which downloads them first if asked to."""
     from torchvision import datasets
 
     source = getattr(datasets, CIFAR[name][0])

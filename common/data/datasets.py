@@ -94,7 +94,7 @@ class _Source:
     key: str
     read: Callable[[], Content]
     fingerprint: str | None = None
-    """The data set's fingerprint if images stay files, which needs no decoding and no cache; else None."""
+    """The data set's fingerprint if images stay files, else None. Files are neither decoded for it nor cached."""
 
 
 def load(spec: DataSpec, root: Path | None = None, cache: Path | None = None) -> Dataset:
@@ -191,6 +191,7 @@ def locate(spec: DataSpec, root: Path | None) -> Path | None:
 
 
 def _source(spec: DataSpec, root: Path | None, cache: Path | None) -> _Source:
+    """Return where a data set's images come from. Raises InputError if it is not there."""
     if spec.name == "glyphs":
         return _glyphs(spec)
     if spec != DataSpec(spec.name):
@@ -221,6 +222,7 @@ def _marked(name: str, fingerprint: str, train_labels: np.ndarray, test_labels: 
 
 
 def _glyphs(spec: DataSpec) -> _Source:
+    """Return the source of the embedded glyphs, with defaults in place of None."""
     given = (spec.classes, spec.per_class, spec.test_per_class)
     classes, per_class, test = (d if v is None else v for v, d in zip(given, (100, 500, 100), strict=True))
 
@@ -236,12 +238,14 @@ def _glyphs(spec: DataSpec) -> _Source:
 
 
 def _read(name: str, source: _Source) -> Dataset:
+    """Read a data set from its source, and compute its fingerprint."""
     content = source.read()
     found = source.fingerprint or _marked(name, _digest_arrays(*content[:4]), content[1], content[3])
     return Dataset(name, *content, fingerprint=found)
 
 
 def _digest_arrays(*arrays: Any) -> str:
+    """Return 16 hex digits of a sha256 over the shapes and bytes of arrays."""
     state = hashlib.sha256()
     for array in arrays:
         state.update(repr(array.shape).encode())
@@ -265,6 +269,7 @@ def _read_meta(entry: Path) -> dict | None:
 
 
 def _read_entry(entry: Path) -> Dataset | None:
+    """Read a data set from its cache entry; None if the entry is missing, incomplete or changed."""
     meta = _read_meta(entry)
     if meta is None:
         return None

@@ -116,6 +116,7 @@ def read_image(path: Path) -> np.ndarray:
 
 
 def _require_same(train_classes: Iterable[str], train: Path, test_classes: Iterable[str], test: Path) -> None:
+    """Raise InputError if one split has classes that the other lacks."""
     for names, others, lacking in ((train_classes, test_classes, test), (test_classes, train_classes, train)):
         missing = sorted(set(names) - set(others))
         if missing:
@@ -127,6 +128,7 @@ def _require_same(train_classes: Iterable[str], train: Path, test_classes: Itera
 
 
 def _require_distinct(folders: Sequence[Path]) -> None:
+    """Raise InputError if two class folders are the same folder, through a link."""
     seen: dict[Path, Path] = {}
     for folder in folders:
         if (other := seen.setdefault(folder.resolve(), folder)) != folder:

@@ -127,6 +127,7 @@ def _is_image(entry: os.DirEntry[str]) -> bool:
 
 @cache
 def _suffixes() -> frozenset[str]:
+    """Return the suffixes of all image files that Pillow can open."""
     from PIL import Image
 
     return frozenset(e for e, kind in Image.registered_extensions().items() if kind in Image.OPEN)
@@ -143,6 +144,7 @@ def _is_recognised(path: str) -> bool:
 
 
 def _refuse_stray(folder: Path) -> None:
+    """Raise InputError if images lie outside the class folders."""
     with os.scandir(folder) as entries:
         stray = sorted(e.path for e in entries if _visible(e) and _is_image(e))
     if stray:
@@ -153,6 +155,7 @@ def _refuse_stray(folder: Path) -> None:
 
 
 def _refuse_dead_links(links: Sequence[Path]) -> None:
+    """Raise InputError if there are links that lead nowhere."""
     if links:
         count = f"{len(links):,} links lead" if len(links) > 1 else "1 link leads"
         raise InputError(f"{count} nowhere, first {links[0]}; mend the links, or delete them")

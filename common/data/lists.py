@@ -134,6 +134,7 @@ def _found(folder: Path, name: str) -> tuple[str, os.stat_result] | None:
 
 
 def _lines(path: Path) -> list[str]:
+    """Return the lines of a text file. Raises InputError if it is not UTF-8."""
     try:
         return path.read_text(encoding="utf-8-sig").splitlines()
     except (OSError, UnicodeDecodeError) as error:

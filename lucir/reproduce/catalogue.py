@@ -1,4 +1,4 @@
-"""All figures of the paper, in the paper's order: id, title, the Runs that a figure needs, and what draws it."""
+"""All figures of the paper, in the paper's order: id, title, the Runs that a figure needs, and its drawing function."""
 
 from __future__ import annotations
 

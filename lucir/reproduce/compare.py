@@ -104,6 +104,7 @@ class Comparison(Command):
             learner_of(method)
 
     def part(self, paper: str, store: Store, data: Data, use: Resources) -> Part:
+        """Make the plan for one figure, and the queue's part that carries it out."""
         choice, chosen = self.choice, settings_of("lucir", self.choice, data)
         here = replace(self, phases=chosen[0].phases) if choice.preset == FOLDER else self
         title = f"{', '.join(self.methods)} beside iCaRL and LUCIR, {here.phases} phases"

@@ -53,6 +53,7 @@ class Setting(shared.Setting):
         return replace(method, **changes)  # type: ignore[arg-type]
 
     def icarl(self, **changes: object) -> ICaRL:
+        """Return iCaRL in this setting. `changes` make a variant of it."""
         return replace(ICaRL(nme_flip=self.nme_flip), **changes)  # type: ignore[arg-type]
 
     def runs(
