@@ -22,12 +22,11 @@ class BBN:
 
     version: ClassVar[int] = 1
     learner: ClassVar[str] = "bbn.learner:BBNLearner"
-    adaptor: Adaptor = "parabolic_decay"  # Algorithm 1 and Table 4
-    offset: Offset = "official"  # of alpha's argument: (T - 1) / Tmax in the code, T / Tmax in the paper
-    sampler: Sampler = "reversed"  # of the re-balancing branch (Eq. 4 and Table 3); it samples with replacement
+    adaptor: Adaptor = "parabolic_decay"  # how alpha changes over the epochs (Algorithm 1 and Table 4)
+    offset: Offset = "official"  # alpha is a function of (T - 1) / Tmax in the code (official), T / Tmax in the paper
+    sampler: Sampler = "reversed"  # sampler of the re-balancing branch (Eq. 4, Table 3), always with replacement
     passes: Literal["separate", "concatenated"] = "separate"
-    """How the two batches pass the trunk. separate: each has its own BatchNorm statistics (code). concatenated: as one
-    batch."""
+    """How both batches pass the trunk. separate: each has its own BatchNorm statistics (code). concatenated: as one."""
     stretch: float = field(default=1.0, metadata=ADDED)
     """Tmax over the number of epochs, for the official offset. The code uses Tmax = 100 for iNaturalist's 90 epochs."""
 
@@ -49,7 +48,7 @@ class Probe:
     learner: ClassVar[str] = "bbn.learner:ProbeLearner"
     branch: Literal["cb", "rb"] = "cb"
     norms: ClassVar[Literal["frozen"]] = "frozen"
-    sampler: Literal["uniform", "balanced"] = "uniform"  # the paper does not say; as the CE classifier of Fig. 2
+    sampler: Literal["uniform", "balanced"] = "uniform"  # not in the paper; uniform as for the CE classifier of Fig. 2
     beta: float = 0.0
 
 

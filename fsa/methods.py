@@ -30,16 +30,17 @@ class FSA:
     learner: ClassVar[str] = "fsa.learner:FSALearner"
     steps: ClassVar[int] = STEPS
     batch: Literal["head-tail", "natural", "balanced"] = "head-tail"
-    """natural and balanced are controls without augmentation: all images, or all classes, are equally likely."""
+    """How batches are made. natural and balanced are controls without augmentation: all images, or all classes, are
+    equally likely."""
     share: float = 0.9  # h_r: the head holds this share of the images (Sec. 5.1)
-    tail: int = 16  # N_t, from a batch of 128 = 2 N_t (1 + N_a)
-    donors: int = 3  # N_a; 0: no augmentation
-    confusing: int = 3  # N_f
-    donor_classes: Literal["confusing", "random"] = "confusing"  # random: a control
+    tail: int = 16  # N_t, real tail images in a batch; the batch size is 128 = 2 N_t (1 + N_a)
+    donors: int = 3  # N_a, augmented samples for each real tail image; 0: no augmentation
+    confusing: int = 3  # N_f, confusing classes of each tail class
+    donor_classes: Literal["confusing", "random"] = "confusing"  # head classes that donors come from; random: a control
     pool: Literal["head", "all"] = "head"
     """Classes among which confusing ones are sought. The text says all others; Fig. 5 and h_r imply the head."""
     tau_specific: float | None = 0.5
-    """A location is class-specific above this activation; None: every location. The paper gives no value. With 0.5 for
+    """A location is class-specific above this activation; None: every location. The paper gives no value. At 0.5 for
     both thresholds, the two parts are complements."""
     tau_generic: float | None = 0.5  # a location is class-generic below this activation; None: every location
     scaling: Scaling = field(default="min-max", metadata=ADDED)

@@ -50,12 +50,12 @@ class LUCIR:
 
     version: ClassVar[int] = 1
     learner: ClassVar[str] = "lucir.learner:LUCIRLearner"
-    old: Literal["less-forget", "cosine"] = "less-forget"  # Eq. 6; cosine: Eq. 5, distillation in the CN ablation
-    weight: float = 5.0  # lambda_base, Sec. 4.1; 10 on ImageNet
-    direction: Literal["code", "paper", "fixed"] = "code"  # of Eq. 7: the paper prints the inverse of what the code has
+    old: Literal["less-forget", "cosine"] = "less-forget"  # loss on old knowledge: Eq. 6, or Eq. 5 (the CN ablation)
+    weight: float = 5.0  # lambda_base of Eq. 7 (Sec. 4.1); 10 on ImageNet
+    direction: Literal["code", "paper", "fixed"] = "code"  # ratio in Eq. 7, which the paper prints inverted
     margin: float | None = 0.5  # m of Eq. 8; None: no margin loss (CN + LC)
-    negatives: int = 2  # K of Eq. 8
-    margin_reduction: Literal["mean", "sum_k"] = "mean"  # the code averages over the K negatives, Eq. 8 sums
+    negatives: int = 2  # K of Eq. 8, nearest new classes that serve as negatives
+    margin_reduction: Literal["mean", "sum_k"] = "mean"  # mean over the K negatives (code), or their sum (Eq. 8)
     imprint: bool = True  # whether new embeddings are imprinted, as in the official scripts; not in the paper
     finetune: Schedule | None = FINETUNE  # class-balance finetuning (CBF), Sec. 4.1; None: off (CN + LC + IS)
     finetune_flag: Literal[1, 2, 3, 4, 5] = 2
