@@ -157,7 +157,7 @@ class Store:
         return self.record(path) if path else None
 
     def finished(self, run: Run) -> str:
-        """Return the hash of the finished run that `find` would return, or "". Earlier look-ups are not repeated."""
+        """Return the hash of the finished run that `find` would return, or "". Nothing is read twice."""
         return self._here.first(run) or ""
 
     @contextmanager
