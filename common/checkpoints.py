@@ -237,8 +237,8 @@ def read_json(path: Path, remedy: str, beside: Mapping[str, Any] | None = None, 
     """Read a JSON object, compare it with its `checksum`, and return it without that entry.
 
     beside: further content that the checksum covers. bare: accept a file without a checksum, as written before
-    checksums existed; a file that lists checksums of arrays is newer, and never accepted without its own. Raises
-    Damaged if the file is unreadable, changed, or has lost its checksum; the message ends with `remedy`.
+    checksums existed. A file that lists checksums of arrays is newer, and needs a checksum of its own. Raises Damaged
+    if the file is unreadable, changed, or has lost its checksum; the message ends with `remedy`.
     """
     try:
         content = json.loads(path.read_text(encoding="utf-8"))

@@ -25,10 +25,10 @@ from common.training import Device, Epoch, Stage, fit
 
 
 class Learner:
-    """Trains with cross-entropy on a growing head. Every method is a subclass, and overrides some of the hooks.
+    """Trains with cross-entropy on a growing head. Other learners are subclasses, which override some of the hooks.
 
-    Used as it is, the class is joint training, or the base phase of most methods. The loop calls the hooks below.
-    Before `begin_phase` it sets `phase`, and also `teacher` where the class sets `distils`.
+    Used as it is, this class trains the base phase of most methods, or all classes at once. The loop over phases calls
+    the hooks below. Before `begin_phase` it sets `phase`, and also `teacher` if the class sets `distils`.
 
     hook         when it is called                                  what it does by default
     -----------  -------------------------------------------------  --------------------------------------------

@@ -1,4 +1,4 @@
-"""Runs on disk. All files are written atomically, and a finished run is never trained again.
+"""Runs on disk. Results and checkpoints are written atomically, and a finished run is never trained again.
 
 OUT/runs/HASH/ holds `config.json`, `environment.json`, `metrics.jsonl` (one line per epoch), `result.json`,
 `arrays.npz` and `checkpoint.safetensors` (see `common.checkpoints`). A committed record, PAPER/records/HASH.json, holds
@@ -64,8 +64,8 @@ class Store:
         self.runs = out / "runs"
         self.records = {p.stem: p for folder in records or [] for p in sorted(folder.glob("*.json"))}
         self.refused: dict[str, None] = {}
-        """Notes on results and records that `find` did not use, as they are damaged or of another version, and on what
-        to do about them. The keys, in order, are the notes."""
+        """One note for each result or record that is damaged or of another version, with what to do about it. The notes
+        are the keys, which keeps them in order and each of them once."""
         self._here = Shelf(lambda: os.listdir(self.runs) if self.runs.is_dir() else (), self._read, self.refused)
         self._there = Shelf(self.records.values, read_record, self.refused)
         with suppress(OSError):  # the runs in somebody else's folder can be listed without writing to it

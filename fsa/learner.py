@@ -74,7 +74,7 @@ class FSALearner(Learner):
         return replace(run, start=phase1), backbone | left(run)
 
     def begin_phase(self, phase: Phase) -> None:
-        """Fix what Phase I decides: the frozen backbone, the weights of activation maps, and the class scores."""
+        """Set what depends on Phase I alone: the frozen backbone, the weights of activation maps, and class scores."""
         indices = self.context.of_classes(0, phase.seen)
         self.weight = self.net.head.weight.detach().clone()
         if not self.cached:

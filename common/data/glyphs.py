@@ -123,7 +123,7 @@ def _raster(font: Any, character: str) -> np.ndarray:
 
 
 def _box_filter(masks: np.ndarray, width: int) -> np.ndarray:
-    """Replace each cell by the mean of width x width cells (width odd), uint8 like `masks`. Margins must be empty."""
+    """Replace each cell by the mean of width x width cells (width odd), uint8 like `masks`. Margins must be 0."""
     reach, total = width // 2, masks.astype(np.int32)
     for _ in range(2):  # along the last axis, then transposed along the other
         run, total = np.cumsum(total, axis=2, dtype=np.int32), np.zeros_like(total)

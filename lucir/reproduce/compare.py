@@ -124,7 +124,7 @@ class Comparison(Command):
         return found | made
 
     def made(self, s: Setting) -> dict[str, Any]:
-        """Return the methods as dataclasses, by name: functions are called with the Setting."""
+        """Return the methods as dataclasses, by name. A method given as a function is made from the Setting."""
         return {name: m(s) if callable(m) else m for name, m in self.methods.items()}
 
     def drawing(self, s: Setting, results: Results, published: PublishedFigure) -> Drawing:
