@@ -40,7 +40,8 @@ def look_for_changes(runs: Iterable[Run], store: Store, retrain: bool) -> None:
 def _report(run: Run, folder: Path, files: list[Path], retrain: bool) -> None:
     if not retrain:
         text = "was trained by another version of it; --retrain trains it anew"
-        return print(f"note: {files[0]} has changed: {describe(run)} {text}", file=sys.stderr)
+        print(f"note: {files[0]} has changed: {describe(run)} {text}", file=sys.stderr)
+        return
     try:
         with lock(folder / "lock", timeout=0):
             (folder / "result.json").unlink(missing_ok=True)  # first, so that half a folder counts as unfinished

@@ -43,11 +43,15 @@ def visible(count: int) -> list[str]:
     return [str(i) for i in range(count)] if given is None else [name for name in given.split(",") if name]
 
 
-def pinned(device: str) -> str:
-    """ "cuda" for "cuda:N", of which CUDA sees that GPU alone from here on; other words as they are.
+_taken: list[str] = []
+"""The GPU that CUDA sees alone in this process, such as "cuda:1", once there is one."""
 
-    Where torchrun has started several processes, "cuda" and "auto" are each one's own GPU. To be called before CUDA is
-    used. Raises InputError where there is no such GPU.
+
+def pinned(device: str) -> str:
+    """Let CUDA see GPU N alone from here on and return "cuda", for "cuda:N"; return other words as they are.
+
+    Where torchrun has started several processes, "cuda" and "auto" are each one's own GPU. The first call must come
+    before CUDA is used. Raises InputError where there is no such GPU, or where this process has another one already.
     """
     if device == "cpu" or not (device.startswith("cuda:") or several()):
         return device
@@ -59,10 +63,15 @@ def pinned(device: str) -> str:
         if device == "auto" and not torch.cuda.is_available():
             return "cpu"
         device = f"cuda:{os.environ['LOCAL_RANK']}"
+    if _taken and device not in _taken:
+        raise InputError(f"--device {device}: this process has {_taken[0]} already; train there from another process")
+    if _taken:
+        return "cuda"
     number = int(device.removeprefix("cuda:"))
     os.environ[VISIBLE] = ",".join(visible(number + 1)[number : number + 1])
     if not torch.cuda.is_available():
         raise InputError(f"--device {device}: torch sees no such GPU; the first is cuda:0, and --device cuda takes all")
+    _taken.append(device)
     return "cuda"
 
 

@@ -5,12 +5,14 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import fields
+from dataclasses import fields, is_dataclass
 from typing import Any
 
 from common.command.estimates import cost, seconds_left
+from common.command.own import OWN_IMAGES
 from common.command.plan import Plan
 from common.command.waiting import Outcome
+from common.data.names import FOLDER
 from common.runs import Run
 
 STATES = {"finished": "done", "failed": "failed", "out of time": "saved, to go on later"}
@@ -69,7 +71,7 @@ def describe(run: Run) -> str:
         f"R={protocol.exemplars_per_class}" if protocol.exemplars_total is None else f"total {protocol.exemplars_total}"
     )
     words = [_method(run.method), f"base {protocol.base}"]
-    words += [f"+ {phases} phases", budget] if phases else []
+    words += [f"+ {many(phases, 'phase')}", budget] if phases else []
     if tail := run.longtail:
         words = [_method(run.method), f"on {run.data.name}, imbalance {tail.imbalance:g}"]
     order = f", order {run.order}" if run.order != "native" else ""
@@ -81,13 +83,19 @@ def title(run: Run, usual: Any = None) -> str:
     """A Run as a heading: its method and how that differs from `usual`, its data, how the classes come, its seeds."""
     protocol, tail = run.protocol, run.longtail
     phases, total = len(protocol.sizes) - 1, protocol.exemplars_total
-    words = [f"base {protocol.base} + {phases} phases" if phases else f"{protocol.classes} classes at once"]
+    words = [f"base {protocol.base} + {many(phases, 'phase')}" if phases else f"{protocol.classes} classes at once"]
     if phases:
         words += [f"{total} exemplars in all" if total else f"{protocol.exemplars_per_class} exemplars a class"]
     words += [f"imbalance {tail.imbalance:g}"] if tail else []
     same = run.order == str(run.seed)
     words += [f"order and seed {run.seed}" if same else f"order {run.order}, seed {run.seed}"]
-    return f"{_method(run.method, usual)} on {run.data.name}: {', '.join(words)}"
+    data = OWN_IMAGES if run.data.name == FOLDER else run.data.name
+    return f"{_method(run.method, usual)} on {data}: {', '.join(words)}"
+
+
+def many(count: int, thing: str) -> str:
+    """The count and the thing, such as "1 run" and "2 runs"."""
+    return f"{count} {thing}{'' if count == 1 else 's'}"
 
 
 def _folder(run: Run) -> str:
@@ -96,8 +104,13 @@ def _folder(run: Run) -> str:
 
 
 def _method(method: Any, usual: Any = None) -> str:
-    """A method's name with the settings that are not those of `usual`, by default its class's. A part is only named."""
+    """A method's name with the settings that are not those of `usual`, by default its class's.
+
+    A part is only named, and without `usual` left out: a preset's schedule is not the class's.
+    """
     values = {f.name: (getattr(method, f.name), getattr(usual, f.name, f.default)) for f in fields(method)}
+    if usual is None:
+        values = {name: pair for name, pair in values.items() if not is_dataclass(pair[0])}
     words = ", ".join(_setting(name, value) for name, (value, known) in values.items() if value != known)
     return type(method).__name__ + (f" ({words})" if words else "")
 

@@ -165,11 +165,15 @@ def _ways(count: int, base: int | None, phases: int | None) -> str:
     if count < 3:
         return "that takes three classes or more: two for the base, and one to come"
     known = base is not None and 2 <= base < count
-    if not known and phases is not None and 1 <= phases <= count - 2:
-        bases = (b for b in range(2, count) if not (count - b) % phases)
-        return f"with --phases {phases}, --base may be {_listed(bases)}"
-    first = base if base is not None and known else max(2, count // 2)
-    return f"with --base {first}, --phases may be {_listed(p for p in range(1, count) if not (count - first) % p)}"
+    by_phases = not known and phases is not None and 1 <= phases <= count - 2
+    bases = range(2, count) if by_phases else [base if base is not None and known else max(2, count // 2)]
+    each = [phases] if phases is not None and by_phases else range(1, count)
+    ways = [(b, p) for b in bases for p in each if not (count - b) % p]
+    # LUCIR's margin loss needs two new classes in a phase, so phases of a single class are named only without a choice
+    ways = [(b, p) for b, p in ways if count - b > p] or ways
+    if by_phases:
+        return f"with --phases {phases}, --base may be {_listed(b for b, _ in ways)}"
+    return f"with --base {ways[0][0]}, --phases may be {_listed(p for _, p in ways)}"
 
 
 def _listed(numbers: Iterable[int]) -> str:

@@ -107,7 +107,7 @@ class Painter:
         varied = [f"class order {', '.join(orders)}"] if orders != ["native"] else []
         if not all(r.repeat[0] == str(r.repeat[1]) for r in results):  # a seed that is not its class order's
             varied.append(f"seed {', '.join(map(str, seeds))}")
-        commits = sorted({code(r.environment, 7) + ("+" if r.environment["dirty"] else "") for r in results})
+        commits = sorted({code(r.environment, 7) + ("+" if r.environment.get("dirty") else "") for r in results})
         words = [f"{self.plan.choice.preset} preset", *self.labels(results)]
         words += [f"n = {' to '.join(map(str, dict.fromkeys((counts[0], counts[-1]))))} ({', '.join(varied)})"]
         return "; ".join([*words, f"commit {', '.join(commits)}", *([reason] if reason else [])])

@@ -11,7 +11,7 @@ import re
 from collections.abc import Sequence
 from dataclasses import fields, is_dataclass, replace
 from pathlib import Path
-from typing import Any, NoReturn, TypeVar, get_args, get_origin, get_type_hints
+from typing import Any, Literal, NoReturn, TypeVar, get_args, get_origin, get_type_hints
 
 from common.errors import InputError
 
@@ -37,11 +37,12 @@ def parse(kind: type[T], prog: str, description: str | None, words: Sequence[str
     return replace(found, **paths)
 
 
-def change(value: T, prog: str, words: Sequence[str], spare: Any = None) -> T:
+def change(value: T, prog: str, words: Sequence[str], spare: Any = None, note: str = "") -> T:
     """A dataclass with the fields that words name: `--margin None --finetune.epochs 5`; without words, as it is.
 
     `--finetune None` leaves a part out that may be None. Where words name fields of a part that is None, it begins as
-    `spare` has it. Raises InputError, in one line, where words do not fit, or where tyro is not installed.
+    `spare` has it. note: a last sentence of the help. Raises InputError, in one line, where words do not fit, or where
+    tyro is not installed.
     """
     if not words:
         return value
@@ -56,9 +57,15 @@ def change(value: T, prog: str, words: Sequence[str], spare: Any = None) -> T:
         for at in reversed([i for i in range(len(words)) if words[i : i + 2] == [f"--{name}", "None"]]):
             del words[at : at + 2]
             changed[name] = None
+        if f"--{name}" in words:
+            raise InputError(
+                f"--{name} takes None, which turns {name} off; its options begin with --{name}., and "
+                f"{prog} --help lists them"
+            )
         if changed[name] is None and any(word.startswith(f"--{name}.") for word in words):
             changed[name] = getattr(spare, name, None)
-    about = " ".join([inspect.cleandoc(kind.__doc__ or ""), *(_switch(n, changed[n], spare) for n in optional)]).strip()
+    switches = (_switch(n, changed[n], spare) for n in optional)
+    about = " ".join(filter(None, [inspect.cleandoc(kind.__doc__ or ""), *switches, note]))
     more = {"default": kind(**changed), "config": (AvoidSubcommands, FlagConversionOff)}
     return _parsed(kind, prog, about, words, **more)
 
@@ -89,7 +96,17 @@ def _parsed(kind: type[T], prog: str, description: str | None, words: Sequence[s
         message = " ".join(line.strip(" │") for line in itertools.takewhile(lambda line: not _is_rule(line), lines))
         for pattern, plain in PLAIN.items():
             message = re.sub(pattern, plain, message)
-        raise InputError(f"{message.rstrip('.')}; {prog} --help lists the options") from None
+        message = message.rstrip(".")
+        if missing := re.fullmatch(r"--([\w-]+) needs a value", message):
+            message += _possible(kind, missing[1].replace("-", "_"))
+        raise InputError(f"{message}; {prog} --help lists the options") from None
+
+
+def _possible(kind: type, name: str) -> str:
+    """The values of a field that has few, such as ": True or False"; "" for other fields."""
+    hint = get_type_hints(kind).get(name)
+    values = (True, False) if hint is bool else get_args(hint) if get_origin(hint) is Literal else ()
+    return f": {' or '.join(map(str, values))}" if values else ""
 
 
 def _is_rule(line: str) -> bool:

@@ -6,6 +6,7 @@ import os
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -17,6 +18,7 @@ from common.command.waiting import Outcome, unfinished
 from common.runs import Run
 
 if TYPE_CHECKING:
+    from common.command.painter import Painter
     from common.training import Device
 
 
@@ -31,11 +33,15 @@ class Part:
     threads: int = 1
     failures: list[str] = field(default_factory=list)
     closed: bool = False
+    retrain: bool = False
+    """Whether runs of methods from outside are trained anew where their source has changed (`changed`)."""
 
-    def __post_init__(self) -> None:
+    @cached_property
+    def painter(self) -> Painter:
+        """What makes the figures and the report."""
         from common.command.painter import Painter
 
-        self.painter = Painter(self.plan, self.out)
+        return Painter(self.plan, self.out)
 
     def wait_for(self, device: Device, jobs: int) -> list[Run]:
         """Find out what is to be trained, starts first, and how many threads each run may have.

@@ -31,7 +31,7 @@ fingerprint is known without decoding, else any; any."""
 
 
 @dataclass(frozen=True)
-class Choice(Options):
+class Figures:
     """Which figures to make, and of which runs."""
 
     preset: str = "quick"
@@ -49,6 +49,11 @@ class Choice(Options):
     """Print figures, runs, what is finished and what is left to train, and train nothing."""
     draw: bool = False
     """Draw from finished runs and committed records, and train nothing."""
+
+
+@dataclass(frozen=True)
+class Choice(Options, Figures):
+    """What is asked for, in the order of the help: figures first, then what --preset folder needs."""
 
     @property
     def trains(self) -> bool:
@@ -252,8 +257,6 @@ def settings_of(paper: str, choice: Choice, data: Data) -> tuple[Any, ...]:
             wrong = " and ".join(choice.given)
             raise InputError(f"{wrong}: for --preset folder only; --preset {choice.preset} has the paper's protocol")
         return presets.settings(*chosen)
-    if not hasattr(presets, "on_folder"):
-        raise InputError(f"{paper} has no --preset folder; choose another preset")
     found = data.open(DataSpec(FOLDER))
     if isinstance(found, InputError):
         raise found

@@ -10,7 +10,7 @@ import re
 import sys
 import time
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -21,7 +21,7 @@ from common.command.environment import commit
 from common.command.estimates import cost
 from common.command.export import records_folder
 from common.command.launcher import Job, launch
-from common.command.messages import describe, list_plan, progress
+from common.command.messages import describe, list_plan, many, progress
 from common.command.parts import Part, cores
 from common.command.plan import Choice, Data, make_plan
 from common.command.waiting import Outcome
@@ -49,8 +49,6 @@ class Place:
     """auto (bf16 where the hardware has it), fp32 or bf16."""
     minutes: float | None = None
     """After so many minutes no epoch begins and the command ends; the same command goes on from there."""
-    retrain: bool = False
-    """Train anew the runs of methods from outside the six packages whose source has changed since."""
 
 
 @dataclass(frozen=True)
@@ -94,6 +92,8 @@ class Command:
     choice: Choice
     place: str = ""
     """Where it stands, to begin an error with, such as "queue.txt, line 3: "."""
+    retrain: bool = field(default=False, kw_only=True)
+    """Whether runs of methods from outside the six packages are trained anew where their source has changed since."""
 
     def part(self, paper: str, store: Store, data: Data, use: Resources) -> Part:
         """What is to be done for one of its papers. Raises InputError where that is nothing."""
@@ -112,7 +112,7 @@ def work(commands: Sequence[Command], use: Resources) -> int:
 def finish(parts: Sequence[Part], use: Resources, deadline: float = math.inf) -> int:
     """The same for parts that `begin` has made; deadline: the time of the day after which no epoch begins."""
     for part in parts:
-        look_for_changes(part.plan.runs().values(), part.plan.store, use.retrain and part.plan.choice.trains)
+        look_for_changes(part.plan.runs().values(), part.plan.store, part.retrain and part.plan.choice.trains)
     for part in parts:
         if part.plan.choice.list:
             list_plan(part.plan, use.jobs or (1 if use.device.startswith("cuda") else min(cores(), 8)))
@@ -181,7 +181,7 @@ def _outcomes(parts: Sequence[Part], device: Device, jobs: int, use: Resources, 
     how = f"{jobs} at once{' on each' if shared else ''}, {each} thread{'' if each == '1' else 's'} each"
     how = f"{jobs} in each job of {use.launcher}" if use.request else how
     where = f"{len(shared)} GPUs" if shared else device.type
-    print(f"{papers}: {len(runs)} runs on {where} in {device.precision}, {how}", flush=True)
+    print(f"{papers}: {many(len(runs), 'run')} on {where} in {device.precision}, {how}", flush=True)
     job = Job(use.out, use.data, device.type, jobs, 1, deadline, gpus=shared)
     finished = {start.hash for run in runs.values() for start in run.chain} - runs.keys()
     with progress(left, len(runs)) as (advance, count):

@@ -124,5 +124,5 @@ def repeated_natively(paper: str, preset: str, seeds: Sequence[int] | None, orde
     Warns that `orders` mean nothing there.
     """
     if orders:
-        warnings.warn(f"{paper} learns all classes at once, so --orders is ignored", stacklevel=3)
+        warnings.warn(f"{paper} learns all classes at once, so that a class order means nothing there", stacklevel=3)
     return tuple(dict.fromkeys(("native", seed) for seed in seeds or SEEDS.get(preset, ())))

@@ -33,9 +33,6 @@ class Single(Part):
     told: dict[str, int] = field(default_factory=dict)
     """Phases of each run that a line has told of, or epochs; by the run's hash."""
 
-    def __post_init__(self) -> None:
-        """It draws no figures."""
-
     @property
     def run(self) -> Run:
         return next(iter(self.plan.runs().values()))

@@ -12,12 +12,12 @@ from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any, TypeVar
 
-from common.command import ranks
+from common.command import ranks, roots
 from common.command.console import run_command
 from common.command.messages import title
 from common.command.own import Options
 from common.command.parsing import change, parse
-from common.command.plan import Choice, Data, Plan, checked, settings_of
+from common.command.plan import PAPERS, Choice, Data, Plan, checked, settings_of
 from common.command.queue import Command, Place, Resources, begin, finish, work
 from common.command.single import Single
 from common.drawing.figures import Drawing, Figure
@@ -27,13 +27,13 @@ from common.store import Result, Store
 
 
 @dataclass(frozen=True)
-class Which(Options):
+class Which:
     """On what data and schedule a method is trained, and what is drawn at random."""
 
     preset: str = "quick"
     """quick (embedded data, no download), cifar (the paper's schedule), imagenet (image folders) or folder
     (images of one's own, at the paper's schedule)."""
-    dataset: str = ""
+    dataset: str | None = None
     """Which of the preset's data sets, such as cifar100; default: the first."""
     seed: int | None = None
     """Of initialisation and batch order; without --order it also chooses the class order. Default: the preset's."""
@@ -44,11 +44,22 @@ class Which(Options):
 
 
 @dataclass(frozen=True)
-class Arguments(Place, Which):
-    """What `train` takes before the method."""
+class Arguments(Options, Place, Which):
+    """What `train` takes before the method, in the order of its help."""
 
 
-A = TypeVar("A", bound=Which)
+@dataclass(frozen=True)
+class Line(Options, Which):
+    """What a line of a queue takes before the method."""
+
+
+A = TypeVar("A", Arguments, Line)
+ELSEWHERE = {
+    "seeds": "train takes one --seed",
+    "orders": "train takes one --order",
+    "only": "train draws no figures and takes the name of a method",
+}
+"""Options of figures that one looks for here too, and what to do instead."""
 
 
 @dataclass(frozen=True)
@@ -62,10 +73,11 @@ class One(Command):
     """The method as the setting has it."""
 
     def part(self, paper: str, store: Store, data: Data, use: Resources) -> Single:
+        self.run.check()
         heading = title(self.run, self.usual)
         figure = Figure("train", heading, lambda settings: {"": [self.run]}, lambda *given: Drawing([]), role=None)
         plan = Plan(paper, self.choice, self.settings, [figure], [], store, data, use.precision)
-        return Single(checked(plan), use.out)
+        return Single(checked(plan), use.out, retrain=self.retrain)
 
 
 def train(
@@ -83,12 +95,18 @@ def train(
     file has trained is trained anew. Raises InputError on bad input before any training, RunFailed where the run fails,
     and OutOfTime when the minutes are over: the same call goes on from there.
     """
-    use = Resources(Path(data) if data else None, Path(out), device, precision, minutes, jobs=1, retrain=retrain)
+    roots.check(["common", *PAPERS])
+    if precision not in ("auto", run.precision or precision):
+        raise InputError(f"the run is in {run.precision}; leave precision out, or resolve the run in {precision}")
+    precision = run.precision or precision
+    use = Resources(Path(data) if data else None, Path(out), device, precision, minutes, jobs=1)
     deadline = time.time() + 60 * minutes if minutes is not None else math.inf
-    parts = begin([One([run.paper], Choice(), run=run)], use)
+    parts = begin([One([run.paper], Choice(), run=run, retrain=retrain)], use)
+    assert isinstance(parts[0], Single)
+    if run.fingerprint not in ("", parts[0].run.fingerprint):
+        raise InputError(f"the run is on other images of {run.data.name} than those at hand; give their folder as data")
     if finish(parts, use, deadline) == 130:
         raise OutOfTime("time is up; the same call goes on from here")
-    assert isinstance(parts[0], Single)
     if not (result := parts[0].result):
         raise RunFailed("; ".join(parts[0].failures))
     return result
@@ -111,7 +129,7 @@ def line(paper: str, words: Sequence[str], place: str, use: Place | None = None)
 
     use: what the queue is trained from, where images of one's own are.
     """
-    return replace(_asked(paper, words, Which, f"reproduce train {paper}", use or Place())[1], place=place)
+    return replace(_asked(paper, words, Line, f"reproduce train {paper}", use or Place())[1], place=place)
 
 
 def _asked(paper: str, words: Sequence[str], kind: type[A], prog: str, use: Place | None) -> tuple[A, One]:
@@ -119,7 +137,7 @@ def _asked(paper: str, words: Sequence[str], kind: type[A], prog: str, use: Plac
     presets = importlib.import_module(f"{paper}.reproduce.presets")
     methods = {type(m).__name__: m for m in presets.settings("quick", (), (), 1.0)[0].defaults()}
     own, *others = methods
-    first, rest = _parted(words, kind)
+    first, rest = _parted(words)
     about = (
         f"Train one method, on embedded data unless told otherwise. After these options may stand {own} (the paper's "
         f"own, and the default), {', '.join(others)}, and then its own options: {prog} {own} --help lists them."
@@ -132,30 +150,29 @@ def _asked(paper: str, words: Sequence[str], kind: type[A], prog: str, use: Plac
     place: Any = use or args
     settings = settings_of(paper, choice, Data(place.data, place.out / "cache"))
     settings = tuple(replace(s, repeats=s.repeats[:1]) for s in settings)
-    setting = _named({s.role: s for s in settings}, args.dataset, "--dataset")
+    setting = _named({s.role: s for s in settings}, args.dataset or "", "--dataset")
     default = _named({type(m).__name__: m for m in setting.defaults()}, rest[0] if rest else "", "method")
-    method = change(default, f"{prog} {type(default).__name__}", rest[1:], setting)
-    choice = Choice(args.preset, epochs_scale=args.epochs_scale)  # its seeds are the run's now
+    note = f"The defaults below are those of --preset {args.preset}; another preset stands before the method's name."
+    method = change(default, f"{prog} {type(default).__name__}", rest[1:], setting, note)
+    choice = replace(choice, seeds=(), orders=())  # the run has its own
     return args, One([paper], choice, run=setting.main(method)[0], settings=settings, usual=default)
 
 
-def _parted(words: Sequence[str], kind: type[Which]) -> tuple[Sequence[str], Sequence[str]]:
-    """The words before the method's name, each an option with its value if it takes one, and the others."""
-    alone = {f"--{no}{f.name}" for f in fields(kind) if isinstance(f.default, bool) for no in ("", "no-")}
-    alone |= {"-h", "--help"}
+def _parted(words: Sequence[str]) -> tuple[Sequence[str], Sequence[str]]:
+    """The words before the method's name, each an option with its value, and the others."""
     at = 0
     while at < len(words) and words[at].startswith("-"):
-        at += 1 if "=" in words[at] or words[at] in alone else 2
+        at += 1 if "=" in words[at] or words[at] in ("-h", "--help") else 2
     return words[:at], words[at:]
 
 
-def _in_place(
-    first: Sequence[str], rest: Sequence[str], kind: type[Which], methods: Mapping[str, Any], prog: str
-) -> None:
+def _in_place(first: Sequence[str], rest: Sequence[str], kind: type[A], methods: Mapping[str, Any], prog: str) -> None:
     """Raise InputError on an option that stands on the wrong side of the method's name."""
     general = {f.name for f in fields(kind)}
     owned = {name: {f.name for f in fields(method)} for name, method in methods.items()}
     for word in first:
+        if other := ELSEWHERE.get(_field(word)):
+            raise InputError(f"{word} is an option of reproduce; {other}")
         owner = next((name for name, names in owned.items() if _field(word) in names - general), None)
         if owner:
             raise InputError(f"{word} is an option of {owner} and stands after its name: {prog} {owner} {word} ...")

@@ -127,8 +127,8 @@ def facts(paper: Mapping[str, Any], preset: str, context: ReportContext) -> dict
 
 def code(environment: Mapping[str, Any], digits: int) -> str:
     """The commit of the code that trained a run; of a learner's file that no repository tracks, its digest."""
-    commit = str(environment.get("commit", "unknown"))
-    return commit[:digits] if commit else f"source {environment['source'][:digits]}"
+    commit, source = environment.get("commit", "unknown"), environment.get("source", "unknown")
+    return commit[:digits] if commit else f"source {source[:digits]}"
 
 
 def citation(paper: Mapping[str, Any]) -> str:

@@ -9,6 +9,7 @@ import zlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from types import NoneType
 from typing import Any
 
 import numpy as np
@@ -19,6 +20,14 @@ from common.errors import InputError
 from common.runs import key_of
 
 FORMAT = 1  # of everything under OUT/runs and of records; raised when older results can no longer be read
+
+NUMBER = (int, float, NoneType)
+ENVIRONMENT: dict[str, Any] = {
+    **{name: str for name in ("commit", "source", "device", "precision", "python", "torch", "numpy")},
+    **{name: NUMBER for name in ("training_seconds", "images_per_second", "seconds")},
+    **{"earlier_commits": list, "threads": int, "ranks": int, "dirty": bool},
+}
+"""The type of each entry of a Result's environment that is read. Any may be missing."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -122,13 +131,20 @@ def require_whole(path: Path, digest: str, config: Any, environment: Any, values
     named = isinstance(config, dict) and all(isinstance(config.get(k), str) for k in ("fingerprint", "precision"))
     if not named or key_of(config) != digest[:12]:
         raise InputError(f"{path} is of another run than its name says; delete it")
-    rates = environment if isinstance(environment, dict) else {"training_seconds": ""}
     if not (
-        all(isinstance(rates.get(k, 0), (int, float, type(None))) for k in ("training_seconds", "images_per_second"))
+        _is_environment(environment)
         and isinstance(phases, list)
-        and all(isinstance(phase, dict) and isinstance(phase.get("stages"), dict) for phase in phases)
+        and phases
+        and all(
+            isinstance(phase, dict) and isinstance(phase.get("stages"), dict) and phase["stages"] for phase in phases
+        )
     ):
         raise InputError(f"{path} is no result of a run; delete it")
+
+
+def _is_environment(value: Any) -> bool:
+    """Whether figures and reports can read where a run was trained, and by which code."""
+    return isinstance(value, dict) and all(isinstance(value[n], kind) for n, kind in ENVIRONMENT.items() if n in value)
 
 
 def array_checksum(array: np.ndarray) -> str:
