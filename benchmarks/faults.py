@@ -279,7 +279,7 @@ def table(rows: list[Row]) -> str:
 
 
 def faults(bench: Bench, kills: int) -> dict[str, Callable[[], Row]]:
-    """Return every fault by the word with which --only chooses it."""
+    """Return a function for each fault, by the word that chooses the fault with --only."""
     few = max(1, kills // 10)
     return {
         "record": lambda: damaged_records(bench, 40 * kills),

@@ -29,7 +29,7 @@ PHOTOS, EPOCHS = 512, 4
 
 
 def photos(repeats: int, device: Device) -> Table:
-    """Return images per second of CPU time, augmented and on the device in batches.
+    """Return how many images per second of CPU time each loader augments and puts on the device in batches.
 
     The CPU time is that of the main process and one worker. It does not include other work of the machine. A worker's
     time is counted when the worker ends: our worker ends after the epochs of a stage, the others after each epoch.
@@ -38,7 +38,7 @@ def photos(repeats: int, device: Device) -> Table:
     with tempfile.TemporaryDirectory() as folder, _one_core():
         _write(Path(folder))
         sides = _sides(Path(folder), device.torch)
-        for repeat in range(repeats + 1):  # the first warms up
+        for repeat in range(repeats + 1):  # the first repeat warms up
             for name, stage in sides.items():
                 started = _cpu_seconds()
                 stage()

@@ -1,7 +1,7 @@
 """Finds runs of a user's own method whose source code has changed since they were trained.
 
 Such runs are named in a note, or trained anew with --retrain. Methods of the six packages have a `version` for this
-purpose. A user's own code changes all the time, and no version number says so.
+purpose. A user changes the code of a method while working on it, without raising a version.
 """
 
 from __future__ import annotations
@@ -24,10 +24,10 @@ from common.store import Store
 
 
 def look_for_changes(runs: Iterable[Run], store: Store, retrain: bool) -> None:
-    """Print a note for each run in the results folder that older source code has trained, in part or in whole.
+    """Print a note for each of the runs that an earlier version of its method's source code has trained, even in part.
 
-    Runs that start from such a run count too. retrain: removes all these runs, so that they are trained anew. Raises
-    InputError if another process is training one of them.
+    Runs that start from such a run count too. retrain: removes the folders of all these runs, so that they are trained
+    anew. Raises InputError if another process is training one of them.
     """
     links = {link.key: link for run in runs for link in run.chain}.values()
     files = {link.key: _changed(link, store) for link in links if outside(link.method)}

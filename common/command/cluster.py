@@ -83,7 +83,7 @@ class Request:
             signal_delay_s=self.delay,
             array_parallelism=ARRAY,
             additional_parameters=dict(word.split("=", 1) for word in self.extra),
-            setup=["export SRUN_CPUS_PER_TASK=${SLURM_CPUS_PER_TASK:-1}"],  # srun does not inherit it since 22.05
+            setup=["export SRUN_CPUS_PER_TASK=${SLURM_CPUS_PER_TASK:-1}"],  # not inherited by srun since 22.05
             **({"dependency": f"afterany:{after}"} if after else {}),
         )
         return slurm

@@ -76,7 +76,10 @@ def pinned(device: str) -> str:
 
 
 def together(device: str, runs: int) -> tuple[str, ...]:
-    """Return the GPUs that share so many runs if `device` is "cuda". The result is empty for fewer than two GPUs."""
+    """Return the GPUs that share `runs` runs: all that CUDA sees, at most one per run. Empty if it would be only one.
+
+    It is also empty if `device` is not "cuda".
+    """
     if device != "cuda":
         return ()
     import torch

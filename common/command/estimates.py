@@ -19,7 +19,7 @@ PER_CLASS = {
     "cifar20": 2500,
     **{name: images / classes for name, (classes, images, _) in lists.PUBLISHED.items()},
 }
-"""Training images per class, by data set: used until the data set is opened. Data sets not listed count as 500."""
+"""Training images per class, by data set, for use before the data set is opened. Data sets not listed count 500."""
 
 
 def cost(run: Run, dataset: Dataset | InputError | None) -> int:

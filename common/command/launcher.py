@@ -41,7 +41,7 @@ class Job:
     """The most CPU threads that a run may use. The number it does use is measured (see `common.tuning`), or is that of
     OMP_NUM_THREADS."""
     deadline: float = math.inf
-    """Time in seconds since 1970, as of `time.time`. No epoch begins after it."""
+    """The `time.time` (seconds since 1970) after which no epoch begins."""
     stop: Path | None = None
     """The path of a file. Once the file exists, no run is started and no epoch begins."""
     eager: str = ""
@@ -116,8 +116,8 @@ def train_here(run: Run, job: Job, progress: Callable[[int], None]) -> None:
         torch.set_num_threads(workspace.threads)
         # `cudnn.benchmark` synchronises the device, which breaks another thread's capture: only with one run at a time.
         torch.backends.cudnn.benchmark = job.jobs == 1
-        torch.backends.cudnn.allow_tf32 = False  # fp32 means fp32; bf16 is there for speed
-        chain = len(run.protocol.sizes) > 1  # phases follow one another, so their kernels go first
+        torch.backends.cudnn.allow_tf32 = False  # fp32 must be fp32; bf16 is there for speed
+        chain = len(run.protocol.sizes) > 1  # phases must run in sequence, so their kernels get priority
         with torch.cuda.stream(own_stream(high=chain)) if device.type == "cuda" else nullcontext():
             result = incremental.run(run, dataset, learner, workspace, device)
         earlier = [c for c in workspace.commits if c != version]

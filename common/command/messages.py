@@ -20,10 +20,9 @@ STATES = {"finished": "done", "failed": "failed", "out of time": "saved, to go o
 
 @contextmanager
 def progress(total: int, runs: int) -> Iterator[tuple[Callable[[int], None], Callable[[Outcome], None]]]:
-    """Show a progress bar with the time left for all `runs` runs of `total` images, or print a line per ended run.
+    """Show a progress bar with the time left for all `runs` runs of `total` images; off a terminal, a line per run.
 
-    Yields two functions: the first takes a number of trained images, the second the Outcome of an ended run. The bar
-    appears on a terminal only.
+    Yields two functions to call: the first with a number of trained images, the second with the Outcome of a run.
     """
     from rich.console import Console
     from rich.progress import (
@@ -137,8 +136,8 @@ def duration(seconds: float) -> str:
 def list_plan(plan: Plan, jobs: int) -> None:
     """Print the figures and the runs, how many are finished, and the time left with up to `jobs` runs at once.
 
-    The number of images to train replaces the time until a run with each network has ended here. Figures that are left
-    out are listed with their reason. With --only, just those that --only names are.
+    Until a run with each network has ended here, the number of images to train stands in place of the time. Figures
+    that are left out are listed with the reason; with --only, just those that it names.
     """
     runs = plan.runs()
     finished = {key for key, run in runs.items() if plan.finished(run)}

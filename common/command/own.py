@@ -21,7 +21,7 @@ OWN_IMAGES = "images of one's own"
 EXEMPLARS = 20
 """Exemplars per class, unless --exemplars gives another number."""
 STEPS, LEAST_BATCH = 10, 32
-"""A batch is halved while an epoch has fewer than STEPS steps, but never below LEAST_BATCH images."""
+"""A batch is halved while it has more than LEAST_BATCH images and an epoch has fewer than STEPS steps."""
 LEAST_SIDE = 8
 """The smallest side of an image in pixels: the three stages of a ResNet reduce it to a feature map of 2 x 2."""
 
@@ -161,7 +161,7 @@ class Tail:
 
 
 def fit(schedule: Schedule, images: int) -> Schedule:
-    """Return the schedule with its batch halved while an epoch of `images` has fewer than ten steps (32 at least)."""
+    """Return the schedule with its batch halved while it is above 32 and an epoch of `images` has under ten steps."""
     batch = schedule.batch
     while batch > LEAST_BATCH and images < STEPS * batch:
         batch //= 2

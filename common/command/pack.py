@@ -38,7 +38,7 @@ class Pack:
     minutes: int
     """The job's time limit."""
     grace: float
-    """Seconds from the signal on in which epochs under way must end."""
+    """Seconds after the signal within which epochs under way must end."""
 
     def __call__(self) -> None:
         self.began, self.saved = time.monotonic(), self._states()
@@ -46,8 +46,8 @@ class Pack:
         with TemporaryDirectory() as folder:
             self.stop = Path(folder) / "stop"
             signal.signal(signal.SIGTERM, self._told)
-            signal.signal(signal.SIGUSR1, signal.getsignal(signal.SIGUSR2))  # submitit has set its own for the latter
-            Thread(target=self._train, daemon=True).start()  # signals are handled by this thread, at any time
+            signal.signal(signal.SIGUSR1, signal.getsignal(signal.SIGUSR2))  # submitit handles the latter
+            Thread(target=self._train, daemon=True).start()  # this thread stays free for signals
             self.over.result()
             while self.told and self._unfinished():
                 signal.pause()  # a job that ended by itself now would not be requeued

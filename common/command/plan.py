@@ -36,7 +36,7 @@ class Figures:
 
     preset: str = "quick"
     """quick (embedded data, minutes, no download), cifar (the paper's schedule), imagenet (image folders) or folder
-    (images of one's own, at the paper's schedule)."""
+    (your own images, at the paper's schedule)."""
     only: tuple[str, ...] = ()
     """Figure ids, such as fig5c, or their beginnings, such as fig3; default: every figure of the preset."""
     seeds: tuple[int, ...] = ()

@@ -1,4 +1,4 @@
-"""Serves the root of every package: loads public names only when used, and checks which package Python finds."""
+"""Helps the `__init__` of every package: loads public names only when used, and checks which package Python finds."""
 
 from __future__ import annotations
 

@@ -28,7 +28,7 @@ class Setting:
 
     preset: str
     role: str
-    """The paper's data set that this is or, in the quick preset, that the embedded data stand for."""
+    """The name of the paper's data set that this is or, in the quick preset, stands for."""
     data: DataSpec
     classes: int
     network: str
@@ -96,7 +96,7 @@ def chosen(
 ) -> tuple[S, ...]:
     """Return the settings of one preset, with the given repeats and with schedules scaled by `epochs_scale`.
 
-    Raises InputError on an unknown preset, or on a scale that is not above 0 and at most 1000.
+    Raises InputError on an unknown preset, or on a scale of 0 or less, or above 1000.
     """
     if preset not in presets:
         raise InputError(f"unknown preset {preset!r}; choose one of {', '.join(dict.fromkeys((*presets, FOLDER)))}")

@@ -32,7 +32,7 @@ class Which:
 
     preset: str = "quick"
     """quick (embedded data, no download), cifar (the paper's schedule), imagenet (image folders) or folder
-    (images of one's own, at the paper's schedule)."""
+    (your own images, at the paper's schedule)."""
     dataset: str | None = None
     """The data set, of those that the preset has, such as cifar100; default: the first."""
     seed: int | None = None

@@ -53,7 +53,7 @@ class Waiting:
     def ready(self, running: Collection[Run], jobs: int) -> Iterator[Run]:
         """Remove and yield the runs that can be started beside the running ones, up to `jobs` runs at once."""
         count, busy = len(running), sum(self.threads.get(run.hash, 1) for run in running)
-        alone = bool(self.died & self.open)  # if such a run dies again, no other run must die with it
+        alone = bool(self.died & self.open)  # such a run is trained alone: if it dies again, no other dies with it
         for run in list(self.runs.values()):
             own = self.threads.get(run.hash, 1)
             if count >= jobs or (count and busy + own > self.most) or (run.start and run.start.hash in self.open):

@@ -45,7 +45,7 @@ class Exported:
     """A trained network in evaluation mode, with the Run that trained it and the meaning of its outputs."""
 
     net: nn.Module
-    """Takes normalised images [n, 3, h, w] to logits [n, c]."""
+    """Maps normalised images [n, 3, h, w] to logits [n, c]."""
     run: Run
     labels: Sequence[int] | None
     """The data set's label that each output stands for, [c]; None if it is not known without the images."""

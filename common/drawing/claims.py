@@ -48,7 +48,7 @@ class Claim:
     source: str
     """Section, table or figure of the paper."""
     figure: str
-    """The id of the figure here that measures the claim."""
+    """The id of this repository's figure that measures the claim."""
     unit: str
     provenance: str
     of: Term

@@ -34,8 +34,8 @@ def average(result: Result, readout: str) -> float:
 def by_epoch(result: Result, readout: str = "cnn", group: str = "accuracy") -> dict[int, float]:
     """Return the test accuracy of a run with one phase, by the epochs at which it was measured.
 
-    readout, group: the read-out, and the group of classes. The last epoch is always among the epochs. It is the only
-    one if the schedule is shorter than the interval between tests.
+    readout, group: the read-out, and the group of classes. The last epoch is always included. It is the only one if the
+    schedule is shorter than the interval between tests.
     """
     trace = result.values["trace"]
     column = trace.get("test_accuracy" if (readout, group) == ("cnn", "accuracy") else f"{readout} {group}")

@@ -63,7 +63,7 @@ def _name(result: Result) -> str:
 def headline(sides: Callable[[Any], Sides], quantity: str, readouts: Mapping[str, str] = {}, role: str = "") -> Figure:
     """Return the figure that compares the two arms behind a paper's main claim. It is made on request only.
 
-    sides: takes the setting to the Runs of both arms; the first arm is claimed to be better. quantity: what is
+    sides: returns the Runs of both arms, given the setting; the first arm is claimed to be better. quantity: what is
     compared, with its unit. readouts: the read-out of an arm by its name, if it is not "cnn". role: as `Figure.role`.
     """
     drawing = partial(_headline, quantity=quantity, readouts=readouts)
@@ -76,9 +76,9 @@ def disagreements(
 ) -> Figure:
     """Return the figure of what each open choice of a paper is worth. It is made on request only.
 
-    choices: takes the setting to the Runs of two arms for each choice, by the choice's name. The first arm chooses the
-    alternative, the second the default of this repository. readouts: the read-out of a choice by its name, if it is
-    not "cnn". The other arguments are those of `headline`.
+    choices: returns the Runs of two arms for each choice, by the choice's name, given the setting. The first arm takes
+    the alternative, the second the default of this repository. readouts: the read-out of a choice by its name, if it
+    is not "cnn". The other arguments are those of `headline`.
     """
     drawing = partial(_disagreements, quantity=quantity, readouts=readouts)
     title = "Disagreements: what each choice is worth"

@@ -126,15 +126,15 @@ class Figure:
     id: str
     title: str
     experiment: Callable[[Any], Runs]
-    """Takes the setting to the Runs that the figure needs."""
+    """Returns the Runs that the figure needs, given the setting."""
     drawing: Callable[[Any, Results, PublishedFigure], Drawing]
-    """Takes the setting, the Results and the paper's numbers for this figure to everything to plot."""
+    """Makes the Drawing, given the setting, the Results and the paper's numbers for this figure."""
     presets: tuple[str, ...] = ("quick", "cifar")
     role: str | None = ""
     """Chooses the setting that the figure is about: the one with this role, or "" for the preset's first. With None the
     figure is about all settings of the preset, as a tuple."""
     extra: Callable[[Any], Runs] = no_runs
-    """Takes the setting to Runs that are drawn if they are finished, but never trained for this figure."""
+    """Returns Runs, given the setting, that are drawn if they are finished but never trained for this figure."""
     on_request: bool = False
     """Whether the figure is made only when --only names it."""
     formerly: tuple[str, ...] = ()

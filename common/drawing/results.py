@@ -84,7 +84,7 @@ class Result:
         return [readouts.get(name, {}).get(key, float("nan")) for readouts in last]
 
     def confusion(self, name: str) -> np.ndarray:
-        """Return the confusion matrix [true, predicted] of a read-out after the last phase. Raises Damaged."""
+        """Return a read-out's confusion matrix [true, predicted] after the last phase. Raises Damaged on a bad file."""
         if self.arrays is None:
             return _unpack(self.values["confusion"][name])
         try:
