@@ -26,8 +26,8 @@ terms: ImageNet's, for one, allow research and teaching that are not commercial.
 def card(result: Result, run: Run, labels: Sequence[int] | None, creation: str) -> str:
     """Return the model card of the network that `run` ended with.
 
-    labels: the data set's label behind each output, or None where the labels are not known. creation: the arguments
-    with which timm creates the network, or "" where timm cannot load it.
+    labels: the data set's label behind each output, or None if the labels are not known. creation: the arguments with
+    which timm creates the network, or "" if timm cannot load it.
     """
     return "\n".join([*_front(run), *_loading(run, creation), *_training(result, run), *_outputs(run, labels)])
 

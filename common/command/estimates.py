@@ -33,7 +33,7 @@ def cost(run: Run, dataset: Dataset | InputError | None) -> int:
 
 
 def _images(run: Run, dataset: Dataset | InputError | None) -> int:
-    """Return the number of training images if each epoch takes every image of new classes and every exemplar once."""
+    """Return the number of training images. Each epoch counts every image of new classes and every exemplar once."""
     protocol, per_class, seen, total = run.protocol, _per_class(run, dataset), 0, 0
     finetune = getattr(run.method, "finetune", None)
     for index, size in enumerate(protocol.sizes):

@@ -97,7 +97,7 @@ def title(run: Run, usual: Any = None) -> str:
 
 
 def many(count: int, thing: str) -> str:
-    """The count and the thing, such as "1 run" and "2 runs"."""
+    """Return a count with its noun, such as "1 run" or "2 runs"."""
     return f"{count} {thing}{'' if count == 1 else 's'}"
 
 
@@ -109,8 +109,8 @@ def _folder(run: Run) -> str:
 def _method(method: Any, usual: Any = None) -> str:
     """Return a method's name, and in brackets the settings that differ from `usual` or else from the class's defaults.
 
-    A setting that is no plain value is only named. Without `usual`, parts are left out, since a preset's schedule is not
-    the class's.
+    A setting that is no plain value is only named. Without `usual`, settings that are dataclasses are left out, since a
+    preset's schedule differs from the class's anyway.
     """
     values = {f.name: (getattr(method, f.name), getattr(usual, f.name, f.default)) for f in fields(method)}
     if usual is None:

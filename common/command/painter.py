@@ -37,7 +37,7 @@ class Painter:
 
     @property
     def folder(self) -> Path:
-        """The folder of figures and report. Each --epochs-scale has its own, so that none overwrites another."""
+        """The folder of the figures and the report. Each --epochs-scale has its own: none overwrites another."""
         choice = self.plan.choice
         scale = "" if choice.epochs_scale == 1 else f"-x{choice.epochs_scale:g}"
         return self.out / f"{choice.preset}{scale}" / self.plan.paper

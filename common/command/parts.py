@@ -34,11 +34,11 @@ class Part:
     failures: list[str] = field(default_factory=list)
     closed: bool = False
     retrain: bool = False
-    """Whether runs of methods from outside are trained anew where their source has changed (`changed`)."""
+    """Whether runs of a user's own methods are trained anew if the source code has changed (see `changed`)."""
 
     @cached_property
     def painter(self) -> Painter:
-        """What makes the figures and the report."""
+        """The `Painter` that makes the figures and the report."""
         from common.command.painter import Painter
 
         return Painter(self.plan, self.out)

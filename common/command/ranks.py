@@ -51,7 +51,7 @@ def together(lead: Callable[[], int]) -> int:
             return 1  # the first process has ended, and has said why
     try:
         code = lead()
-    except SystemExit as ended:  # --help
+    except SystemExit as ended:  # as --help does
         code = int(ended.code or 0)
     if code in (0, 130):  # after a failure the others may not listen any more, and torchrun ends them
         as_first(lambda: None)

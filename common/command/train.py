@@ -59,7 +59,7 @@ ELSEWHERE = {
     "orders": "train takes one --order",
     "only": "train draws no figures and takes the name of a method",
 }
-"""Options of figures that one looks for here too, and what to do instead."""
+"""Options of figure commands that a user may try with `train` too, and what to do instead."""
 
 
 @dataclass(frozen=True)
@@ -158,7 +158,7 @@ def _asked(paper: str, words: Sequence[str], kind: type[A], prog: str, use: Plac
     default = _named({type(m).__name__: m for m in setting.defaults()}, rest[0] if rest else "", "method")
     note = f"The defaults below are those of --preset {args.preset}; another preset stands before the method's name."
     method = change(default, f"{prog} {type(default).__name__}", rest[1:], setting, note)
-    choice = replace(choice, seeds=(), orders=())  # the run has its own
+    choice = replace(choice, seeds=(), orders=())  # the run has them already
     return args, One([paper], choice, run=setting.main(method)[0], settings=settings, usual=default)
 
 
