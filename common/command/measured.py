@@ -51,7 +51,7 @@ def in_order(parts: Sequence[PartView]) -> list[PartView]:
 
 
 def recorded_choices(paper: str, preset: str, empty: Path) -> Iterator[Choice]:
-    """Yield a choice for each length of schedules that a paper has records of under a preset. empty: an empty folder."""
+    """Yield a choice for each length of schedules that a paper has records of. empty: an empty folder."""
     try:
         plan = _plan(paper, Choice(preset=preset, draw=True), empty)
     except InputError:  # the paper has no such preset
