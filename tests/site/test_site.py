@@ -106,7 +106,7 @@ def test_latex_is_a_booktabs_table_in_ascii() -> None:
 def test_readme_sections_are_told_apart_and_keep_no_link_into_the_repository(tmp_path: Path) -> None:
     file = tmp_path / "README.md"
     file.write_text(
-        "# T\n\n## Where each equation is\n\n[a](b.md) <b>x</b>\n\n## Published against ours\n\nno\n\n"
+        "# T\n\n## Where each equation is\n\n[a](b.md) <b>x</b>\n\n## What we found\n\nno\n\n"
         "## Deviations and assumptions\n\n| a |\n|---|\n| [c](https://d.example) |\n"
     )
     methods, deviations = readme.sections(file)

@@ -169,7 +169,9 @@ def test_published_value_is_of_the_first_series_that_has_it(tmp_path: Path) -> N
 def test_a_table_without_published_numbers_lists_what_was_measured(tmp_path: Path) -> None:
     row = ReportRow(figure("fig1"), Drawing([], [compare(None, Estimate(50.0, 0.1, 0.2, 3))]), "")
     md, html = written(tmp_path, [row], context())
-    assert "| quantity | method | ours |" in md and "| accuracy (%) | LUCIR-CNN | 50.00 ± 0.20 (std 0.10, n = 3) |" in md
+    assert (
+        "| quantity | method | ours |" in md and "| accuracy (%) | LUCIR-CNN | 50.00 ± 0.20 (std 0.10, n = 3) |" in md
+    )
     assert "difference</th>" not in html
 
 
