@@ -95,6 +95,8 @@ class Comparison:
     ours: Estimate | None
     tolerance: float = 1.0
     """Points of accuracy a reproduction may miss by; 0 for other quantities, where only the interval counts."""
+    gap: Estimate | None = None
+    """Ours minus the published number, where that has a spread of its own; None: the interval of ours says it all."""
 
 
 @dataclass(frozen=True)

@@ -174,6 +174,11 @@ def shown(ours: Estimate | None) -> str:
     return f"{mean} ± {interval} (std {std}, n = {ours.n})"
 
 
+def signed(gap: Estimate) -> str:
+    """A difference as text, with its interval where it has one."""
+    return _number(gap.mean, "+") + ("" if gap.interval != gap.interval else f" ± {_number(gap.interval)}")
+
+
 def table(row: ReportRow, context: ReportContext) -> tuple[list[str], list[list[str]]]:
     """Titles and cells of a figure's table. Where nothing published bears on it, it lists what was measured."""
     comparisons = row.drawing.comparisons if row.drawing else ()
@@ -191,7 +196,8 @@ def cells(comparison: Comparison, full_schedule: bool) -> list[str]:
     if published is not None and comparison.provenance:
         printed += f" ({comparison.provenance})"
     difference = ours.mean - published if ours is not None and published is not None else None
-    row = [comparison.quantity, comparison.method, printed, shown(ours), _number(difference, "+")]
+    apart = signed(comparison.gap) if comparison.gap else _number(difference, "+")
+    row = [comparison.quantity, comparison.method, printed, shown(ours), apart]
     return [*row, verdict(comparison, full_schedule)]
 
 
