@@ -40,6 +40,7 @@ class Learner:
     stages       next; a stage is trained before the next is made   yields `main` alone
     main         by `stages`                                        trains all weights on new and kept images
     loss         in every step; CUDA repeats it without Python      is cross-entropy over all classes seen
+    entropy      by `loss`, that of other methods too               is cross-entropy, a mean over the batch
     trace        after every epoch                                  adds nothing to the epoch's line
     frozen       after `trace`                                      names no weights that stay as they are
     remember     when exemplars of a new class have been chosen     keeps no tensors beside them
@@ -112,7 +113,11 @@ class Learner:
 
     def loss(self, images: Tensor, labels: Tensor) -> Tensor:
         """LUCIR Eq. 1: cross-entropy over all classes seen."""
-        return F.cross_entropy(self.net(images), labels)
+        return self.entropy(self.net(images), labels)
+
+    def entropy(self, logits: Tensor, labels: Tensor) -> Tensor:
+        """What a loss says of logits [n, c] and labels [n] beside its other terms. Class weights belong here."""
+        return F.cross_entropy(logits, labels)
 
     @torch.no_grad()
     def frozen_features(self, images: Tensor) -> Tensor:
@@ -348,7 +353,7 @@ def _evaluate(learner: Learner, phase: Phase, workspace: Workspace, stage: str) 
             "accuracy": metrics.accuracy(confusion),
             "groups": metrics.group_accuracies(confusion, sizes),
             **metrics.confusion_rates(confusion, phase.num_old),
-            **(metrics.shot_accuracies(confusion, context.counts) if context.long_tailed else {}),
+            **(metrics.shot_accuracies(confusion, context.counts[: phase.seen]) if context.long_tailed else {}),
         }
     if len(workspace.phases) == phase.index:
         workspace.phases.append({"classes": phase.seen, "num_old": phase.num_old, "stages": {}})

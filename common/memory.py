@@ -60,14 +60,16 @@ class ExemplarMemory:
     """Image indices kept for each class, in herding rank. Exactly one of the two budgets is set.
 
     per_class: fixed number a class, so the memory grows (R_per in LUCIR). total: a fixed budget shared by the classes
-    seen so far, ceil(total / seen) each (LUCIR's --fix_budget), or floor (DER); it is capped at a class's size,
-    per_class is not.
+    seen so far, ceil(total / seen) each (LUCIR's --fix_budget), or floor (DER). It is capped at a class's size;
+    per_class is not, unless `capped` says so, since who asks for 20 of 15 images has mistaken something.
     """
 
     per_class: int | None = None
     total: int | None = None
     indices: dict[int, Tensor] = field(default_factory=dict)
     rounding: Literal["up", "down"] = "up"
+    capped: bool = False
+    """Whether a class with fewer images than per_class keeps them all: those of a long-tailed subset do."""
     tensors: dict[str, dict[int, Tensor]] = field(default_factory=dict)
     """What is kept beside the exemplars: name -> class -> a row for each of its exemplars, in the same order."""
 
@@ -87,7 +89,7 @@ class ExemplarMemory:
     def size_for(self, available: int, seen: int) -> int:
         """Exemplars of a class with `available` images; ValueError if a per-class number exceeds them."""
         quota = self.quota(seen)
-        if self.per_class is not None and quota > available:
+        if self.per_class is not None and quota > available and not self.capped:
             raise ValueError(f"{quota} exemplars per class asked for, but a class has {available} images")
         return min(quota, available)
 
@@ -174,10 +176,11 @@ class Context:
 
     @property
     def long_tailed(self) -> bool:
-        """Whether all classes are learnt at once from unequal numbers of images, by which results are told apart."""
-        if len(self.run.protocol.sizes) > 1:
-            return False
-        return self.run.longtail is not None or len(set(self.counts.tolist())) > 1
+        """Whether results are told apart by the classes' numbers of images: of long-tailed subsets, and of unequal
+        classes where all are learnt at once."""
+        if self.run.longtail is not None:
+            return True
+        return len(self.run.protocol.sizes) == 1 and len(set(self.counts.tolist())) > 1
 
     def generator(self, *keys: object) -> torch.Generator:
         """A CPU generator for initialisation, a function of the Run's seed and `keys` alone."""
@@ -199,7 +202,12 @@ def open_context(spec: Run, dataset: Dataset, device: Device, workspace: Workspa
     """The images of a Run, on its device, and an empty memory."""
     position = splits.positions(splits.named_order(spec.order, len(dataset.classes)))
     protocol = spec.protocol
-    memory = ExemplarMemory(protocol.exemplars_per_class, protocol.exemplars_total, rounding=protocol.rounding)
+    memory = ExemplarMemory(
+        protocol.exemplars_per_class,
+        protocol.exemplars_total,
+        rounding=protocol.rounding,
+        capped=spec.longtail is not None,
+    )
     train, test = (open_images(dataset, split, position, spec.inputs, device.torch) for split in ("train", "test"))
     subset = None
     if tail := spec.longtail:

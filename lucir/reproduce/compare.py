@@ -1,9 +1,9 @@
-"""Methods of one's own beside iCaRL and LUCIR, in one call: what a script of one file ends with."""
+"""Methods of one's own beside iCaRL and LUCIR, or figures of one's own: what a script of one file ends with."""
 
 from __future__ import annotations
 
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -14,7 +14,7 @@ from common.command.console import run_command
 from common.command.environment import outside
 from common.command.parsing import parse
 from common.command.parts import Part
-from common.command.plan import Data, Plan, checked, on_copy, settings_of
+from common.command.plan import Data, Plan, checked, on_copy, select, settings_of
 from common.command.queue import Command, Resources, work
 from common.data.names import FOLDER
 from common.drawing.curves import accuracy_figure
@@ -48,18 +48,43 @@ def compare(
     start: which base model a method goes on from, iCaRL's with a linear head or LUCIR's with a cosine head. None: it
     trains its base phase itself. readout: which of a method's predictions is drawn.
     """
-    if any(_module(method) == "__mp_main__" for method in methods.values()):
-        sys.exit(2)  # a worker process that imports a script without a guard; its parent says so
-    script = _script(methods)
-    shown, name = script or "...", Path(script).stem or "own"
-    arguments = list(sys.argv[1:] if words is None else words)
 
-    def command() -> int:
-        use = parse(Arguments, f"python {shown}", "Compare methods of one's own with iCaRL and LUCIR.", arguments)
+    def command(name: str, use: Arguments, shown: str) -> Comparison:
         own = Comparison([name], use, methods=methods, phases=phases, start=start, readout=readout, script=shown)
         own.check()
+        return own
+
+    _command(list(methods.values()), "Compare methods of one's own with iCaRL and LUCIR.", command, words)
+
+
+def study(figures: Sequence[Figure], words: Sequence[str] | None = None) -> NoReturn:
+    """Train what figures of one's own need, draw them, and exit.
+
+    Each makes its Runs from the Setting of LUCIR's paper in the preset that is asked for. words: as in `compare`.
+    """
+
+    def command(name: str, use: Arguments, shown: str) -> Study:
+        return Study([name], use, figures=figures, script=shown)
+
+    _command([figure.experiment for figure in figures], "Draw figures of one's own.", command, words)
+
+
+def _command(
+    owners: Sequence[Any],
+    about: str,
+    make: Callable[[str, Arguments, str], Command],
+    words: Sequence[str] | None,
+) -> NoReturn:
+    """Do what a script asks for. owners: what it defines; make: (its name, options, its file's name) -> the command."""
+    if any(_module(owner) == "__mp_main__" for owner in owners):
+        sys.exit(2)  # a worker process that imports a script without a guard; its parent says so
+    script = _script(owners)
+    shown, name = script or "...", Path(script).stem or "own"
+
+    def command() -> int:
+        use = parse(Arguments, f"python {shown}", about, list(sys.argv[1:] if words is None else words))
         # No other process can import the classes of an interactive session.
-        return work([own], use if script else replace(use, jobs=1))
+        return work([make(name, use, shown)], use if script else replace(use, jobs=1))
 
     run_command(command)
 
@@ -81,6 +106,26 @@ class OwnPlan(Plan):
     @property
     def looks(self) -> Looks:
         return SHARED
+
+
+@dataclass(frozen=True, kw_only=True)
+class Study(Command):
+    """A command for figures of one's own."""
+
+    figures: Sequence[Figure]
+    script: str
+
+    def part(self, paper: str, store: Store, data: Data, use: Resources) -> Part:
+        figures, skipped = select(self.figures, self.choice.only, self.choice.preset)
+        figures = [replace(f, experiment=partial(_runs, paper=paper, experiment=f.experiment)) for f in figures]
+        chosen = settings_of("lucir", self.choice, data)
+        plan = OwnPlan(paper, self.choice, chosen, figures, skipped, store, data, use.precision, script=self.script)
+        return Part(checked(on_copy(plan)), use.out)
+
+
+def _runs(s: Setting, paper: str, experiment: Callable[[Setting], Runs]) -> Runs:
+    """The Runs of a figure; those of methods from outside name `paper` as their package."""
+    return {k: [replace(r, paper=paper) if outside(r.method) else r for r in g] for k, g in experiment(s).items()}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -136,7 +181,7 @@ def _module(method: Any) -> str:
     return method.__module__ if callable(method) else type(method).__module__
 
 
-def _script(methods: Mapping[str, Any]) -> str:
-    """The name of the file that defines the first of the methods; "" for an interactive session."""
-    files = [getattr(sys.modules[_module(method)], "__file__", None) for method in methods.values()]
+def _script(owners: Sequence[Any]) -> str:
+    """The name of the file that defines the first of them; "" for an interactive session."""
+    files = [getattr(sys.modules[_module(owner)], "__file__", None) for owner in owners]
     return next((Path(file).name for file in files if file and Path(file).is_file()), "")
