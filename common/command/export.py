@@ -13,9 +13,11 @@ from common.store import Store, read_lines
 
 
 def records_folder(paper: str) -> Path:
-    """Where a paper's committed evidence lies; a folder that need not exist, as for runs of no package."""
+    """Where a package's committed evidence lies, or that of a script: in it, or beside it. It need not exist."""
     spec = importlib.util.find_spec(paper)
-    return Path(next(iter(spec.submodule_search_locations or ()), ".") if spec else ".") / "records"
+    if spec and spec.submodule_search_locations:
+        return Path(next(iter(spec.submodule_search_locations))) / "records"
+    return Path(spec.origin if spec and spec.origin else ".").parent / "records"
 
 
 @dataclass(frozen=True)

@@ -25,6 +25,7 @@ from lucir_runs import train
 from torch import Tensor
 
 from common.command import plan
+from common.command.export import records_folder
 from common.data.datasets import Dataset
 from common.drawing.figures import Drawing, Figure, PublishedFigure
 from common.errors import InputError
@@ -197,6 +198,11 @@ def test_runs_of_ones_own_methods_have_the_scripts_name(tmp_path: Path) -> None:
     part = words.part("mine", plan.Store(tmp_path), plan.Data(None, tmp_path), use)
     assert {run.paper for run in part.plan.runs().values()} == {"mine"}
     assert len(part.plan.runs()) == 120
+
+
+def test_records_lie_beside_the_script() -> None:
+    assert records_folder("long_tailed_incremental") == Path(__file__).parents[2] / "docs" / "records"
+    assert records_folder("lucir") == Path(__file__).parents[2] / "lucir" / "records"
 
 
 def small(s: Any) -> dict[str, list[Run]]:
