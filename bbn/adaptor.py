@@ -1,4 +1,4 @@
-"""Cumulative learning: how much of the conventional branch there is in an epoch (Sec. 4.3, Table 4)."""
+"""Cumulative learning: the weight alpha of the conventional branch in each epoch (Sec. 4.3, Table 4)."""
 
 from __future__ import annotations
 
@@ -20,17 +20,17 @@ ADAPTORS: dict[str, Kind] = {
     "Cosine decay": "cosine_decay",
     "Parabolic decay": "parabolic_decay",
 }
-"""Table 4's rows, in its words."""
+"""Row of Table 4 -> kind of adaptor."""
 BETA = 0.2
 """Both parameters of the beta distribution (Table 4)."""
 
 
 def progress(epoch: int, total_epochs: int, offset: Offset = "official", stretch: float | None = None) -> float:
-    """How far training is in `epoch`, counted from 1: T / Tmax in the paper, (T - 1) / Tmax in the official code.
+    """Return how far training has come in `epoch` T, counted from 1.
 
-    stretch: the official code's Tmax over the number of epochs; None is its rule, which takes 100 and 200 for 90 and
-    180 epochs (iNaturalist) and Tmax itself for all else. Raises ValueError on an epoch outside 1..total_epochs, an
-    unknown offset or a stretch below 1.
+    offset: paper is T / Tmax, official is (T - 1) / Tmax. stretch: Tmax of the official code over the number of epochs.
+    None follows the code's rule: Tmax is 100 for 90 epochs and 200 for 180 (iNaturalist), and the number of epochs
+    otherwise. Raises ValueError on an epoch outside 1..total_epochs, an unknown offset, or a stretch below 1.
     """
     if not 1 <= epoch <= total_epochs:
         raise ValueError(f"epochs count from 1 to {total_epochs}, got {epoch}")
@@ -53,10 +53,11 @@ def alpha(
     generator: np.random.Generator | torch.Generator | None = None,
     stretch: float | None = None,
 ) -> float:
-    """Weight of the conventional branch in [0, 1] (Algorithm 1 and Table 4); 1 - alpha is the re-balancing branch's.
+    """Return alpha in [0, 1], the weight of the conventional branch (Algorithm 1 and Table 4).
 
-    `generator`, of NumPy or of torch, is for kind beta, a fresh draw at every call; None draws from a new one.
-    `stretch` as in `progress`. Raises ValueError as `progress`, and on an unknown kind.
+    The re-balancing branch has the weight 1 - alpha. Kind beta samples a number at every call, from `generator` (of
+    NumPy or torch), or from a new generator if None. offset, stretch: as in `progress`. Raises the ValueErrors of
+    `progress`, and ValueError on an unknown kind.
     """
     t = progress(epoch, total_epochs, offset, stretch)
     if kind == "parabolic_decay":
@@ -75,7 +76,10 @@ def alpha(
 
 
 def in_numpy(generator: np.random.Generator | torch.Generator | None) -> np.random.Generator:
-    """A NumPy generator seeded by one of torch, which draws no beta distribution from a generator of one's own."""
+    """Return a NumPy generator, seeded by a torch generator if one is given.
+
+    The reason is that torch cannot sample a beta distribution from a given generator.
+    """
     if generator is None or isinstance(generator, np.random.Generator):
         return generator or np.random.default_rng()
     import torch

@@ -1,4 +1,4 @@
-"""The loss of bilateral branches as a pure function; mixup's is the same with its own share."""
+"""BBN's loss as a pure function. Mixup uses the same loss, with its share in place of alpha."""
 
 from __future__ import annotations
 
@@ -7,9 +7,10 @@ from torch import Tensor
 
 
 def bilateral_loss(logits: Tensor, labels_uniform: Tensor, labels_reversed: Tensor, alpha: Tensor | float) -> Tensor:
-    """Eq. 3: alpha CE(z, y_c) + (1 - alpha) CE(z, y_r) of one mixed logit z [n, c], batch means; labels [n] each.
+    """Return Eq. 3: alpha CE(z, y_c) + (1 - alpha) CE(z, y_r), for mixed logits z [n, c], averaged over the batch.
 
-    That is cross-entropy with the soft label alpha y_c + (1 - alpha) y_r, and not a loss a branch.
+    labels_uniform (y_c) and labels_reversed (y_r) are [n]. The result is cross-entropy with the soft label
+    alpha y_c + (1 - alpha) y_r. The branches have no losses of their own.
     """
     conventional = F.cross_entropy(logits, labels_uniform)
     rebalancing = F.cross_entropy(logits, labels_reversed)

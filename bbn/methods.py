@@ -1,4 +1,4 @@
-"""The method of the paper and its own baselines as configurations; the source stands beside each default."""
+"""The options of the paper's method and of its own baselines. Each default names its source."""
 
 from __future__ import annotations
 
@@ -13,76 +13,76 @@ from common.runs import ADDED, Protocol, Run
 
 Sampler = Literal["reversed", "balanced", "uniform"]
 TESTING = {"rb": 0.0, "alpha 0.25": 0.25, "cnn": 0.5, "alpha 0.75": 0.75, "cb": 1.0}
-"""Alpha in testing by BBN's read-outs. The paper's is 0.5 (Sec. 4.3); at 0 and 1 one branch answers alone."""
+"""BBN's read-out -> alpha in testing. The paper uses 0.5 (Sec. 4.3). At 0 and 1, one branch predicts alone."""
 
 
 @dataclass(frozen=True)
 class BBN:
-    """Two branches on a shared trunk, and cumulative learning that shifts from one to the other (Sec. 4)."""
+    """Two branches on a shared trunk, with cumulative learning that shifts from one branch to the other (Sec. 4)."""
 
     version: ClassVar[int] = 1
     learner: ClassVar[str] = "bbn.learner:BBNLearner"
-    adaptor: Adaptor = "parabolic_decay"  # Algorithm 1 and Table 4
-    offset: Offset = "official"  # (T - 1) / Tmax in the code, T / Tmax in the paper
-    sampler: Sampler = "reversed"  # of the re-balancing branch, Eq. 4 and Table 3; each draws with replacement
+    adaptor: Adaptor = "parabolic_decay"  # how alpha changes over the epochs (Algorithm 1 and Table 4)
+    offset: Offset = "official"  # alpha is a function of (T - 1) / Tmax in the code (official), T / Tmax in the paper
+    sampler: Sampler = "reversed"  # sampler of the re-balancing branch (Eq. 4, Table 3), always with replacement
     passes: Literal["separate", "concatenated"] = "separate"
-    """Through the trunk: a batch of each branch, with BatchNorm statistics of its own (code), or both as one batch."""
+    """How both batches pass the trunk. separate: each has its own BatchNorm statistics (code). concatenated: as one."""
     stretch: float = field(default=1.0, metadata=ADDED)
-    """Tmax over the number of epochs, where the offset is official: the code takes 100 for iNaturalist's 90."""
+    """Tmax over the number of epochs, for the official offset. The code uses Tmax = 100 for iNaturalist's 90 epochs."""
 
     def cost(self, run: Run, images: int) -> int:
-        """Training images of `run`, where one sampler alone takes so many: there are two."""
+        """Return the number of training images of `run`, which has two samplers. images: the number for one."""
         return 2 * images
 
     def check(self, protocol: Protocol) -> None:
-        """ValueError on a stretch that makes alpha negative."""
+        """Raise ValueError on a stretch that would make alpha negative."""
         if not self.stretch >= 1:
             raise ValueError(f"stretch must be at least 1, got {self.stretch:g}")
 
 
 @dataclass(frozen=True)
 class Probe:
-    """A classifier trained anew on one branch's frozen features (Table 5). It starts from a run of BBN."""
+    """Trains a new classifier on one branch's frozen features (Table 5). It starts from a run of BBN."""
 
     version: ClassVar[int] = 1
     learner: ClassVar[str] = "bbn.learner:ProbeLearner"
     branch: Literal["cb", "rb"] = "cb"
     norms: ClassVar[Literal["frozen"]] = "frozen"
-    sampler: Literal["uniform", "balanced"] = "uniform"  # not stated; cross-entropy as in Fig. 2's first row
+    sampler: Literal["uniform", "balanced"] = "uniform"  # not in the paper; uniform as for the CE classifier of Fig. 2
     beta: float = 0.0
 
 
 @dataclass(frozen=True)
 class Mixup:
-    """Mixup (Zhang et al. 2018) and manifold mixup (Verma et al. 2019), with partners from the batch or reversed."""
+    """Mixup (Zhang et al. 2018) and manifold mixup (Verma et al. 2019)."""
 
     version: ClassVar[int] = 1
     learner: ClassVar[str] = "bbn.baselines:MixupLearner"
     layer: Literal["input", "features"] = "input"
-    """features: the pooled ones. The paper names no layer; BagofTricks-LT mixes there."""
-    strength: float = 1.0  # both parameters of the share's beta distribution; not stated, 1 in BagofTricks-LT
-    partners: Literal["batch", "reversed"] = "batch"  # reversed: Table 1's "two samplers"
+    """What is mixed. features: the pooled features, as in BagofTricks-LT; the paper names no layer."""
+    strength: float = 1.0  # both parameters of the share's beta distribution: 1 in BagofTricks-LT; not in the paper
+    partners: Literal["batch", "reversed"] = "batch"  # where partners come from; reversed: Table 1's "two samplers"
 
     def cost(self, run: Run, images: int) -> int:
-        """Training images of `run`, where one sampler alone takes so many."""
+        """Return the number of training images of `run`. images: the number for one sampler."""
         return 2 * images if self.partners == "reversed" else images
 
     def check(self, protocol: Protocol) -> None:
-        """ValueError on a strength that no beta distribution has."""
+        """Raise ValueError on a strength that no beta distribution can have."""
         if not self.strength > 0:
             raise ValueError(f"mixup's strength must be positive, got {self.strength:g}")
 
 
 @dataclass(frozen=True)
 class Ensemble:
-    """Two whole networks trained apart, one on uniform and one on re-balanced images, averaged in testing (Table 6)."""
+    """Two separate networks, one trained on uniform and one on re-balanced images. Testing averages them (Table 6)."""
 
     version: ClassVar[int] = 1
     learner: ClassVar[str] = "bbn.baselines:EnsembleLearner"
     sampler: Sampler = "reversed"
 
     def cost(self, run: Run, images: int) -> int:
-        """Training images of `run`, where one network alone takes so many: there are two."""
+        """Return the number of training images of `run`, which has two networks. images: the number for one."""
         return 2 * images
 
 
@@ -95,7 +95,7 @@ class UnitFeatures:
     baseline: Rebalance
 
     def check(self, protocol: Protocol) -> None:
-        """ValueError as its baseline's."""
+        """Raise the ValueErrors of the baseline's `check`."""
         self.baseline.check(protocol)
 
 

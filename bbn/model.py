@@ -1,4 +1,4 @@
-"""The bilateral network: a shared trunk, a residual block a branch, one classifier on both (Sec. 4.1 and 4.2)."""
+"""The bilateral network: a shared trunk, one residual block per branch, and one classifier (Sec. 4.1 and 4.2)."""
 
 from __future__ import annotations
 
@@ -12,22 +12,22 @@ from common.resnet import backbone, parts, pool
 from common.training import Device
 
 SECOND = 2**31
-"""Added to a Run's seed for a second network of the same kind; torch keeps 32 bits of a seed."""
+"""Added to a Run's seed to initialise a second network of the same kind. Torch uses 32 bits of a seed."""
 
 
 def cut(body: nn.Module) -> tuple[nn.Sequential, nn.Module, int]:
-    """A ResNet without its last residual block, that block, and the width of its output. No pooling in either.
+    """Return a ResNet without its last residual block, that block, and the width of the block's output.
 
-    Raises ValueError on a network that is no ResNet of `common.resnet`.
+    Neither part pools. Raises ValueError if `body` is no ResNet of `common.resnet`.
     """
     stem, (*stages, last) = parts(body)
     return nn.Sequential(*stem, *stages, last[:-1]), last[-1], body.out_features  # type: ignore[return-value]
 
 
 def two_branches(network: str, seed: int | None = None) -> tuple[nn.Sequential, nn.Module, nn.Module, int]:
-    """Trunk, conventional block and re-balancing block of a backbone by name, and their width.
+    """Return the trunk, the conventional block, the re-balancing block and their width, for a backbone's name.
 
-    The blocks are initialised apart; `seed` as in `backbone`, which raises ValueError on an unknown name.
+    The two blocks are initialised differently. seed: as in `backbone`, which raises ValueError on an unknown name.
     """
     trunk, cb_block, width = cut(backbone(network, seed=seed))
     _, rb_block, _ = cut(backbone(network, seed=None if seed is None else seed + SECOND))
@@ -35,10 +35,10 @@ def two_branches(network: str, seed: int | None = None) -> tuple[nn.Sequential, 
 
 
 class BilateralNet(nn.Module):
-    """Images to logits [n, c]; the trunk and the blocks run under the autocast of `device`, the classifier in fp32.
+    """Maps images to logits [n, c]. Trunk and blocks run under the autocast of `device`, the classifier in fp32.
 
-    In training two batches [b, 3, h, w] each and alpha (Eq. 1); in testing one batch, which both branches see. Raises
-    ValueError on one batch in training mode, or on two without an alpha.
+    Training takes two batches, [b, 3, h, w] each, and alpha (Eq. 1). Testing takes one batch, which both branches see.
+    Raises ValueError on one batch in training mode, or on two batches without alpha.
     """
 
     def __init__(
@@ -52,27 +52,28 @@ class BilateralNet(nn.Module):
     ) -> None:
         super().__init__()
         self.trunk, self.cb_block, self.rb_block, self.width = two_branches(network, seed)
-        self.classifier = LinearHead(2 * self.width, num_classes, generator)  # W_c and W_r, and one bias for both
+        self.classifier = LinearHead(2 * self.width, num_classes, generator)  # [W_c, W_r], with one bias for both
         self.device, self.concatenated = device, concatenated
 
     @property
     def head(self) -> LinearHead:
-        """The classifier, as `common.incremental.Net` calls it."""
+        """The classifier, under the name that `common.heads.Net` gives to it."""
         return self.classifier
 
     def _autocast(self) -> AbstractContextManager:
         return self.device.autocast() if self.device else nullcontext()
 
     def features(self, images: Tensor) -> Tensor:
-        """Both branches' features of the same images, side by side: fp32 [n, 2d]."""
+        """Return both branches' features of the same images, concatenated: fp32 [n, 2d]."""
         with self._autocast():
             maps = self.trunk(images)
             return torch.cat([pool(self.cb_block(maps)), pool(self.rb_block(maps))], dim=1)
 
     def branch_features(self, x_uniform: Tensor, x_reversed: Tensor) -> tuple[Tensor, Tensor]:
-        """f_c of the first batch and f_r of the second, fp32 [b, d] each.
+        """Return f_c of the first batch and f_r of the second, fp32 [b, d] each.
 
-        By default the trunk sees each batch by itself, so that its BatchNorm takes two steps, the reversed one last.
+        Unless `concatenated` is set, the trunk sees one batch after the other. So its BatchNorm updates twice, with the
+        reversed batch last.
         """
         with self._autocast():
             if self.concatenated:
@@ -84,30 +85,32 @@ class BilateralNet(nn.Module):
     def forward(
         self, x_uniform: Tensor, x_reversed: Tensor | None = None, alpha: Tensor | float | None = None
     ) -> Tensor:
+        """Return the logits of mixed batches, or of one batch in testing."""
         if x_reversed is None:
             if self.training:
                 raise ValueError("training takes two batches and an alpha; call eval() first to test one batch")
-            return self.classifier(self.features(x_uniform))  # training's form at alpha = 0.5 (Sec. 4.3)
+            return self.classifier(self.features(x_uniform))  # equals the training formula at alpha = 0.5 (Sec. 4.3)
         if alpha is None:
             raise ValueError("two batches need an alpha to mix them with")
         return self.classifier(mix(*self.branch_features(x_uniform, x_reversed), alpha))
 
 
 def mix(conventional: Tensor, rebalancing: Tensor, alpha: Tensor | float) -> Tensor:
-    """2 [alpha f_c, (1 - alpha) f_r]: [n, d] each -> [n, 2d], for z = 2 alpha W_c f_c + 2 (1 - alpha) W_r f_r + b.
+    """Return 2 [alpha f_c, (1 - alpha) f_r]: features [n, d] each -> [n, 2d].
 
-    Eq. 1 has no 2; the official code's makes alpha = 0.5 the plain concatenation that testing uses.
+    The classifier then computes z = 2 alpha W_c f_c + 2 (1 - alpha) W_r f_r + b. The factor 2 is in the official code
+    but not in Eq. 1. With it, alpha = 0.5 is the plain concatenation that testing uses.
     """
     return 2 * torch.cat([alpha * conventional, (1 - alpha) * rebalancing], dim=1)
 
 
 def BBNResNet32(num_classes: int) -> BilateralNet:
-    """BBN-ResNet-32 for 32x32 images: 538,778 parameters with 10 classes, 550,388 with 100."""
+    """Return BBN-ResNet-32 for 32x32 images. It has 538,778 parameters with 10 classes, and 550,388 with 100."""
     return BilateralNet("resnet32-pad", num_classes)
 
 
 class Branch(nn.Module):
-    """The trunk and one branch's block as a backbone: [n, 3, h, w] -> [n, d]."""
+    """A backbone of the trunk and one branch's block: [n, 3, h, w] -> [n, d]."""
 
     def __init__(self, network: str) -> None:
         super().__init__()
@@ -118,7 +121,7 @@ class Branch(nn.Module):
 
 
 class Unit(nn.Module):
-    """Features of unit length: [n, d] -> fp32 [n, d]."""
+    """Scales features to unit length: [n, d] -> fp32 [n, d]."""
 
     def forward(self, features: Tensor) -> Tensor:
         return nn.functional.normalize(features.float(), dim=1)

@@ -1,4 +1,4 @@
-"""What a step of two branches takes: images of two samplers side by side (Sec. 4.2)."""
+"""Batches for two branches: images of a uniform sampler, followed by images of a second sampler (Sec. 4.2)."""
 
 from __future__ import annotations
 
@@ -16,16 +16,17 @@ from common.training import Stage, shuffled
 
 
 def steps(schedule: Schedule, images: int) -> int:
-    """Steps of an epoch over so many images, counted as `fit` counts them."""
+    """Return the number of steps in an epoch over `images` images, counted as `fit` counts them."""
     whole = images // schedule.batch
     return max(whole, 1) if schedule.drop_last else math.ceil(images / schedule.batch)
 
 
 def bilateral(labels: Tensor, kind: Sampler, schedule: Schedule) -> Callable[[Tensor, torch.Generator], Tensor]:
-    """A `Stage.sampler` for two branches: `schedule.batch` uniform images, then as many of another sampler, and so on.
+    """Return a `Stage.sampler` for two branches, which alternates batches of uniform images and of another sampler.
 
-    Every index comes at most once among the uniform ones; the others are drawn with replacement (Eq. 4 for reversed).
-    Both are as long as `schedule` makes an epoch. labels [n] are of the whole training set.
+    Every index occurs at most once among the uniform ones. The others are sampled with replacement (Eq. 4 for kind
+    reversed). Each sampler contributes as many images as `schedule` puts into an epoch. labels [n]: labels of the whole
+    training set.
     """
 
     def order(indices: Tensor, generator: torch.Generator) -> Tensor:
@@ -38,7 +39,7 @@ def bilateral(labels: Tensor, kind: Sampler, schedule: Schedule) -> Callable[[Te
 
 
 def in_pairs(stage: Stage, labels: Tensor, kind: Sampler) -> Stage:
-    """The stage with twice the batch: its loss gets a uniform half and, after it, one of another sampler."""
+    """Double the stage's batch, and return the stage: its loss gets a uniform half, then a half of another sampler."""
     schedule = stage.schedule
     stage.sampler = bilateral(labels, kind, schedule)
     stage.schedule = replace(schedule, batch=2 * schedule.batch)

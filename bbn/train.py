@@ -1,4 +1,4 @@
-"""python -m bbn.train: one run of one method, the paper's own unless another is named."""
+"""python -m bbn.train: trains one method once. The default is the paper's own method."""
 
 from common.command.train import main
 

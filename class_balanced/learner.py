@@ -1,4 +1,4 @@
-"""The class-balanced losses as a learner: its last layer, its weights, and what weight decay leaves alone."""
+"""The class-balanced losses as a learner: how the last layer starts, how classes are weighted, what does not decay."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from common.training import Stage
 
 
 class ClassBalancedLearner(Learner):
-    """Softmax, sigmoid and focal loss with class-balanced weights (Sec. 4); at beta = 0 the weights are 1."""
+    """Trains softmax, sigmoid or focal loss with class-balanced weights (Sec. 4). At beta = 0 the weights are 1."""
 
     config: ClassBalanced
 
@@ -23,7 +23,10 @@ class ClassBalancedLearner(Learner):
         self.weights = torch.tensor(weights, dtype=torch.float32, device=context.device.torch)
 
     def build(self, classes: int) -> None:
-        """The last layer starts as in the official code: Glorot's uniform or small weights, bias of `starting_bias`."""
+        """Build the network.
+
+        The last layer starts as in the official code, see `ClassBalanced.recipe` and `bias_start`.
+        """
         super().build(classes)
         head, generator = self.net.head, self.context.generator("glorot")
         fresh = torch.empty(head.weight.shape)
@@ -35,6 +38,7 @@ class ClassBalancedLearner(Learner):
         head.bias.data.fill_(starting_bias(self.config.loss, classes) if self.config.bias_start == "prior" else 0.0)
 
     def main(self, phase: Phase) -> Stage:
+        """Return the one stage. Some parameters get no weight decay, as the recipe says."""
         main = super().main(phase)
         if self.config.recipe == "imagenet":
             main.no_decay = [p for p in self.net.parameters() if p.ndim == 1]
@@ -43,6 +47,7 @@ class ClassBalancedLearner(Learner):
         return main
 
     def loss(self, images: Tensor, labels: Tensor) -> Tensor:
+        """Return the base losses of a batch, weighted by class and reduced to a scalar."""
         c = self.config
         losses = sample_losses(self.net(images), labels, c.loss, c.gamma)
         return weigh(losses, self.weights[labels], c.reduction)

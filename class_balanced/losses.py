@@ -1,4 +1,4 @@
-"""The losses of the paper as pure functions, in its order: effective number, class weights, class-balanced losses."""
+"""The paper's losses as pure functions, in its order: effective number, class weights, class-balanced losses."""
 
 from __future__ import annotations
 
@@ -17,21 +17,22 @@ __all__ = ["class_balanced_loss", "class_weights", "effective_number", "sample_l
 
 
 def sample_losses(logits: Tensor, labels: Tensor, kind: Kind = "softmax", gamma: float = 0.0) -> Tensor:
-    """The base loss of every sample [n], before any class weight; logits [n, c], labels [n].
+    """Return the base loss of every sample, [n], before any class weight. logits [n, c], labels [n].
 
-    softmax: cross-entropy (Sec. 4.1). sigmoid: binary cross-entropy summed over the classes (Sec. 4.2). focal: the
-    same with every term times (1 - p_t)^gamma (Sec. 4.3); gamma is for focal alone. Raises ValueError on another kind.
-    A label that is no class is refused as by F.cross_entropy: an error on a CPU, a failed assertion on a GPU.
+    softmax: cross-entropy (Sec. 4.1). sigmoid: binary cross-entropy, summed over the classes (Sec. 4.2). focal: the
+    sigmoid loss with every term multiplied by (1 - p_t)^gamma (Sec. 4.3). gamma is for focal alone. Raises ValueError
+    on another kind. A label that is no class is refused as by F.cross_entropy: an error on a CPU, a failed assertion on
+    a GPU.
     """
     if kind == "softmax":
         return F.cross_entropy(logits, labels, reduction="none")
     if kind not in ("sigmoid", "focal"):
         raise ValueError(f"the loss must be softmax, sigmoid or focal, got {kind!r}")
-    # Compared with the classes, a label that is none would be taken for a sample without a class of its own.
+    # scatter_ refuses a label that is no class. A comparison with all classes would let it pass as a row of False.
     own = torch.zeros_like(logits, dtype=torch.bool).scatter_(1, labels.long().unsqueeze(1), True)
     z = torch.where(own, logits, -logits)  # z_t of Sec. 4.2: p_t = sigmoid(z_t)
     losses = -F.logsigmoid(z)
-    if kind == "focal":  # exp of a logarithm, as (1 - p)^gamma has no finite gradient at p = 1 where gamma < 1
+    if kind == "focal":  # as exp of a logarithm: (1 - p)^gamma has no finite gradient at p = 1 where gamma < 1
         losses = losses * torch.exp(gamma * F.logsigmoid(-z))
     return losses.sum(dim=1)
 
@@ -45,12 +46,12 @@ def class_balanced_loss(
     gamma: float = 0.0,
     reduction: Reduction = "batch",
 ) -> Tensor:
-    """Eq. 6 and on: every sample's base loss times its class's weight, a scalar. logits [n, c], labels [n].
+    """Return the mean of base losses times class weights (Eq. 6 and later), a scalar. logits [n, c], labels [n].
 
-    counts [c]: images of every class in the whole training set. batch: over the batch size, as the official code;
-    weighted_mean: over the sum of the weights, as ports that pass weights to PyTorch. Raises ValueError on a beta
-    outside [0, 1), an empty class, counts of another length, a negative gamma or one that is not focal's, an unknown
-    kind or reduction.
+    counts [c]: images of every class in the whole training set. reduction: batch divides by the batch size, as the
+    official code does. weighted_mean divides by the sum of the weights, as ports do that pass weights to PyTorch.
+    Raises ValueError on a beta outside [0, 1), an empty class, counts of another length, a negative gamma, a gamma with
+    another loss than focal, and an unknown kind or reduction.
     """
     weights = class_weights(counts, beta)
     if weights.shape != logits.shape[1:]:
@@ -63,5 +64,8 @@ def class_balanced_loss(
 
 
 def starting_bias(kind: Kind, classes: int) -> float:
-    """Bias of a fresh classifier: -log(C - 1), so that every class starts at p = 1/C; 0 for softmax (Sec. 5.2)."""
+    """Return the bias of a fresh classifier (Sec. 5.2).
+
+    It is -log(C - 1), so that every class starts at p = 1/C, or 0 for softmax.
+    """
     return 0.0 if kind == "softmax" else -float(np.log(max(classes - 1, 1)))

@@ -1,4 +1,4 @@
-"""The method of the paper as a configuration; the paper's section or equation stands beside each default."""
+"""The paper's method as a configuration. The paper's section or equation stands beside each default."""
 
 from __future__ import annotations
 
@@ -14,22 +14,25 @@ Reduction = Literal["batch", "weighted_mean"]
 
 @dataclass(frozen=True)
 class ClassBalanced:
-    """A base loss and its class-balanced form (Sec. 4.1 to 4.3); beta = 0 is the base loss itself."""
+    """A base loss with class-balanced weights (Sec. 4.1 to 4.3). beta = 0 gives the base loss itself."""
 
     version: ClassVar[int] = 1
     learner: ClassVar[str] = "class_balanced.learner:ClassBalancedLearner"
-    loss: Kind = "softmax"  # the base loss; focal takes a gamma, the others --gamma 0
+    loss: Kind = "softmax"  # the base loss; only focal takes a gamma, the others need --gamma 0
     beta: float = 0.0  # Eq. 6: weights 1 / E_n, E_n = (1 - beta^n) / (1 - beta)
-    gamma: float = 0.0  # Eq. 11, of the focal loss; at 0 it is the sigmoid loss
-    reduction: Reduction = "batch"  # the official sum / batch size; weighted_mean is what ports use
+    gamma: float = 0.0  # gamma of the focal loss (Eq. 11), which is the sigmoid loss at 0
+    reduction: Reduction = "batch"  # sum / batch size, as in the official code; weighted_mean: sum / sum of weights
     recipe: Literal["cifar", "imagenet"] = field(default="cifar", metadata=ADDED)
-    """cifar: Glorot's classifier, only a starting bias not decayed. imagenet: N(0, 0.01), nor any bias or BatchNorm."""
+    """How the classifier starts and what does not decay.
+    cifar: Glorot's weights; only the starting bias of sigmoid and focal does not decay.
+    imagenet: weights of standard deviation 0.01; biases and BatchNorm do not decay."""
 
     bias_start: Literal["prior", "zero"] = field(default="prior", metadata=ADDED)
-    """Of the sigmoid and focal losses: -log(C - 1), so that every class starts at 1/C (Sec. 5.2), or 0."""
+    """The starting bias of the sigmoid and focal losses. zero: 0.
+    prior: -log(C - 1), so that every class starts at p = 1/C (Sec. 5.2)."""
 
     def check(self, protocol: Protocol) -> None:
-        """ValueError on a beta outside [0, 1), a negative gamma, or a gamma where it has no meaning."""
+        """Raise ValueError on a beta outside [0, 1), a negative gamma, or a gamma with another loss than focal."""
         if not 0 <= self.beta < 1:
             raise ValueError(f"beta must lie in [0, 1), got {self.beta:g}")
         if self.gamma < 0:

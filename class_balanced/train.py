@@ -1,4 +1,4 @@
-"""python -m class_balanced.train: one run of one method, the paper's own unless another is named."""
+"""`python -m class_balanced.train` trains one method: the paper's own, unless another is named."""
 
 from common.command.train import main
 

@@ -1,3 +1,3 @@
-"""Shared foundation of the paper packages: data, networks, training loops, run store, plots and reports."""
+"""What all paper packages share: data, networks, training loops, the store of runs, plots and reports."""
 
 __version__ = "0.1.0"

@@ -1,9 +1,10 @@
-"""Files that outlive kills and power cuts and notice changed bytes: checkpoints, and JSON with a checksum.
+"""Checkpoints, and JSON with a checksum: files that survive kills and power cuts, and whose damage is noticed.
 
-Checkpoints are safetensors with a checksum of everything in them, on disk for good before the last one goes. A phase's
-end is saved whole, as `checkpoint.safetensors`. An epoch inside a phase is saved as `epoch.safetensors`, without what
-the phase leaves as it was, and names the phase's end it builds on. Of both, the one before is kept as
-`NAME.previous.safetensors`: a run whose newest file is damaged goes on from that.
+A checkpoint is a safetensors file with a checksum of everything in it. A new one is safely on disk before an old one is
+removed. The state at the end of a phase is saved whole, as `checkpoint.safetensors`. The state after an epoch inside a
+phase is saved as `epoch.safetensors`. This file leaves out the weights that the phase does not change, and names the
+end of a phase that it builds on. The previous version of either file is kept as `NAME.previous.safetensors`. A run
+whose newest checkpoint is damaged goes on from the previous one.
 """
 
 from __future__ import annotations
@@ -35,41 +36,42 @@ BOUNDARY, EPOCH = "checkpoint.safetensors", "epoch.safetensors"
 
 
 class Damaged(InputError):
-    """A file does not hold what was written to it."""
+    """Raised when a file does not hold what was written to it."""
 
 
 @dataclass(frozen=True, eq=False)
 class Saved:
-    """A checkpoint as read back."""
+    """A checkpoint that was read from disk."""
 
     tensors: dict[str, Tensor]
     meta: dict
     checksum: int
-    """Of the meta data, which hold those of the tensors: it tells one checkpoint from another."""
+    """Checksum of the meta data. They hold the checksums of all tensors, so the number identifies the checkpoint."""
 
     def part(self, prefix: str) -> dict[str, Tensor]:
-        """The tensors under a prefix, by the rest of their names."""
+        """Return the tensors whose names begin with `prefix`, and leave the prefix out of their names."""
         return {k[len(prefix) :]: v for k, v in self.tensors.items() if k.startswith(prefix)}
 
     def builds_on(self, boundary: Saved | None) -> bool:
-        """Whether this state inside a phase belongs to the phase that begins at `boundary` (None: at the start).
+        """Return whether this state belongs to the phase that follows `boundary`, or to phase 0 if it is None.
 
-        A file from before checkpoints had checksums names the phase alone, and is whole.
+        Checkpoints written before checksums existed name only the phase, and hold all tensors.
         """
         phase, checksum = (boundary.meta["phase"], boundary.checksum) if boundary else (0, None)
         return self.meta["phase"] == phase and self.meta.get("boundary", checksum) == checksum
 
     def completed(self, boundary: Saved | None) -> Saved:
-        """This state with the tensors that it left to the boundary (those whose names begin as `frozen` says)."""
+        """Return this state together with the tensors that only the boundary holds (the prefixes in meta["frozen"])."""
         frozen = tuple(self.meta.get("frozen", ()))
         kept = {k: v for k, v in boundary.tensors.items() if k.startswith(frozen)} if boundary else {}
         return replace(self, tensors=kept | self.tensors)
 
 
 def write(path: Path, tensors: Mapping[str, Tensor], meta: dict, keep_previous: bool = False) -> int:
-    """Write a checkpoint, on disk when this returns, and give its checksum. A reader sees the old file or the new.
+    """Write a checkpoint and return its checksum. The file is on disk when the function returns.
 
-    keep_previous: the file that was there is kept beside the new one. Raises OSError, as on a full disk.
+    A reader sees either the old file or the new one, never a part. keep_previous: keep the old file beside the new one.
+    Raises OSError, for example on a full disk.
     """
     from safetensors import SafetensorError
     from safetensors.torch import save_file
@@ -80,7 +82,7 @@ def write(path: Path, tensors: Mapping[str, Tensor], meta: dict, keep_previous: 
     checksum = zlib.crc32(json.dumps(meta).encode())
     try:
         save_file(tensors, part, metadata={"meta": json.dumps({**meta, "checksum": checksum})})
-    except SafetensorError as error:  # it hides the operating system's error, such as a full disk, in its text
+    except SafetensorError as error:  # its text hides the operating system's error, such as a full disk
         if found := re.search(r"os error (\d+)", str(error)):
             raise OSError(int(found[1]), os.strerror(int(found[1])), str(part)) from None
         raise
@@ -93,12 +95,12 @@ def write(path: Path, tensors: Mapping[str, Tensor], meta: dict, keep_previous: 
 
 
 def previous(path: Path) -> Path:
-    """Where the checkpoint before the one at `path` is kept."""
+    """Return where the previous version of the checkpoint at `path` is kept."""
     return path.with_suffix(f".previous{path.suffix}")
 
 
 def sync(path: Path) -> None:
-    """Wait until a file, or a folder's list of names, is on disk and outlives a power cut."""
+    """Wait until a file, or a folder's list of names, is on disk, where a power cut cannot harm it."""
     descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)
@@ -107,9 +109,9 @@ def sync(path: Path) -> None:
 
 
 def read_state(path: Path) -> Saved | None:
-    """A checkpoint file, or None where there is none. Raises Damaged where a checksum does not fit.
+    """Read a checkpoint file; None if it does not exist. Raises Damaged if a checksum does not match.
 
-    Files from before there were checksums are taken as they are.
+    Files written before checksums existed are accepted unchecked.
     """
     from safetensors import SafetensorError, safe_open
 
@@ -131,7 +133,7 @@ def read_state(path: Path) -> Saved | None:
 
 
 def read_meta(path: Path) -> dict | None:
-    """The meta data of a checkpoint file alone, or None where there is none. Raises Damaged."""
+    """Read only the meta data of a checkpoint file; None if there is no file. Raises Damaged."""
     from safetensors import SafetensorError, safe_open
 
     try:
@@ -144,13 +146,13 @@ def read_meta(path: Path) -> dict | None:
 
 
 def _meta(path: Path, metadata: Mapping[str, str] | None) -> tuple[dict, int]:
-    """What `write` was given, and the file's checksum."""
+    """Return the meta data that `write` was given, and the file's checksum. Raises Damaged."""
     try:
         text = (metadata or {})["meta"]
         meta = json.loads(text)
     except (KeyError, ValueError):
         raise Damaged(f"{path} is damaged (meta data)") from None
-    if "checksum" not in meta and "checksums" not in meta:  # from before there were any
+    if "checksum" not in meta and "checksums" not in meta:  # written before checksums existed
         return meta, zlib.crc32(text.encode())
     checksum = meta.pop("checksum", None)
     if checksum != zlib.crc32(json.dumps(meta).encode()):
@@ -159,7 +161,7 @@ def _meta(path: Path, metadata: Mapping[str, str] | None) -> tuple[dict, int]:
 
 
 def _crc(tensor: Tensor) -> int:
-    """CRC-32 of a tensor's type, shape and bytes."""
+    """Return the CRC-32 of a tensor's type, shape and bytes."""
     import torch
 
     start = zlib.crc32(f"{tensor.dtype} {list(tensor.shape)}".encode())
@@ -167,10 +169,11 @@ def _crc(tensor: Tensor) -> int:
 
 
 def newest(folder: Path, lines: int) -> tuple[Saved | None, Saved | None]:
-    """Where an interrupted run goes on: at its last whole phase end and, if saved, the last whole epoch after that.
+    """Return where an interrupted run goes on: the newest undamaged end of a phase, and the newest epoch after it.
 
-    lines: how many the run's log has; a checkpoint that counts more of them came after what is left. Damaged files are
-    named on stderr and removed, so that they never take a whole one's place. Raises Damaged where no whole one is left.
+    Either is None if no such checkpoint was saved. lines: how many lines the run's log holds; a checkpoint that counts
+    more lines than the log is treated as damaged. Damaged files are named on stderr and removed, so that they never
+    replace an undamaged one. Raises Damaged if there are checkpoints, but all are damaged.
     """
     damaged: dict[Path, str] = {}
 
@@ -198,15 +201,16 @@ def newest(folder: Path, lines: int) -> tuple[Saved | None, Saved | None]:
 
 
 def working_files(folder: Path) -> list[Path]:
-    """What only an unfinished run needs: epochs, and the phase's end before the last."""
+    """Return the files that only an unfinished run needs: states inside a phase, and the previous end of a phase."""
     return [folder / EPOCH, previous(folder / EPOCH), previous(folder / BOUNDARY)]
 
 
 def lock(path: Path, timeout: float = -1) -> FileLock:
-    """A lock of the file at `path` against other processes; `timeout` seconds are waited for it, -1 for ever.
+    """Return a lock that keeps other processes off the file at `path`. Taking it waits `timeout` seconds, -1: for ever.
 
-    Raises OSError where the file system has no locks. Some versions of filelock take that for a lock that another
-    process holds, others put a file in its place, which a killed process leaves behind.
+    Raises OSError if the file system has no locks. The check is made here because filelock does not report the lack:
+    some versions act as if another process held the lock, others make a plain file, which a killed process leaves
+    behind.
     """
     with suppress(ImportError, BlockingIOError):
         import fcntl  # not on Windows, where every file system has locks
@@ -217,7 +221,7 @@ def lock(path: Path, timeout: float = -1) -> FileLock:
 
 
 def write_atomic(path: Path, text: str) -> None:
-    """Write a text file so that a reader sees the old one or the whole new one, whoever else writes it."""
+    """Write a text file so that readers see either the old file or the whole new one, even if others write it too."""
     part = path.with_name(f"{path.name}.{uuid.uuid4().hex}.part")
     part.write_text(text, encoding="utf-8")
     sync(part)
@@ -225,15 +229,16 @@ def write_atomic(path: Path, text: str) -> None:
 
 
 def checksum(content: Any) -> str:
-    """16 hex digits over JSON-ready content, whatever the order of its keys."""
+    """Return 16 hex digits of the SHA-256 of JSON-ready content. The order of keys does not matter."""
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:16]
 
 
 def read_json(path: Path, remedy: str, beside: Mapping[str, Any] | None = None, bare: bool = True) -> dict:
-    """A JSON object without its `checksum`, which is of the object and of what is `beside` it.
+    """Read a JSON object, compare it with its `checksum`, and return it without that entry.
 
-    bare: whether files from before there were checksums are taken as they are. A result that has checksums of its
-    arrays is none of them. Raises Damaged, which tells the remedy.
+    beside: further content that the checksum covers. bare: accept a file without a checksum, as written before
+    checksums existed. A file that lists checksums of arrays is newer, and needs a checksum of its own. Raises Damaged
+    if the file is unreadable, changed, or has lost its checksum; the message ends with `remedy`.
     """
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
@@ -250,9 +255,10 @@ def read_json(path: Path, remedy: str, beside: Mapping[str, Any] | None = None, 
 
 
 def tensors(learner: Learner, optimiser: SGD | None = None) -> dict[str, Tensor]:
-    """All that a resume needs: weights, exemplars with what is kept beside them, the learner's own state.
+    """Return all tensors that a resume needs: weights, exemplars, tensors kept with them, and the learner's own state.
 
-    Inside a phase the optimiser's momentum too, but no weights that the phase leaves as they are.
+    optimiser: given inside a phase. Its momentum is then included, and weights that the phase does not change are left
+    out.
     """
     left, memory = learner.frozen() if optimiser else (), learner.context.memory
     found = {f"net/{k}": v for k, v in learner.net.state_dict().items() if not k.startswith(left)}
@@ -267,7 +273,7 @@ def tensors(learner: Learner, optimiser: SGD | None = None) -> dict[str, Tensor]
 
 
 def load(learner: Learner, saved: Saved) -> None:
-    """Give back the weights and the exemplars."""
+    """Restore the network's weights, the exemplars, and the tensors kept with them."""
     learner.net.load_state_dict(saved.part("net/"))
     device, memory = learner.context.device.torch, learner.context.memory
     kept = {int(label): indices.to(device) for label, indices in saved.part("memory/").items()}
@@ -278,6 +284,6 @@ def load(learner: Learner, saved: Saved) -> None:
 
 
 def load_own(learner: Learner, saved: Saved) -> None:
-    """Give back the learner's own state, where it had any."""
+    """Restore the learner's own state, if it saved any."""
     if state := saved.part("state/"):
         learner.load_state({name: value.to(learner.context.device.torch) for name, value in state.items()})

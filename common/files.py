@@ -1,7 +1,8 @@
-"""Large images stay files: worker processes decode, cut and resize them, the device normalises whole batches.
+"""Reads large images from files: worker processes decode, crop and resize; the device normalises whole batches.
 
-Images travel as bytes, a quarter of what floats take. No recorded run reads files, so pixels may differ from those of
-torchvision's transforms on Pillow images: resizing a tensor rounds differently, by one of 256 levels.
+Workers send images as bytes, which take a quarter of the space of floats. Pixels may differ by one of 256 levels from
+those of torchvision's transforms on Pillow images, because resizing a tensor rounds differently. No recorded run is
+affected, since none reads images from files.
 """
 
 from __future__ import annotations
@@ -30,19 +31,20 @@ from common.loader import Share, decodes_on_device, scale_and_shift, whole
 from common.runs import Flip, Inputs
 
 Transform = Callable[[Any], Tensor]
-"""RGB image, of Pillow or uint8 [3, h, w] -> uint8 [3, size, size]. It may draw from torch's global generator."""
+"""RGB image (Pillow, or uint8 [3, h, w]) -> uint8 [3, size, size]. It may sample from torch's global generator."""
 
-SCALE, RATIO = [0.08, 1.0], [3 / 4, 4 / 3]  # of a window's area and of its sides, as in RandomResizedCrop
-WORKERS = 8  # at most, and no more than there are cores
+SCALE, RATIO = [0.08, 1.0], [3 / 4, 4 / 3]  # range of a crop's area and of its aspect ratio, as in RandomResizedCrop
+WORKERS = 8  # most worker processes; never more than there are cores
 
 _drawing = threading.Lock()
-"""The global generator belongs to all threads; a worker process has its own."""
+"""Guards torch's global generator, which all threads of a process share. A worker process has its own."""
 
 
 def augmented(image: Any, size: int) -> Tensor:
-    """RandomResizedCrop and RandomHorizontalFlip, with their draws.
+    """Apply RandomResizedCrop and RandomHorizontalFlip, sampling the same random numbers as torchvision's transforms.
 
-    Only the window becomes a tensor: Pillow is slow at copying pixels out, and slower than torch at resizing.
+    Only the crop is converted to a tensor, because Pillow is slow at copying pixels out. Torch then resizes the crop
+    faster than Pillow would.
     """
     window = F.crop(image, *RandomResizedCrop.get_params(image, SCALE, RATIO))
     resized = F.resize(_tensor(window), [size, size])
@@ -50,7 +52,7 @@ def augmented(image: Any, size: int) -> Tensor:
 
 
 def centred(image: Any, size: int) -> Tensor:
-    """Resize and CenterCrop: seven eighths of the short side."""
+    """Apply Resize and CenterCrop: the crop's side is seven eighths of the image's short side."""
     return F.center_crop(F.resize(_tensor(image), [round(size * 8 / 7)]), [size])
 
 
@@ -59,20 +61,27 @@ def _tensor(image: Any) -> Tensor:
 
 
 def transformed(image: Any, transform: Transform, seed: int) -> Tensor:
-    """The image [size, size, 3] after a transform whose draws depend on the seed alone. Other draws do not change."""
+    """Return the transformed image, uint8 [size, size, 3].
+
+    The transform's random numbers depend on `seed` alone, and the state of torch's global generator is left unchanged.
+    """
     with torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(seed)  # torch.manual_seed takes 0.1 ms to seed every kind of device
         return transform(image).permute(1, 2, 0)
 
 
 class _Plan:
-    """The batches of one pass, in lists of (file, seed). Workers outlive a pass, so its rows are set anew for each."""
+    """The batches of one pass over the images, each a list of (file, seed).
+
+    Workers outlive a pass, so `set` replaces the rows before every pass.
+    """
 
     def __init__(self, files: tuple[Path, ...]) -> None:
         self.files = files
         self.parts: list[tuple[Tensor, Tensor]] = []
 
     def set(self, rows: Tensor, seeds: Tensor, batch: int, share: Share = whole) -> None:
+        """Set the rows, the seeds and the batch size of the next pass, and the part that this process takes."""
         self.parts = list(zip(*(map(share, each.split(batch)) for each in (rows.cpu(), seeds)), strict=True))
 
     def __iter__(self) -> Iterator[list[tuple[Path, int]]]:
@@ -92,7 +101,10 @@ class _Pixels(torch.utils.data.Dataset):
 
 
 class _Encoded(torch.utils.data.Dataset):
-    """Item (file, seed) -> (uint8 [bytes] of a grey or RGB JPEG, else the RGB pixels [h, w, 3]; file, seed)."""
+    """Item (file, seed) -> (data, file, seed), where data is uint8.
+
+    The data are the file's bytes [n] for a grey or RGB JPEG, and the RGB pixels [h, w, 3] for any other image.
+    """
 
     def __getitem__(self, item: tuple[Path, int]) -> tuple[np.ndarray, Path, int]:
         path, seed = item
@@ -103,32 +115,33 @@ class _Encoded(torch.utils.data.Dataset):
 
 
 class ImageFiles:
-    """Large images read by worker processes, with torchvision's ImageNet transforms on uint8 tensors.
+    """Large images that worker processes read, with torchvision's ImageNet transforms on uint8 tensors.
 
-    One set of workers serves all epochs until `close`; an epoch ends, or is dropped, before the next begins. Each pass
-    of `plain` has its own workers, which end with it. A worker is sent the files it reads, and is two batches ahead at
-    most, so that its memory does not grow with the data set.
+    One set of workers serves all epochs until `close`. An epoch must end, or be dropped, before the next begins. Each
+    pass of `plain` has its own workers, which end with the pass. The main process sends a worker the names of the files
+    to read, and a worker is at most two batches ahead. So its memory does not grow with the data set.
 
-    With REPRO_DECODE=device in the environment, workers only read the files: JPEGs are decoded on the device (nvJPEG on
-    CUDA), where they are cut and resized too. It is tested on a CPU and was never tried on CUDA. Nothing falls back
-    silently: a JPEG that the device cannot decode ends the run with an InputError.
+    With REPRO_DECODE=device in the environment, workers only read the files. The device then decodes, crops and resizes
+    JPEGs (with nvJPEG on CUDA). This is tested on a CPU and was never tried on CUDA. Nothing falls back silently: a
+    JPEG that the device cannot decode ends the run with an InputError.
     """
 
     def __init__(self, files: tuple[Path, ...], labels: Tensor, inputs: Inputs, device: torch.device) -> None:
         self.labels, self.files, self.device, size = labels, files, device, inputs.size
         self.augment, self.centre = partial(augmented, size=size), partial(centred, size=size)
-        # In the layout and size of an image: three channels that vary fastest are slow to repeat along a batch.
+        # Both have the layout and size of an image: broadcasting [1, 3, 1, 1] over a channels_last batch is slow.
         self.scale, self.shift = (
             x.expand(1, 3, size, size).contiguous(memory_format=torch.channels_last)
             for x in scale_and_shift(inputs, device)
         )
         self.plan = _Plan(files)
-        self.workers: DataLoader | None = None  # of the epochs
+        self.workers: DataLoader | None = None  # those that serve the epochs
         self.on_device = decodes_on_device()
 
     def epoch(
         self, order: Tensor, batch: int, generator: torch.Generator, share: Share = whole
     ) -> Iterator[tuple[Tensor, Tensor]]:
+        """Yield augmented batches, see `common.loader.Images`."""
         self.plan.set(order, torch.randint(2**31, (len(order),), generator=generator), batch, share)
         if self.workers is None:
             self.workers = self._start(self.plan, self.augment)
@@ -136,12 +149,13 @@ class ImageFiles:
             yield self._normalise(images), self.labels[rows]
 
     def close(self) -> None:
-        """End the workers of the epochs; another epoch starts new ones."""
+        """End the workers that serve the epochs. Another epoch starts new ones."""
         if self.workers is not None:
             _end(self.workers)
         self.workers = None
 
     def plain(self, indices: Tensor, batch: int = 0, flip: Flip = "none") -> Iterator[Tensor]:
+        """Yield un-augmented batches, see `common.loader.Images`."""
         plan = _Plan(self.files)
         plan.set(indices, torch.zeros(len(indices), dtype=torch.long), batch or 100)
         workers = self._start(plan, self.centre)
@@ -154,6 +168,7 @@ class ImageFiles:
             _end(workers)
 
     def _start(self, plan: _Plan, transform: Transform) -> DataLoader:
+        """Start worker processes for the batches of a plan."""
         cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
         return DataLoader(
             _Encoded() if self.on_device else _Pixels(transform),
@@ -162,11 +177,11 @@ class ImageFiles:
             num_workers=max(1, min(WORKERS, len(plan.parts), cores)),
             pin_memory=self.device.type == "cuda" and not self.on_device,
             persistent_workers=True,
-            generator=torch.Generator(),  # else it draws from the one that all threads share
+            generator=torch.Generator(),  # without one, DataLoader would sample from the generator all threads share
         )
 
     def _read(self, workers: DataLoader, transform: Transform) -> Iterator[Tensor]:
-        """The batches of the plan on the device: uint8 [b, 3, size, size], channels_last."""
+        """Yield the batches of the workers' plan, on the device: uint8 [b, 3, size, size], channels_last."""
         try:
             for batch in workers:
                 if self.on_device:
@@ -177,7 +192,10 @@ class ImageFiles:
             raise InputError(str(error).rpartition("InputError: ")[2].strip()) from None
 
     def _decode(self, items: list[tuple[np.ndarray, Path, int]], transform: Transform) -> Tensor:
-        """What `_Encoded` read, decoded and transformed on the device."""
+        """Decode and transform on the device what `_Encoded` read: uint8 [b, 3, size, size].
+
+        Raises InputError if a file is damaged, or if the device cannot decode a JPEG.
+        """
         from torchvision.io import ImageReadMode, decode_jpeg  # deprecated since 0.29
 
         encoded = [torch.from_numpy(data) for data, _, _ in items if data.ndim == 1]
@@ -200,6 +218,6 @@ class ImageFiles:
 
 
 def _end(workers: DataLoader) -> None:
-    """End worker processes at once. By themselves they end with the last reference, which a traceback may hold."""
+    """End worker processes at once. Left alone they end with the last reference to them, which a traceback may hold."""
     if workers._iterator is not None:
         workers._iterator._shutdown_workers()  # type: ignore[attr-defined]

@@ -1,7 +1,9 @@
-"""CUDA graphs for runs that share a device, each in a thread with a stream and a memory pool of its own.
+"""CUDA graphs for runs that share a device. Each run has a thread, with its own stream and memory pool.
 
-REPRO_CAPTURE chooses how training steps are captured: new (the default), which neither waits for the device nor
-disturbs other threads; torch, by `torch.cuda.graph`; or off, where every step is called from Python.
+The environment variable REPRO_CAPTURE chooses how training steps are captured:
+- new (the default) neither waits for the device nor disturbs other threads;
+- torch uses `torch.cuda.graph`;
+- off captures nothing, and every step is called from Python.
 """
 
 from __future__ import annotations
@@ -20,27 +22,28 @@ from common.errors import InputError
 from common.loader import DeviceImages, Images
 
 Capture = Callable[[Callable[[], None]], Callable[[], None]]
-"""Records what a function does on the device, without doing it, and returns what does it again.
+"""Records the device work of a function without executing it, and returns a function that replays the record.
 
-What is returned keeps the function alive, and with it the memory that the record reads and writes.
+The returned function keeps the recorded function alive, and with it the memory that the record reads and writes.
 """
 WAYS = ("new", "torch", "off")
 BURST = 8
-"""Replays between two looks at how far the device has come."""
+"""Number of replays between two checks of how far the device has come."""
 TRIES_AGAIN = 3
-"""How often a capture that something else broke is made again."""
+"""How often a capture is tried again after something outside has broken it."""
 
-# CUDA reads this as it starts, which importing torch does not do. With its 8 queues streams would wait for each other.
+# CUDA reads this variable when it starts, which is later than the import of torch. With CUDA's default of 8 queues,
+# streams would wait for each other.
 os.environ.setdefault("CUDA_DEVICE_MAX_CONNECTIONS", "32")
 
 CAPTURING = threading.Lock()
-"""One capture or first step at a time in a process; other threads go on replaying."""
+"""Allows one capture or first step at a time in a process, while other threads go on replaying."""
 _broken: list[torch.cuda.CUDAGraph] = []
-"""Graphs whose capture failed. Some versions of the allocator for pinned memory still ask them, so they must stay."""
+"""Graphs whose capture failed. They are kept, since some versions of the pinned-memory allocator still query them."""
 
 
 class _Own(threading.local):
-    """What every thread has to itself."""
+    """State that each thread has to itself: whether steps run without capture, its streams, and its memory pools."""
 
     def __init__(self) -> None:
         self.eager = False
@@ -52,7 +55,7 @@ _own = _Own()
 
 
 def way() -> str:
-    """How steps are captured on CUDA: what REPRO_CAPTURE says. Raises InputError where it is none of `WAYS`."""
+    """Return how REPRO_CAPTURE says steps are captured on CUDA. Raises InputError on a value outside `WAYS`."""
     chosen = os.environ.get("REPRO_CAPTURE") or WAYS[0]
     if chosen not in WAYS:
         raise InputError(f"REPRO_CAPTURE={chosen}: choose one of {', '.join(WAYS)}")
@@ -61,7 +64,7 @@ def way() -> str:
 
 @contextmanager
 def eagerly() -> Iterator[None]:
-    """Inside, this thread calls every step from Python, also on CUDA."""
+    """Make this thread call every step from Python inside the `with` block, on CUDA too."""
     before, _own.eager = _own.eager, True
     try:
         yield
@@ -70,19 +73,19 @@ def eagerly() -> Iterator[None]:
 
 
 def capture_for(images: Images) -> Capture | None:
-    """How steps on these images are captured: as CUDA graphs where the images live on a CUDA device, else not."""
+    """Return what captures steps on these images; None unless the images live on a CUDA device."""
     if _own.eager or not (isinstance(images, DeviceImages) and images.images.is_cuda):
         return None
     return chosen_capture()
 
 
 def chosen_capture() -> Capture | None:
-    """What captures a step on CUDA, as REPRO_CAPTURE says; None where steps are called from Python."""
+    """Return the function that captures a step on CUDA, as REPRO_CAPTURE says; None if it says off."""
     return {"new": cuda_graph, "torch": torch_graph, "off": None}[way()]
 
 
 class Pace:
-    """Keeps a thread at most three bursts of replays ahead of the device, where more would fill the launch queue."""
+    """Keeps a thread at most three bursts of replays ahead of the device, so that the launch queue does not fill up."""
 
     def __init__(self, device: torch.device) -> None:
         self.events = [torch.cuda.Event(blocking=True) for _ in range(2)] if device.type == "cuda" else []
@@ -97,9 +100,9 @@ class Pace:
 
 
 def wait(device: torch.device) -> None:
-    """Wait until this thread's stream is done, if it is a CUDA stream, without holding up other threads.
+    """Wait until this thread's CUDA stream has finished its work, without holding up other threads. No-op on a CPU.
 
-    To be called before values are read: a copy to pageable memory would hold locks of the driver for as long.
+    Call it before reading values from the device: a copy to pageable memory would hold locks of the driver meanwhile.
     """
     if device.type == "cuda":
         event = torch.cuda.Event(blocking=True)
@@ -108,9 +111,9 @@ def wait(device: torch.device) -> None:
 
 
 def own_stream(high: bool = False) -> torch.cuda.Stream:
-    """The CUDA stream of this thread, always the same: torch has 32 to hand out and then shares them.
+    """Return this thread's CUDA stream, the same one at every call: torch has only 32, and shares them beyond that.
 
-    high: the one whose kernels go before those of other threads' streams.
+    high: return the thread's stream of high priority, whose kernels run before those of other streams.
     """
     if high not in _own.streams:
         _own.streams[high] = torch.cuda.Stream(priority=-1 if high else 0)
@@ -118,10 +121,10 @@ def own_stream(high: bool = False) -> torch.cuda.Stream:
 
 
 def cuda_graph(body: Callable[[], None]) -> Callable[[], None]:
-    """Record the kernels of `body`, which is not run, and return what launches them all.
+    """Record the kernels of `body` without executing them, and return a function that launches them all.
 
-    A capture that something outside has broken, such as another thread that waits for the whole device, is made again.
-    Raises RuntimeError where that does not help, or the body does what a capture forbids.
+    A capture that something outside breaks, such as another thread that waits for the whole device, is tried again.
+    Raises RuntimeError if every try fails, or if the body does what a capture forbids.
     """
     stream = _capture_stream()
     with CAPTURING, _no_collection(), torch.cuda.stream(stream):
@@ -130,14 +133,17 @@ def cuda_graph(body: Callable[[], None]) -> Callable[[], None]:
             try:
                 return partial(_replay, _recorded(body, _pool(stream).handle), body)
             except RuntimeError as error:
-                _own.pools.pop(stream.cuda_stream, None)  # what the failed capture left in it is lost
+                _own.pools.pop(stream.cuda_stream, None)  # a failed capture spoils its pool
                 tries -= 1
                 if not tries or "previous error during capture" not in reason(error):
                     raise
 
 
 def torch_graph(body: Callable[[], None]) -> Callable[[], None]:
-    """The same by `torch.cuda.graph`, which waits for the whole device and gives each graph a pool of its own."""
+    """Record like `cuda_graph`, but with `torch.cuda.graph`.
+
+    It waits for the whole device, and gives each graph a memory pool of its own.
+    """
     graph = torch.cuda.CUDAGraph()
     recording = torch.cuda.graph(graph, stream=_capture_stream(), capture_error_mode="thread_local")
     with CAPTURING, _no_collection():
@@ -148,10 +154,10 @@ def torch_graph(body: Callable[[], None]) -> Callable[[], None]:
 
 
 class _Pool:
-    """Memory shared by the graphs of one thread and stream, which never run at the same time.
+    """A memory pool for the graphs of one thread and stream. They may share it because they never run at once.
 
-    Nothing is handed from one graph to another in it. The allocator gives a pool up when its last graph is gone, so a
-    small one of its own stays.
+    No graph passes data to another through the pool. The allocator releases a pool with its last graph, so the pool
+    holds a tiny graph of its own.
     """
 
     def __init__(self) -> None:
@@ -164,20 +170,23 @@ def _little() -> None:
 
 
 def _pool(stream: torch.cuda.Stream) -> _Pool:
-    """The pool of this thread and stream."""
+    """Return the memory pool of this thread and stream."""
     if stream.cuda_stream not in _own.pools:
         _own.pools[stream.cuda_stream] = _Pool()
     return _own.pools[stream.cuda_stream]
 
 
 def _capture_stream() -> torch.cuda.Stream:
-    """The current stream; CUDA does not capture on the default one."""
+    """Return the current stream, or the thread's own one in place of the default stream, where CUDA cannot capture."""
     current = torch.cuda.current_stream()
     return own_stream() if current == torch.cuda.default_stream() else current
 
 
 def _recorded(body: Callable[[], None], pool: Any) -> torch.cuda.CUDAGraph:
-    """The kernels of `body`, with their memory in `pool`. A failure leaves the stream and the allocator as before."""
+    """Capture the kernels of `body`, with their memory in `pool`.
+
+    A failure leaves the stream and the allocator as they were, and raises the error that caused it.
+    """
     graph = torch.cuda.CUDAGraph()
     try:
         graph.capture_begin(pool, capture_error_mode="thread_local")
@@ -190,11 +199,11 @@ def _recorded(body: Callable[[], None], pool: Any) -> torch.cuda.CUDAGraph:
 
 
 def _unwind(graph: torch.cuda.CUDAGraph, pool: Any) -> None:
-    """End a capture that failed. Before torch 2.12 the allocator would go on recording, for the whole process."""
+    """End a failed capture. Otherwise the allocator of torch before 2.12 goes on recording, for the whole process."""
     _broken.append(graph)
-    with suppress(RuntimeError):  # that the capture is broken
+    with suppress(RuntimeError):  # it says that the capture is broken
         graph.capture_end()
-    with suppress(RuntimeError):  # that nothing is recorded any more: torch has ended it itself
+    with suppress(RuntimeError):  # it says that nothing is being recorded, where torch has ended the recording itself
         torch._C._cuda_endAllocateToPool(torch.cuda.current_device(), pool)
         torch._C._cuda_releasePool(torch.cuda.current_device(), pool)
     graph.reset()
@@ -202,7 +211,7 @@ def _unwind(graph: torch.cuda.CUDAGraph, pool: Any) -> None:
 
 @contextmanager
 def _no_collection() -> Iterator[None]:
-    """Collect no garbage meanwhile: another graph that is destroyed inside a capture ends it."""
+    """Suspend garbage collection: destroying another graph during a capture would break the capture."""
     enabled = gc.isenabled()
     gc.disable()
     try:
@@ -217,7 +226,7 @@ def _replay(graph: torch.cuda.CUDAGraph, body: Callable[[], None]) -> None:
 
 
 def reason(error: BaseException) -> str:
-    """The first line of the error that came first: ending a failed capture raises another."""
+    """Return the first line of the original error, since ending a failed capture raises another one after it."""
     while error.__context__:
         error = error.__context__
     return (str(error).strip() or type(error).__name__).splitlines()[0]

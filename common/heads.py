@@ -1,4 +1,4 @@
-"""A network is a backbone and a head: linear and cosine classifiers that grow, and what is read from the features."""
+"""Linear and cosine classifiers (heads) that grow, the network of a backbone and a head, and feature extraction."""
 
 from __future__ import annotations
 
@@ -16,18 +16,18 @@ from common.runs import Flip
 from common.training import Device, gathered
 
 WIDE = 2**21
-"""Parameters from which a network, such as ResNet-18, takes half as many images at once where there is no gradient."""
+"""Networks with this many parameters or more, such as ResNet-18, extract features in batches of half the size."""
 
 
 def _uniform(rows: int, columns: int, like: Tensor | None, generator: torch.Generator | None) -> Tensor:
-    """Rows drawn from U(-1/sqrt(d), 1/sqrt(d)), on the device and in the type of `like`."""
+    """Sample rows [rows, d = columns] from U(-1/sqrt(d), 1/sqrt(d)), on the device and in the type of `like`."""
     bound = 1 / math.sqrt(columns)
     fresh = torch.empty(rows, columns).uniform_(-bound, bound, generator=generator)
     return fresh if like is None else fresh.to(like)
 
 
 class LinearHead(nn.Module):
-    """weight [c, d], bias [c]: features [n, d] -> logits [n, c]."""
+    """A linear classifier with weight [c, d] and bias [c]: features [n, d] -> logits [n, c]."""
 
     def __init__(self, in_features: int, num_classes: int, generator: torch.Generator | None = None) -> None:
         super().__init__()
@@ -39,17 +39,17 @@ class LinearHead(nn.Module):
         return F.linear(features, self.weight, self.bias)
 
     def grow(self, count: int, generator: torch.Generator | None = None) -> None:
-        """Add `count` freshly initialised classes; the old rows and biases are kept (iCaRL)."""
+        """Add `count` freshly initialised classes, and keep the old rows and biases (iCaRL)."""
         fresh = LinearHead(self.weight.shape[1], count, generator).to(self.weight)
         self.weight = nn.Parameter(torch.cat([self.weight.data, fresh.weight.data]))
         self.bias = nn.Parameter(torch.cat([self.bias.data, fresh.bias.data]))
 
 
 class CosineHead(nn.Module):
-    """Cosine normalisation, LUCIR Eq. 4: logits = scale * cos(weight row, feature), no bias.
+    """A classifier with cosine normalisation, LUCIR Eq. 4: logits = scale * cos(weight row, feature), without a bias.
 
-    weight [c, d] is stored un-normalised; scale (the paper's eta) is one learnable scalar that starts at 1, or a
-    number that is not trained.
+    weight [c, d] is stored un-normalised. scale (the paper's eta) is one scalar that is learnt and starts at 1; a
+    number given as `scale` is fixed instead.
     """
 
     def __init__(
@@ -60,14 +60,14 @@ class CosineHead(nn.Module):
         self.scale = nn.Parameter(torch.tensor(float(1 if scale is None else scale)), requires_grad=scale is None)
 
     def cosines(self, features: Tensor) -> Tensor:
-        """features [..., d] of any floating type -> cosines [..., c] in the type of the weight, before the scale."""
+        """Return the cosines [..., c] of features [..., d] of any floating type, unscaled, in the weight's type."""
         return F.linear(F.normalize(features.to(self.weight.dtype), dim=-1), F.normalize(self.weight, dim=1))
 
     def forward(self, features: Tensor) -> Tensor:
         return self.scale * self.cosines(features)
 
     def grow(self, count: int, generator: torch.Generator | None = None) -> None:
-        """Add `count` freshly initialised rows; the old rows and the scale are kept."""
+        """Add `count` freshly initialised rows, and keep the old rows and the scale."""
         fresh = _uniform(count, self.weight.shape[1], self.weight, generator)
         self.weight = nn.Parameter(torch.cat([self.weight.data, fresh]))
 
@@ -83,7 +83,7 @@ class Net(nn.Module):
         self.to(device.torch, memory_format=torch.channels_last)  # type: ignore[call-overload]
 
     def features(self, images: Tensor) -> Tensor:
-        """Pooled features before any normalisation, fp32 [n, d]."""
+        """Return the pooled features before any normalisation, fp32 [n, d]."""
         with self.device.autocast():
             features = self.backbone(images)
         return features.float()
@@ -93,9 +93,10 @@ class Net(nn.Module):
 
 
 def frozen_copy(net: nn.Module, device: Device) -> Any:
-    """A teacher: a deep copy in eval mode without gradients; its BatchNorm statistics never move.
+    """Return a teacher: a deep copy in eval mode without gradients, whose BatchNorm statistics never change.
 
-    Convolutions keep their weights in bf16 where they run in it: the numbers that autocast would make at every call.
+    In bf16 precision, the copy stores the weights of convolutions in bf16. They are the numbers that autocast would
+    otherwise compute at every call.
     """
     teacher = copy.deepcopy(net).eval().requires_grad_(False)
     if device.precision == "bf16":
@@ -107,7 +108,7 @@ def frozen_copy(net: nn.Module, device: Device) -> Any:
 
 @torch.no_grad()
 def extract(net: Net, images: Images, indices: Tensor, flip: Flip = "none") -> Tensor:
-    """Features of un-augmented images in eval mode. fp32 [n, d]. Several processes share the work."""
+    """Return features of un-augmented images in eval mode, fp32 [n, d]. Several processes share the work."""
     net.eval()
     most = 5000 if sum(p.numel() for p in net.parameters()) < WIDE else 2500
 

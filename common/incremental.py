@@ -1,4 +1,4 @@
-"""The one loop over phases, and the Learner it drives. A run that covers all classes at once has a single phase."""
+"""The one loop over phases, and the Learner that it drives. A run that learns all classes at once has one phase."""
 
 from __future__ import annotations
 
@@ -25,50 +25,52 @@ from common.training import Device, Epoch, Stage, fit
 
 
 class Learner:
-    """Cross-entropy on a growing head: the base phase of every method, joint training, and what methods override.
+    """Trains with cross-entropy on a growing head. Other learners are subclasses, which override some of the hooks.
 
-    The loop calls these hooks; before `begin_phase` it sets `phase`, and `teacher` where the class says `distils`.
+    Used as it is, this class trains the base phase of most methods, or all classes at once. The loop over phases calls
+    the hooks below. Before `begin_phase` it sets `phase`, and also `teacher` if the class sets `distils`.
 
     hook         when it is called                                  what it does by default
     -----------  -------------------------------------------------  --------------------------------------------
-    device_for   before the images are opened                       says the device that was asked for
+    device_for   before the images are opened                       returns the device that was asked for
     build        first in a Run and in every resume of it           makes a network for the first classes
-    start_from   next, if the Run has a start and no phase is done  takes over that start's final weights
-    load_state   on a resume, with what `state` gave; see below     takes over nothing
+    start_from   next, if the Run has a start and no phase is done  loads the final weights of that start
+    load_state   on a resume, with what `state` gave; see below     loads nothing
     begin_phase  before a phase, and again on a resume inside it    grows the head by the new classes
-    inherits     next, if an incremental Run has a start            says that phase 0 alone is not trained again
+    inherits     next, if an incremental Run has a start            says that only phase 0 is not trained again
     stages       next; a stage is trained before the next is made   yields `main` alone
-    main         by `stages`                                        trains all weights on new and kept images
-    loss         in every step; CUDA repeats it without Python      is cross-entropy over all classes seen
+    main         by `stages`                                        trains all weights on new images and exemplars
+    loss         in every step; a CUDA graph only replays it        is cross-entropy over all classes seen
     entropy      by `loss`, that of other methods too               is cross-entropy, a mean over the batch
     trace        after every epoch                                  adds nothing to the epoch's line
-    frozen       after `trace`                                      names no weights that stay as they are
-    remember     when exemplars of a new class have been chosen     keeps no tensors beside them
-    test_set     after a stage, and every `test_every` epochs       gives features of the classes seen
+    frozen       after `trace`                                      names no weights that the phase leaves unchanged
+    remember     when exemplars of a new class have been chosen     keeps no tensors with them
+    test_set     after a stage, and every `test_every` epochs       returns features of the classes seen
     readouts     after `test_set`                                   predicts by the head and by exemplar means
     tested       after `readouts`, but not at a stage's end         adds nothing to the epoch's line
     end_phase    after the last test of a phase                     adds nothing to the phase's results
     state        whenever a checkpoint is saved                     adds no tensors to it
-    summary      at the end of the Run                              tells the head's norms, and biases or scale
-    exported     by `reproduce export`                              gives the network as the Run left it
+    summary      at the end of the Run                              returns the head's norms, and biases or scale
+    exported     by `reproduce export`                              returns the network as the Run left it
 
     Exemplars are chosen after the first stage. Every stage ends with a test.
 
-    A checkpoint holds the network's state, the exemplars with what is kept beside them, the momentum, and `state`:
-    whatever else the rest of a run depends on, such as a teacher that `stages` makes. What `__init__` and `build` make
-    is made again on a resume. At the end of a phase, `load_state` follows them. Inside a phase, the network and the
-    exemplars are loaded after `begin_phase`, then `stages` runs on to the stage that was interrupted, and `load_state`
-    comes last: what `stages` has made has its shape by then, but maybe not its numbers.
+    A checkpoint holds the network's state, the exemplars and the tensors kept with them, the optimiser's momentum, and
+    the tensors that `state` returns. `state` must return everything else that the rest of a run depends on, such as a
+    teacher that `stages` makes. A resume calls `__init__` and `build` again. At the end of a phase, `load_state` comes
+    next. Inside a phase, `begin_phase` is called, the network and the exemplars are loaded, `stages` runs on to the
+    interrupted stage, and `load_state` comes last. By then everything that `stages` makes has its shape, but perhaps
+    not its values.
     """
 
     head: Callable[..., Any] = LinearHead
-    """(features, classes, generator) -> a LinearHead or the like."""
+    """Makes the classifier: (features, classes, generator) -> a LinearHead, or a module like it."""
     final_relu = True
     nme_flip: Flip = "none"
     distils = False
-    """Whether `teacher` is a frozen copy of the network as the phase finds it; None in a phase without old classes."""
+    """Whether every phase with old classes sets `teacher` to a frozen copy of the network, made as the phase begins."""
     wants_indices = False
-    """Whether the `loss` of `main` takes a third argument: where each image lies in the training set, int64 [n]."""
+    """Whether the `loss` of `main` takes a third argument: each image's training index, int64 [n]."""
     phase: Phase
     teacher: Any = None
 
@@ -77,93 +79,100 @@ class Learner:
 
     @classmethod
     def device_for(cls, run: Run, device: str) -> str:
-        """Where `run` trains when it is sent to `device`, "cpu" or "cuda"."""
+        """Return the device that `run` really trains on when `device`, "cpu" or "cuda", is asked for."""
         return device
 
     def build(self, classes: int) -> None:
-        """A fresh network for `classes` classes."""
+        """Make `net`, a fresh network for `classes` classes."""
         run = self.context.run
         body: Any = backbone(run.network, self.final_relu, seed=run.seed)
         head = self.head(body.out_features, classes, self.context.generator("head", 0))
         self.net = Net(body, head, self.context.device)
 
     def start_from(self, state: dict[str, Tensor]) -> None:
-        """Take over the final weights of the Run that this one starts from. Raises InputError where they do not fit."""
+        """Load the final weights of the Run that this one starts from. Raises InputError if they do not fit."""
         try:
             self.net.load_state_dict(state)
         except RuntimeError as error:
             why = " ".join(str(error).split())
-            raise InputError(f"{type(self).__name__} cannot start from another run's network: {why}") from None
+            raise InputError(
+                f"{type(self).__name__} cannot start from another run's network; let it start from a run with the same "
+                f"head and network, or from none: {why}"
+            ) from None
 
     def begin_phase(self, phase: Phase) -> None:
-        """Grow and set up what the phase needs. On resume it runs again from the same state."""
+        """Grow the head, and set up whatever the phase needs. A resume calls this again from the same state."""
         if phase.num_old:
             self.net.head.grow(phase.num_new, self.context.generator("head", phase.index))
 
     def stages(self, phase: Phase) -> Iterator[Stage]:
-        """What to train in this phase, in order; after the first, the memory holds the new classes' exemplars too."""
+        """Yield the stages of this phase. After the first, the memory also holds exemplars of the new classes."""
         yield self.main(phase)
 
     def main(self, phase: Phase) -> Stage:
-        """All images of the new classes and the exemplars of the old, every parameter trained."""
+        """Return the main stage: all parameters, on all images of the new classes and the exemplars of the old."""
         indices = self.context.of_phase(phase)
         stage = Stage("main", self.context.run.schedule, indices, self.loss, self.net.parameters(), self.net.train)
         stage.wants_indices = self.wants_indices
         return stage
 
     def loss(self, images: Tensor, labels: Tensor) -> Tensor:
-        """LUCIR Eq. 1: cross-entropy over all classes seen."""
+        """Return the cross-entropy over all classes seen (LUCIR Eq. 1)."""
         return self.entropy(self.net(images), labels)
 
     def entropy(self, logits: Tensor, labels: Tensor) -> Tensor:
-        """What a loss says of logits [n, c] and labels [n] beside its other terms. Class weights belong here."""
+        """Return the cross-entropy of logits [n, c] and labels [n]. A method with class weights changes this term."""
         return F.cross_entropy(logits, labels)
 
     @torch.no_grad()
     def frozen_features(self, images: Tensor) -> Tensor:
-        """Features [n, d] for a loss that trains the head alone."""
+        """Return features [n, d] without gradients, for a loss that trains only the head."""
         return self.net.features(images)
 
     def frozen(self) -> tuple[str, ...]:
-        """How the names in the network's state begin that this phase does not change; no epoch saves them again."""
+        """Return prefixes of the names of weights that this phase does not change. Epochs do not save these weights."""
         return ()
 
     def inherits(self, phase: Phase) -> bool:
-        """Whether a Run that starts from another trains no stage in this phase: the other one has."""
+        """Return whether a Run that starts from another skips training in this phase, as the other has trained it."""
         return phase.index == 0
 
     def remember(self, indices: Tensor) -> dict[str, Tensor]:
-        """What to keep beside one class's new exemplars, in their order: floats [m, ...] by name.
+        """Return tensors to keep with one class's new exemplars: name -> floats [m, ...], in the exemplars' order.
 
-        `context.memory.beside` finds it again by training index [m]. A name is kept for every class or for none.
+        indices [m]: the exemplars' positions in the training set, by which `context.memory.beside` finds the rows
+        again. A name must be kept for every class or for none.
         """
         return {}
 
     def state(self) -> dict[str, Tensor]:
-        """Tensors, by names of the learner's own, that a resume needs beside the network and the exemplars."""
+        """Return the tensors, by name, that a resume needs in addition to the network and the exemplars."""
         return {}
 
     def load_state(self, state: dict[str, Tensor]) -> None:
-        """Take over what `state` gave, on the device; not called where that was nothing.
+        """Load the tensors that `state` returned, already on the device. Not called if there were none.
 
-        At the end of a phase the learner is as `build` left it, inside a phase as `stages` did. Assigning a tensor
-        takes over its shape too; `load_state_dict` of a network needs one of the same shapes, which `stages` makes.
+        At the end of a phase the learner is as `build` left it; inside a phase, it is as `stages` left it. Assigning a
+        tensor also restores its shape. `load_state_dict` needs a network of the same shapes, which `stages` makes.
         """
 
     def end_phase(self, phase: Phase) -> dict[str, Any]:
-        """What is left to do once a phase is trained and tested; returns what figures ask of it, JSON-ready."""
+        """Finish a phase after its last test. Returns whatever figures need of the phase, JSON-ready."""
         return {}
 
     def trace(self, phase: Phase) -> dict[str, float]:
-        """Scalars worth a curve, read at the end of each epoch."""
+        """Return scalars to plot as curves, read at the end of each epoch."""
         return {}
 
     def tested(self, confusions: dict[str, np.ndarray]) -> dict[str, float]:
-        """More scalars worth a curve, from the confusion matrices of a test during training, by read-out."""
+        """Return more scalars to plot as curves, from a test during training. confusions: read-out -> matrix [c, c]."""
         return {}
 
     def summary(self, phase: Phase) -> dict[str, Any]:
-        """What figures ask of the final head: the norm of each class's weight, biases or scale; class sizes."""
+        """Return what figures need of the final head: each class's weight norm, the biases or the scale.
+
+        Long-tailed Runs add the class sizes.
+        """
         head = self.net.head
         summary: dict[str, Any] = {"norms": [round(x, 5) for x in head.weight.norm(dim=1).tolist()]}
         if isinstance(head, LinearHead):
@@ -176,31 +185,34 @@ class Learner:
 
     @classmethod
     def exported(cls, run: Run, left: Callable[[Run], dict[str, Tensor]]) -> tuple[Run, dict[str, Tensor]]:
-        """For others to use: the Run whose `build` makes the network that `run` ends with, and the network's state.
+        """Return the trained network for use elsewhere: a Run whose `build` makes it, and its final state.
 
-        left: the final state of `run`, or of a Run that it starts from. Raises InputError, which says what to do, where
-        no single network takes images to logits.
+        left: a function that returns the final state of `run`, or of a Run that it starts from. Raises InputError,
+        which says what to do, if no single network maps images to logits.
         """
         return run, left(run)
 
     def test_set(self, phase: Phase) -> tuple[Tensor, Tensor]:
-        """What read-outs are scored on: features [n, d] and labels [n] of the test images of all classes seen."""
+        """Return the features [n, d] and labels [n] of the test images of all classes seen, to score read-outs on."""
         test = self.context.test
         indices = (test.labels < phase.seen).nonzero().squeeze(1)
         return extract(self.net, test, indices), test.labels[indices]
 
     def readouts(self, features: Tensor, phase: Phase) -> dict[str, Tensor]:
-        """Predictions by name from test features [n, d]: classes [n], or guesses [n, k] of which one must be right."""
+        """Return predictions from test features [n, d], by read-out: classes [n], or [n, k] for top-k accuracy."""
         logits = self.net.head(features)
         predictions = {"cnn": logits.argmax(dim=1)}
-        if self.context.run.inputs.kind == "resized-crop":  # large images, of which papers print top-5 too
+        if self.context.run.inputs.kind == "resized-crop":  # for large images papers also print top-5 accuracy
             predictions["top5"] = logits.topk(min(5, phase.seen), dim=1).indices
         if self.context.memory.indices:
             predictions["nme"] = metrics.nearest_mean(features, self.exemplar_means())
         return predictions
 
     def exemplar_means(self) -> Tensor:
-        """Unit class means over exemplars [c, d]: normalised features, averaged with those of the flipped images."""
+        """Return unit class means [c, d] of the exemplars' normalised features.
+
+        Features of flipped images are averaged in where `nme_flip` names a flip.
+        """
         memory = self.context.memory.indices
         indices = torch.cat([memory[label] for label in sorted(memory)])
         labels = self.context.train.labels[indices]
@@ -214,9 +226,9 @@ class Learner:
 
 
 def learner_of(method: Any) -> type[Learner]:
-    """The class that trains a method (or any of its type): what its `learner` is, or names as "module:Class".
+    """Return the class that trains a method. `method` is its options or their class.
 
-    Raises InputError where that is no Learner.
+    The method's `learner` is that class, or names it as "module:Class". Raises InputError if it is no Learner.
     """
     found = named = getattr(method, "learner", None)
     if isinstance(named, str):
@@ -235,9 +247,10 @@ def learner_of(method: Any) -> type[Learner]:
 
 
 def run(spec: Run, dataset: Dataset, learner_class: type[Learner], workspace: Workspace, device: Device) -> dict:
-    """Train `spec` to its end, from where its workspace left off, and return its Result: JSON-ready, without a clock.
+    """Train `spec` to its end, from where its workspace left off. Returns the values of its Result, JSON-ready.
 
-    The confusion matrices of the last phase are left in `workspace.confusion`.
+    They contain no times, so equal Runs have equal Results. `workspace.confusion` holds the confusion matrices of the
+    last phase afterwards.
     """
     spec.check()
     context = open_context(spec, dataset, device, workspace)
@@ -249,7 +262,7 @@ def run(spec: Run, dataset: Dataset, learner_class: type[Learner], workspace: Wo
     boundary, inside = workspace.restore()
     done = boundary.meta["phase"] if boundary else 0
     for phase in phases[1:done]:
-        learner.net.head.grow(phase.num_new, torch.Generator())  # overwritten by what was saved
+        learner.net.head.grow(phase.num_new, torch.Generator())  # the checkpoint overwrites these weights
     if boundary:
         load(learner, boundary)
         load_own(learner, boundary)
@@ -257,10 +270,10 @@ def run(spec: Run, dataset: Dataset, learner_class: type[Learner], workspace: Wo
         learner.start_from(workspace.state_of(spec.start))
     logged = len(workspace.lines)
     for phase in phases[done:]:
-        if workspace.late and len(workspace.lines) > logged:  # each command gets an epoch further at least
+        if workspace.late and len(workspace.lines) > logged:  # every command trains at least one epoch
             raise OutOfTime
         begin(learner, phase)
-        if spec.start and len(phases) > 1 and learner.inherits(phase):  # trained by the Run this one starts from
+        if spec.start and len(phases) > 1 and learner.inherits(phase):  # the Run this one starts from has trained it
             _choose_exemplars(learner, phase)
             _evaluate(learner, phase, workspace, "start")
         else:
@@ -277,14 +290,17 @@ def run(spec: Run, dataset: Dataset, learner_class: type[Learner], workspace: Wo
 
 
 def _averages(phases: list[dict]) -> dict[str, float]:
-    """Average incremental accuracy, percent, of every read-out that was measured after all phases."""
+    """Return the average incremental accuracy, percent, of every read-out that was measured after all phases."""
     last = [[*phase["stages"].values()][-1] for phase in phases]
     names = [name for name in last[-1] if all(name in readouts for readouts in last)]
     return {n: metrics.average_incremental_accuracy([readouts[n]["accuracy"] for readouts in last]) for n in names}
 
 
 def begin(learner: Learner, phase: Phase) -> None:
-    """Lead a learner into a phase: its `phase` and `teacher` first, from the network as the phase finds it."""
+    """Set a learner's `phase` and `teacher`, then call its `begin_phase`.
+
+    The teacher is thus a copy of the network before the phase changes it.
+    """
     learner.phase = phase
     if learner.distils:
         learner.teacher = frozen_copy(learner.net, learner.context.device) if phase.num_old else None
@@ -292,7 +308,10 @@ def begin(learner: Learner, phase: Phase) -> None:
 
 
 def _train(learner: Learner, phase: Phase, workspace: Workspace, inside: Saved | None) -> None:
-    """One phase: train each stage, choose exemplars after the first, evaluate after every one."""
+    """Train one phase: train every stage, choose exemplars after the first, evaluate after each.
+
+    inside: the state of an interrupted epoch to go on from, or None.
+    """
     context = learner.context
     if inside:
         load(learner, inside)
@@ -324,7 +343,10 @@ def _train(learner: Learner, phase: Phase, workspace: Workspace, inside: Saved |
 
 
 def _choose_exemplars(learner: Learner, phase: Phase) -> None:
-    """Herd the new classes with the network just trained; old classes keep theirs, truncated under a total budget."""
+    """Choose exemplars of the new classes by herding, with the network just trained.
+
+    Old classes keep their exemplars, truncated under a total budget.
+    """
     context = learner.context
     if context.memory.quota(phase.seen) == 0:
         return
@@ -335,7 +357,7 @@ def _choose_exemplars(learner: Learner, phase: Phase) -> None:
 
 
 def _confusions(learner: Learner, phase: Phase) -> dict[str, np.ndarray]:
-    """Confusion matrices on the test images of all classes seen so far, by read-out."""
+    """Return the confusion matrix of each read-out on the test images of all classes seen so far."""
     with torch.no_grad():
         features, labels = learner.test_set(phase)
         predictions = learner.readouts(features, phase)
@@ -344,7 +366,7 @@ def _confusions(learner: Learner, phase: Phase) -> dict[str, np.ndarray]:
 
 
 def _evaluate(learner: Learner, phase: Phase, workspace: Workspace, stage: str) -> None:
-    """Test every read-out and add what it scores to the workspace's results."""
+    """Test every read-out and add its scores to the workspace's results."""
     context, values = learner.context, {}
     sizes = context.run.protocol.sizes[: phase.index + 1]
     for name, confusion in _confusions(learner, phase).items():

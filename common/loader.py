@@ -1,6 +1,6 @@
-"""Batches for training and evaluation: small images live on the device as uint8 and are augmented there.
+"""Batches for training and evaluation. Small images are stored on the device as uint8 and augmented there.
 
-Large images (folders of ImageNet size) are read on the fly behind the same interface, see `common.files`.
+Large images, such as ImageNet's, are read from files as they are needed, behind the same interface (`common.files`).
 """
 
 from __future__ import annotations
@@ -18,15 +18,15 @@ from common.data.datasets import Dataset
 from common.errors import InputError
 from common.runs import Flip, Inputs
 
-BRIGHTNESS_UNIT = 2**16  # a plan holds whole numbers
+BRIGHTNESS_UNIT = 2**16  # a plan holds integers, so brightness factors are stored in units of 2^-16
 PAD = 4  # pixels of zero padding around a CIFAR image before the random crop
 
 Share = Callable[[Tensor], Tensor]
-"""What belongs to a whole batch, its last dimension the images -> what of it this process takes."""
+"""Selects one process's part of a batch: tensor [..., images of the batch] -> tensor [..., images of this process]."""
 
 
 def whole(batch: Tensor) -> Tensor:
-    """The Share of a process that trains alone."""
+    """Return the whole batch: the Share of a process that trains alone."""
     return batch
 
 
@@ -38,24 +38,25 @@ class Images(Protocol):
     def epoch(
         self, order: Tensor, batch: int, generator: torch.Generator, share: Share = whole
     ) -> Iterator[tuple[Tensor, Tensor]]:
-        """The images of `order`, in that order, in augmented batches (float [b, 3, h, w], labels [b]).
+        """Yield the images of `order`, in that order, as augmented batches (float [b, 3, h, w], labels [b]).
 
-        The last batch may be smaller. An index that occurs twice is augmented anew each time. share: what of every
-        batch is given. It changes neither the order nor how any image is augmented.
+        The last batch may be smaller. An index that occurs twice is augmented anew each time. share: selects a part of
+        every batch. It changes neither the order nor the augmentation of any image.
         """
 
     def plain(self, indices: Tensor, batch: int = 0, flip: Flip = "none") -> Iterator[Tensor]:
-        """Un-augmented batches in the order given; `flip` mirrors them or reverses their colour channels.
+        """Yield un-augmented batches in the given order. `flip` mirrors them or reverses their colour channels.
 
-        batch 0: what suits the device. On a CPU more than about 100 images only take memory.
+        batch: images per batch; 0 chooses a number that suits the device. On a CPU, batches above about 100 only take
+        more memory.
         """
 
     def close(self) -> None:
-        """End what serves the epochs of a stage, such as worker processes. Another epoch may follow."""
+        """End whatever serves the epochs of a stage, such as worker processes. Another epoch may follow."""
 
 
 def decodes_on_device() -> bool:
-    """Whether JPEGs are decoded on the device, as REPRO_DECODE says. Raises InputError where it says nothing known."""
+    """Return whether REPRO_DECODE says that JPEGs are decoded on the device. Raises InputError on an unknown value."""
     where = os.environ.get("REPRO_DECODE", "workers")
     if where not in ("workers", "device"):
         raise InputError(f"REPRO_DECODE={where}: choose workers (the default) or device")
@@ -63,32 +64,32 @@ def decodes_on_device() -> bool:
 
 
 def open_images(dataset: Dataset, split: str, position: np.ndarray, inputs: Inputs, device: torch.device) -> Images:
-    """The train or test images of a data set, labels mapped through `position` (see `splits.positions`)."""
+    """Return the train or test images of a data set, with labels mapped through `position` (see `splits.positions`)."""
     images = dataset.train_images if split == "train" else dataset.test_images
     labels = dataset.train_labels if split == "train" else dataset.test_labels
     mapped = torch.from_numpy(position[np.asarray(labels)]).to(device)
     if isinstance(images, np.ndarray):
         return DeviceImages(images, mapped, inputs, device)
-    from common.files import ImageFiles  # imports torchvision, which small images do without
+    from common.files import ImageFiles  # this imports torchvision, which small images do not need
 
     return ImageFiles(images, mapped, inputs, device)
 
 
 def scale_and_shift(inputs: Inputs, device: torch.device) -> tuple[Tensor, Tensor]:
-    """(x/255 - mean)/std of bytes as one multiplication and one addition: float [1, 3, 1, 1] each."""
+    """Return scale and shift, float [1, 3, 1, 1] each: x * scale + shift is (x / 255 - mean) / std for bytes x."""
     std = torch.tensor(inputs.std, device=device).view(1, 3, 1, 1)
     return 1 / (255 * std), -torch.tensor(inputs.mean, device=device).view(1, 3, 1, 1) / std
 
 
 class DeviceImages:
-    """All images as one uint8 tensor [n, 3, h, w] on the device; crop, flip and normalise are batched there.
+    """All images as one uint8 tensor [n, 3, h, w] on the device, which crops, flips and normalises whole batches.
 
-    On a CPU the tensor is a view of the array [n, h, w, 3], which is channels_last already: where the array is mapped
-    from disk, no memory is taken and processes share the pages.
+    On a CPU the tensor is a view of the array [n, h, w, 3], which is channels_last already. If the array is mapped from
+    disk, the tensor takes no memory of its own, and processes share its pages.
     """
 
     def __init__(self, images: np.ndarray, labels: Tensor, inputs: Inputs, device: torch.device) -> None:
-        images = np.require(images, requirements=["C", "W"])  # as torch takes it; a cached array is so already
+        images = np.require(images, requirements=["C", "W"])  # torch needs this layout; a cached array has it already
         self.images = torch.from_numpy(images).permute(0, 3, 1, 2).to(device)
         self.labels = labels
         self.scale, self.shift = scale_and_shift(inputs, device)
@@ -98,9 +99,10 @@ class DeviceImages:
         return (images * self.scale + self.shift).contiguous(memory_format=torch.channels_last)
 
     def plan(self, order: Tensor, generator: torch.Generator) -> Tensor:
-        """An epoch drawn ahead, int64 [4, n]: image, shift down, shift right, flip. Drawn on the CPU on any device.
+        """Return a plan of one epoch, int64 [4, n], whose rows are: image index, shift down, shift right, flip.
 
-        Where brightness varies, a fifth row has its factors in units of 2^-16.
+        The random numbers are sampled on the CPU, whatever the device. If brightness varies, a fifth row holds its
+        factors in units of 2^-16.
         """
         shifts = torch.randint(2 * PAD + 1, (2, len(order)), generator=generator)
         flips = torch.rand(len(order), generator=generator) < 0.5
@@ -111,7 +113,7 @@ class DeviceImages:
         return torch.cat(rows).to(self.images.device)
 
     def take(self, plan: Tensor) -> tuple[Tensor, Tensor]:
-        """The batch that some columns of a plan describe, as in `epoch`."""
+        """Return the augmented batch (images, labels) that some columns of a plan describe."""
         rows, down, right, flip, *factors = plan
         images = crop_flip(self.images[rows], down, right, flip.bool())
         if factors:
@@ -121,10 +123,12 @@ class DeviceImages:
     def epoch(
         self, order: Tensor, batch: int, generator: torch.Generator, share: Share = whole
     ) -> Iterator[tuple[Tensor, Tensor]]:
+        """Yield augmented batches, see `Images`."""
         for part in self.plan(order, generator).split(batch, dim=1):
             yield self.take(share(part))
 
     def plain(self, indices: Tensor, batch: int = 0, flip: Flip = "none") -> Iterator[Tensor]:
+        """Yield un-augmented batches, see `Images`."""
         for rows in indices.split(batch or (5000 if self.images.is_cuda else 100)):
             images = self.images[rows]
             if flip != "none":
@@ -132,13 +136,14 @@ class DeviceImages:
             yield self._normalise(images)
 
     def close(self) -> None:
-        """Nothing ends with a stage."""
+        """Do nothing: these images need no workers."""
 
 
 def crop_flip(images: Tensor, down: Tensor, right: Tensor, flip: Tensor) -> Tensor:
-    """Zero-pad uint8 [b, c, h, w] by 4, cut each image at its own offset (0..8, [b] each), mirror where `flip` [b].
+    """Zero-pad uint8 [b, c, h, w] by 4, crop each image at its own offset, and mirror the images where `flip` is true.
 
-    Padding comes before normalisation, as in torchvision's RandomCrop(32, padding=4) on a PIL image.
+    down, right [b]: offsets from 0 to 8. flip: bool [b]. Padding comes before normalisation, as in torchvision's
+    RandomCrop(32, padding=4) on a PIL image.
     """
     height, width = images.shape[2:]
     windows = F.pad(images, (PAD, PAD, PAD, PAD)).unfold(2, height, 1).unfold(3, width, 1)
@@ -148,5 +153,5 @@ def crop_flip(images: Tensor, down: Tensor, right: Tensor, flip: Tensor) -> Tens
 
 
 def brighten(images: Tensor, factors: Tensor) -> Tensor:
-    """uint8 images [b, c, h, w] times factors [b], at most 255 and rounded down, as PIL does it; float."""
+    """Multiply uint8 images [b, c, h, w] by factors [b], clamp to 255 and round down, as PIL does. Returns float."""
     return (images * factors.view(-1, 1, 1, 1)).clamp(max=255).floor()

@@ -1,4 +1,4 @@
-"""What a learner learns from: its Context, with the images, and the exemplars of old classes that herding chose."""
+"""A learner's Context: the images of its Run, and the memory of exemplars that herding chose."""
 
 from __future__ import annotations
 
@@ -25,11 +25,12 @@ MAX_ITERATIONS = 1000  # as in iCaRL's and LUCIR's official code
 
 
 def herd(features: Tensor, count: int) -> Tensor:
-    """Welling's herding as iCaRL and LUCIR run it: the indices of `count` images in rank order.
+    """Return the indices of `count` images in rank order, chosen by Welling's herding as iCaRL and LUCIR run it.
 
-    features [n, d] are L2-normalised here; their mean is not. The weight vector is updated also when an image is
-    picked again, so repeats are skipped, not replaced by the next best. After 1000 iterations, which only large
-    exemplar sets reach, it goes on among the images not yet picked, so that exactly `count` distinct ones come back.
+    features [n, d] are L2-normalised here; their mean is not. An iteration that picks an image again still updates the
+    weight vector, and adds no rank: the next best image does not take its place. After 1000 iterations, which only
+    large exemplar sets reach, herding picks only among the remaining images, so that it always returns `count` distinct
+    ones.
 
     Returns int64 [count] on the features' device. Raises ValueError if count is negative or exceeds n.
     """
@@ -37,8 +38,8 @@ def herd(features: Tensor, count: int) -> Tensor:
         raise ValueError(f"cannot pick {count} exemplars from {len(features)} images")
     features = F.normalize(features.double(), dim=1, eps=1e-8)
     mean = features.mean(dim=0)
-    # argmax <w, x> needs only the scores: updating those with the Gram matrix's rows avoids n x d work per pick.
-    # The picks themselves read a number each, so they are made on the CPU.
+    # argmax <w, x> needs only the scores. Updating them with rows of the Gram matrix avoids n x d work per pick.
+    # Every pick reads one number back, so the loop runs on the CPU.
     gram, step = (features @ features.T).cpu(), (features @ mean).cpu()
     scores, picked = step.clone(), torch.zeros(len(features), dtype=torch.bool)
     ranks: list[int] = []
@@ -57,11 +58,12 @@ def herd(features: Tensor, count: int) -> Tensor:
 
 @dataclass
 class ExemplarMemory:
-    """Image indices kept for each class, in herding rank. Exactly one of the two budgets is set.
+    """The exemplars of each class: their training indices in the order that herding picked them.
 
-    per_class: fixed number a class, so the memory grows (R_per in LUCIR). total: a fixed budget shared by the classes
-    seen so far, ceil(total / seen) each (LUCIR's --fix_budget), or floor (DER). It is capped at a class's size;
-    per_class is not, unless `capped` says so, since who asks for 20 of 15 images has mistaken something.
+    Exactly one of two budgets is set. per_class is a fixed number for each class, so the memory grows (R_per in LUCIR).
+    total is shared by the classes seen so far: each gets ceil(total / seen) exemplars (LUCIR's --fix_budget), or floor
+    with rounding="down" (DER). A class with fewer images keeps all of them under `total`, and is an error under
+    `per_class` unless `capped` is set.
     """
 
     per_class: int | None = None
@@ -69,9 +71,9 @@ class ExemplarMemory:
     indices: dict[int, Tensor] = field(default_factory=dict)
     rounding: Literal["up", "down"] = "up"
     capped: bool = False
-    """Whether a class with fewer images than per_class keeps them all: those of a long-tailed subset do."""
+    """Whether a class with fewer images than per_class keeps all of them, as on a long-tailed subset."""
     tensors: dict[str, dict[int, Tensor]] = field(default_factory=dict)
-    """What is kept beside the exemplars: name -> class -> a row for each of its exemplars, in the same order."""
+    """Tensors kept with the exemplars: name -> class -> one row for each of its exemplars, in the same order."""
 
     def __post_init__(self) -> None:
         if (self.per_class is None) == (self.total is None):
@@ -80,33 +82,36 @@ class ExemplarMemory:
             raise ValueError(f"exemplars must not be negative, got {asked}")
 
     def quota(self, seen: int) -> int:
-        """Exemplars a class once `seen` classes are known."""
+        """Return the number of exemplars each class may have once `seen` classes are known."""
         if self.per_class is not None:
             return self.per_class
         total = self.total or 0
         return total // seen if self.rounding == "down" else -(-total // seen)
 
     def size_for(self, available: int, seen: int) -> int:
-        """Exemplars of a class with `available` images; ValueError if a per-class number exceeds them."""
+        """Return how many exemplars a class with `available` images gets.
+
+        Raises ValueError if a per-class budget that is not capped exceeds the images.
+        """
         quota = self.quota(seen)
         if self.per_class is not None and quota > available and not self.capped:
             raise ValueError(f"{quota} exemplars per class asked for, but a class has {available} images")
         return min(quota, available)
 
     def add(self, label: int, indices: Tensor, features: Tensor, seen: int) -> None:
-        """Herd one new class. indices [n] into the training set, features [n, d] of the same images."""
+        """Choose a new class's exemplars by herding. indices [n]: its training images, with features [n, d]."""
         self.indices[label] = indices[herd(features, self.size_for(len(indices), seen)).to(indices.device)]
 
     def shrink(self, seen: int) -> None:
-        """Truncate every class to the quota at `seen` classes; under a per-class budget nothing changes."""
+        """Truncate every class to its quota at `seen` classes. Under a per-class budget nothing changes."""
         quota = self.quota(seen)
         self.indices = {label: kept[:quota] for label, kept in self.indices.items()}
         self.tensors = {n: {label: rows[:quota] for label, rows in of.items()} for n, of in self.tensors.items()}
 
     def attach(self, label: int, tensors: dict[str, Tensor]) -> None:
-        """Keep tensors [m, ...] by name beside the m exemplars of a class.
+        """Keep tensors [m, ...], by name, with the m exemplars of a class.
 
-        Raises InputError unless they are floats, a row for each exemplar.
+        Raises InputError unless every tensor is floating point and has one row for each exemplar.
         """
         count = len(self.indices[label])
         for name, rows in tensors.items():
@@ -118,10 +123,11 @@ class ExemplarMemory:
             self.tensors.setdefault(name, {})[label] = rows.detach()
 
     def beside(self, name: str) -> Callable[[Tensor], Tensor]:
-        """What was kept under `name`, as a function: training indices [b] -> rows [b, ...], NaN for no exemplar's.
+        """Return a function that looks up the rows kept under `name`: training indices [b] -> rows [b, ...].
 
-        It holds until exemplars are chosen anew, and reads nothing back from the device, for use in a loss. Raises
-        InputError where nothing was kept.
+        The row of an image that is no exemplar is NaN. The function is valid until exemplars are chosen anew. A loss
+        may call it, since it reads nothing back from the device. Raises InputError if `name` was not kept for every
+        class.
         """
         if self.tensors.get(name, {}).keys() != self.indices.keys() or not self.indices:
             raise InputError(f"{name!r} is not kept beside every exemplar; `remember` says what is")
@@ -136,7 +142,7 @@ class ExemplarMemory:
         return found
 
     def all(self) -> Tensor:
-        """Indices of every exemplar, class by class. int64 [m]."""
+        """Return the training indices of all exemplars, class by class; int64 [m]."""
         return torch.cat(list(self.indices.values())) if self.indices else torch.empty(0, dtype=torch.long)
 
 
@@ -150,12 +156,13 @@ class Phase:
 
     @property
     def seen(self) -> int:
+        """The number of classes known once this phase is over."""
         return self.num_old + self.num_new
 
 
 @dataclass
 class Context:
-    """What a learner may use: the Run, the images with their labels, and the exemplars kept so far."""
+    """All that a learner may use: the Run, the images with their labels, and the exemplars kept so far."""
 
     run: Run
     device: Device
@@ -163,43 +170,45 @@ class Context:
     test: Images
     memory: ExemplarMemory
     subset: Tensor | None = None
-    """Which training images the Run sees, bool [n]; None: all."""
+    """Mask of the training images that the Run sees, bool [n]; None: all images."""
     workspace: Workspace | None = None
-    """The run's folder, where a learner may keep tensors for the Runs that start from this one."""
+    """The run's folder, where a learner may save tensors for the Runs that start from this one."""
 
     @cached_property
     def counts(self) -> np.ndarray:
-        """Training images of every class that the Run sees, in class order. int64 [c]."""
+        """The number of training images of each class that the Run sees, in class order; int64 [c]."""
         labels = self.train.labels if self.subset is None else self.train.labels[self.subset]
         classes = sum(self.run.protocol.sizes)
         return torch.bincount(labels, minlength=classes)[:classes].cpu().numpy()
 
     @property
     def long_tailed(self) -> bool:
-        """Whether results are told apart by the classes' numbers of images: of long-tailed subsets, and of unequal
-        classes where all are learnt at once."""
+        """Whether Results also list accuracies by class size.
+
+        They do on a long-tailed subset, and on classes of unequal sizes that are all learnt at once.
+        """
         if self.run.longtail is not None:
             return True
         return len(self.run.protocol.sizes) == 1 and len(set(self.counts.tolist())) > 1
 
     def generator(self, *keys: object) -> torch.Generator:
-        """A CPU generator for initialisation, a function of the Run's seed and `keys` alone."""
+        """Return a CPU generator for initialisation that depends only on the Run's seed and `keys`."""
         return seeded(torch.device("cpu"), self.run.seed, *keys)
 
     def of_classes(self, first: int, last: int) -> Tensor:
-        """Training indices of the classes first..last-1."""
+        """Return the training indices of the classes first..last-1."""
         labels = self.train.labels
         inside = (labels >= first) & (labels < last)
         return (inside if self.subset is None else inside & self.subset).nonzero().squeeze(1)
 
     def of_phase(self, phase: Phase) -> Tensor:
-        """Training indices of the new classes, then of the exemplars."""
+        """Return the training indices of the phase's new classes, then those of the exemplars."""
         new = self.of_classes(phase.num_old, phase.seen)
         return torch.cat([new, self.memory.all().to(new.device)])
 
 
 def open_context(spec: Run, dataset: Dataset, device: Device, workspace: Workspace | None = None) -> Context:
-    """The images of a Run, on its device, and an empty memory."""
+    """Return a Run's Context: its images on the device, and an empty memory."""
     position = splits.positions(splits.named_order(spec.order, len(dataset.classes)))
     protocol = spec.protocol
     memory = ExemplarMemory(
@@ -218,7 +227,7 @@ def open_context(spec: Run, dataset: Dataset, device: Device, workspace: Workspa
 
 
 def by_class(net: Net, context: Context, phase: Phase) -> dict[int, tuple[Tensor, Tensor]]:
-    """Training indices [n] and features [n, d] of every new class."""
+    """Return the training indices [n] and the features [n, d] of each new class, by label."""
     indices = context.of_classes(phase.num_old, phase.seen)
     labels, features = context.train.labels[indices], extract(net, context.train, indices)
     return {c: (indices[labels == c], features[labels == c]) for c in range(phase.num_old, phase.seen)}

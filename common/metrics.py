@@ -1,4 +1,4 @@
-"""Pure functions from predictions to the numbers the papers report. Accuracies are in percent."""
+"""Pure functions that turn predictions into the numbers that papers report. Accuracies are in percent."""
 
 from __future__ import annotations
 
@@ -8,27 +8,30 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-if TYPE_CHECKING:  # torch only where a tensor is given: figures and reports run without it
+if TYPE_CHECKING:  # figures and reports run without torch
     from torch import Tensor
 
 
 def average_incremental_accuracy(per_phase: Sequence[float]) -> float:
-    """Unweighted mean of the accuracy after every phase, the base phase included (LUCIR Sec. 4.1, iCaRL)."""
+    """Return the unweighted mean of the accuracies after every phase, base phase included (LUCIR Sec. 4.1, iCaRL)."""
     return float(np.mean(per_phase))
 
 
 def nearest_mean(features: Tensor, means: Tensor) -> Tensor:
-    """Nearest-mean-of-exemplars prediction: argmin of squared Euclidean distance, both as given.
+    """Predict the class whose mean is nearest (nearest mean of exemplars): features [n, d], means [c, d] -> int64 [n].
 
-    features [n, d], means [c, d] -> int64 [n]. ||f||^2 is the same for all classes and left out.
+    The distance is the squared Euclidean one, and neither argument is normalised here. ||f||^2 is left out, as it is
+    the same for all classes.
     """
     return (means.square().sum(dim=1) - 2 * features @ means.T).argmin(dim=1)
 
 
 def confusion_matrix(labels: np.ndarray, predictions: np.ndarray, num_classes: int) -> np.ndarray:
-    """Counts [true, predicted], int64 [c, c]. predictions [n], or [n, k]: where none of k is right the first counts.
+    """Count the images of every pair [true, predicted]; int64 [c, c].
 
-    Integers of any width. Raises ValueError on a label or a prediction that is none of the classes.
+    labels [n] and predictions, of any integer type. Predictions are [n], or [n, k] for top-k: then the true class
+    counts if it is among the k, and the first of the k otherwise. Raises ValueError on a label or a prediction outside
+    the classes.
     """
     labels, predictions = (np.asarray(x).astype(np.int64, casting="same_kind") for x in (labels, predictions))
     if predictions.ndim == 2:
@@ -41,38 +44,38 @@ def confusion_matrix(labels: np.ndarray, predictions: np.ndarray, num_classes: i
 
 
 def accuracy(confusion: np.ndarray) -> float:
-    """Top-1 accuracy, percent. Raises ValueError without test images."""
+    """Return the accuracy in percent. Raises ValueError without test images."""
     if (found := _share(np.trace(confusion), confusion)) is None:
         raise ValueError("there are no test images to measure an accuracy on")
     return found
 
 
 def _share(count: int, images: np.ndarray) -> float | None:
-    """`count` of the test images in a part of a confusion matrix, percent; None where the part has none."""
+    """Return `count` in percent of the test images in a part of a confusion matrix; None if the part has no images."""
     total = float(images.sum())
     return 100.0 * float(count) / total if total else None
 
 
 def group_accuracies(confusion: np.ndarray, sizes: Sequence[int]) -> list[float | None]:
-    """Accuracy on each consecutive group of classes, predicting among all seen (one row of the accuracy matrix).
+    """Return the accuracy on each consecutive group of classes, with predictions among all classes seen.
 
-    None for a group without test images.
+    The list is one row of the accuracy matrix. A group without test images is None. sizes: classes in each group.
     """
     edges = np.cumsum([0, *sizes])
     return [_share(np.trace(confusion[a:b, a:b]), confusion[a:b]) for a, b in pairwise(edges)]
 
 
 def class_accuracies(confusion: np.ndarray) -> np.ndarray:
-    """Accuracy of every class, percent, float64 [c]; nan for a class without test images."""
+    """Return the accuracy of every class, percent, float64 [c]; nan for a class without test images."""
     images = confusion.sum(axis=1)
     return np.where(images > 0, 100.0 * np.diag(confusion) / np.maximum(images, 1), np.nan)
 
 
 def shot_accuracies(confusion: np.ndarray, counts: Sequence[int] | np.ndarray) -> dict[str, float]:
-    """Mean accuracy, percent, of the classes of many (> 100), medium (20 to 100) and few (< 20) training images.
+    """Return mean accuracies, percent, of classes with many (> 100), medium (20 to 100) and few (< 20) training images.
 
     counts [c]: training images of each class. Classes without test images do not count, and groups without any class
-    that counts are left out (Liu et al. 2019, Sec. 5.1).
+    that counts are left out. Source: Liu et al. 2019, Sec. 5.1.
     """
     counts, found = np.asarray(counts), class_accuracies(confusion)
     groups = {"many": counts > 100, "medium": (counts >= 20) & (counts <= 100), "few": counts < 20}
@@ -81,9 +84,9 @@ def shot_accuracies(confusion: np.ndarray, counts: Sequence[int] | np.ndarray) -
 
 
 def confusion_rates(confusion: np.ndarray, num_old: int) -> dict[str, float]:
-    """Share of old-class images predicted as a new class and the reverse, percent.
+    """Return the shares, percent, of old-class images predicted as a new class, and of the reverse.
 
-    Empty without old classes; a share of no test images is left out.
+    The dictionary is empty if there are no old or no new classes. A share without test images is left out.
     """
     old, new = confusion[:num_old], confusion[num_old:]
     if not len(old) or not len(new):
@@ -96,10 +99,10 @@ def confusion_rates(confusion: np.ndarray, num_old: int) -> dict[str, float]:
 
 
 def forgetting(accuracy_matrix: Sequence[Sequence[float | None]]) -> float:
-    """Mean over groups of (best accuracy before the last phase - accuracy after it), Chaudhry et al. 2018, points.
+    """Return the mean over groups of (best accuracy before the last phase - accuracy after it), in percentage points.
 
-    Row t holds the accuracy on groups 0..t after phase t. Groups without test images (None) do not count. Zero with a
-    single phase.
+    Row t of the matrix holds the accuracies on groups 0..t after phase t. Groups without test images (None) do not
+    count. The result is zero for a single phase. Source: Chaudhry et al. 2018.
     """
     last = len(accuracy_matrix) - 1
     drops = []

@@ -1,4 +1,4 @@
-"""The baselines of `imbalance` as learners, with their losses. Several long-tailed papers compare with them."""
+"""Learners and losses of the baselines in `common.imbalance`, which several long-tailed papers compare with."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ from common.training import Stage, of_batch
 
 
 def weigh(losses: Tensor, weights: Tensor, reduction: str = "batch") -> Tensor:
-    """Losses [n] times weights [n], over the batch size (batch) or over the weights' sum (weighted_mean).
+    """Return the sum of losses [n] times weights [n], divided as `reduction` says.
 
-    Raises ValueError on another reduction.
+    batch divides by n, weighted_mean by the sum of the weights. Raises ValueError on another reduction.
     """
     if reduction == "batch":
         return (weights * losses).mean()
@@ -29,10 +29,10 @@ def weigh(losses: Tensor, weights: Tensor, reduction: str = "batch") -> Tensor:
 
 
 def softmax_focal(logits: Tensor, labels: Tensor, gamma: float) -> Tensor:
-    """(1 - p)^gamma * -log p of the true class's softmax probability, one loss a sample [n].
+    """Return the focal loss of each image [n]: (1 - p)^gamma * -log p, with p the softmax of the true class.
 
-    The focal loss of LDAM's official code without class weights. 1 - p is a sum over the other classes, so that its
-    power has a finite gradient also where p rounds to 1.
+    This is the focal loss of LDAM's official code, without class weights. 1 - p is computed as a sum over the other
+    classes, so that its power has a finite gradient even where p rounds to 1.
     """
     log_p = F.log_softmax(logits, dim=1)
     others = torch.arange(logits.shape[1], device=logits.device) != labels.unsqueeze(1)
@@ -41,7 +41,7 @@ def softmax_focal(logits: Tensor, labels: Tensor, gamma: float) -> Tensor:
 
 
 def ldam_margins(counts: Tensor, largest: float = 0.5) -> Tensor:
-    """Margins in proportion to n^(-1/4), the smallest class's being `largest` (Cao et al. 2019, Eq. 11). fp32 [C].
+    """Return margins in proportion to n^(-1/4) (Cao et al. 2019, Eq. 11); fp32 [C]. The smallest class has `largest`.
 
     counts [C]: images of every class. Raises ValueError on a class without images.
     """
@@ -52,7 +52,10 @@ def ldam_margins(counts: Tensor, largest: float = 0.5) -> Tensor:
 
 
 def ldam(cosines: Tensor, labels: Tensor, margins: Tensor, scale: float = 30.0) -> Tensor:
-    """Cross-entropy of scaled cosines [n, c] after the true class's has lost its margin, one loss a sample [n]."""
+    """Return LDAM's loss of each image [n]: the margin is taken off the true class's cosine before cross-entropy.
+
+    cosines [n, c], labels [n], margins [c]. scale: factor of the cosines.
+    """
     own = torch.arange(cosines.shape[1], device=cosines.device) == labels.unsqueeze(1)
     return F.cross_entropy(scale * (cosines - own * margins), labels, reduction="none")
 
@@ -61,7 +64,7 @@ def ldam(cosines: Tensor, labels: Tensor, margins: Tensor, scale: float = 30.0) 
 def fresh_head(
     in_features: int, classes: int, generator: torch.Generator | None = None, *, config: Rebalance
 ) -> LinearHead | CosineHead:
-    """The classifier of a baseline, as `Rebalance.head_start` says."""
+    """Return a baseline's fresh classifier, initialised as `Rebalance.head_start` says."""
     if config.loss == "ldam":
         cosine = CosineHead(in_features, classes, generator, config.scale)
         if config.head_start != "uniform":
@@ -74,7 +77,7 @@ def fresh_head(
 
 
 class RebalanceLearner(Learner):
-    """Cross-entropy, focal and LDAM with weights and samplers that hold from `defer` on."""
+    """Trains with cross-entropy, focal or LDAM loss. Weights and sampler are used from epoch `defer` on."""
 
     config: Rebalance
 
@@ -88,6 +91,7 @@ class RebalanceLearner(Learner):
         self.deferred = True
 
     def main(self, phase: Phase) -> Stage:
+        """Return the main stage, which samples uniformly before epoch `defer`, and by `sampler` after it."""
         main = super().main(phase)
         uniform, drawn = (class_sampler(self.context.train.labels, k) for k in ("uniform", self.config.sampler))
         main.on_epoch = self.begin_epoch
@@ -95,11 +99,12 @@ class RebalanceLearner(Learner):
         return main
 
     def begin_epoch(self, epoch: int) -> None:
-        """Weights and sampler of an epoch (from 0); in place, where a captured step reads the weights."""
+        """Set the weights and the sampler of an epoch (from 0). Weights change in place: a captured step reads them."""
         self.deferred = epoch < self.config.defer
         self.weights.copy_(torch.ones_like(self.target) if self.deferred else self.target)
 
     def loss(self, images: Tensor, labels: Tensor) -> Tensor:
+        """Return the configured loss, weighted by class."""
         c, features = self.config, self.net.features(images)
         if c.loss == "ldam":
             losses = ldam(self.net.head.cosines(features), labels, self.margins, c.scale)
@@ -111,7 +116,7 @@ class RebalanceLearner(Learner):
 
 
 class RetrainLearner(Learner):
-    """cRT: backbone in eval mode without gradients, a classifier on top that alone is trained."""
+    """Trains only the classifier, on a backbone without gradients (cRT)."""
 
     config: Retrain
 
@@ -121,10 +126,12 @@ class RetrainLearner(Learner):
         self.weights = torch.tensor(weights, dtype=torch.float32, device=context.device.torch)
 
     def start_from(self, state: dict[str, Tensor]) -> None:
+        """Load the final weights of the other Run, except for the classifier if it is to be fresh."""
         head = {f"head.{k}": v for k, v in self.net.head.state_dict().items()} if self.config.fresh else {}
         self.net.load_state_dict({**state, **head})
 
     def main(self, phase: Phase) -> Stage:
+        """Return a main stage that trains only the classifier."""
         main = super().main(phase)
         main.parameters = self.net.head.parameters()
         main.set_mode = self.net.eval if self.config.norms == "frozen" else self.net.train
@@ -132,5 +139,6 @@ class RetrainLearner(Learner):
         return main
 
     def loss(self, images: Tensor, labels: Tensor) -> Tensor:
+        """Return the cross-entropy on frozen features, weighted by class."""
         losses = F.cross_entropy(self.net.head(self.frozen_features(images)), labels, reduction="none")
         return weigh(losses, self.weights[labels], "weighted_mean")

@@ -1,6 +1,6 @@
-"""The CIFAR ResNets of He et al. (2016), one name per variant, and the ImageNet ones from timm.
+"""The CIFAR ResNets of He et al. (2016) and their variants, and timm's ResNets for ImageNet. Each has a name.
 
-Modules are registered in the order data flows, a shortcut after its block's second BatchNorm.
+Modules are registered in the order data flows. A shortcut comes after its block's second BatchNorm.
 """
 
 from __future__ import annotations
@@ -13,12 +13,17 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from common.errors import InputError
+
 Shortcut = Literal["projection", "pad", "avgpool"]
 Init = Literal["kaiming-out", "kaiming-in", "glorot"]
 
 
 class _PadShortcut(nn.Module):
-    """Option A: no parameters; halve the resolution by subsampling or averaging, fill new channels with zeros."""
+    """A shortcut without parameters (option A): halves the resolution, and fills new channels with zeros.
+
+    The kind "pad" subsamples, and "avgpool" averages.
+    """
 
     def __init__(self, added: int, kind: Shortcut) -> None:
         super().__init__()
@@ -54,7 +59,10 @@ class BasicBlock(nn.Module):
 
 
 def _stages(blocks: tuple[int, ...], width: int, make: Callable[[int, int, int, bool], nn.Module]) -> nn.Sequential:
-    """Stages of blocks, each twice as wide as the last and of half its resolution: make(c_in, c_out, stride, last)."""
+    """Return stages of blocks; each stage doubles the width and halves the resolution of the one before.
+
+    blocks: blocks of each stage. make: (c_in, c_out, stride, whether the block is the network's last) -> a block.
+    """
     channels, stages = width, []
     for stage, count in enumerate(blocks):
         layers = []
@@ -67,17 +75,18 @@ def _stages(blocks: tuple[int, ...], width: int, make: Callable[[int, int, int, 
 
 
 def pool(maps: Tensor) -> Tensor:
-    """Global average pooling, at least in fp32, since bf16 would round the mean to 8 bits: [n, c, h, w] -> [n, c]."""
+    """Average over all positions: [n, c, h, w] -> [n, c]. At least in fp32, as bf16 would round the mean to 8 bits."""
     return maps.mean(dim=(2, 3), dtype=torch.promote_types(maps.dtype, torch.float32))
 
 
 class CifarResNet(nn.Module):
-    """3x3 stem and a stage of BasicBlocks for each number in `blocks`: [n, 3, 32, 32] -> [n, out_features].
+    """A 3x3 stem, then a stage of BasicBlocks for each number in `blocks`: [n, 3, 32, 32] -> [n, out_features].
 
-    Each stage doubles the channels and, but for the first, halves the resolution. stem_stride=2 halves it at once: a
-    quarter of the work, for presets that run in minutes on a CPU.
-    stem_pool: a 3x3 maximum pooling of stride 2 after the stem, for images of 224 pixels (PODNet's stem).
-    init: of the convolutions, He's normal by fan out (LUCIR) or fan in (BBN, LDAM), or Glorot's uniform (TensorFlow).
+    Every stage after the first doubles the channels and halves the resolution.
+    stem_stride: 2 halves the resolution in the stem, which leaves a quarter of the work, for quick runs on a CPU.
+    stem_pool: adds a 3x3 maximum pooling of stride 2 after the stem, for images of 224 pixels (PODNet's stem).
+    init: initialisation of the convolutions: He's normal by fan-out (LUCIR) or fan-in (BBN, LDAM), or Glorot's uniform
+    (TensorFlow).
     """
 
     def __init__(
@@ -105,7 +114,7 @@ class CifarResNet(nn.Module):
                 _initialise(module.weight, init)
 
     def maps(self, x: Tensor) -> Tensor:
-        """The map that pooling averages: [n, 3, 32, 32] -> [n, out_features, h, w]."""
+        """Return the feature map before pooling: [n, 3, 32, 32] -> [n, out_features, h, w]."""
         x = F.relu(self.bn(self.conv(x)), inplace=True)
         return self.stages(F.max_pool2d(x, 3, 2, 1) if self.stem_pool else x)
 
@@ -114,9 +123,10 @@ class CifarResNet(nn.Module):
 
 
 class PreActBlock(nn.Module):
-    """BN-ReLU-conv twice and a shortcut, then one more BN and ReLU: [n, c_in, h, w] -> [n, c_out, h/stride, w/stride].
+    """A pre-activation block: [n, c_in, h, w] -> [n, c_out, h/stride, w/stride].
 
-    A projection reads the activated input and has no BatchNorm.
+    It applies BN-ReLU-convolution twice, adds the shortcut, and ends with one more BN and ReLU. A projection shortcut
+    reads the activated input and has no BatchNorm.
     """
 
     def __init__(self, c_in: int, c_out: int, stride: int) -> None:
@@ -137,7 +147,7 @@ class PreActBlock(nn.Module):
 
 
 class PreActResNet(nn.Module):
-    """The 18-layer network of DER's ImageNet code, 7x7 stem without BatchNorm: [n, 3, h, w] -> [n, 512]."""
+    """The 18-layer network of DER's ImageNet code, whose 7x7 stem has no BatchNorm: [n, 3, h, w] -> [n, 512]."""
 
     def __init__(self, blocks: tuple[int, ...] = (2, 2, 2, 2), width: int = 64) -> None:
         super().__init__()
@@ -153,6 +163,7 @@ class PreActResNet(nn.Module):
 
 
 def _initialise(weight: Tensor, init: Init) -> None:
+    """Initialise a convolution's weight in place, as `init` names it."""
     if init == "glorot":
         nn.init.xavier_uniform_(weight)
     else:
@@ -160,31 +171,33 @@ def _initialise(weight: Tensor, init: Init) -> None:
 
 
 def resnet32(shortcut: Shortcut = "projection", final_relu: bool = True, init: Init = "kaiming-out") -> CifarResNet:
-    """ResNet-32: 466,256 parameters with projection shortcuts (LUCIR), 463,504 with "pad" or "avgpool" (option A).
+    """Return a ResNet-32, which maps [n, 3, 32, 32] -> [n, 64].
 
-    final_relu=False leaves out the last ReLU, as cosine classifiers need features of either sign (LUCIR).
+    It has 466,256 parameters with projection shortcuts (LUCIR), and 463,504 with "pad" or "avgpool" (option A).
+    final_relu=False leaves out the last ReLU, because cosine classifiers need features of either sign (LUCIR).
     """
     return CifarResNet((5, 5, 5), shortcut=shortcut, final_relu=final_relu, init=init)
 
 
 def resnet18(final_relu: bool = True) -> CifarResNet:
-    """ResNet-18 for 32x32 images (DER, FSA): full width, 3x3 stem, no pooling, 11,168,832 parameters.
+    """Return a ResNet-18 for 32x32 images (DER, FSA), which maps [n, 3, 32, 32] -> [n, 512].
 
-    [n, 3, 32, 32] -> [n, 512]; final_relu=False as in `resnet32`.
+    It has full width, a 3x3 stem without pooling, and 11,168,832 parameters. final_relu: as in `resnet32`.
     """
     return CifarResNet((2, 2, 2, 2), width=64, final_relu=final_relu)
 
 
 def resnet34() -> CifarResNet:
-    """ResNet-34 for 32x32 images (FSA), as `resnet18`: 21,276,992 parameters."""
+    """Return a ResNet-34 for 32x32 images (FSA), built like `resnet18`, with 21,276,992 parameters."""
     return CifarResNet((3, 4, 6, 3), width=64)
 
 
 class ImageNetResNet(nn.Module):
-    """timm's ResNet-10, -18, -50, -101 or -152: [n, 3, h, w] -> [n, 512 or 2048]; final_relu as `resnet32`.
+    """timm's ResNet of 10, 18, 50, 101 or 152 layers: [n, 3, h, w] -> [n, 512 or 2048].
 
-    From scratch, or with timm's ImageNet weights, which are downloaded. ResNet-10 is ResNet-18 with one block a stage.
-    default_init: convolutions as PyTorch makes them (BBN's official code), not He's normal.
+    ResNet-10 is ResNet-18 with one block in each stage. final_relu: as in `resnet32`. default_init: initialise the
+    convolutions with PyTorch's default (BBN's official code), not with He's normal. pretrained: start from timm's
+    ImageNet weights, which are downloaded.
     """
 
     def __init__(
@@ -193,7 +206,8 @@ class ImageNetResNet(nn.Module):
         super().__init__()
         import timm  # slow to import, and only ImageNet needs it
 
-        # torchvision's initialisation, as in LUCIR's official code, keeps the last BatchNorm's weight of a block at 1.
+        # zero_init_last=False: torchvision's initialisation, which LUCIR's official code uses, starts the last
+        # BatchNorm of a block with weight 1.
         self.architecture: dict[str, Any] = {"model_name": f"resnet{max(depth, 18)}"}
         if depth == 10:
             self.architecture["layers"] = (1, 1, 1, 1)
@@ -208,7 +222,7 @@ class ImageNetResNet(nn.Module):
         self.out_features = body.num_features
 
     def maps(self, x: Tensor) -> Tensor:
-        """The map that pooling averages: [n, 3, h, w] -> [n, out_features, h / 32, w / 32]."""
+        """Return the feature map before pooling: [n, 3, h, w] -> [n, out_features, h / 32, w / 32]."""
         return self.body.forward_features(x)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -216,9 +230,9 @@ class ImageNetResNet(nn.Module):
 
 
 def parts(body: nn.Module) -> tuple[list[nn.Module], list[Any]]:
-    """(stem, stages) of a ResNet, the body's own modules: one after another they give `body.maps`.
+    """Return the stem and the stages of a ResNet, as lists of its own modules.
 
-    Raises ValueError on any other network.
+    Applying all of them in order computes `body.maps`. Raises ValueError if `body` is no ResNet with stages.
     """
     if isinstance(body, CifarResNet):
         pool = [nn.MaxPool2d(3, 2, 1)] if body.stem_pool else []
@@ -236,14 +250,14 @@ BACKBONES: dict[str, Callable[[bool], nn.Module]] = {
     "resnet32": lambda final_relu: resnet32(final_relu=final_relu),
     "resnet32-pad": lambda final_relu: resnet32("pad", final_relu, "kaiming-in"),  # BBN, LDAM
     "resnet32-avgpool": lambda final_relu: resnet32("avgpool", final_relu, "glorot"),  # Class-Balanced Loss
-    "resnet32-pad-glorot": lambda final_relu: resnet32("pad", final_relu, "glorot"),  # the same but for its shortcuts
+    "resnet32-pad-glorot": lambda final_relu: resnet32("pad", final_relu, "glorot"),  # the same with other shortcuts
     "resnet18": resnet18,
     "resnet34": lambda final_relu: resnet34(),
     "resnet10-imagenet": lambda final_relu: ImageNetResNet(10, final_relu),
     "resnet18-pool": lambda final_relu: CifarResNet(  # PODNet's stem for ImageNet
         (2, 2, 2, 2), width=64, final_relu=final_relu, stem_pool=True
     ),
-    "resnet18-preact": lambda final_relu: PreActResNet(),  # DER on ImageNet from no base; its last ReLU always stays
+    "resnet18-preact": lambda final_relu: PreActResNet(),  # DER on ImageNet without a base; always has its last ReLU
     "resnet18-imagenet": lambda final_relu: ImageNetResNet(18, final_relu),
     "resnet50-imagenet": lambda final_relu: ImageNetResNet(50, final_relu),
     "resnet50-default": lambda final_relu: ImageNetResNet(50, final_relu, default_init=True),  # BBN
@@ -254,13 +268,13 @@ BACKBONES: dict[str, Callable[[bool], nn.Module]] = {
 
 
 INITIALISING = threading.Lock()
-"""Held where torch's own initialisers draw: from one generator a process, which runs in threads share."""
+"""Held while torch's initialisers sample, because they use the one generator that all threads of a process share."""
 
 
 def backbone(name: str, final_relu: bool = True, seed: int | None = None) -> nn.Module:
-    """A backbone by name, initialised from `seed` where one is given. Raises ValueError on an unknown name."""
+    """Return the backbone of this name, initialised from `seed` if given. Raises InputError on an unknown name."""
     if name not in BACKBONES:
-        raise ValueError(f"unknown network {name!r}; choose one of {', '.join(BACKBONES)}")
+        raise InputError(f"unknown network {name!r}; choose one of {', '.join(BACKBONES)}")
     with INITIALISING, torch.random.fork_rng(devices=[], enabled=seed is not None):
         if seed is not None:
             torch.manual_seed(seed)

@@ -1,10 +1,11 @@
-"""What a Run is: everything that decides an outcome, frozen and hashed into its folder name."""
+"""The Run: everything that decides the outcome of a training run, frozen, and hashed into the name of its folder."""
 
 from __future__ import annotations
 
 import dataclasses
 import hashlib
 import json
+import math
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from functools import cached_property, lru_cache
@@ -18,26 +19,26 @@ from common.splits import Profile
 S = TypeVar("S")
 
 Flip = Literal["none", "horizontal", "channels"]
-"""Of images when class means are taken: mirrored, or their colour channels reversed."""
+"""How images are flipped for class means: not at all, mirrored, or with their colour channels reversed."""
 
 CIFAR_MEAN = (0.5071, 0.4866, 0.4409)
-CIFAR_STD = (0.2009, 0.1984, 0.2023)  # LUCIR's official code; most others use larger ones
+CIFAR_STD = (0.2009, 0.1984, 0.2023)  # LUCIR's official code; most other code uses larger values
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
 
 KEY = 12
-"""Hex digits of a Run's key, with which its hash begins."""
+"""Number of hex digits in a Run's key. A Run's hash begins with its key."""
 
 SEEDS_END = 2**31
-"""Seeds are below this."""
+"""Every seed is smaller than this."""
 
 ADDED = {"added": True}
-"""Metadata of a dataclass field that came later: at its default it is not hashed, so that earlier Runs keep theirs."""
+"""Metadata of a dataclass field added later. At its default it is not hashed, so that older Runs keep their hashes."""
 
 
 @dataclass(frozen=True)
 class Schedule:
-    """SGD with a step schedule. Milestones and warm-up count epochs from 0."""
+    """SGD with a step schedule of the learning rate. Milestones and warm-up count epochs from 0."""
 
     epochs: int
     lr: float = 0.1
@@ -48,17 +49,23 @@ class Schedule:
     weight_decay: float = 5e-4
     nesterov: bool = False
     warmup: int = 0
-    """Epochs over which the rate rises linearly to `lr`."""
+    """Epochs over which the learning rate rises linearly to `lr`."""
     warmup_by: Literal["epoch", "step", "third"] = field(default="epoch", metadata=ADDED)
-    """epoch: lr/warmup in the first epoch, `lr` in the last; step: from 0, a little higher at every step; third: lr/3
-    in the first epoch, `lr` in the one after the last (BBN's official code)."""
+    """How the rate rises. epoch: from lr/warmup in the first warm-up epoch to `lr` in the last. step: from 0, a little
+    at every step. third: from lr/3 in the first epoch to `lr` in the one after warm-up (BBN's official code)."""
     drop_last: bool = field(default=False, metadata=ADDED)
-    """Whether the last batch of an epoch is left out where it is smaller than `batch`."""
+    """Whether the last batch of an epoch is left out if it is smaller than `batch`."""
     ahead: int = field(default=0, metadata=ADDED)
-    """Epochs by which the rate is early: 1 where code steps its scheduler before the first epoch (torch >= 1.1)."""
+    """Epochs by which the rate runs ahead: 1 if the code steps its scheduler before the first epoch (torch >= 1.1)."""
+
+    def check(self) -> None:
+        """Raise ValueError on a number of epochs, a batch or a rate that no training can have."""
+        for name, least in (("epochs", 0), ("batch", 1), ("lr", 0), ("warmup", 0)):
+            if getattr(self, name) < least:
+                raise ValueError(f"a schedule's {name} must be {least} or more, got {getattr(self, name)}")
 
     def lr_at(self, epoch: int, done: float = 0.0) -> float:
-        """Learning rate in `epoch` (from 0) when the share `done` of its steps has been taken."""
+        """Return the learning rate in `epoch` (from 0) after the share `done` (0 to 1) of its steps."""
         epoch += self.ahead
         if epoch < self.warmup:
             if self.warmup_by == "third":
@@ -67,7 +74,10 @@ class Schedule:
         return self.lr * self.gamma ** sum(epoch >= m for m in self.milestones)
 
     def scaled(self, scale: float) -> Schedule:
-        """Epochs, milestones and warm-up times `scale`: rounded, at least 1, milestones strictly increasing."""
+        """Return this schedule with epochs, milestones and warm-up times `scale`.
+
+        The results are rounded and at least 1, and milestones stay strictly increasing.
+        """
         if scale == 1:
             return self
         milestones: list[int] = []
@@ -83,7 +93,7 @@ class Schedule:
 
 @dataclass(frozen=True)
 class Protocol:
-    """A class-incremental protocol: `base` classes first, then `step` a phase, with one exemplar budget."""
+    """A class-incremental protocol: `base` classes first, then `step` more in every phase, and one exemplar budget."""
 
     classes: int
     base: int
@@ -91,11 +101,11 @@ class Protocol:
     exemplars_per_class: int | None = 20
     exemplars_total: int | None = None
     rounding: Literal["up", "down"] = field(default="up", metadata=ADDED)
-    """Of a total budget's share for each class: up (iCaRL, LUCIR) or down, so that the budget holds (DER)."""
+    """How each class's share of a total budget is rounded: up (iCaRL, LUCIR), or down to stay within it (DER)."""
 
     @property
     def sizes(self) -> list[int]:
-        """Classes that arrive in each phase, the base phase first. ValueError where they do not divide."""
+        """Numbers of classes that arrive in each phase, base phase first. Raises ValueError if they do not divide."""
         rest = self.classes - self.base
         if not 0 <= rest < self.classes or (rest and (self.step < 1 or rest % self.step)):
             raise ValueError(
@@ -106,11 +116,14 @@ class Protocol:
 
     @property
     def without_memory(self) -> bool:
-        """Whether phases follow the first, and no exemplar of an old class is kept for them."""
+        """Whether there are several phases, and no exemplars are kept for them."""
         return len(self.sizes) > 1 and not (self.exemplars_per_class or self.exemplars_total)
 
     def check(self) -> None:
-        """ValueError where phases do not divide, or on a budget that is none or leaves classes without exemplars."""
+        """Raise ValueError if the classes do not divide into phases, or the exemplar budget is not usable.
+
+        A usable budget is per class or in total, not both. It is not negative and leaves no class without exemplars.
+        """
         per_class, total = self.exemplars_per_class, self.exemplars_total
         if (per_class is None) == (total is None):
             raise ValueError("give exemplars per class or in total, not both and not neither")
@@ -125,30 +138,30 @@ class Protocol:
 
 @dataclass(frozen=True)
 class Inputs:
-    """How images enter the network: normalisation, and the training augmentation of `kind`.
+    """How images are prepared for the network: their normalisation, and the augmentation that `kind` names.
 
-    crop-flip: zero-pad the raw image by 4, crop, flip with p=.5 (CIFAR). resized-crop: RandomResizedCrop(size) and flip
-    in training, Resize(size * 8/7) and CenterCrop(size) in testing (ImageNet).
+    crop-flip: zero-pad the raw image by 4 pixels, crop at random, flip with probability 0.5 (CIFAR). resized-crop:
+    RandomResizedCrop(size) and flip in training, Resize(size * 8/7) and CenterCrop(size) in testing (ImageNet).
     """
 
     mean: tuple[float, ...] = CIFAR_MEAN
     std: tuple[float, ...] = CIFAR_STD
     kind: Literal["crop-flip", "resized-crop"] = "crop-flip"
     size: int = field(default=224, metadata=ADDED)
-    """Pixels of the square that resized-crop feeds."""
+    """Side in pixels of the square image that resized-crop makes."""
     brightness: float = field(default=0.0, metadata=ADDED)
-    """crop-flip: a training image's brightness is multiplied by a number from 1 - this to 1 + this (ColorJitter)."""
+    """With crop-flip, training images are multiplied by a random factor from 1 - this to 1 + this (ColorJitter)."""
 
 
 @dataclass(frozen=True)
 class LongTail:
-    """Which long-tailed subset of the training set a Run sees (`splits.longtail_indices`); test images stay whole."""
+    """Defines the long-tailed training subset that a Run sees (`splits.longtail_indices`). The test set stays whole."""
 
     imbalance: float
-    """Largest class / smallest class; official code calls its inverse `imb_factor` or `RATIO`."""
+    """The imbalance factor, largest class / smallest class. Official code calls its inverse `imb_factor` or `RATIO`."""
     profile: Profile = "exp"
     seed: int = 0
-    """Of the draw; 0 as published. Not the Run's seed."""
+    """Seed that samples the subset, 0 as published. It is independent of the Run's seed."""
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "imbalance", float(self.imbalance))  # 100 and 100.0 are one Run
@@ -159,44 +172,55 @@ IMAGENET_INPUTS = Inputs(IMAGENET_MEAN, IMAGENET_STD, "resized-crop")
 
 @dataclass(frozen=True)
 class Run:
-    """One training run. Two equal Runs give equal Results; no path, device or worker count is part of it."""
+    """One training run. Two equal Runs give equal Results. No path, device or number of workers is part of a Run."""
 
     paper: str
     method: Any
-    """A frozen dataclass with a class attribute `version`, raised when a fix changes results."""
+    """The method's options: a frozen dataclass. Its class attribute `version` goes up when a fix changes results."""
     data: DataSpec
     protocol: Protocol
     schedule: Schedule
     network: str
     order: str = "1993"
-    """Class order: the seed of the shuffle, or native, the data set's own."""
+    """Class order: a shuffle's seed, native (the data set's own order), or a published order (`splits.named_order`)."""
     seed: int = 1993
-    """Initialisation, batch order and augmentation."""
+    """Seed of initialisation, batch order and augmentation."""
     inputs: Inputs = Inputs()
     start: Run | None = None
-    """The Run whose final state this one begins with."""
+    """The Run whose final state this one starts from, if any."""
     fingerprint: str = ""
-    """Content of the data set; filled in when the data are at hand."""
+    """Fingerprint of the data set's content, filled in once the data have been found."""
     precision: str = ""
-    """bf16 or fp32; filled in when it is resolved."""
+    """bf16 or fp32, filled in once the device is known."""
     longtail: LongTail | None = field(default=None, metadata=ADDED)
     """The long-tailed subset to train on; None: all training images."""
     test_every: int = field(default=0, metadata=ADDED)
-    """Epochs between test accuracies in the trace, for curves and the best test epoch; 0: tested at the end only."""
+    """Epochs between tests during training, for curves and the best test epoch; 0: test only at the end."""
 
     def __post_init__(self) -> None:
-        """InputError on a word, in any part of the Run, that is not among the choices of its field."""
+        """Raise InputError if the method is not a frozen dataclass, or a field anywhere in the Run has a value outside
+        the choices of its type."""
+        kind = type(self.method)
+        if not getattr(getattr(kind, "__dataclass_params__", None), "frozen", False):
+            name = kind.__name__ if not isinstance(self.method, type) else self.method.__name__
+            raise InputError(
+                f"a method is a frozen dataclass; put @dataclass(frozen=True) above {name}, and give {name}()"
+            )
         check_choices(self)
 
     def check(self) -> None:
-        """InputError on a protocol, a method or a seed that no run can have, here or in what it starts from.
+        """Raise InputError if the protocol, a schedule, the method or a seed is invalid, here or in the start's Run.
 
-        torch keeps 32 bits of a seed for a network's weights, and methods with two networks add 2^31 for the second.
+        Seeds stay below 2^31: torch uses 32 bits of a seed for a network's weights, and methods with two networks add
+        2^31 for the second.
         """
         seeds = [self.seed, *([self.longtail.seed] if self.longtail else [])]
         if wrong := [seed for seed in seeds if not 0 <= seed < SEEDS_END]:
             raise InputError(f"a seed must be 0 or more and below 2^31, got {wrong[0]}")
+        parts = [getattr(self.method, f.name) for f in dataclasses.fields(self.method)]
         try:
+            for schedule in [self.schedule, *(part for part in parts if isinstance(part, Schedule))]:
+                schedule.check()
             self.protocol.check()
             if hasattr(self.method, "check"):
                 self.method.check(self.protocol)
@@ -206,9 +230,9 @@ class Run:
             self.start.check()
 
     def resolved(self, fingerprint: str | Callable[[DataSpec], str], precision: str) -> Run:
-        """This Run, and the ones it starts from, on known data in a known precision.
+        """Return this Run with its fingerprint and precision filled in, also in the Runs it starts from.
 
-        fingerprint: a function of the data set where a start may be on another.
+        fingerprint: one string, or a function of the DataSpec if a start may use another data set.
         """
         start = self.start.resolved(fingerprint, precision) if self.start else None
         content = fingerprint if isinstance(fingerprint, str) else fingerprint(self.data)
@@ -216,33 +240,36 @@ class Run:
 
     @cached_property
     def key(self) -> str:
-        """What figures look results up by: the hash without data fingerprint and precision, 12 hex digits."""
+        """The hash without data fingerprint and precision, 12 hex digits. Figures look up results by it."""
         return _digest(canonical(self.resolved("", "")))[:KEY]
 
     @cached_property
     def hash(self) -> str:
-        """The folder name: the key and 4 digits for fingerprint and precision."""
+        """The name of the Run's folder: the key, and 4 hex digits that depend on fingerprint and precision too."""
         return self.key + _digest(canonical(self))[:4]
 
     @property
     def chain(self) -> list[Run]:
-        """The Runs to finish in this order: the starts first, this one last."""
+        """The Runs to finish, in order: those this one starts from, then this one."""
         return [*(self.start.chain if self.start else []), self]
 
 
 @lru_cache
 def choices(kind: type) -> dict[str, tuple[Any, ...]]:
-    """The values that fields of a dataclass may have where their types list them (Literal), by the field's name."""
+    """Return the allowed values of every field of a dataclass whose type lists them (Literal), by the field's name."""
     try:
         hints = get_type_hints(kind)
-    except NameError:  # a type that only a type checker imports: there is no telling what the fields may be
+    except NameError:  # a type that only type checkers import cannot be resolved here, so nothing is checked
         return {}
     found = {f.name: _listed(hints[f.name]) for f in dataclasses.fields(kind)}
     return {name: values for name, values in found.items() if values}
 
 
 def _listed(hint: Any) -> tuple[Any, ...]:
-    """The values of a Literal, of a union of some, or of either with None; none where other types belong to it."""
+    """Return the values that a type lists: those of a Literal, or of a union of Literals and None.
+
+    The result is empty if the type includes any other type.
+    """
     if get_origin(hint) is Literal:
         return get_args(hint)
     parts = [(None,) if part is NoneType else _listed(part) for part in get_args(hint)]
@@ -251,7 +278,8 @@ def _listed(hint: Any) -> tuple[Any, ...]:
 
 
 def check_choices(value: Any) -> None:
-    """Raise InputError where a field of a dataclass, or of one inside it, is none of the values that its type lists."""
+    """Raise InputError if a field of a dataclass, or of one nested in it, has a value that its type does not list, or
+    a number that is not finite."""
     kind: type = type(value)
     for name, allowed in choices(kind).items():
         found = getattr(value, name)
@@ -260,29 +288,38 @@ def check_choices(value: Any) -> None:
             raise InputError(f"{kind.__name__}.{name} must be one of {words}, got {found!r}")
     for field_ in dataclasses.fields(value):
         part = getattr(value, field_.name)
-        if dataclasses.is_dataclass(part) and not isinstance(part, (type, Run)):  # a start has been checked when made
+        if isinstance(part, float) and not math.isfinite(part):
+            raise InputError(f"{kind.__name__}.{field_.name} must be a finite number, got {part}")
+        if dataclasses.is_dataclass(part) and not isinstance(part, (type, Run)):  # a start checked itself when made
             check_choices(part)
 
 
-def canonical(value: Any) -> Any:
-    """JSON-ready form of nested dataclasses: class names and method versions are part of it."""
+def canonical(value: Any, name: str = "") -> Any:
+    """Return the JSON-ready form of nested dataclasses, which includes class names and method versions.
+
+    name: the field that holds the value, for error messages. Raises InputError on a value that is neither plain nor a
+    dataclass.
+    """
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
         fields = {
-            f.name: canonical(getattr(value, f.name))
+            f.name: canonical(getattr(value, f.name), f"{type(value).__name__}.{f.name}")
             for f in dataclasses.fields(value)
             if not (f.metadata.get("added") and getattr(value, f.name) == f.default)
         }
         version = getattr(value, "version", None)
         return {"type": type(value).__name__, **({"version": version} if version is not None else {}), **fields}
     if isinstance(value, (list, tuple)):
-        return [canonical(v) for v in value]
+        return [canonical(v, name) for v in value]
     if value is None or isinstance(value, (bool, int, float, str)):
         return value
-    raise TypeError(f"a Run holds plain values and dataclasses, not {type(value).__name__}")
+    raise InputError(
+        f"{name or 'this'} is {value!r}; a Run holds numbers, words, tuples and dataclasses; a method's learner "
+        "is a ClassVar"
+    )
 
 
 def key_of(config: Any) -> str:
-    """The key of the Run with this canonical form, 12 hex digits."""
+    """Return the key of the Run with this canonical form, 12 hex digits."""
 
     def anywhere(run: Any) -> Any:
         if not isinstance(run, dict):
@@ -293,7 +330,7 @@ def key_of(config: Any) -> str:
 
 
 def hash_of(config: Any) -> str:
-    """The hash of the Run with this canonical form."""
+    """Return the hash of the Run with this canonical form."""
     return key_of(config) + _digest(config)[:4]
 
 

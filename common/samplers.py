@@ -1,4 +1,7 @@
-"""How often each class is drawn: uniform over images, class-balanced, reversed, square-root; torch only to draw."""
+"""Samplers that choose each image's class: uniform over images, class-balanced, reversed or square-root.
+
+Torch is imported only when images are sampled.
+"""
 
 from __future__ import annotations
 
@@ -7,7 +10,7 @@ from typing import TYPE_CHECKING, Literal, get_args
 
 import numpy as np
 
-if TYPE_CHECKING:  # probabilities alone need none, so that figures of them do not load it
+if TYPE_CHECKING:  # probabilities do not need torch, so figures of them do not import it
     import torch
     from torch import Tensor
 
@@ -16,10 +19,11 @@ _POWERS: dict[str, float] = {"uniform": 1.0, "balanced": 0.0, "reversed": -1.0, 
 
 
 def class_probabilities(counts: Sequence[int] | np.ndarray, kind: Kind = "uniform") -> np.ndarray:
-    """Probability that a drawn image is of each class, float64 [C], for `counts` [C] images a class.
+    """Return the probability that a sampled image belongs to each class; float64 [C].
 
-    uniform: n_i / n, every image alike; balanced: 1 / C; reversed: 1 / n_i (BBN Eq. 4); sqrt: sqrt(n_i); normalised.
-    Raises ValueError on an unknown kind or a class without images.
+    counts [C]: images of each class. The probabilities are in proportion to n_i (uniform: every image alike), 1
+    (balanced), 1 / n_i (reversed, BBN Eq. 4) or sqrt(n_i) (sqrt). Raises ValueError on an unknown kind or a class
+    without images.
     """
     if kind not in _POWERS:
         raise ValueError(f"unknown sampler {kind!r}; choose one of {', '.join(get_args(Kind))}")
@@ -31,24 +35,24 @@ def class_probabilities(counts: Sequence[int] | np.ndarray, kind: Kind = "unifor
 
 
 def class_sampler(labels: Tensor, kind: Kind) -> Callable[[Tensor, torch.Generator], Tensor]:
-    """A `Stage.sampler`: (indices, CPU generator) -> as many indices, drawn with replacement on the CPU.
+    """Return a `Stage.sampler`: (indices, CPU generator) -> as many indices, sampled with replacement.
 
-    For every place a class is drawn by `class_probabilities` of the stage's own counts, then one of its images
-    (BBN Sec. 3 and official code). uniform visits every image once, in random order. labels [n] are of the whole
-    training set. Raises ValueError on an unknown kind.
+    Each place in the epoch gets a class, by `class_probabilities` of the stage's own counts, and then one of its images
+    (BBN Sec. 3 and official code). uniform is different: it visits every image once, in random order.
+    labels [n]: labels of the whole training set. Raises ValueError on an unknown kind.
     """
     from common.training import shuffled
 
-    class_probabilities([1], kind)  # an unknown kind is found before training
+    class_probabilities([1], kind)  # raises on an unknown kind before training
     if kind == "uniform":
         return shuffled
     return lambda indices, generator: draw(labels[indices], indices, kind, generator)
 
 
 def draw(labels: Tensor, indices: Tensor, kind: Kind, generator: torch.Generator) -> Tensor:
-    """As many of `indices` as there are, with replacement: a class by `class_probabilities`, then one of its images.
+    """Sample n of `indices` [n] with replacement: first a class by `class_probabilities`, then one of its images.
 
-    labels [n] are those of `indices` [n]. With kind uniform every draw takes every image alike.
+    labels [n]: labels of `indices`. With kind uniform all images are equally likely.
     """
     import torch
 

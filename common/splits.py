@@ -1,4 +1,4 @@
-"""Class orders, phases and long-tailed subsets. NumPy only, so that planning needs no torch."""
+"""Class orders, phases and long-tailed subsets. The module needs only NumPy, so that planning needs no torch."""
 
 from __future__ import annotations
 
@@ -13,9 +13,10 @@ Profile = Literal["exp", "step"]
 
 
 def class_order(num_classes: int, seed: int = 1993) -> np.ndarray:
-    """Order in which classes arrive: the legacy NumPy shuffle of 0..C-1 that the field's published orders use.
+    """Return the order in which classes arrive, int64 [C]: NumPy's legacy shuffle of 0..C-1, as in published orders.
 
-    Returns int64 [C]. LUCIR and its successors use seed 1993 (official code); training labels are positions in it.
+    LUCIR and its successors use seed 1993 (official code). A training label is a class's position in the order. Raises
+    ValueError on fewer than one class.
     """
     if num_classes < 1:
         raise ValueError(f"num_classes must be at least 1, got {num_classes}")
@@ -25,10 +26,11 @@ def class_order(num_classes: int, seed: int = 1993) -> np.ndarray:
 
 
 def named_order(name: str, num_classes: int) -> np.ndarray:
-    """The class order of a Run: a number is the seed of `class_order`, native the data set's own order.
+    """Return the class order that a Run's `order` names; int64 [C].
 
-    O1, O2 and O3 are published orders of 100 classes; of fewer classes they keep those that exist, in the same order.
-    Raises ValueError on an unknown name, or more classes than a published order has.
+    A number is the seed of `class_order`; native is the data set's own order. O1, O2 and O3 are published orders of 100
+    classes. With fewer classes, a published order keeps those that exist, in the same order. Raises ValueError on an
+    unknown name, or if there are more classes than a published order has.
     """
     if name == "native":
         return np.arange(num_classes)
@@ -44,9 +46,9 @@ def named_order(name: str, num_classes: int) -> np.ndarray:
 
 
 def phases(order: Sequence[int] | np.ndarray, base: int, step: int) -> list[np.ndarray]:
-    """Class ids of every phase, the base phase first; with base=0 the first phase is an incremental one.
+    """Return the class ids of every phase, base phase first. With base=0 there is no base phase.
 
-    Raises ValueError where the classes after the base do not divide into steps.
+    Raises ValueError if base is out of range, or if the classes after it do not divide into steps.
     """
     order = np.asarray(order)
     rest = len(order) - base
@@ -59,15 +61,16 @@ def phases(order: Sequence[int] | np.ndarray, base: int, step: int) -> list[np.n
 
 
 def positions(order: Sequence[int] | np.ndarray) -> np.ndarray:
-    """Inverse of a class order: `positions(order)[class_id]` is the training label of that class. int64 [C]."""
+    """Return the inverse of a class order, int64 [C]: `positions(order)[class_id]` is the class's training label."""
     return np.argsort(np.asarray(order))
 
 
 def longtail_counts(num_classes: int, max_count: int, imbalance: float, profile: Profile = "exp") -> np.ndarray:
-    """Images of every class, head to tail, int64 [C], truncated as published.
+    """Return the number of images of every class, head to tail; int64 [C]. Fractions are cut off, as published.
 
-    exp: max_count * imbalance^(-i / (C - 1)) (Cui et al. 2019, Sec. 5.1). step: the second half of the classes has
-    max_count / imbalance each (Cao et al. 2019). Raises ValueError on an imbalance below 1 or one that empties a class.
+    exp: class i has max_count * imbalance^(-i / (C - 1)) images (Cui et al. 2019, Sec. 5.1). step: classes of the
+    second half have max_count / imbalance images each (Cao et al. 2019). Raises ValueError on an unknown profile, or an
+    imbalance factor that is below 1 or leaves a class without images.
     """
     if num_classes < 1 or max_count < 1:
         raise ValueError(f"need at least one class and one image, got {num_classes} classes of {max_count}")
@@ -90,10 +93,11 @@ def longtail_counts(num_classes: int, max_count: int, imbalance: float, profile:
 
 
 def longtail_sizes(available: Sequence[int] | np.ndarray, imbalance: float, profile: Profile = "exp") -> np.ndarray:
-    """`longtail_counts` for classes of `available` images, the largest setting the scale. int64 [C].
+    """Return `longtail_counts` for classes with `available` [C] images each, in the order of the classes; int64 [C].
 
-    The largest class is the head, the smallest the end of the tail. Equal classes keep their order, so that of balanced
-    data the first is the head, as published. Raises ValueError where a class is empty or has fewer images than asked.
+    The largest class is the head and sets the scale; the smallest ends the tail. Classes of equal size keep their
+    order, so in balanced data the first class is the head, as published. Raises ValueError if a class is empty or has
+    fewer images than asked for.
     """
     available = np.asarray(available)
     if not available.size or not available.all():
@@ -114,11 +118,11 @@ def longtail_sizes(available: Sequence[int] | np.ndarray, imbalance: float, prof
 def longtail_indices(
     labels: Sequence[int] | np.ndarray, imbalance: float, seed: int = 0, profile: Profile = "exp"
 ) -> np.ndarray:
-    """The published long-tailed subset: positions in `labels`, class by class, in the order they are drawn. int64 [n].
+    """Return the published long-tailed subset: positions in `labels`, class by class; int64 [n].
 
-    Each class, ascending, is shuffled whole by one legacy NumPy stream, and its first images are kept (LDAM's and BBN's
-    official code); so the subset of a larger factor lies within that of a smaller one. How many is `longtail_sizes`,
-    whose ValueErrors it raises.
+    One legacy NumPy stream shuffles each class as a whole, in ascending order, and the first images of each are kept
+    (LDAM's and BBN's official code). So the subset of a larger factor lies within that of a smaller one.
+    `longtail_sizes` says how many images are kept, and raises its ValueErrors.
     """
     labels = np.asarray(labels, dtype=np.int64)
     if (labels < 0).any():

@@ -1,8 +1,8 @@
-"""One training step after another: called from Python, or on CUDA captured once and replayed as a graph.
+"""Runs the training steps of an epoch: called from Python, or on CUDA captured once and replayed as a graph.
 
-A small network's step is hundreds of kernels of a few microseconds, fewer than Python takes to launch them. A CUDA
-graph launches them all at once, from the cutting of the batch to the optimiser. A step that cannot be captured raises
-NotCaptured. `Steps.counts` say how many steps went which way.
+A small network's step consists of hundreds of kernels. Each takes a few microseconds, which is less than Python needs
+to launch it. A CUDA graph launches them all at once, from augmentation to the optimiser. A step that cannot be captured
+raises NotCaptured. `Steps.counts` counts the steps that went each way.
 """
 
 from __future__ import annotations
@@ -22,28 +22,30 @@ from common.graphs import CAPTURING, Capture, Pace, reason
 from common.loader import DeviceImages, Images, Share, whole
 
 Step = Callable[[Tensor, Tensor, Tensor], None]
-"""(images, labels, where they lie in the training set) -> one update of the weights."""
+"""Updates the weights once: (images, labels, their training indices) -> None."""
 
 
 class Steps(Protocol):
-    """The steps of an epoch, each to be called once, in order."""
+    """Makes the steps of an epoch. Each step must be called once, in order."""
 
     counts: Counter[str]
-    """Steps taken by path: "eager", "graph"; and "captured" graphs."""
+    """Counts of steps taken from Python ("eager") and by replay ("graph"), and of captured graphs ("captured")."""
 
-    def epoch(self, order: Tensor, batch: int, generator: torch.Generator) -> Iterator[Callable[[], None]]: ...
+    def epoch(self, order: Tensor, batch: int, generator: torch.Generator) -> Iterator[Callable[[], None]]:
+        """Yield one function for each step of the epoch, which takes the step when called."""
+        ...
 
     def close(self) -> None:
-        """Give back what the steps hold on the device."""
+        """Release what the steps hold, such as memory on the device or worker processes."""
 
 
 def make_steps(
     images: Images, step: Step, capture: Capture | None, net: nn.Module | None = None, share: Share = whole
 ) -> Steps:
-    """Steps that are captured where `capture` says how, else called from Python.
+    """Return steps that `capture` captures, or steps that are called from Python if it is None.
 
-    net: whose BatchNorm layers count their batches once an epoch instead of once a replay. share: what of every batch
-    a step gets; a captured one gets the whole.
+    net: a network whose BatchNorm layers count their batches once an epoch instead of at every replay. share: selects
+    the part of every batch that a step gets; a captured step always gets the whole batch.
     """
     if capture:
         assert isinstance(images, DeviceImages)
@@ -52,7 +54,7 @@ def make_steps(
 
 
 class EagerSteps:
-    """Every step is called from Python: on a CPU, and where images are read from files."""
+    """Steps that are all called from Python: on a CPU, or if images are read from files."""
 
     def __init__(self, images: Images, step: Step, share: Share = whole) -> None:
         self.images, self.step, self.share, self.counts = images, step, share, Counter[str]()
@@ -64,16 +66,17 @@ class EagerSteps:
             yield partial(self.step, images, labels, indices)
 
     def close(self) -> None:
-        """End the worker processes of images that are read from files."""
+        """End the worker processes, if images are read from files."""
         self.images.close()
 
 
 class GraphSteps:
-    """Every step replays a graph; there is one for each batch size, which are two where the last batch is smaller.
+    """Steps that replay CUDA graphs, one graph for each batch size. A smaller last batch makes a second size.
 
-    A graph reads the same memory at every replay. So an epoch's plan lies in one buffer, and a counter on the device,
-    which the graph itself moves on, says which columns are the next batch. The first step of each size is called from
-    Python: it does its work, and what libraries set up on first use is then in place.
+    A graph reads the same memory at every replay. So one buffer holds an epoch's plan, and a counter on the device says
+    which of its columns are the next batch. The graph itself advances the counter. The first step of each size is
+    called from Python. It is a normal training step, and lets libraries do their set-up of first use before the
+    capture.
     """
 
     def __init__(self, images: DeviceImages, step: Step, capture: Capture, net: nn.Module | None = None) -> None:
@@ -85,13 +88,13 @@ class GraphSteps:
         self.warm: set[int] = set()
         self.norms = [] if net is None else [m for m in net.modules() if isinstance(m, _BatchNorm) and _counts(m)]
         self.calls: dict[int, Counter[_BatchNorm]] = {}
-        """Training batches that one replay shows to each BatchNorm layer."""
+        """By batch size: how many training batches one replay shows to each BatchNorm layer."""
 
     def epoch(self, order: Tensor, batch: int, generator: torch.Generator) -> Iterator[Callable[[], None]]:
         plan = self.images.plan(order, generator)
         if plan.shape != self.plan.shape:
             self.plan = torch.empty_like(plan)
-            self.close()  # its graphs read the old buffer
+            self.close()  # the captured graphs read the old buffer
         self.plan.copy_(plan)
         self.next.zero_()
         replays = Counter[int]()
@@ -103,6 +106,7 @@ class GraphSteps:
                     count.add_(calls * times)
 
     def _step(self, size: int, replays: Counter[int]) -> None:
+        """Take a step of this batch size: the first one from Python, and all others by replaying a graph."""
         if size not in self.graphs and size in self.warm:
             self.graphs[size] = self._captured(size)
         if size in self.graphs:
@@ -113,14 +117,15 @@ class GraphSteps:
         else:
             self.counts["eager"] += 1
             self.warm.add(size)
-            with CAPTURING:  # what libraries do on first use would break another thread's capture
+            with CAPTURING:  # the set-up that libraries do on first use would break another thread's capture
                 self._body(size)
 
     def _captured(self, size: int) -> Callable[[], None]:
+        """Capture a step of this batch size. Raises NotCaptured if that is impossible."""
         try:
             with _uncounted(self.norms) as calls:
                 graph = self.capture(partial(self._body, size, calls))
-        except torch.OutOfMemoryError:  # no fault of the step
+        except torch.OutOfMemoryError:  # this does not mean that the step cannot be captured
             raise
         except RuntimeError as error:
             raise NotCaptured(f"the training step cannot be captured as a CUDA graph: {reason(error)}") from error
@@ -129,28 +134,30 @@ class GraphSteps:
         return graph
 
     def _body(self, size: int, calls: Counter[_BatchNorm] | None = None) -> None:
+        """Do the work of one step: augment the next columns of the plan, train, and advance the counter."""
         if calls is not None:
-            calls.clear()  # of an attempt before
+            calls.clear()  # an earlier try may have counted
         columns = self.next + torch.arange(size, device=self.next.device)
         plan = self.plan[:, columns]
         self.step(*self.images.take(plan), plan[0])
         self.next.add_(size)
 
     def close(self) -> None:
+        """Drop all graphs, and the memory that they hold."""
         with CAPTURING:
-            self.graphs.clear()  # they refer back to this object, and hold memory
+            self.graphs.clear()  # graphs hold memory, and refer back to this object
 
 
 def _counts(norm: _BatchNorm) -> bool:
-    """Whether a layer counts its training batches without using the number itself."""
+    """Return whether a layer counts its training batches but does not use the count, as with a fixed momentum."""
     return norm.num_batches_tracked is not None and norm.momentum is not None
 
 
 @contextmanager
 def _uncounted(norms: Iterable[_BatchNorm]) -> Iterator[Counter[_BatchNorm]]:
-    """Inside, BatchNorm layers leave their `num_batches_tracked` alone; yields by how much each would have risen.
+    """Stop BatchNorm layers from updating `num_batches_tracked`; yield by how much each would have grown.
 
-    In a graph each count would be a kernel of its own, and no step reads it.
+    In a graph, each update would be a kernel of its own, although no step reads the count.
     """
     calls = Counter[_BatchNorm]()
 
@@ -171,9 +178,9 @@ def _uncounted(norms: Iterable[_BatchNorm]) -> Iterator[Counter[_BatchNorm]]:
 
 
 class Draws:
-    """Numbers that every step of an epoch needs anew, drawn before it where a captured step can find them.
+    """Numbers that change at every step. They are set before an epoch, and stored where a captured step can read them.
 
-    A tensor of `shape` for each of `steps`; the place moves on the device.
+    There is a tensor of `shape` for each of `steps` steps. The current position is kept on the device.
     """
 
     def __init__(self, steps: int, device: torch.device, shape: tuple[int, ...] = ()) -> None:
@@ -181,12 +188,12 @@ class Draws:
         self.place = torch.zeros(1, dtype=torch.long, device=device)
 
     def set(self, values: Any) -> None:
-        """The numbers of the steps to come, [steps, *shape]: a tensor, an array or a list."""
+        """Set the numbers of the coming steps, [steps, *shape], from a tensor, an array or a list."""
         self.values.copy_(torch.as_tensor(values, dtype=torch.float32))
         self.place.zero_()
 
     def next(self) -> Tensor:
-        """This step's numbers, of `shape`."""
+        """Return the next step's numbers, of `shape`, and advance."""
         value = self.values.index_select(0, self.place)[0]
         self.place.add_(1)
         return value

@@ -1,8 +1,8 @@
-"""Runs on disk: config, environment, metrics, checkpoints, result. Written atomically; a finished run stays finished.
+"""Runs on disk. Results and checkpoints are written atomically, and a finished run is never trained again.
 
-OUT/runs/HASH/ holds `config.json`, `environment.json`, `metrics.jsonl` (a line an epoch), `result.json`, `arrays.npz`
-and `checkpoint.safetensors` (see `common.checkpoints`). Committed evidence is one JSON a run,
-PAPER/records/HASH.json, with the same content. Results and records carry a checksum.
+OUT/runs/HASH/ holds `config.json`, `environment.json`, `metrics.jsonl` (one line per epoch), `result.json`,
+`arrays.npz` and `checkpoint.safetensors` (see `common.checkpoints`). A committed record, PAPER/records/HASH.json, holds
+the same content of one run in a single file. Results and records carry a checksum.
 """
 
 from __future__ import annotations
@@ -49,32 +49,36 @@ if TYPE_CHECKING:
 
 NO_LOCKS = (errno.ENOSYS, errno.ENOTSUP, errno.ENOLCK)
 CLOCK = ("seconds", "images_per_second")  # the only fields of metrics.jsonl that differ between equal runs
-SAVE_EVERY = 2.0  # seconds between checkpoints inside a phase, so that short epochs do not spend their time saving
-CHEAP = 0.04  # seconds; a save that takes n times as long comes n times as seldom, so that saving takes 2 % of the time
+SAVE_EVERY = 2.0  # least seconds between checkpoints inside a phase, so that short epochs do not spend time on saving
+CHEAP = 0.04  # seconds; a save that takes n times this long is n times rarer, so that saving takes 2 % of the time
 
 
 class Busy(RuntimeError):
-    """Another process works on this run."""
+    """Raised when another process is working on this run."""
 
 
 class Store:
-    """The runs under one output folder, and the committed records that figures may fall back on."""
+    """The runs under one output folder, and the committed records that figures may use in their place."""
 
     def __init__(self, out: Path, records: list[Path] | None = None) -> None:
         self.runs = out / "runs"
         self.records = {p.stem: p for folder in records or [] for p in sorted(folder.glob("*.json"))}
         self.refused: dict[str, None] = {}
-        """What `find` has passed over, results and records that are damaged or of another version, and what to do."""
+        """One note for each result or record that is damaged or of another version, with what to do about it. The notes
+        are the keys, which keeps them in order and each of them once."""
         self._here = Shelf(lambda: os.listdir(self.runs) if self.runs.is_dir() else (), self._read, self.refused)
         self._there = Shelf(self.records.values, read_record, self.refused)
-        with suppress(OSError):  # what others have can be listed
+        with suppress(OSError):  # the runs in somebody else's folder can be listed without writing to it
             self.runs.mkdir(parents=True, exist_ok=True)
         if (self.runs / "FORMAT").exists():
             self._check_format()
 
     def prepare(self) -> None:
-        """Begin the folder, or see that it can be gone on with. Raises InputError where it cannot be written to, where
-        it is another version's, or where its file system has no locks to keep two commands off one run."""
+        """Create the output folder, or check that this version can use it.
+
+        Raises InputError if the folder cannot be written to, if another version wrote it, or if its file system has no
+        locks, which keep two commands from working on one run.
+        """
         marker = self.runs / "FORMAT"
         try:
             self.runs.mkdir(parents=True, exist_ok=True)
@@ -92,6 +96,7 @@ class Store:
         self._check_format()
 
     def _check_format(self) -> None:
+        """Raise InputError if another version wrote the folder, or its marker cannot be read."""
         marker = self.runs / "FORMAT"
         try:
             found = marker.read_text(encoding="utf-8").strip()
@@ -104,13 +109,15 @@ class Store:
             )
 
     def folder(self, run: Run) -> Path:
+        """Return the folder of a Run, whether it exists or not."""
         return self.runs / run.hash
 
     def load(self, digest: str) -> Result | None:
-        """The finished run of this hash in the output folder. Raises Damaged where its files have changed."""
+        """Return the finished run with this hash in the output folder, or None. Raises Damaged if its files changed."""
         return self._here.get(digest)
 
     def _read(self, digest: str) -> Result | None:
+        """Read a finished run and check it; None if there is no result. Raises Damaged."""
         folder = self.runs / digest
         if not (folder / "result.json").exists():
             return None
@@ -123,26 +130,26 @@ class Store:
         return Result(digest, config, environment, values, folder / "arrays.npz", arrays)
 
     def forget(self, digest: str) -> None:
-        """Take back that a run was found finished: its folder is gone."""
+        """Drop a run from the list of finished ones, because its folder was deleted."""
         self._here.forget(digest)
 
     def sound(self, digest: str) -> Result | None:
-        """The same; None too where it is damaged, which is noted in `refused`."""
+        """Return the finished run as `load` does. A damaged run is None, with a note in `refused`."""
         return self._here.sound(digest)
 
     def record(self, path: Path) -> Result | None:
-        """A committed record; None where it is damaged, which is noted in `refused`."""
+        """Read a committed record. A damaged record is None, with a note in `refused`."""
         return self._there.sound(path)
 
     def trained(self, run: Run) -> int:
-        """Images that an unfinished run has already been trained on, up to the last line of its log."""
+        """Return the number of images that an unfinished run has been trained on, up to the last line of its log."""
         return sum(line["images"] for line in read_lines(self.folder(run) / "metrics.jsonl"))
 
     def find(self, run: Run, records: bool = True) -> Result | None:
-        """A finished run with the same key, else its committed record.
+        """Return a finished run with the same key, else its committed record, else None.
 
-        An empty fingerprint or precision in `run` stands for any; results on other data never stand in where the data
-        at hand are known.
+        An empty fingerprint or precision in `run` matches any. If `run` has a fingerprint, results on other data are
+        never used.
         """
         if digest := self._here.first(run):
             return self.sound(digest)
@@ -150,12 +157,12 @@ class Store:
         return self.record(path) if path else None
 
     def finished(self, run: Run) -> str:
-        """The hash of the finished run that `find` gives, or "". Of what was looked up before nothing is read again."""
+        """Return the hash of the finished run that `find` would return, or "". Nothing is read twice."""
         return self._here.first(run) or ""
 
     @contextmanager
     def open(self, run: Run) -> Iterator[Workspace]:
-        """The folder of an unfinished run, locked against other processes. Raises Busy if one holds it."""
+        """Open the folder of an unfinished run, locked against other processes. Raises Busy if one holds the lock."""
         self.prepare()
         folder = self.folder(run)
         folder.mkdir(exist_ok=True)
@@ -169,7 +176,7 @@ class Store:
 
 @dataclass
 class Workspace:
-    """One unfinished run: its log, its checkpoints and the results of the phases already evaluated."""
+    """One unfinished run: its log, its checkpoints, and the results of the phases evaluated so far."""
 
     folder: Path
     store: Store
@@ -178,27 +185,27 @@ class Workspace:
     lines: list[dict] = field(default_factory=list)
     progress: Callable[[int], None] = lambda images: None
     threads: int = 0
-    """CPU threads of the run; kept across a resume, since sums depend on it in the last bits."""
+    """CPU threads of the run. A resume keeps the number, since the last bits of sums depend on it."""
     commits: list[str] = field(default_factory=list)
-    """Commits of the code that trained it, more than one where it was interrupted and the code changed."""
+    """Commits of the code that trained the run: more than one if the code changed while the run was interrupted."""
     steps: Counter[str] = field(default_factory=Counter)
-    """Training steps taken since the last start, by path (see `common.steps`)."""
+    """Training steps since the last start, by how they were taken (see `common.steps.Steps.counts`)."""
     ranks: int = 1
-    """Processes that train the run together; the same in a resume, since BatchNorm depends on it."""
+    """Processes that train the run together. A resume needs the same number, since BatchNorm depends on it."""
     saved_at: float = 0.0
     save_seconds: float = 0.0
-    """What the last save inside a phase took."""
+    """Seconds that the last save inside a phase took."""
     pace: float = 1.0
-    """By how much saves are rarer than on a CPU; on a GPU they wait for its queue."""
+    """Factor by which saves are rarer than on a CPU. On a GPU, a save waits until the queued work is done."""
     boundary_checksum: int | None = None
-    """Of the phase boundary that states inside the phase build on."""
+    """Checksum of the last end of a phase, which states inside the next phase build on."""
     deadline: float = math.inf
-    """Time of the day, in seconds since 1970, after which no epoch begins."""
+    """Time in seconds since 1970 after which no epoch begins."""
     stop: Path | None = None
-    """A file that, once it is there, ends the run as the deadline does."""
+    """A file that ends the run, as the deadline does, once the file exists."""
 
     def log(self, line: dict) -> None:
-        """Add an epoch to metrics.jsonl."""
+        """Append an epoch's line to metrics.jsonl."""
         line["images_per_second"] = round(line["images"] / max(line["seconds"], 1e-9), 1)
         self.lines.append(line)
         with open(self.folder / "metrics.jsonl", "a", encoding="utf-8") as file:
@@ -206,14 +213,14 @@ class Workspace:
         self.progress(line["images"])
 
     def trace(self) -> dict[str, list]:
-        """metrics.jsonl by column, without the clock."""
+        """Return the columns of metrics.jsonl, except those that contain times."""
         names = dict.fromkeys(name for line in self.lines for name in line if name not in CLOCK)
         return {name: [line.get(name) for line in self.lines] for name in names}
 
     def checkpoint(self, state: Callable[[], tuple[dict[str, Tensor], dict]]) -> None:
-        """Save the state inside a phase: (tensors, meta). Skipped where the last save is too short ago.
+        """Save the state inside a phase, unless the last save was too recent. state: returns (tensors, meta data).
 
-        After the deadline it is saved whenever the last save was. Raises OutOfTime then.
+        After the deadline the state is always saved, and OutOfTime is raised.
         """
         late = self.late
         if late or time.monotonic() - self.saved_at >= SAVE_EVERY * max(self.pace, self.save_seconds / CHEAP):
@@ -224,7 +231,7 @@ class Workspace:
 
     @property
     def late(self) -> bool:
-        """Whether no epoch begins any more."""
+        """Whether the run must stop: the deadline has passed, or the stop file exists."""
         return time.time() >= self.deadline or (self.stop is not None and self.stop.exists())
 
     def boundary(self, tensors: dict[str, Tensor], meta: dict) -> None:
@@ -232,6 +239,7 @@ class Workspace:
         self._save("checkpoint", tensors, meta)
 
     def _save(self, name: str, tensors: dict[str, Tensor], meta: dict) -> None:
+        """Write a checkpoint of the tensors, with all that `restore` needs in its meta data."""
         import torch
 
         started = time.monotonic()
@@ -239,7 +247,7 @@ class Workspace:
         meta |= {"threads": self.threads, "commits": self.commits, "ranks": self.ranks}
         tensors = tensors | {f"confusion/{k}": torch.from_numpy(v) for k, v in self.confusion.items()}
         if self.lines:
-            sync(self.folder / "metrics.jsonl")  # it outlives a power cut wherever the checkpoint that counts it does
+            sync(self.folder / "metrics.jsonl")  # the log must be on disk before the checkpoint that counts its lines
         checksum = write(self.folder / f"{name}.safetensors", tensors, meta, keep_previous=True)
         self.saved_at = time.monotonic()
         if name == "checkpoint":
@@ -248,18 +256,19 @@ class Workspace:
             self.save_seconds = self.saved_at - started
 
     def keep(self, name: str, tensors: dict[str, Tensor]) -> None:
-        """Leave tensors for the Runs that start from this one, as NAME.safetensors beside the checkpoint."""
+        """Save tensors for the Runs that start from this one, as NAME.safetensors in the run's folder."""
         write(self.folder / f"{name}.safetensors", tensors, {})
 
     def kept(self, run: Run, name: str) -> dict[str, Tensor]:
-        """What `run` has kept under a name. Raises InputError where that is damaged or gone."""
+        """Return the tensors that `run` saved with `keep` under a name. Raises InputError if damaged or gone."""
         return self._left_by(run, f"{name}.safetensors").tensors
 
     def state_of(self, run: Run) -> dict[str, Tensor]:
-        """Network weights at the end of a finished run. Raises InputError where they are damaged or gone."""
+        """Return the network's weights at the end of a finished run. Raises InputError if they are damaged or gone."""
         return self._left_by(run, BOUNDARY).part("net/")
 
     def _left_by(self, run: Run, name: str) -> Saved:
+        """Read a file that a finished run left. Raises InputError if it is damaged or gone."""
         path = self.store.folder(run) / name
         try:
             found, problem = read_state(path), f"{path} is gone"
@@ -270,10 +279,10 @@ class Workspace:
         return found
 
     def restore(self) -> tuple[Saved | None, Saved | None]:
-        """The state at the last phase boundary and, if a later epoch was saved, the state inside the phase.
+        """Return the state at the end of the last phase, and the state inside the next one if an epoch of it was saved.
 
-        Where the newest checkpoint is damaged, the one before counts (see `common.checkpoints.newest`). Raises
-        InputError where another number of processes has trained it so far.
+        The log and the results so far are restored too. If the newest checkpoint is damaged, the previous one is used
+        (see `common.checkpoints.newest`). Raises InputError if another number of processes has trained the run so far.
         """
         metrics_file = self.folder / "metrics.jsonl"
         lines = read_lines(metrics_file)
@@ -297,17 +306,20 @@ class Workspace:
         return boundary, inside
 
     def saved_threads(self) -> int | None:
-        """Threads of the interrupted run this workspace goes on with; every checkpoint of a run says the same."""
+        """Return the number of CPU threads of the interrupted run, or None if it has no checkpoint yet.
+
+        All checkpoints of a run hold the same number.
+        """
         for name in (EPOCH, BOUNDARY):
             for path in (self.folder / name, previous(self.folder / name)):
-                with suppress(Damaged):  # `restore` says so
+                with suppress(Damaged):  # `restore` reports the damage
                     if meta := read_meta(path):
                         return meta["threads"]
         return None
 
     def finish(self, result: dict, environment: dict) -> Result:
-        """Write the result; from here on the run counts as finished."""
-        self.confusion = dict(sorted(self.confusion.items()))  # a resume finds them in another order
+        """Write the result. From then on the run counts as finished."""
+        self.confusion = dict(sorted(self.confusion.items()))  # the order must not depend on a resume
         with open(self.folder / "arrays.part", "wb") as file:
             np.savez_compressed(file, **{f"confusion/{k}": v for k, v in self.confusion.items()})  # type: ignore[arg-type]
         sync(self.folder / "arrays.part")
@@ -328,7 +340,7 @@ class Workspace:
 
 
 def read_lines(path: Path) -> list[dict]:
-    """metrics.jsonl up to the first line that a kill left torn; empty where there is no file."""
+    """Read metrics.jsonl up to the first incomplete line, which a kill may leave. No file gives an empty list."""
     lines: list[dict] = []
     for text in path.read_text(encoding="utf-8", errors="replace").splitlines() if path.exists() else ():
         try:

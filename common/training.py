@@ -1,4 +1,4 @@
-"""The one optimisation loop, the device and precision it runs in, and how several processes share its work."""
+"""The one optimisation loop, the device and precision that it uses, and how several processes share its work."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from common.steps import make_steps
 
 @dataclass(frozen=True)
 class Device:
-    """Where and in which precision networks run. Losses, cosines and statistics are always fp32."""
+    """The device that networks run on, and their precision. Losses, cosines and statistics are always fp32."""
 
     type: str
     precision: str
@@ -34,14 +34,15 @@ class Device:
         return torch.device(self.type)
 
     def autocast(self) -> AbstractContextManager:
-        # Autocast caches converted weights for the whole process: a run in one thread would depend on the others.
+        """Return a context that runs operations in bf16 if that is the precision, and else changes nothing."""
+        # No cache: autocast shares its cache of converted weights between threads, so runs would affect each other.
         return torch.autocast(self.type, torch.bfloat16, enabled=self.precision == "bf16", cache_enabled=False)
 
 
 def choose_device(device: str = "auto", precision: str = "auto") -> Device:
-    """Resolve "auto": CUDA where there is one, bf16 only where the hardware has it natively.
+    """Resolve "auto" to CUDA if there is a device, and to bf16 only if the hardware supports it natively.
 
-    Raises InputError on a device that is not there, or a REPRO_CAPTURE or REPRO_DECODE that says nothing known.
+    Raises InputError on a missing device, or an unknown value of REPRO_CAPTURE or REPRO_DECODE.
     """
     way()
     decodes_on_device()
@@ -56,7 +57,10 @@ def choose_device(device: str = "auto", precision: str = "auto") -> Device:
 
 @lru_cache(maxsize=2)
 def has_bf16(device: str) -> bool:
-    """Whether the device multiplies bf16 in hardware (on a CPU AVX512-BF16, AMX or ARM's BF16); emulation is slow."""
+    """Return whether the device multiplies bf16 in hardware, as emulation is slow.
+
+    On a CPU, AVX512-BF16, AMX and ARM's BF16 do so.
+    """
     if device == "cuda":
         return torch.cuda.is_bf16_supported(including_emulation=False)
     if getattr(torch.cpu, "_is_avx512_bf16_supported", bool)() or getattr(torch.cpu, "_is_amx_tile_supported", bool)():
@@ -70,30 +74,33 @@ def has_bf16(device: str) -> bool:
 
 
 def seeded(device: torch.device, *keys: object) -> torch.Generator:
-    """A generator that depends only on `keys` (seed, phase, stage, epoch ...), so that resuming needs no RNG state."""
+    """Return a generator that depends on `keys` alone (seed, phase, stage, epoch ...): a resume needs no RNG state."""
     digest = hashlib.sha256(repr(keys).encode()).digest()
     return torch.Generator(device).manual_seed(int.from_bytes(digest[:8], "big") >> 1)
 
 
 def shuffled(indices: Tensor, generator: torch.Generator) -> Tensor:
-    """Every index once, in random order."""
+    """Return every index once, in random order."""
     return indices[torch.randperm(len(indices), generator=generator).to(indices.device)]
 
 
 def ranks() -> int:
-    """Processes that train a run together; 1 unless torchrun has started more (see `common.command.ranks`)."""
+    """Return how many processes train a run together: 1 unless torchrun started more (see `common.command.ranks`)."""
     return dist.get_world_size() if dist.is_available() and dist.is_initialized() else 1
 
 
 def rank() -> int:
-    """Which of them this is, from 0. The first is the one that reads and writes the run's folder."""
+    """Return the number of this process among those that train a run, from 0.
+
+    Process 0 reads and writes the run's folder.
+    """
     return dist.get_rank() if ranks() > 1 else 0
 
 
 def share(batch: Tensor, parts: int = 1) -> Tensor:
-    """What of a batch [..., n] this process takes: its share of each of `parts` equal parts, as even as can be.
+    """Return the part of a batch [..., n] that this process takes: an even share of each of `parts` equal parts.
 
-    All of it where `parts` is 0, or where a part has fewer images than there are processes: all then do the same.
+    Every process takes the whole batch if `parts` is 0, or if a part has fewer images than there are processes.
     """
     if ranks() == 1 or not parts or batch.shape[-1] // parts < ranks():
         return batch
@@ -101,7 +108,7 @@ def share(batch: Tensor, parts: int = 1) -> Tensor:
 
 
 def gathered(make: Callable[[Tensor], Tensor], indices: Tensor) -> Tensor:
-    """make(indices), fp32 [n, ...] with a row for each of `indices`; every process makes its share of the rows."""
+    """Return make(indices), fp32 [n, ...] with one row per index. Every process computes its share of the rows."""
     own = make(share(indices))
     if len(own) == len(indices):
         return own
@@ -112,10 +119,11 @@ def gathered(make: Callable[[Tensor], Tensor], indices: Tensor) -> Tensor:
 
 
 def of_batch(count: Tensor, images: int) -> Tensor:
-    """What a loss divides a sum over its images by, where that is a count of the batch, such as of its old images.
+    """Return the divisor for a loss that is a sum over images divided by a count, such as the number of old images.
 
-    count: a scalar of the `images` that this process has of the batch. Returned is its share of the same count of the
-    whole batch, in proportion to its images, so that the loss of the batch is the mean over all images again.
+    count: the scalar counted over the `images` that this process has of the batch. With several processes, the result
+    is the count over the whole batch times this process's share of the images. The mean over processes, weighted by
+    their images, then equals the loss of the whole batch.
     """
     if ranks() == 1:
         return count
@@ -125,7 +133,7 @@ def of_batch(count: Tensor, images: int) -> Tensor:
 
 
 def add_up(parameters: Iterable[nn.Parameter], weight: float) -> None:
-    """Give every gradient the sum over all processes of theirs, each times its `weight`."""
+    """Replace every gradient by the sum of all processes' gradients, each multiplied by its process's `weight`."""
     gradients = [p.grad for p in parameters if p.grad is not None]
     flat = torch.cat([g.flatten() for g in gradients]).mul_(weight)
     dist.all_reduce(flat)
@@ -134,45 +142,46 @@ def add_up(parameters: Iterable[nn.Parameter], weight: float) -> None:
 
 
 def agree(tensors: Iterable[Tensor]) -> None:
-    """Give every process the first one's values, in place."""
+    """Copy the values of process 0 to every process, in place."""
     for tensor in tensors if ranks() > 1 else ():
-        values = tensor.detach().contiguous()  # also of what lies in channels_last
+        values = tensor.detach().contiguous()  # channels_last tensors are not contiguous
         dist.broadcast(values, 0)
         tensor.detach().copy_(values)
 
 
 @dataclass
 class Stage:
-    """One stretch of optimisation: which images, which loss, which parameters."""
+    """One stage of optimisation: which images, which loss and which parameters."""
 
     name: str
     schedule: Schedule
     indices: Tensor
     loss: Callable[..., Tensor]
-    """(images, labels) -> scalar. It reads nothing back from the device, so that the step can be a CUDA graph."""
+    """(images, labels) -> scalar. It must read nothing back from the device, so that a CUDA graph can hold the step."""
     parameters: Iterable[nn.Parameter]
     set_mode: Callable[[], object]
-    """Puts every module in train or eval mode, the same throughout; called at the start of each epoch."""
+    """Puts every module in train or eval mode, the same in every epoch. Called at the start of each epoch."""
     frozen_rows: list[tuple[nn.Parameter, int]] = field(default_factory=list)
-    """(parameter, n): its first n rows keep their bits, as in a group of learning rate and weight decay 0."""
+    """(parameter, n): the parameter's first n rows keep their bits, as with learning rate and weight decay 0."""
     no_decay: Iterable[nn.Parameter] = ()
-    """Those of `parameters` that weight decay leaves alone."""
+    """Those of `parameters` that get no weight decay."""
     sampler: Callable[[Tensor, torch.Generator], Tensor] = shuffled
-    """(indices, CPU generator) -> the indices of one epoch in the order they are trained on; repeats are allowed."""
+    """(indices, CPU generator) -> the indices of one epoch, in the order of training. Repeats are allowed."""
     on_epoch: Callable[[int], object] = lambda epoch: None
-    """(epoch from 0) sets what changes with it, such as class weights: tensors in place, where a graph reads them."""
+    """Sets whatever depends on the epoch (from 0), such as class weights. Tensors must change in place, since a CUDA
+    graph reads them."""
     on_end: Callable[[], object] = lambda: None
-    """Called after the last epoch, also where a resume finds all epochs done: what the network becomes of training."""
+    """Called after the last epoch to turn the network into its trained form, also on a resume with all epochs done."""
     wants_indices: bool = False
-    """Whether the loss takes a third argument: where each image lies in the training set, int64 [n]."""
+    """Whether the loss takes a third argument: each image's training index, int64 [n]."""
     parts: int = 1
-    """A batch is so many equal parts, one after another, and processes get a share of each (see `share`). 0: its images
-    belong together, and every process takes all of them."""
+    """The number of equal parts, one after another, that make up a batch. Processes get a share of each (see `share`).
+    0: the images belong together, and every process takes all of them."""
 
 
 @dataclass(frozen=True)
 class Epoch:
-    """What one epoch of `fit` reports. Everything but the seconds is reproducible."""
+    """The report of one epoch of `fit`. Everything but the seconds is reproducible."""
 
     stage: str
     epoch: int
@@ -190,16 +199,18 @@ def fit(
     resume: tuple[int, dict] | None = None,
     net: nn.Module | None = None,
 ) -> Counter[str]:
-    """Train a stage to its last epoch with SGD. Returns how many steps went which way (see `common.steps`).
+    """Train a stage to its last epoch with SGD. Returns `Steps.counts` (see `common.steps`).
 
-    seed: keys of the batch order and augmentation, to which the epoch is added. resume: (epochs already done, optimiser
-    state). after_epoch is called with the optimiser after every epoch, to log and save. On CUDA the whole step is one
-    CUDA graph, replayed for every batch. net: holds the BatchNorm layers, for `make_steps`.
+    seed: keys for batch order and augmentation, to which the epoch is added. after_epoch: called with the optimiser
+    after every epoch, to log and save. resume: (epochs already done, momentum buffers). net: the network whose
+    BatchNorm layers `make_steps` needs. On CUDA the whole step is one CUDA graph, replayed for every batch.
 
-    Several processes (see `ranks`) share each batch, and the gradients are those of the whole batch. BatchNorm takes
-    the statistics of each process's own images; the running ones are the first process's, as in PyTorch's DataParallel.
+    Several processes (see `ranks`) share each batch, and the gradients are those of the whole batch. BatchNorm uses the
+    statistics of each process's own images. The running statistics are those of process 0, as in PyTorch's
+    DataParallel.
 
-    Raises RunFailed as soon as an epoch's mean loss is not finite; what after_epoch saved before stays.
+    Raises RunFailed as soon as an epoch's mean loss, or a weight, is not finite. Everything that after_epoch saved
+    before remains.
     """
     capture = capture_for(images) if ranks() == 1 else None
     optimiser = make_sgd(stage, lr_in_tensor=capture is not None)
@@ -213,7 +224,7 @@ def fit(
         first, state = resume
         load_momentum(optimiser, state)
     total = torch.zeros((), device=device)
-    size = 0  # of the whole batch
+    size = 0  # images in the whole batch, over all processes
 
     def step(batch: Tensor, labels: Tensor, indices: Tensor) -> None:
         loss = stage.loss(batch, labels, indices) if stage.wants_indices else stage.loss(batch, labels)
@@ -254,29 +265,32 @@ def fit(
 
 
 def _order(stage: Stage, generator: torch.Generator) -> Tensor:
-    """The indices of one epoch, of which the schedule may leave out the last smaller batch."""
+    """Return the indices of one epoch, without a smaller last batch if the schedule drops it."""
     order, batch = stage.sampler(stage.indices, generator), stage.schedule.batch
     whole = len(order) // batch * batch
     return order[:whole] if stage.schedule.drop_last and whole else order
 
 
 def _sum(total: Tensor, parameters: list[nn.Parameter], where: str) -> float:
-    """The losses of an epoch, added up by every process. Raises RunFailed unless they and the weights are finite."""
+    """Return the sum of an epoch's losses over all processes. Raises RunFailed unless sum and weights are finite."""
     if ranks() > 1:
         dist.all_reduce(total)
     largest = torch.stack(torch._foreach_norm([p.detach() for p in parameters], ord=math.inf)).max()
     values = torch.stack([total, largest])
     wait(total.device)
-    loss, weight = values.tolist()  # the one read from the device
+    loss, weight = values.tolist()  # the only read from the device in an epoch
     if not math.isfinite(loss):
         raise RunFailed(f"loss not finite {where}")
-    if not math.isfinite(weight):  # by the last step, after its loss
+    if not math.isfinite(weight):  # the last step can break the weights after its loss was computed
         raise RunFailed(f"weights not finite {where}")
     return loss
 
 
 def make_sgd(stage: Stage, lr_in_tensor: bool = False) -> torch.optim.SGD:
-    """The optimiser over what a stage trains; a captured step reads its rate anew from a tensor."""
+    """Return SGD over the parameters that a stage trains.
+
+    lr_in_tensor: keep the learning rate in a tensor, from which a captured step reads it at every replay.
+    """
     parameters = [p for p in stage.parameters if p.requires_grad]
     spared = {id(p) for p in stage.no_decay}
     schedule = stage.schedule
@@ -295,7 +309,7 @@ def make_sgd(stage: Stage, lr_in_tensor: bool = False) -> torch.optim.SGD:
 
 
 def set_lr(optimiser: torch.optim.SGD, lr: float) -> None:
-    """Set the rate of every group; a tensor keeps its place in memory, where a CUDA graph reads it."""
+    """Set the learning rate of every group. A rate kept in a tensor changes in place, since a CUDA graph reads it."""
     for group in optimiser.param_groups:
         if isinstance(group["lr"], Tensor):
             group["lr"].fill_(lr)
@@ -304,13 +318,13 @@ def set_lr(optimiser: torch.optim.SGD, lr: float) -> None:
 
 
 def momentum(optimiser: torch.optim.SGD) -> dict[str, Tensor]:
-    """Momentum buffers by parameter number: all the state SGD has."""
+    """Return the momentum buffers by parameter number. SGD has no other state."""
     state = optimiser.state_dict()["state"]
     return {str(i): s["momentum_buffer"] for i, s in state.items() if s.get("momentum_buffer") is not None}
 
 
 def load_momentum(optimiser: torch.optim.SGD, buffers: dict[str, Tensor]) -> None:
-    """Undo `momentum`, in each parameter's own memory format (the fused step needs both alike)."""
+    """Restore the buffers that `momentum` returned, in each parameter's memory format, as the fused step requires."""
     parameters = [p for group in optimiser.param_groups for p in group["params"]]
     for i, buffer in buffers.items():
         p = parameters[int(i)]

@@ -1,6 +1,6 @@
-"""How many CPU threads a run gets, and how many runs a GPU gets at once, by measurement.
+"""Measures how many CPU threads a run should have, and how many runs a GPU should train at once.
 
-Small networks are slower on many threads than on a few, and leave most of a GPU idle.
+Small networks train more slowly on many threads than on a few, and a single one leaves most of a GPU idle.
 """
 
 from __future__ import annotations
@@ -23,18 +23,18 @@ from common.resnet import backbone
 from common.runs import Run
 from common.training import Device
 
-STEPS = 3  # timed at each number of threads, after one that warms up
-GAIN = 1.03  # more threads must be faster by this much, or the cores are better left to others
+STEPS = 3  # steps timed at each number of threads, after one to warm up
+GAIN = 1.03  # more threads must be faster by this factor; otherwise the cores are left to other runs
 COUNTS = (1, 2, 4, 6, 8, 12, 16)
-"""Runs at once that are tried on a GPU."""
+"""The numbers of simultaneous runs that are tried on a GPU."""
 BATCH = 128
 
 
 def choose_threads(run: Run, device: Device, limit: int, memo: Path) -> tuple[int, dict[str, float]]:
-    """Threads for a run that may have up to `limit`, and the images/s measured at 1, 2, 4 ... `limit`.
+    """Return the number of threads for a run that may have `limit`, and the images/s measured at 1, 2, 4 ... `limit`.
 
-    `memo` is a JSON file that keeps what was measured: sums depend on the threads in their last bits, so runs under one
-    output folder must not choose differently.
+    `memo` is a JSON file that keeps the measurements. The last bits of sums depend on the number of threads, so all
+    runs under one output folder must choose alike.
     """
     step = f"{run.network}, {run.inputs.kind}, batch {run.schedule.batch}, {device.precision}"
     name = f"{step}, up to {limit} threads, {cpu_name()}, torch {torch.__version__}"
@@ -45,7 +45,7 @@ def choose_threads(run: Run, device: Device, limit: int, memo: Path) -> tuple[in
             return min(limit, fastest(known[name])), known[name]
         except (Damaged, TypeError, ValueError, AttributeError):
             known = {}
-        except KeyError:  # measured for other steps only
+        except KeyError:  # the memo holds only measurements of other steps
             pass
         known[name] = _measure(run, device, limit)
         write_atomic(memo, json.dumps({**known, "checksum": checksum(known)}, indent=1))
@@ -53,7 +53,7 @@ def choose_threads(run: Run, device: Device, limit: int, memo: Path) -> tuple[in
 
 
 def fastest(rates: dict[str, float]) -> int:
-    """The number of threads beyond which nothing is gained, from images/s by number of threads in rising order."""
+    """Return the number of threads above which nothing is gained. rates: threads, in rising order -> images/s."""
     best, rate = 1, 0.0
     for threads, measured in rates.items():
         if measured > GAIN * rate:
@@ -62,7 +62,10 @@ def fastest(rates: dict[str, float]) -> int:
 
 
 def _measure(run: Run, device: Device, limit: int) -> dict[str, float]:
-    """Images/s of a training step at each number of threads; the best of a few, since others may be using the cores."""
+    """Return the images/s of a training step at each number of threads.
+
+    The fastest of a few steps counts, since other processes may use the cores too.
+    """
     small = run.inputs.kind == "crop-flip"
     batch, side = (run.schedule.batch, 32) if small else (8, 224)
     net = backbone(run.network, seed=0).to(memory_format=torch.channels_last).train()  # type: ignore[call-overload]
@@ -88,26 +91,26 @@ def _measure(run: Run, device: Device, limit: int) -> dict[str, float]:
 
 
 def choose_jobs(device: Device) -> int:
-    """Runs at once on a CUDA device: the fewest that come near its best rate. Takes about 15 s.
+    """Return how many runs to train at once on a CUDA device: the fewest that come near its best rate.
 
-    Raises RunFailed where the measurement fails.
+    The measurement takes about 15 s. Raises RunFailed if it fails.
     """
     try:
         return least_within(rates_side_by_side(device, COUNTS, seconds=1.0))
     finally:
-        torch.cuda.empty_cache()  # no run is under way yet that would have to wait
+        torch.cuda.empty_cache()  # this waits for the whole device, but no run is under way yet
 
 
 def least_within(rates: Mapping[int, float], share: float = 0.07) -> int:
-    """The smallest number of runs whose rate is at most `share` below the best. rates: images/s by number of runs."""
+    """Return the smallest number of runs whose rate is at most `share` below the best. rates: runs -> images/s."""
     return min(runs for runs, rate in rates.items() if rate >= (1 - share) * max(rates.values()))
 
 
 def rates_side_by_side(device: Device, counts: Sequence[int], seconds: float) -> dict[int, float]:
-    """Images/s together of as many threads as `counts` says, each with its own stream and step of ResNet-32.
+    """Return the total images/s of several threads that train side by side, for each number of threads in `counts`.
 
-    The steps of all threads are made first, and each number of threads is then measured for `seconds`. Raises
-    RunFailed where a step cannot be made.
+    Each thread has its own stream and its own training step of ResNet-32. All steps are prepared first. Then each
+    number of threads is measured for `seconds`. Raises RunFailed if a step cannot be prepared.
     """
     bench = _Bench(device, counts, seconds)
     threads = [threading.Thread(target=bench.work, args=(i,), daemon=True) for i in range(max(counts))]
@@ -130,16 +133,17 @@ def rates_side_by_side(device: Device, counts: Sequence[int], seconds: float) ->
 
 
 class _Bench:
-    """What the threads of one measurement share."""
+    """The state that the threads of one measurement share."""
 
     def __init__(self, device: Device, counts: Sequence[int], seconds: float) -> None:
         self.device, self.counts, self.seconds = device, counts, seconds
         self.gate = threading.Barrier(max(counts) + 1, timeout=120)
-        """Passed three times for each count: all are ready, all are done, the steps have been read."""
+        """All threads pass it three times for each count: when they are ready, when done, and when `steps` was read."""
         self.steps = [0] * max(counts)
         self.problem = ""
 
     def work(self, number: int) -> None:
+        """Run thread `number` of the measurement. It takes steps for every count that includes it."""
         try:
             with torch.cuda.stream(own_stream()) if self.device.type == "cuda" else nullcontext():
                 step = captured_step(self.device)
@@ -155,7 +159,7 @@ class _Bench:
             self.gate.abort()
 
     def _replay(self, step: Callable[[], None]) -> int:
-        """Take steps until the time is over; how many."""
+        """Take steps until `seconds` are over, and return how many were taken."""
         pace, taken, end = Pace(self.device.torch), 0, time.perf_counter() + self.seconds
         while time.perf_counter() < end:
             step()
@@ -166,7 +170,7 @@ class _Bench:
 
 
 def captured_step(device: Device) -> Callable[[], None]:
-    """A training step of ResNet-32 on one batch that is ready: captured on CUDA, else called from Python."""
+    """Return a training step of ResNet-32 on one fixed batch, captured on CUDA and called from Python elsewhere."""
     net = backbone("resnet32", seed=0).to(device.torch, memory_format=torch.channels_last).train()  # type: ignore[call-overload]
     images = torch.full((BATCH, 3, 32, 32), 0.5, device=device.torch).contiguous(memory_format=torch.channels_last)
     lr = torch.tensor(0.0, device=device.torch)
@@ -179,14 +183,14 @@ def captured_step(device: Device) -> Callable[[], None]:
         features.float().square().mean().backward()
         optimiser.step()
 
-    with CAPTURING:  # first use of libraries
+    with CAPTURING:  # the first step lets libraries do their set-up of first use
         step()
     capture = chosen_capture() if device.type == "cuda" else None
     return capture(step) if capture else step
 
 
 def cpu_name() -> str:
-    """The processor and its number of cores."""
+    """Return the name of the processor and its number of cores."""
     try:
         with open("/proc/cpuinfo", encoding="utf-8", errors="replace") as info:
             name = next(line.split(":", 1)[1].strip() for line in info if line.startswith("model name"))

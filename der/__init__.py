@@ -1,7 +1,7 @@
 """DER: Dynamically Expandable Representation for Class Incremental Learning (Yan, Xie, He; CVPR 2021).
 
-With its masks and pruning, and the joint, WA and BiC baselines. README.md maps equations to functions and lists every
-deviation. Not Dark Experience Replay, which shares the abbreviation.
+The package has the masks and the pruning, and the baselines WA, BiC and joint training. README.md maps equations to
+functions and lists every deviation. This is not Dark Experience Replay, which shares the abbreviation.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 try:
     from common.command.roots import lazily
-except ImportError:  # none of our code in `common` can be reached to say so
+except ImportError:  # Python found another `common`, so the error messages in this repository's are out of reach
     found = sys.modules.get("common", "none")
     print(f"error: {__name__} needs its own `common`, not {found}; rename that, or start elsewhere", file=sys.stderr)
     sys.exit(2)

@@ -1,4 +1,4 @@
-"""WA and BiC in DER's recipe, and, from the `lucir` package, iCaRL and LUCIR."""
+"""Train WA and BiC in DER's recipe. The baselines iCaRL and LUCIR come from the `lucir` package."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from lucir.losses import distillation
 
 
 class DistilledLearner(Learner):
-    """(1 - l) cross-entropy + l distillation, l = old / all classes: what WA and BiC train before they correct."""
+    """The training that WA and BiC share: (1 - l) cross-entropy + l distillation, with l = old / all classes."""
 
     config: WA | BiC
     head = Classifier
@@ -29,11 +29,12 @@ class DistilledLearner(Learner):
         return main
 
     def begin_epoch(self, epoch: int) -> None:
-        """As in DER's recipe the classifier starts again after the warm-up."""
+        """Start the classifier again after the warm-up, as in DER's recipe, if `reset` is on."""
         if self.config.reset and epoch and epoch == self.context.run.schedule.warmup:
             self.net.head.reset(self.context.generator("head reset", self.phase.index))
 
     def loss(self, images: Tensor, labels: Tensor) -> Tensor:
+        """Return (1 - l) cross-entropy + l distillation. In the first phase it is cross-entropy alone."""
         logits = self.logits(self.net.features(images))
         loss = F.cross_entropy(logits, labels)
         if self.teacher is None:
@@ -43,7 +44,7 @@ class DistilledLearner(Learner):
         return (1 - share) * loss + share * distillation(logits, old, self.config.temperature)
 
     def logits(self, features: Tensor) -> Tensor:
-        """Of the network being trained."""
+        """Return the logits [n, c] of the network that is being trained."""
         return self.net.head(features)
 
     def summary(self, phase: Phase) -> dict[str, Any]:
@@ -51,7 +52,7 @@ class DistilledLearner(Learner):
 
 
 class WALearner(DistilledLearner):
-    """Weight aligning: after each step the new classes' weights are scaled to the mean norm of the old ones'."""
+    """WA scales the new classes' weights, after each step, to the mean norm of the old classes' weights."""
 
     config: WA
 
@@ -62,21 +63,22 @@ class WALearner(DistilledLearner):
 
     def logits(self, features: Tensor) -> Tensor:
         with torch.no_grad():
-            self.net.head.weight.clamp_(min=0)  # so that norms say which classes are favoured
+            self.net.head.weight.clamp_(min=0)  # so that the norm of a class says how much it is favoured
         return super().logits(features)
 
     @torch.no_grad()
     def align(self) -> None:
+        """Scale the new classes' weights to the mean norm of the old classes' weights."""
         weight, old = self.net.head.weight, self.phase.num_old
         weight.clamp_(min=0)
         if old:
             ratio = weight[:old].norm(dim=1).mean() / weight[old:].norm(dim=1).mean()
-            if 0 < ratio < torch.inf:  # else all old or all new weights are 0, which no factor aligns
+            if 0 < ratio < torch.inf:  # otherwise all old or all new weights are 0, and no factor aligns them
                 weight[old:] *= ratio
 
 
 class CorrectedClassifier(Classifier):
-    """A classifier whose logits of classes `first`.. are alpha * logit + beta (BiC)."""
+    """A classifier that turns the logits of classes `first` and later into alpha * logit + beta (BiC)."""
 
     first: Tensor
 
@@ -92,26 +94,30 @@ class CorrectedClassifier(Classifier):
 
     @torch.no_grad()
     def correct_from(self, first: int) -> None:
-        """The classes from `first` on are new; nothing is corrected yet."""
+        """Count the classes from `first` on as new, and set alpha and beta so that nothing is corrected yet."""
         self.alpha.fill_(1.0)
         self.beta.zero_()
         self.first.fill_(first)
 
 
 class BiCLearner(DistilledLearner):
-    """Bias correction: two numbers for the new classes' logits, learnt on images held out of training."""
+    """Bias correction learns two numbers for the new classes' logits, on images held out of training."""
 
     config: BiC
     head = CorrectedClassifier
 
     def begin_phase(self, phase: Phase) -> None:
+        """Grow the head, and hold images out for bias correction."""
         super().begin_phase(phase)
         self.net.head.correct_from(phase.num_old)
         indices = self.context.of_phase(phase)
         self.kept, self.held_out = self.split(indices) if phase.num_old else (indices, indices[:0])
 
     def split(self, indices: Tensor) -> tuple[Tensor, Tensor]:
-        """(for training, held out): as many held out of every class, a share of the smallest class's, at least one."""
+        """Split indices into those to train on and those held out. Every class has the same number of images held out.
+
+        This number is the share `held_out` of the smallest class, but at least one image.
+        """
         order = shuffled(indices, self.context.generator("held out", self.phase.index))
         labels = self.context.train.labels[order]
         classes, counts = labels.unique(return_counts=True)
@@ -128,16 +134,18 @@ class BiCLearner(DistilledLearner):
         return main
 
     def stages(self, phase: Phase) -> Iterator[Stage]:
+        """Yield the main stage and, from the second step on, bias correction on the images held out."""
         yield self.main(phase)
         if phase.num_old:
             correction = [self.net.head.alpha, self.net.head.beta]
             yield Stage("bias", self.config.bias, self.held_out, self.bias_loss, correction, self.net.eval)
 
     def logits(self, features: Tensor) -> Tensor:
-        """Uncorrected: what was corrected before, the teacher's logits say."""
+        """Return logits without a correction. The teacher's logits contain the corrections of earlier steps."""
         return F.linear(features, self.net.head.weight)
 
     def bias_loss(self, images: Tensor, labels: Tensor) -> Tensor:
+        """Return cross-entropy of the corrected logits. Only alpha and beta learn from it."""
         return F.cross_entropy(self.net.head(self.frozen_features(images)), labels)
 
     def summary(self, phase: Phase) -> dict[str, Any]:

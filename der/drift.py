@@ -1,6 +1,6 @@
-"""What Eq. 10 alone would do to the masks over the whole schedule of a Run: how presets find their lambda_s.
+"""Simulate what Eq. 10 alone does to the masks over the whole schedule of a Run. Presets take their lambda_s from it.
 
-No image is seen and no loss but the sparsity's is taken, so that a run of hours becomes a simulation of seconds.
+The simulation sees no images and no loss but the sparsity loss. So it takes seconds where the run takes hours.
 """
 
 from __future__ import annotations
@@ -18,22 +18,23 @@ from der.methods import DER, Init
 from der.wiring import IMAGE, Wiring, wiring
 
 SWEEP = 8
-"""Values of s at which an epoch's mean gradient is taken."""
+"""The number of values of s over which the gradient of an epoch is averaged."""
 STRIDE = 0.05
-"""The furthest that a logit goes before the gradient is taken anew."""
+"""The furthest that a logit moves before the gradient is computed again."""
 
 
 @dataclass(frozen=True)
 class Body:
-    """What the simulation needs of a network: its wiring, and the weights of the kernels between its groups."""
+    """What the simulation needs of a network: its wiring, and the sizes of the kernels between its groups."""
 
     plan: Wiring
     kernels: np.ndarray
-    """[g + 1, g + 1]: from the group that is read to the one that is written; the image comes last."""
+    """Kernel weights for each pair of channels, [g + 1, g + 1]: rows are the groups read, columns the groups written.
+    The image comes last."""
 
     @classmethod
     def named(cls, network: str) -> Body:
-        """Of a backbone by name."""
+        """Return the Body of a backbone by name."""
         body = backbone(network, seed=0)
         plan = wiring(body)
         kernels = np.zeros([len(plan.channels) + 1] * 2)
@@ -44,34 +45,35 @@ class Body:
 
     @property
     def channels(self) -> np.ndarray:
-        """Of every group before pruning, [g]."""
+        """The number of channels in every group before pruning, [g]."""
         return np.array(self.plan.channels)
 
     def weights(self, channels: np.ndarray) -> float:
-        """Weights of all convolutions between so many channels [g]."""
+        """Return the number of weights of all convolutions when the groups have `channels` [g] channels."""
         sums = np.append(channels, 3.0)
         return float(sums @ self.kernels @ sums)
 
     def parameters(self, channels: np.ndarray) -> float:
-        """Weights of convolutions, gammas and betas of an extractor with so many channels [g]."""
+        """Return the size of an extractor with `channels` [g]: the number of convolution weights, gammas and betas."""
         return self.weights(channels) + 2.0 * sum(channels[group] for _, group in self.plan.norms)
 
     def pull(self, sums: np.ndarray) -> np.ndarray:
-        """The derivative of Eq. 10 by any one mask of each group, [n, g], where the masks' sums are [n, g]."""
+        """Return the derivative of Eq. 10 by one mask of each group, [n, g]. sums [n, g]: each group's sum of masks."""
         sums = np.column_stack([sums, np.full(len(sums), 3.0)])
         return (sums @ (self.kernels + self.kernels.T))[:, :-1] / self.weights(self.channels)
 
 
 def typical(plan: Wiring, init: Init) -> np.ndarray:
-    """Fresh logits without chance, [c]: in every group evenly spaced quantiles of N(0, 1) or of U(0, 2)."""
+    """Return typical fresh logits [c]: evenly spaced quantiles of N(0, 1) or U(0, 2) in every group."""
     shares = np.concatenate([(np.arange(c) + 0.5) / c for c in plan.channels])
     return ndtri(shares) if init == "normal" else 2 * shares
 
 
 def trained(body: Body, e: np.ndarray, method: DER, schedule: Schedule, images: int) -> np.ndarray:
-    """The logits [c] after a schedule over `images` images an epoch, moved by lambda_s times Eq. 10 with Eq. 9 alone.
+    """Return the logits [c] after a schedule with `images` images an epoch, moved by lambda_s times Eq. 10 alone.
 
-    Few steps an epoch, with the mean gradient of its batches; momentum multiplies what a gradient does by 1 / (1 - mu).
+    Gradients are those of Eq. 9. An epoch takes a few steps along the mean gradient of its batches. Momentum mu
+    multiplies the effect of a gradient by 1 / (1 - mu).
     """
     inner = [method.mask_groups == "all" or group in body.plan.inner for group in range(len(body.channels))]
     learnt = np.repeat(inner, body.channels)
@@ -80,7 +82,7 @@ def trained(body: Body, e: np.ndarray, method: DER, schedule: Schedule, images: 
     s = np.array([scale(1 + (batches - 1) * (i + 0.5) / SWEEP, batches, method.s_max) for i in range(SWEEP)])
     for epoch in range(schedule.epochs):
         force = (method.sparsity or 0.0) * method.mask_rate * schedule.lr_at(epoch) * batches / (1 - schedule.momentum)
-        left = 1.0  # of the epoch
+        left = 1.0  # share of the epoch still to go
         while left > 0:
             masks = np.where(learnt, expit(s[:, None] * e), 1.0)
             pull = body.pull(np.add.reduceat(masks, first, axis=1)).mean(axis=0)
@@ -92,7 +94,7 @@ def trained(body: Body, e: np.ndarray, method: DER, schedule: Schedule, images: 
 
 
 def images_of(protocol: Protocol, per_class: int) -> list[int]:
-    """Images that each step trains on: all of its own classes, and the exemplars of the old ones."""
+    """Return how many images each step trains on: all of its own classes, and the exemplars of the old classes."""
     memory = ExemplarMemory(protocol.exemplars_per_class, protocol.exemplars_total, rounding=protocol.rounding)
     seen = np.cumsum([0, *protocol.sizes]).tolist()
     exemplars = [0, *(old * memory.size_for(per_class, old) for old in seen[1:-1])]
@@ -100,14 +102,14 @@ def images_of(protocol: Protocol, per_class: int) -> list[int]:
 
 
 def kept(body: Body, e: np.ndarray, method: DER) -> np.ndarray:
-    """Channels of every group [g] that binary masks keep (`masks.kept`)."""
+    """Return the number of channels in every group [g] that binary masks keep (see `masks.kept`)."""
     groups = np.split(e, np.cumsum(body.channels)[:-1])
     whole = [method.mask_groups == "inner" and group not in body.plan.inner for group in range(len(groups))]
     return np.array([len(g) if w else max(1, (g > 0).sum()) for g, w in zip(groups, whole, strict=True)])
 
 
 def predicted(run: Run, per_class: int = 500) -> list[np.ndarray]:
-    """Channels of every group [g] that Eq. 10 alone would leave to the extractor of each step of a Run of `DER`.
+    """Return the channels of every group [g] that Eq. 10 alone leaves in the extractor of each step of a Run of `DER`.
 
     per_class: training images of a class. A step that another Run trained has that Run's schedule.
     """
@@ -122,14 +124,14 @@ def predicted(run: Run, per_class: int = 500) -> list[np.ndarray]:
 
 
 def mean_share(run: Run, per_class: int = 500) -> float:
-    """Percent of an extractor's parameters that Eq. 10 alone would keep, the mean over steps."""
+    """Return the percentage of an extractor's parameters that Eq. 10 alone keeps, averaged over steps."""
     body = Body.named(run.network)
     sizes = [body.parameters(channels) for channels in predicted(run, per_class)]
     return 100 * float(np.mean(sizes)) / body.parameters(body.channels)
 
 
 def mean_millions(run: Run, per_class: int = 500) -> float:
-    """#Paras of the paper by Eq. 10 alone: extractors so far and classifier, averaged over steps, in millions."""
+    """Return the paper's #Paras by Eq. 10 alone: extractors so far and classifier, averaged over steps, in millions."""
     body, found = Body.named(run.network), predicted(run, per_class)
     sizes = np.cumsum([body.parameters(channels) for channels in found])
     widths = np.cumsum([channels[body.plan.features] for channels in found])

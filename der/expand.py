@@ -18,11 +18,11 @@ from der.wiring import shape_like, wiring
 
 
 class Classifier(nn.Module):
-    """weight [c, d], no bias: features [n, d] -> logits [n, c]."""
+    """A linear classifier without a bias: features [n, d] -> logits [n, c], weight [c, d]."""
 
     def __init__(self, in_features: int, num_classes: int, generator: torch.Generator | None = None) -> None:
         super().__init__()
-        # Kaiming's normal for a linear layer, N(0, 1/d): rows of norm about 1 (official code)
+        # N(0, 1/d), Kaiming's normal for a linear layer, as in the official code: rows have a norm of about 1
         fresh = torch.randn(num_classes, in_features, generator=generator) / math.sqrt(in_features)
         self.weight = nn.Parameter(fresh)
 
@@ -30,46 +30,47 @@ class Classifier(nn.Module):
         return F.linear(features, self.weight)
 
     def grow(self, count: int, generator: torch.Generator | None = None) -> None:
-        """Add `count` fresh classes; the old rows are kept."""
+        """Add rows for `count` new classes and keep the old rows."""
         fresh = Classifier(self.weight.shape[1], count, generator).weight.data.to(self.weight)
         self.weight = nn.Parameter(torch.cat([self.weight.data, fresh]))
 
     @torch.no_grad()
     def reset(self, generator: torch.Generator) -> None:
-        """Start again in place from U(-1/sqrt(d), 1/sqrt(d)), as the official code does after the warm-up."""
+        """Sample new weights in place from U(-1/sqrt(d), 1/sqrt(d)), as the official code does after the warm-up."""
         bound = 1 / math.sqrt(self.weight.shape[1])
         self.weight.copy_(torch.empty(self.weight.shape).uniform_(-bound, bound, generator=generator))
 
 
 class Expandable(nn.Module):
-    """u = [F_1(x), ..., F_t(x)] (Eq. 1) and its classifier: images [n, 3, h, w] -> logits [n, c].
+    """The super-feature u = [F_1(x), ..., F_t(x)] (Eq. 1) and its classifier: images [n, 3, h, w] -> logits [n, c].
 
-    All extractors but the last are frozen: always in eval mode, run without gradients.
+    All extractors but the last are frozen: they stay in eval mode and run without gradients.
     """
 
     initial: Tensor
     wanted: Tensor
 
     def __init__(self, make: Callable[[], nn.Module], body: nn.Module, head: Classifier, device: Device) -> None:
-        """make: an extractor before pruning, of any weights, which states are loaded into."""
+        """make: returns an unpruned extractor with any weights, into which saved states are loaded."""
         super().__init__()
         self.make, self.device = make, device
         self.extractors = nn.ModuleList([body])
         self.head = head
         self.aux: Classifier | None = None
-        """H^a of Eq. 4, on the new extractor alone; there during the representation stage only."""
+        """H^a of Eq. 4, which reads the new extractor alone. It exists during the representation stage only."""
         self.full: nn.Module | None = None
-        """The last extractor before it was pruned, with its masks, which the next one starts from."""
+        """The last extractor before pruning, with its masks. The next extractor starts as its copy."""
         self.frozen: list[nn.Module] = []
-        """Copies of the old extractors as they run (see `frozen_copy`); in fp32 the extractors themselves."""
+        """The old extractors as `features` runs them: copies (see `frozen_copy`), or in fp32 the extractors themselves.
+        """
         self.register_buffer("initial", torch.zeros(0))
-        """Share of the weights that the fresh masks of each extractor kept, [t]."""
+        """The share of convolution weights that each extractor's masks kept before they were trained, [t]."""
         self.register_buffer("wanted", torch.zeros(0, 0, dtype=torch.long))
-        """Channels to keep in each step and group, where they are given [T, g]."""
+        """The number of channels to keep in each step and group, [T, g]. It is empty unless channels are random."""
         self.place()
 
     def place(self) -> None:
-        """Move to the device; fresh modules join the others there."""
+        """Move the whole network to the device, newly added modules included."""
         self.to(self.device.torch, memory_format=torch.channels_last)  # type: ignore[call-overload]
 
     @property
@@ -79,7 +80,7 @@ class Expandable(nn.Module):
 
     @property
     def widths(self) -> list[int]:
-        """Features of every extractor."""
+        """The number of features of every extractor."""
         return [int(f.out_features) for f in self.extractors]  # type: ignore[arg-type]
 
     def train(self, mode: bool = True) -> Expandable:
@@ -91,7 +92,10 @@ class Expandable(nn.Module):
         return self
 
     def features(self, images: Tensor, masks: Sequence[Tensor] | None = None) -> Tensor:
-        """The super-feature, fp32 [n, sum of widths]; `masks` for the last extractor, where it has some."""
+        """Return the super-feature of images, fp32 [n, sum of widths].
+
+        masks: soft masks for the last extractor. Without them a masked extractor uses binary ones.
+        """
         with self.device.autocast():
             with torch.no_grad():
                 parts = [old(images) for old in self.frozen]
@@ -102,28 +106,28 @@ class Expandable(nn.Module):
         return self.head(self.features(images))
 
     def of_new(self, features: Tensor) -> Tensor:
-        """The part of super-features [n, d] that the last extractor gave."""
+        """Return the columns of super-features [n, d] that come from the last extractor."""
         return features[:, -self.widths[-1] :]
 
     def begin(self, body: nn.Module) -> None:
-        """Freeze what is there and add an extractor."""
+        """Freeze the present extractors and add `body` as the new one."""
         self.extractors.append(body)
         self.full = None
         self.freeze()
 
     def freeze(self) -> None:
-        """Only the last extractor and the classifiers take gradients."""
+        """Let only the last extractor and the classifiers take gradients, and renew `frozen`."""
         for module in [*self.extractors[:-1], *([self.full] if self.full else [])]:
             module.requires_grad_(False)
-            module.zero_grad()  # of its own last step; frees the memory
+            module.zero_grad()  # frees the gradients of the module's last training step
         self.train(self.training)
         whole, old = self.device.precision == "fp32", list(self.extractors[:-1])
         self.frozen = old if whole else [frozen_copy(extractor, self.device) for extractor in old]
 
     def replace_new(self, pruned: nn.Module, features: Tensor) -> None:
-        """Put a pruned network in place of the masked last one, whose weights stay as `full`.
+        """Put a pruned network in place of the masked last extractor, which stays as `full`.
 
-        Of its features the classifier keeps those at `features`.
+        features: positions [k] of the features that pruning kept. The classifier keeps the columns at these positions.
         """
         before = sum(self.widths[:-1])
         columns = torch.cat([torch.arange(before, device=features.device), before + features])
@@ -133,7 +137,7 @@ class Expandable(nn.Module):
         self.freeze()
 
     def load_state_dict(self, state: Mapping[str, Any], strict: bool = True, assign: bool = False) -> Any:
-        """Take over a state, and first the shape it was saved with: extractors, their channels, the classifiers."""
+        """Load a state. First give extractors, channels and classifiers the shapes they had when it was saved."""
         count = 1 + max(int(k.split(".")[1]) for k in state if k.startswith("extractors."))
         self.extractors = nn.ModuleList(self._shaped(_part(state, f"extractors.{i}.")) for i in range(count))
         self.full = self._shaped(full) if (full := _part(state, "full.")) else None
@@ -148,7 +152,7 @@ class Expandable(nn.Module):
         return loaded
 
     def _shaped(self, state: Mapping[str, Tensor]) -> nn.Module:
-        """An extractor of the shapes in its state: masked where that holds mask logits."""
+        """Return an extractor with the shapes in `state`, masked if the state holds mask logits."""
         body = self.make()
         if "e" not in state:
             shape_like(body, state)
@@ -157,7 +161,7 @@ class Expandable(nn.Module):
         return MaskedResNet(body, torch.empty_like(state["e"]))
 
     def channels(self) -> list[list[int]]:
-        """Channels of every extractor's groups (see `wiring`), as they are now."""
+        """Return the present number of channels in every group (see `wiring`) of every extractor."""
         return [list(wiring(getattr(f, "body", f)).channels) for f in self.extractors]
 
 
@@ -166,13 +170,16 @@ def _part(state: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
 
 
 def successor(net: Expandable) -> nn.Module:
-    """A trainable copy of the last extractor before pruning, weights, statistics and masks; nothing is shared."""
+    """Return a trainable deep copy of the last extractor before pruning, with its weights, statistics and masks."""
     body = copy.deepcopy(net.full if net.full is not None else net.new)
     return body.requires_grad_(True)
 
 
 def classifier_for(net: Expandable, classes: int, inherit: bool, generator: torch.Generator) -> Classifier:
-    """A classifier of `classes` rows on the super-feature; inherit: with the current one as its old block (paper)."""
+    """Return a new classifier with `classes` rows for the super-feature.
+
+    inherit: the current classifier becomes the old block of the new one, as in the paper.
+    """
     old = net.head.weight.data
     head = Classifier(sum(net.widths), classes, generator).to(old.device)
     if inherit:

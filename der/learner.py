@@ -1,4 +1,4 @@
-"""DER as a learner: what each step trains, and what becomes of the network after it. Loops and data are `common`'s."""
+"""DER as a learner: what each step trains, and how the network changes after it. `common` has loops and data."""
 
 from __future__ import annotations
 
@@ -22,11 +22,11 @@ from der.readouts import fitted, without
 from der.wiring import wiring
 
 SILENCED = 11
-"""Up to this many extractors each is silenced in turn in the last test."""
+"""The last test silences each extractor in turn, if there are at most this many."""
 
 
 class DERLearner(Learner):
-    """The paper's method, its ablations and the control with random channels."""
+    """Trains the paper's method, its ablations and the control with random channels."""
 
     config: DER
     net: Any  # an Expandable
@@ -36,19 +36,21 @@ class DERLearner(Learner):
         if config.channels == "random" and not context.run.start:
             raise ValueError("random channels need a run to start from, which says how many channels to keep")
         device = context.device.torch
-        self.batch = torch.zeros((), device=device)  # of this epoch; in a tensor, where a captured step counts it
+        self.batch = torch.zeros((), device=device)  # batches of this epoch; a tensor, since captured steps count it
         self.batches = 1
         self.probe: Callable[[Tensor], Tensor] | None = None
-        """Fitted once the step's extractor is final: the classifier stage leaves the features as they are."""
+        """The classifier of the `probe` read-out. It is fitted once the step's extractor is final, since the classifier
+        stage does not change features."""
 
     def build(self, classes: int) -> None:
+        """Make the first extractor and its classifier."""
         run = self.context.run
         body: Any = extractor(run.network, run.seed, self.config.zero_last)
         head = Classifier(body.out_features, classes, self.context.generator("head", 0))
         self.net = Expandable(lambda: backbone(run.network), body, head, self.context.device)
 
     def start_from(self, state: dict[str, Tensor]) -> None:
-        """The base phase of another Run, or of a Run over the same steps only how many channels it kept."""
+        """Take over the base phase of another Run. With random channels, take over only how many channels it kept."""
         if self.config.channels == "learned":
             super().start_from(state)
             return
@@ -59,33 +61,34 @@ class DERLearner(Learner):
         self.net.wanted = torch.tensor(other.channels(), device=self.context.device.torch)
 
     def inherits(self, phase: Phase) -> bool:
-        """The base phase; the control with random channels trains all."""
+        """Return whether another Run has trained this phase: the base phase was, unless channels are random."""
         return super().inherits(phase) and self.config.channels == "learned"
 
     def frozen(self) -> tuple[str, ...]:
-        """Every extractor but the last."""
+        """Return how the names of the old extractors' tensors begin. No later step changes these."""
         return tuple(f"extractors.{i}." for i in range(len(self.net.extractors) - 1))
 
     def begin_phase(self, phase: Phase) -> None:
+        """Expand the network, put masks on the new extractor, and choose the images of the phase."""
         self.probe = None
         if phase.num_old and self.config.expand:
             self.expand(phase)
         elif phase.num_old:
             self.renew_classifier(phase)
-        trained = self.context.run.start and self.inherits(phase)  # and pruned, by another Run
+        trained = self.context.run.start and self.inherits(phase)  # another Run has trained and pruned this phase
         if self.config.sparsity is not None and not trained:
             self.mask()
         self.net.place()
         self.indices = self.context.of_phase(phase)
-        # Of D_t and M_(t-1): the memory will have shrunk when the classifier stage begins.
+        # The balanced subset is of D_t and M_(t-1). It is chosen now: the memory shrinks before the classifier stage.
         self.balanced = balanced(self.indices, self.context.train.labels, self.generator("balanced"))
 
     def generator(self, name: str) -> torch.Generator:
-        """Of this step, for one purpose."""
+        """Return this step's random generator for one purpose."""
         return self.context.generator(name, self.phase.index)
 
     def expand(self, phase: Phase) -> None:
-        """Sec. 3.1: freeze, add F_t and the classifiers of the step."""
+        """Freeze the old extractors, and add F_t and the step's classifiers (Sec. 3.1)."""
         run = self.context.run
         fresh = self.config.init == "random"
         seed = int(self.generator("extractor").initial_seed())
@@ -94,12 +97,12 @@ class DERLearner(Learner):
         self.net.aux = Classifier(self.net.widths[-1], phase.num_new + 1, self.generator("aux"))
 
     def renew_classifier(self, phase: Phase) -> None:
-        """H_t, random or with the old block of H_(t-1)."""
+        """Make H_t: random, or with H_(t-1) as its old block."""
         inherit = self.config.classifier == "inherit"
         self.net.head = classifier_for(self.net, phase.seen, inherit, self.generator("head"))
 
     def mask(self) -> None:
-        """Sec. 3.3: masks on the new extractor."""
+        """Put masks on the new extractor (Sec. 3.3)."""
         new, c = self.net.new.requires_grad_(True), self.config
         body, before = (new.body, new.e.detach()) if isinstance(new, MaskedResNet) else (new, None)
         plan = wiring(body)
@@ -116,7 +119,7 @@ class DERLearner(Learner):
         self.net.initial = torch.cat([self.net.initial[: self.phase.index].to(share), share])
 
     def main(self, phase: Phase) -> Stage:
-        """Representation: the new extractor and both classifiers."""
+        """Return the representation stage, which trains the new extractor and both classifiers."""
         schedule, net = self.context.run.schedule, self.net
         self.batches = -(-len(self.indices) // schedule.batch)
         heads = [h for h in (net.head, net.aux) if h is not None]
@@ -127,7 +130,7 @@ class DERLearner(Learner):
         return main
 
     def stages(self, phase: Phase) -> Iterator[Stage]:
-        """From the second step on the classifier follows on a balanced subset (Sec. 3.4)."""
+        """Yield the representation stage and, from step 2 on, the classifier stage on a balanced subset (Sec. 3.4)."""
         yield self.main(phase)
         if self.config.finetune and phase.num_old:
             net, head = self.net, list(self.net.head.parameters())
@@ -136,6 +139,7 @@ class DERLearner(Learner):
             yield stage
 
     def begin_epoch(self, epoch: int) -> None:
+        """Count batches from zero again, and reset the classifiers after the warm-up if `reset` is on."""
         self.batch.zero_()
         if self.config.reset and epoch and epoch == self.context.run.schedule.warmup:
             self.net.head.reset(self.generator("head reset"))
@@ -143,7 +147,7 @@ class DERLearner(Learner):
                 self.net.aux.reset(self.generator("aux reset"))
 
     def loss(self, images: Tensor, labels: Tensor) -> Tensor:
-        """Eq. 11: L_H + lambda_a L_Ha + lambda_s L_S."""
+        """Return Eq. 11: L_H + lambda_a L_Ha + lambda_s L_S."""
         c, net = self.config, self.net
         masks = self.masks()
         features = net.features(images, masks)
@@ -155,7 +159,7 @@ class DERLearner(Learner):
         return loss
 
     def masks(self) -> tuple[Tensor, ...] | None:
-        """The soft masks of this batch; counts it, on the device."""
+        """Return the soft masks of this batch, or None where nothing is masked. The batch is counted on the device."""
         new = self.net.new
         if not isinstance(new, MaskedResNet):
             return None
@@ -165,7 +169,7 @@ class DERLearner(Learner):
         return new.soft(s, self.config.mask_rate if self.config.channels == "learned" else 0.0)
 
     def end_representation(self) -> None:
-        """The extractor is final from here on: pruned, if it has masks, and without its auxiliary classifier."""
+        """Finish the extractor: drop the auxiliary classifier, prune if there are masks, fit the probe if it is on."""
         self.net.aux = None
         if isinstance(self.net.new, MaskedResNet):
             self.prune(self.net.new)
@@ -173,7 +177,7 @@ class DERLearner(Learner):
             self.probe = fitted(self.net, self.context, self.phase.seen)
 
     def prune(self, new: MaskedResNet) -> None:
-        """Binary masks, BatchNorm under them, and the pruned network in place of the masked one."""
+        """Measure BatchNorm under binary masks, and put the pruned network in place of the masked one."""
         if self.config.recalibrate:
             order, batch = shuffled(self.indices, self.generator("recalibrate")), self.context.run.schedule.batch
             with self.context.device.autocast():
@@ -181,16 +185,16 @@ class DERLearner(Learner):
         self.net.replace_new(prune(new, fill=False), new.kept()[new.wiring.features].nonzero().squeeze(1))
 
     def classifier_loss(self, images: Tensor, labels: Tensor) -> Tensor:
-        """Cross-entropy of logits over the temperature, features frozen (Sec. 3.4)."""
+        """Return cross-entropy of the logits over the temperature, with frozen features (Sec. 3.4)."""
         return F.cross_entropy(self.net.head(self.frozen_features(images)) / self.config.temperature, labels)
 
     def trace(self, phase: Phase) -> dict[str, float]:
-        """The share of convolution weights that binary masks would keep now."""
+        """Return the share of convolution weights that binary masks would keep now."""
         new = self.net.new
         return {"kept": round(float(new.sparsity(new.hard())), 5)} if isinstance(new, MaskedResNet) else {}
 
     def summary(self, phase: Phase) -> dict[str, Any]:
-        """Every extractor at the end: channels by group, parameters, multiply-additions, share kept by fresh masks."""
+        """Describe all extractors: channels by group, parameters, multiply-additions, share kept by untrained masks."""
         inputs, net = self.context.run.inputs, self.net
         side = 32 if inputs.kind == "crop-flip" else inputs.size
         whole = net.make()
@@ -207,7 +211,10 @@ class DERLearner(Learner):
         }
 
     def readouts(self, features: Tensor, phase: Phase) -> dict[str, Tensor]:
-        """CNN and its five best guesses; at the end CNN without each extractor; the probe where it is asked for."""
+        """Predict by the classifier (cnn) and its five best guesses.
+
+        At the end of the Run, also predict without each extractor. With `probe`, also predict by the fitted classifier.
+        """
         weight = self.net.head.weight
         logits = features @ weight.T
         found = {"cnn": logits.argmax(dim=1), "top5": logits.topk(min(5, logits.shape[1]), dim=1).indices}
@@ -220,7 +227,7 @@ class DERLearner(Learner):
 
 
 def balanced(indices: Tensor, labels: Tensor, generator: torch.Generator) -> Tensor:
-    """As many of `indices` of every class, drawn at random: as the smallest class has."""
+    """Choose at random as many of `indices` in every class as the smallest class has."""
     shuffled_indices = shuffled(indices, generator)
     own = labels[shuffled_indices]
     classes, counts = own.unique(return_counts=True)
@@ -229,9 +236,9 @@ def balanced(indices: Tensor, labels: Tensor, generator: torch.Generator) -> Ten
 
 
 def chosen(channels: Sequence[int], wanted: Sequence[int], generator: torch.Generator) -> Tensor:
-    """Mask logits of +1 for `wanted` channels of each group, drawn at random, and -1 for the others.
+    """Return mask logits of +1 for `wanted` channels of each group, chosen at random, and of -1 for the others.
 
-    Equal in size, so that every mask is soft at the start of an epoch and binary well before its end.
+    All logits have the same size, so every mask is soft at the start of an epoch and binary well before its end.
     """
     drawn = [torch.randperm(size, generator=generator) < count for size, count in zip(channels, wanted, strict=True)]
     return 2.0 * torch.cat(drawn) - 1

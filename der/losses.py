@@ -1,4 +1,4 @@
-"""The losses of the paper beside cross-entropy, as pure functions."""
+"""The paper's losses other than cross-entropy, as pure functions."""
 
 from __future__ import annotations
 
@@ -10,28 +10,31 @@ from torch import Tensor
 
 
 def auxiliary_targets(labels: Tensor, num_old: int) -> Tensor:
-    """Targets of the auxiliary classifier (Sec. 3.2): 0 for every old class, 1.. for the new ones, int64 [n].
+    """Return the auxiliary classifier's targets (Sec. 3.2), int64 [n]: 0 for old classes, 1, 2, ... for the new ones.
 
-    labels [n] are positions in the class order, of which the first `num_old` are old.
+    labels [n]: positions in the class order. The first `num_old` classes are old.
     """
     return (labels.long() - num_old + 1).clamp(min=0)
 
 
 def auxiliary(logits: Tensor, labels: Tensor, num_old: int) -> Tensor:
-    """L_Ha of Eq. 4: cross-entropy over |Y_t| + 1 classes, logits [n, |Y_t| + 1] of the new extractor alone."""
+    """Return L_Ha of Eq. 4: cross-entropy over |Y_t| + 1 classes. logits [n, |Y_t| + 1] of the new extractor alone."""
     return F.cross_entropy(logits, auxiliary_targets(labels, num_old))
 
 
 def weight_share(kernels: Tensor, reading: Tensor, writing: Tensor, total: float) -> Tensor:
-    """Eq. 10: sum of K_l |m_(l-1)| |m_l| over the convolutions l, each [L], as a share of all `total` weights."""
+    """Return Eq. 10: the sum of K_l |m_(l-1)| |m_l| over the convolutions l, as a share of all `total` weights.
+
+    kernels [L]: K_l. reading [L]: |m_(l-1)|. writing [L]: |m_l|.
+    """
     return (kernels * reading * writing).sum() / total
 
 
 def sparsity(masks: Sequence[Tensor], kernel_sizes: Sequence[int], in_channels: int = 3) -> Tensor:
-    """Eq. 10 for a plain chain of convolutions: the share of all weights that the masks [c_l] leave in use, in (0, 1].
+    """Return Eq. 10 for a plain chain of convolutions: the share of weights that masks [c_l] leave in use, in (0, 1].
 
-    kernel_sizes: weights for each pair of channels, 9 for a 3x3 convolution. |m_0| is `in_channels`: an image is never
-    masked. Raises ValueError where masks and kernels differ in number.
+    kernel_sizes: weights for each pair of channels, such as 9 for a 3x3 convolution. |m_0| is `in_channels`, since an
+    image is never masked. Raises ValueError where there are no masks, or where masks and kernels differ in number.
     """
     if len(masks) != len(kernel_sizes) or not masks:
         raise ValueError(f"one mask and one kernel size a convolution, got {len(masks)} and {len(kernel_sizes)}")

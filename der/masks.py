@@ -1,4 +1,4 @@
-"""Channel masks (Sec. 3.3): m = sigmoid(s e), s annealed in every epoch, and the compensated gradient."""
+"""Compute channel masks (Sec. 3.3): m = sigmoid(s e), with s annealed in every epoch, and the compensated gradient."""
 
 from __future__ import annotations
 
@@ -11,9 +11,10 @@ Number = TypeVar("Number", float, Tensor)
 
 
 def scale(batch: Number, num_batches: int, s_max: float) -> Number:
-    """Eq. 8: s of a batch, counted from 1, of `num_batches` in an epoch: linear from 1/s_max to s_max.
+    """Return s of Eq. 8, which rises linearly from 1/s_max in the first batch of an epoch to s_max in the last.
 
-    An epoch of one batch has s_max. `batch` may be a tensor, as in a captured step, and so is s then.
+    batch: the position in the epoch, counted from 1. An epoch of one batch has s_max. Where `batch` is a tensor, as in
+    a captured step, s is a tensor too.
     """
     if num_batches == 1:
         return batch * 0 + s_max
@@ -21,10 +22,11 @@ def scale(batch: Number, num_batches: int, s_max: float) -> Number:
 
 
 class _Mask(torch.autograd.Function):
-    """Forward sigmoid(s e); backward as if it were sigmoid(e).
+    """A function with the value sigmoid(s e) and the gradient of sigmoid(e).
 
-    That is what Eq. 9 comes to: it multiplies the gradient by sigma'(e) / (s sigma'(s e)), which cancels the factor
-    s sigma'(s e) of the chain rule. Dividing by it overflows once s e is large; leaving both out cannot.
+    This is what Eq. 9 amounts to. Eq. 9 multiplies the gradient by sigma'(e) / (s sigma'(s e)), and the denominator
+    cancels the factor s sigma'(s e) of the chain rule. The division overflows once s e is large, so both factors are
+    left out here.
     """
 
     @staticmethod
@@ -41,14 +43,14 @@ class _Mask(torch.autograd.Function):
 
 
 def mask(e: Tensor, s: float | Tensor, rate: float = 1.0) -> Tensor:
-    """Eq. 7 with the gradient of Eq. 9: sigmoid(s e), of any shape; de = dm * sigmoid'(e) * rate.
+    """Return the mask sigmoid(s e) of Eq. 7, of any shape, with the gradient of Eq. 9: de = dm * sigmoid'(e) * rate.
 
-    rate: the learning rate of e over that of the other parameters. SGD without weight decay is linear in its
-    gradients, so that a gradient `rate` times as large is a learning rate `rate` times as large.
+    rate: the learning rate of e as a multiple of that of the other parameters. SGD without weight decay is linear in
+    its gradients, so a gradient `rate` times as large acts like a learning rate `rate` times as large.
     """
     return cast(Tensor, _Mask.apply(e, s, rate))
 
 
 def kept(e: Tensor) -> Tensor:
-    """Which channels a mask keeps once s is large, bool [c]: e > 0, and always the largest."""
+    """Return which channels a mask keeps at large s, bool [c]: those with e > 0, and always that with the largest e."""
     return (e > 0) | (e == e.max())

@@ -1,4 +1,4 @@
-"""The methods of the paper as configurations; the paper's section or equation stands beside each default."""
+"""Configurations of the paper's methods. The paper's section or equation stands beside each default."""
 
 from __future__ import annotations
 
@@ -11,43 +11,49 @@ from der.schedule import CLASSIFIER
 Init = Literal["normal", "uniform"]
 Start = Literal["fresh", "inherit"]
 UNPRUNED, MASKED, RANDOM = "DER w/o P", "DER", "random channels"
-"""Names in figures: without masks, with learned masks and pruning, with as many channels drawn at random."""
+"""Names in figures: DER without masks, with learned masks and pruning, and with as many channels chosen at random."""
 
 
 @dataclass(frozen=True)
 class DER:
-    """Dynamically expandable representation; with `sparsity`, extractors are masked and pruned (Sec. 3)."""
+    """DER (Sec. 3) adds a new feature extractor in every step. With `sparsity`, extractors are masked and pruned."""
 
     version: ClassVar[int] = 1
     learner: ClassVar[str] = "der.learner:DERLearner"
-    expand: bool = True  # False: the ablation's single network, trained on
-    aux: float = 1.0  # lambda_a of Eq. 4, from the second step on
-    sparsity: float | None = None  # lambda_s of Eq. 11; None: no masks, "DER w/o P"
-    s_max: float = 15.0  # Eq. 8; the paper tunes it and gives no value
+    expand: bool = True  # False: the ablation with a single network, which every step trains on
+    aux: float = 1.0  # lambda_a of Eq. 4, which applies from the second step on
+    sparsity: float | None = None  # lambda_s of Eq. 11; None: neither masks nor pruning ("DER w/o P")
+    s_max: float = 15.0  # s_max of Eq. 8; the paper tunes this value and does not print it
     mask_rate: float = 1.0
-    """Learning rate of the mask logits over that of the weights; short schedules need more than 1."""
-    mask_init: Init = "normal"  # the paper does not say; HAT: N(0, 1), or U(0, 2) to compress
+    """The learning rate of the mask logits as a multiple of that of the weights. Short schedules need more than 1."""
+    mask_init: Init = "normal"  # HAT's starts of mask logits: N(0, 1), or U(0, 2) to compress; the paper names none
     mask_start: Start = field(default="fresh", metadata=ADDED)
-    """Logits of F_t's masks, t > 1: drawn anew, or F_(t-1)'s as they ended, as its state_dict would carry them."""
+    """Where the mask logits of F_t start, for t > 1. fresh: sampled anew.
+    inherit: where those of F_(t-1) ended, as its state_dict would carry them."""
     mask_groups: Literal["all", "inner"] = field(default="all", metadata=ADDED)
-    """inner: only the channels inside blocks have masks; those of the residual streams all stay."""
-    mask_bound: float = 6.0  # logits are kept within, as in HAT
+    """Which channels have masks. all: every channel.
+    inner: only those inside blocks, so that all channels of the residual streams stay."""
+    mask_bound: float = 6.0  # mask logits are clamped to -mask_bound..mask_bound, as in HAT
     channels: Literal["learned", "random"] = "learned"
-    """random: the control, masks drawn at random and held, with as many channels as the Run it starts from kept."""
-    recalibrate: bool = True  # BatchNorm measured anew under binary masks; the paper does not say
-    init: Literal["previous", "random"] = "previous"  # of F_t, Sec. 3.1
+    """learned: masks are trained. random: a control whose masks are chosen at random and then held.
+    In every group it keeps as many channels as the Run that it starts from did."""
+    recalibrate: bool = True  # whether BatchNorm is measured again under binary masks; the paper does not say
+    init: Literal["previous", "random"] = "previous"  # what F_t starts from: F_(t-1) (Sec. 3.1), or random weights
     zero_last: bool = field(default=True, metadata=ADDED)
-    """Whether blocks of the networks in `model.ZERO_LAST` start as their shortcuts. The official ResNet-32's do not."""
+    """Whether the blocks of networks in `model.ZERO_LAST` start as their shortcuts, with a last gamma of 0.
+    The official ResNet-32's blocks do not."""
     classifier: Literal["random", "inherit"] = "random"
-    """random: the official code. inherit: the paper's, H_(t-1) as the old block of H_t; with `reset` off."""
-    reset: bool = True  # both classifiers start again after the warm-up (official code)
-    finetune: Schedule | None = CLASSIFIER  # classifier stage, Sec. 3.4; from the second step on
-    temperature: float = 5.0  # delta of the classifier stage; 1 on ImageNet-100
+    """How H_t starts. random: with random weights, as in the official code.
+    inherit: with H_(t-1) as its old block, as in the paper; this needs `reset` off."""
+    reset: bool = True  # whether both classifiers start again after the warm-up, as in the official code
+    finetune: Schedule | None = CLASSIFIER  # the classifier stage (Sec. 3.4), from the second step on; None: left out
+    temperature: float = 5.0  # delta, which divides the logits in the classifier stage; 1 on ImageNet-100
     probe: bool = False
-    """Also a read-out by a classifier fitted to all training images of the classes seen, for transfer (Sec. 4)."""
+    """Whether to add a read-out for the transfer figure (Sec. 4).
+    It is a classifier that is fitted to all training images of the classes seen."""
 
     def check(self, protocol: Protocol) -> None:
-        """ValueError on what no run can be."""
+        """Raise ValueError on a value out of range, and on options that contradict each other or the protocol."""
         if self.sparsity is not None and self.sparsity < 0:
             raise ValueError(f"lambda_s must not be negative, got {self.sparsity:g}")
         if self.s_max <= 1:
@@ -64,31 +70,34 @@ class DER:
 
 @dataclass(frozen=True)
 class WA:
-    """Maintaining Discrimination and Fairness (Zhao et al., CVPR 2020) in DER's recipe: weight aligning."""
+    """WA, weight aligning, in DER's recipe (Zhao et al., Maintaining Discrimination and Fairness, CVPR 2020)."""
 
     version: ClassVar[int] = 1
     learner: ClassVar[str] = "der.baselines:WALearner"
-    temperature: float = 2.0
-    reset: bool = True
+    temperature: float = 2.0  # of distillation
+    reset: bool = True  # whether the classifier starts again after the warm-up
 
 
 BIAS = Schedule(epochs=30, lr=0.05, milestones=(15,), batch=128, weight_decay=0.0)
-"""Bias correction has two numbers a step to learn; the code DER used for BiC is not released."""
+"""The schedule of BiC's bias correction, which learns two numbers a step. The code that DER used for BiC is not
+released."""
 
 
 @dataclass(frozen=True)
 class BiC:
-    """Large Scale Incremental Learning (Wu et al., CVPR 2019) in DER's recipe: distillation, then bias correction."""
+    """BiC: distillation, then bias correction, in DER's recipe (Wu et al., Large Scale Incremental Learning, 2019)."""
 
     version: ClassVar[int] = 1
     learner: ClassVar[str] = "der.baselines:BiCLearner"
     temperature: float = 2.0
-    held_out: float = 0.1  # share of the exemplars kept for bias correction, as many of each new class
+    held_out: float = 0.1  # share of the exemplars held out for bias correction, with as many images of each new class
     bias: Schedule = BIAS
-    reset: bool = False  # DER's recipe has it, BiC's own code does not; which the paper ran is not known
+    reset: bool = False
+    """Whether the classifier starts again after the warm-up. DER's recipe does this, BiC's own code does not.
+    Which of the two the DER paper ran is not known."""
 
     def check(self, protocol: Protocol) -> None:
-        """ValueError without exemplars to hold out."""
+        """Raise ValueError where the protocol keeps no exemplars to hold out."""
         if protocol.without_memory:
             raise ValueError("bias correction needs exemplars of every old class")
 

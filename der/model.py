@@ -1,4 +1,4 @@
-"""An extractor with channel masks (Sec. 3.3), on any residual network that `wiring` knows."""
+"""Put channel masks (Sec. 3.3) on any residual network that `wiring` knows."""
 
 from __future__ import annotations
 
@@ -16,17 +16,18 @@ from der.methods import Init
 from der.wiring import IMAGE, Wiring, wiring
 
 ZERO_LAST = ("resnet18", "resnet18-pool", "resnet32")
-"""Networks whose blocks may start as their shortcuts, with a last gamma of 0. The official ResNet-18's do."""
+"""Networks whose blocks may start as their shortcuts, with a last gamma of 0. In the official ResNet-18 they do."""
 
 OPEN = 1e9
-"""The logit of a channel without a mask: sigmoid(s e) is 1 at every s of Eq. 8, and its gradient 0."""
+"""The logit of a channel without a mask: sigmoid(s e) is 1 and its gradient is 0, at every s of Eq. 8."""
 
 
 class MaskedResNet(nn.Module):
     """A residual network whose channels are multiplied by masks after every BatchNorm: [n, 3, h, w] -> [n, d].
 
-    `e` holds the logits of all masks, one number a channel of every group of `wiring`, in one tensor. Training passes
-    soft masks, `soft(s)`, to every call; without any they are binary, as the pruned network's, and `e` learns nothing.
+    `e` is one tensor with the logits of all masks: a number for each channel of every group of `wiring`. Training
+    passes soft masks, `soft(s)`, to every call. A call without masks uses binary ones. It then behaves like the pruned
+    network, and `e` gets no gradient.
     """
 
     kernels: Tensor
@@ -45,24 +46,24 @@ class MaskedResNet(nn.Module):
         for name, values in (("kernels", sizes), ("reads", reads), ("writes", writes)):
             self.register_buffer(name, torch.tensor(values, device=e.device), persistent=False)
         self.weights = sum(body.get_submodule(name).weight.numel() for name, _, _ in self.wiring.convs)  # type: ignore[operator, union-attr, misc]
-        """Of all convolutions."""
+        """The number of weights in all convolutions."""
 
     def soft(self, s: float | Tensor, rate: float = 1.0) -> tuple[Tensor, ...]:
-        """The masks [c_g] of every group at s; rate as in `masks.mask`."""
+        """Return the soft masks [c_g] of every group at s. rate: as in `masks.mask`."""
         return mask(self.e, s, rate).split(self.wiring.channels)
 
     def kept(self) -> list[Tensor]:
-        """Which channels pruning keeps, bool [c_g] of every group."""
+        """Return which channels pruning keeps, bool [c_g] for every group."""
         return [kept(e) for e in self.e.detach().split(self.wiring.channels)]
 
     def hard(self) -> tuple[Tensor, ...]:
-        """Binary masks [c_g] of every group."""
+        """Return the binary masks [c_g] of every group."""
         return tuple(k.to(self.e.dtype) for k in self.kept())
 
     def forward(self, x: Tensor, masks: Sequence[Tensor] | None = None) -> Tensor:
         if masks is None:
             masks = self.hard()
-        # m * BatchNorm(x) is BatchNorm with m * gamma and m * beta: no pass over the images of its own.
+        # m * BatchNorm(x) is BatchNorm with m * gamma and m * beta, so masks need no pass over the images of their own.
         masked = {}
         for name, group in self.wiring.norms:
             norm = self.body.get_submodule(name)
@@ -71,14 +72,14 @@ class MaskedResNet(nn.Module):
         return functional_call(self.body, masked, (x,))
 
     def sparsity(self, masks: Sequence[Tensor]) -> Tensor:
-        """Eq. 10: the share of convolution weights in use; with binary masks, of those that pruning keeps."""
+        """Return Eq. 10: the share of convolution weights in use. Binary masks give the share that pruning keeps."""
         sums = torch.stack([m.sum() for m in masks])
-        sums = torch.cat([sums, sums.new_full((1,), 3.0)])  # the image's channels, which `IMAGE` stands for
+        sums = torch.cat([sums, sums.new_full((1,), 3.0)])  # the image's three channels, at the index `IMAGE`
         return weight_share(self.kernels, sums[self.reads], sums[self.writes], self.weights)
 
     @torch.no_grad()
     def clamp(self, bound: float) -> None:
-        """Keep the logits within -bound..bound, where masks can still change (HAT), but for those that are `OPEN`."""
+        """Clamp the logits to -bound..bound, where masks can still change (HAT). Logits that are `OPEN` stay so."""
         self.e.copy_(torch.where(self.e == OPEN, self.e, self.e.clamp(-bound, bound)))
 
 
@@ -86,14 +87,14 @@ assert IMAGE == -1, "MaskedResNet.reads counts on it"
 
 
 def mask_logits(count: int, init: Init, generator: torch.Generator | None = None) -> Tensor:
-    """Fresh logits [count]: normal, N(0, 1), which keeps half of the channels; uniform, U(0, 2), all of them (HAT)."""
+    """Sample logits [count] as in HAT. normal: N(0, 1), which keeps half of the channels. uniform: U(0, 2), all."""
     if init == "normal":
         return torch.randn(count, generator=generator)
     return 2 * torch.rand(count, generator=generator)
 
 
 def inner_only(e: Tensor, plan: Wiring) -> Tensor:
-    """The logits [c], with `OPEN` for the channels of residual streams."""
+    """Return the logits [c] with `OPEN` for all channels of residual streams."""
     inner = [group in plan.inner for group in range(len(plan.channels))]
     free = torch.tensor(inner, device=e.device).repeat_interleave(torch.tensor(plan.channels, device=e.device))
     return e.masked_fill(~free, OPEN)
@@ -105,12 +106,12 @@ def masked(body: nn.Module, init: Init = "normal", generator: torch.Generator | 
 
 
 def masked_resnet18(seed: int | None = None, init: Init = "normal") -> MaskedResNet:
-    """The paper's extractor for 32x32 images: [n, 3, 32, 32] -> [n, 512]."""
+    """Return the paper's extractor for 32x32 images, with masks: [n, 3, 32, 32] -> [n, 512]."""
     return _masked_named("resnet18", seed, init, zero_last=True)
 
 
 def masked_resnet32(seed: int | None = None, init: Init = "normal") -> MaskedResNet:
-    """The small extractor of the appendix: [n, 3, 32, 32] -> [n, 64]."""
+    """Return the small extractor of the appendix, with masks: [n, 3, 32, 32] -> [n, 64]."""
     return _masked_named("resnet32", seed, init, zero_last=False)
 
 
@@ -120,7 +121,7 @@ def _masked_named(name: str, seed: int | None, init: Init, zero_last: bool) -> M
 
 
 def extractor(name: str, seed: int | None = None, zero_last: bool = True) -> nn.Module:
-    """A fresh backbone by name. zero_last: the last gamma of every block is 0 in the networks of `ZERO_LAST`."""
+    """Return a fresh backbone by name. zero_last: in networks of `ZERO_LAST`, each block's last gamma starts at 0."""
     body = backbone(name, seed=seed)
     for block in body.modules() if zero_last and name in ZERO_LAST else ():
         if isinstance(block, BasicBlock):

@@ -1,4 +1,4 @@
-"""From masks to a smaller network: BatchNorm under binary masks, physical pruning, and what is counted of it."""
+"""Turn masks into a smaller network: measure BatchNorm under binary masks, cut the channels out, and count the rest."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from der.wiring import narrow, shape_like
 
 
 class Filled(nn.Module):
-    """A pruned network whose features keep their places, with zeros where channels are gone: -> [n, width]."""
+    """A pruned network whose features keep their places: images -> [n, width], with zeros for the pruned channels."""
 
     places: Tensor
 
@@ -30,10 +30,11 @@ class Filled(nn.Module):
 
 
 def prune(model: nn.Module, fill: bool = True) -> nn.Module:
-    """A network without the channels that the binary masks leave out; its outputs are those of `model` in eval mode.
+    """Return a network without the channels that binary masks switch off.
 
-    fill: give back features of the masked network's width, zeros included; else only the kept ones, in order.
-    The masked network stays as it is. Raises ValueError on a network without masks.
+    Its outputs equal those of `model` in eval mode. fill: features have the width of the masked network, with zeros for
+    pruned channels; otherwise only the kept features are returned, in order. `model` does not change. Raises ValueError
+    on a network without masks.
     """
     if not isinstance(model, MaskedResNet):
         raise ValueError(f"only a network with masks can be pruned, not a {type(model).__name__}")
@@ -44,7 +45,7 @@ def prune(model: nn.Module, fill: bool = True) -> nn.Module:
 
 
 def load_pruned(body: nn.Module, state: Mapping[str, Tensor]) -> nn.Module:
-    """Cut `body`, a network before pruning, down to the shapes in the state_dict of `prune`, and load it."""
+    """Cut `body`, an unpruned network, down to the shapes in `state`, the state_dict of a pruned one, and load it."""
     inside = {k.removeprefix("body."): v for k, v in state.items() if k != "places"}
     width: Any = body.out_features
     shape_like(body, inside)
@@ -54,9 +55,10 @@ def load_pruned(body: nn.Module, state: Mapping[str, Tensor]) -> nn.Module:
 
 @torch.no_grad()
 def recalibrate(model: MaskedResNet, batches: Iterable[Tensor]) -> None:
-    """Measure BatchNorm's mean and variance anew under binary masks, as plain averages over `batches` [b, 3, h, w].
+    """Measure BatchNorm's mean and variance again under binary masks, as plain averages over `batches` [b, 3, h, w].
 
-    In training they were taken while s swept from soft to hard (Sec. 3.3 does not say what to do about it).
+    During training they were measured while s rose and masks went from soft to hard. Sec. 3.3 does not say what to do
+    about that.
     """
     norms = [m for m in model.body.modules() if isinstance(m, nn.BatchNorm2d)]
     before, momenta, masks = model.training, [norm.momentum for norm in norms], model.hard()
@@ -72,14 +74,14 @@ def recalibrate(model: MaskedResNet, batches: Iterable[Tensor]) -> None:
 
 
 def count_parameters(model: nn.Module) -> int:
-    """Parameters of a network; the logits of its masks, which only training needs, are not counted."""
+    """Return the number of parameters of a network. Mask logits are not counted, since only training needs them."""
     logits = {id(m.e) for m in model.modules() if isinstance(m, MaskedResNet)}
     return sum(p.numel() for p in model.parameters() if id(p) not in logits)
 
 
 @torch.no_grad()
 def count_flops(model: nn.Module, side: int = 32) -> int:
-    """Multiply-additions of the convolutions for one image of side x side pixels."""
+    """Return the multiply-additions of all convolutions for one image of side x side pixels."""
     total = 0
 
     def count(conv: nn.Module, inputs: Any, output: Tensor) -> None:

@@ -1,4 +1,4 @@
-"""Read-outs beside the classifier's own: without one extractor, and by a classifier fitted to all training images."""
+"""Add two read-outs to the classifier's own: without one extractor, and by a classifier fitted to all images."""
 
 from __future__ import annotations
 
@@ -12,20 +12,24 @@ from common.heads import extract
 from common.incremental import Context
 from der.expand import Expandable
 
-ITERATIONS, DECAY = 100, 1e-4  # of the fit below; DECAY is that of standardised features' weights
+ITERATIONS, DECAY = 100, 1e-4  # of the fit in `logistic`; DECAY acts on the weights of standardised features
 
 
 def without(features: Tensor, weight: Tensor, widths: Sequence[int]) -> list[Tensor]:
-    """Logits [n, c] with the features of each extractor in turn set to 0. features [n, d], weight [c, d]."""
+    """Return the logits [n, c] without each extractor in turn: its features are set to 0.
+
+    features [n, d], weight [c, d], widths: the number of features of every extractor.
+    """
     logits = features @ weight.T
     parts = zip(features.split(list(widths), dim=1), weight.split(list(widths), dim=1), strict=True)
     return [logits - part @ block.T for part, block in parts]
 
 
 def fitted(net: Expandable, context: Context, seen: int) -> Callable[[Tensor], Tensor]:
-    """A classifier of the `seen` classes on the frozen features of all their training images; features -> classes [n].
+    """Fit a classifier of the `seen` classes to the frozen features of all their training images.
 
-    It measures the representation alone: forgetting and new-class bias of the classifier are not in it.
+    Returns a function from features [n, d] to classes [n]. This classifier measures the representation alone:
+    forgetting and new-class bias of the network's own classifier do not affect it.
     """
     indices = context.of_classes(0, seen)
     labels, features = context.train.labels[indices], extract(net, context.train, indices)  # type: ignore[arg-type]
@@ -35,7 +39,7 @@ def fitted(net: Expandable, context: Context, seen: int) -> Callable[[Tensor], T
 
 
 def logistic(features: Tensor, labels: Tensor, classes: int) -> tuple[Tensor, Tensor]:
-    """Softmax regression by L-BFGS from zero: (weight [c, d], bias [c])."""
+    """Fit a softmax regression by L-BFGS from zero. Returns (weight [c, d], bias [c])."""
     weight = torch.zeros(classes, features.shape[1], device=features.device, requires_grad=True)
     bias = torch.zeros(classes, device=features.device, requires_grad=True)
     optimiser = torch.optim.LBFGS([weight, bias], max_iter=ITERATIONS, line_search_fn="strong_wolfe")

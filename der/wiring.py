@@ -1,7 +1,8 @@
-"""Which convolutions and BatchNorms of a residual network share channels: what masks, Eq. 10 and pruning go by.
+"""Find the convolutions and BatchNorms of a residual network that share channels, for masks, Eq. 10 and pruning.
 
-Channels fall into groups. Each block has one of its own between its convolutions. All that is added together shares
-one, the residual stream of a stage: a channel of it is gone only if stem, blocks and projection all leave it out.
+Channels fall into groups. Each block has a group of its own between its convolutions. Outputs that are added together
+share a group, the residual stream of a stage. The stem, the blocks and the projection of a stage write to this stream,
+so they lose a channel of it together or not at all.
 """
 
 from __future__ import annotations
@@ -16,15 +17,15 @@ from torch import Tensor, nn
 from common.resnet import BasicBlock, CifarResNet, PreActBlock, PreActResNet
 
 IMAGE = -1
-"""The group that the first convolution reads: colour channels, which have no mask."""
+"""The group that the first convolution reads: the colour channels, which have no mask."""
 
 
 @dataclass(frozen=True)
 class Wiring:
-    """Groups of channels in the order data flows, and who reads and writes them; modules by name."""
+    """The groups of channels, in the order of the data flow, and the names of the modules that read and write them."""
 
     channels: tuple[int, ...]
-    """Of every group."""
+    """The number of channels in every group."""
     convs: tuple[tuple[str, int, int], ...]
     """(convolution, group it reads, group it writes)"""
     norms: tuple[tuple[str, int], ...]
@@ -39,7 +40,10 @@ class Wiring:
 
 
 def wiring(body: nn.Module) -> Wiring:
-    """Of a CifarResNet or PreActResNet with projection shortcuts, pruned or not. Raises ValueError on others."""
+    """Return the groups of a CifarResNet or PreActResNet with projection shortcuts, pruned or not.
+
+    Raises ValueError on other networks.
+    """
     if not isinstance(body, (CifarResNet, PreActResNet)):
         raise ValueError(f"masks need a CifarResNet or PreActResNet, not {type(body).__name__}")
     channels = [body.conv.weight.shape[0]]
@@ -66,7 +70,7 @@ def wiring(body: nn.Module) -> Wiring:
 
 
 def _projection(block: BasicBlock | PreActBlock) -> str:
-    """The name of the block's 1x1 convolution, or "" where the shortcut is the identity."""
+    """Return the name of the block's 1x1 convolution, or "" where the shortcut is the identity."""
     if isinstance(block, PreActBlock):
         return "shortcut" if block.shortcut is not None else ""
     if isinstance(block.shortcut, nn.Identity):
@@ -77,15 +81,14 @@ def _projection(block: BasicBlock | PreActBlock) -> str:
 
 
 def narrow(body: nn.Module, kept: list[Tensor]) -> None:
-    """Cut the network down, in place, to the channels `kept` [k_g] of each group; what reads them is cut too."""
+    """Cut the network down, in place, to the channels `kept` [k_g] of each group, where they are written and read."""
     plan = wiring(body)
     for name, reads, writes in plan.convs:
         conv = body.get_submodule(name)
         weight = conv.weight.detach()[kept[writes]]  # type: ignore[operator]
         weight = weight if reads == IMAGE else weight[:, kept[reads]]
-        conv.weight = nn.Parameter(
-            weight.contiguous()
-        )  # one layout, whether cut or loaded: the same kernels, the same bits
+        # The layout is that of a loaded network, so that the same kernels run and give the same bits.
+        conv.weight = nn.Parameter(weight.contiguous())
     for name, group in plan.norms:
         norm = body.get_submodule(name)
         norm.weight, norm.bias = (nn.Parameter(p.detach()[kept[group]].clone()) for p in (norm.weight, norm.bias))  # type: ignore[operator]
@@ -94,7 +97,7 @@ def narrow(body: nn.Module, kept: list[Tensor]) -> None:
 
 
 def shape_like(body: nn.Module, state: Mapping[str, Tensor]) -> None:
-    """Give every parameter and buffer of the network the shape it has in `state`, whose values are not taken over."""
+    """Give every parameter and buffer of the network the shape it has in `state`, but not the values."""
     for name, tensor in [*body.named_parameters(), *body.named_buffers()]:
         if tensor.shape != state[name].shape:
             tensor.data = torch.zeros(state[name].shape, dtype=tensor.dtype, device=tensor.device)
@@ -102,7 +105,7 @@ def shape_like(body: nn.Module, state: Mapping[str, Tensor]) -> None:
 
 
 def _tell_sizes(body: nn.Module) -> None:
-    """What modules and the network say of their numbers of channels."""
+    """Set the numbers of channels that modules hold as attributes to the shapes of their weights."""
     plan = wiring(body)
     for name, _, _ in plan.convs:
         conv: Any = body.get_submodule(name)

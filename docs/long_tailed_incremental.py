@@ -35,7 +35,7 @@ from lucir.reproduce.presets import Setting
 
 
 class Corrected(Learner):
-    """Before a learner among the base classes: class weights, weight aligning and a retrained classifier for it."""
+    """Adds class weights, weight aligning or a retrained classifier to the learner that is the other base class."""
 
     def begin_phase(self, phase: Phase) -> None:
         super().begin_phase(phase)
@@ -58,7 +58,7 @@ class Corrected(Learner):
 
     @torch.no_grad()
     def align(self) -> None:
-        """New classes' weights scaled to the mean norm of the old ones' (Zhao et al., CVPR 2020), without clamping."""
+        """Scale the new classes' weights to the mean norm of the old ones (Zhao et al., CVPR 2020), unclamped."""
         weight, old = self.net.head.weight, self.phase.num_old
         if old:
             weight[old:] *= weight[:old].norm(dim=1).mean() / weight[old:].norm(dim=1).mean()
@@ -74,7 +74,7 @@ class Corrected(Learner):
 
     @torch.no_grad()
     def renew(self) -> None:
-        """A fresh classifier in place (cRT, Kang et al., ICLR 2020); LUCIR's scale stays."""
+        """Initialise the classifier anew, as cRT does (Kang et al., ICLR 2020). LUCIR's scale stays."""
         head = self.net.head
         classes, features = head.weight.shape
         fresh = type(head)(features, classes, self.context.generator("retrain", self.phase.index))
@@ -98,13 +98,13 @@ class TailedDERLearner(Corrected, DERLearner):
 
 @dataclass(frozen=True)
 class Correction:
-    """What is done about unequal classes."""
+    """Says what is done about classes of unequal size."""
 
     beta: float = 0.0
-    """Class weights by effective number in the cross-entropy; 0: none."""
+    """Of class weights by effective number in the cross-entropy; 0: no weights."""
     align: bool = False
     retrain: Schedule | None = None
-    """Of a classifier trained anew after each phase, on classes drawn alike; its features are frozen."""
+    """Schedule of a new classifier after each phase, on frozen features and classes drawn equally often. None: none."""
 
 
 @dataclass(frozen=True)
@@ -126,19 +126,19 @@ PLAIN, BETA = "plain", 0.99  # of the effective number; not tuned
 
 
 def runs(s: Setting, method: Any) -> list[Run]:
-    """A method on one protocol: every arm trains its base phase itself."""
+    """Return the Runs of a method on the protocol of all arms. Every Run trains its own base phase."""
     data = replace(s.data, per_class=500) if s.preset == "quick" else s.data  # the smallest classes have 5 of them
     protocol = Protocol(s.classes, s.base, (s.classes - s.base) // s.phases, exemplars_per_class=20)
     return s.tenfold().run(method, protocol, data=data, longtail=LongTail(100.0))
 
 
 def later(s: Setting, lr: float) -> Schedule:
-    """Of stages that train the classifier alone: ten epochs, however long the first stage is."""
+    """Return the schedule of a stage that trains the classifier alone: always ten epochs."""
     return replace(s.finetune, epochs=10, milestones=(5,), lr=lr)
 
 
 def methods(s: Setting) -> Runs:
-    """Each method without a correction of its own, with class-balanced loss, and with its classifier trained anew."""
+    """Return the Runs of each method: without its own correction, with class-balanced loss, with a new classifier."""
     plain = {"iCaRL": TailedICaRL(), "LUCIR": TailedLUCIR(finetune=None),
              "DER": TailedDER(finetune=None, zero_last=False)}  # fmt: skip
     changes: dict[str, dict[str, Any]] = {PLAIN: {}, "CB loss": {"beta": BETA}, "cRT": {"retrain": later(s, 0.1)}}
@@ -146,7 +146,7 @@ def methods(s: Setting) -> Runs:
 
 
 def corrections(s: Setting) -> Runs:
-    """iCaRL, and five corrections of it; a cosine head comes with a distillation of cosines, as in LUCIR's ablation."""
+    """Return the Runs of iCaRL and five corrections. The cosine head distils cosines, as in LUCIR's ablation."""
     icarl = TailedICaRL()
     arms = {
         PLAIN: icarl,
@@ -165,7 +165,7 @@ for shot in ("many", "medium", "few"):
 
 
 def drawing(s: Setting, results: Results, published: PublishedFigure) -> Drawing:
-    """Average accuracy, accuracy at the end by images a class, and what each correction adds, repeat by repeat."""
+    """Draw average accuracy and final accuracy by class size. Rows also hold the paired gain of each correction."""
     arms = {", ".join(key): group for key, group in results.items() if group}
     rows, curves = list[Comparison](), []
     for name, measure in MEASURES.items():

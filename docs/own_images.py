@@ -15,6 +15,7 @@ import numpy as np
 from PIL import Image
 
 from common.command.cli import Arguments, reproduce
+from common.command.console import run_command
 from common.data import glyphs
 
 CLASSES, TRAIN, TEST, PIXELS = 12, 60, 20, 16
@@ -40,4 +41,4 @@ def main(out: Path) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main(Path(sys.argv[1] if len(sys.argv) > 1 else "results/own_images")))
+    run_command(lambda: main(Path(sys.argv[1] if len(sys.argv) > 1 else "results/own_images")))

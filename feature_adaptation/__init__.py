@@ -1,7 +1,7 @@
 """Memory-Efficient Incremental Learning Through Feature Adaptation (Iscen, Zhang, Lazebnik, Schmid; ECCV 2020).
 
-Old classes are kept as features, which a small network moves into each new feature space. README.md maps equations to
-functions and lists every assumption.
+Old classes are kept as features. After every task, a small network moves these into the new feature space. README.md
+maps equations to functions and lists every assumption.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 try:
     from common.command.roots import lazily
-except ImportError:  # none of our code in `common` can be reached to say so
+except ImportError:  # Python found another `common`, so the error messages in this repository's are out of reach
     found = sys.modules.get("common", "none")
     print(f"error: {__name__} needs its own `common`, not {found}; rename that, or start elsewhere", file=sys.stderr)
     sys.exit(2)

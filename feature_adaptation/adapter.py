@@ -1,4 +1,4 @@
-"""Stage 2: the feature adaptation network and how it is fitted to pairs of features (Eq. 7)."""
+"""Stage 2: the feature adaptation network, and how it is fitted to pairs of features (Eq. 7)."""
 
 from __future__ import annotations
 
@@ -17,9 +17,11 @@ Sampler = Callable[[Tensor, torch.Generator], Tensor]
 
 
 class FeatureAdapter(nn.Module):
-    """phi: [n, d] -> [n, d]. One hidden layer of 16 d: Linear, ReLU, Linear; 132,160 parameters at d = 64.
+    """The feature adaptation network phi: features [n, d] -> [n, d].
 
-    residual: x + phi(x), which starts as the identity. positive: a last ReLU, for an extractor that ends in one.
+    By default it is Linear, ReLU, Linear, with 16 d hidden units. At d = 64 it has 132,160 parameters. residual: the
+    network gives x + phi(x), which starts as the identity. positive: it ends in a ReLU, for an extractor that ends in
+    one. Raises ValueError where dim, hidden_layers or expansion is below 1.
     """
 
     def __init__(
@@ -44,7 +46,10 @@ class FeatureAdapter(nn.Module):
         return moved.relu() if self.positive else moved
 
     def initialise(self, generator: torch.Generator) -> FeatureAdapter:
-        """torch's own initialisation of a Linear, U(-1/sqrt(d), 1/sqrt(d)), from a CPU generator of its own."""
+        """Initialise as torch does for a Linear, U(-1/sqrt(d), 1/sqrt(d)), from a generator on the CPU.
+
+        The last layer of a residual network stays 0.
+        """
         for layer in (*self.hidden, *([] if self.residual else [self.last])):
             if isinstance(layer, nn.Linear):
                 bound = layer.in_features**-0.5
@@ -54,7 +59,10 @@ class FeatureAdapter(nn.Module):
 
 
 def batches(indices: Tensor, sampler: Sampler, recipe: Recipe, generator: torch.Generator) -> Iterator[Tensor]:
-    """`recipe.steps` batches of indices, pass after pass of the sampler; a set smaller than a batch comes whole."""
+    """Yield `recipe.steps` batches of indices, in one pass of the sampler after another.
+
+    A set that is smaller than a batch is one batch.
+    """
     taken = 0
     while taken < recipe.steps:
         for batch in sampler(indices, generator).split(recipe.batch):
@@ -71,9 +79,9 @@ def descend(
     rows: Iterator[Tensor],
     recipe: Recipe,
 ) -> float:
-    """Minimise loss(batch of indices); returns its mean over the last tenth of the steps.
+    """Minimise loss(batch of indices). Returns the mean loss over the last tenth of the steps.
 
-    Raises RunFailed where that or a parameter is not finite. name: of the stage, for the message.
+    name: the stage, for the error message. Raises RunFailed where the mean loss or a parameter is not finite.
     """
     optimiser: torch.optim.Optimizer
     if recipe.optimiser == "adam":
@@ -106,12 +114,12 @@ def fit_adapter(
     alpha: float | None,
     classify: Callable[[Tensor, Tensor], Tensor],
 ) -> float:
-    """Fit phi to pairs: alpha * (1 - cos(new, phi(old))) + classify(phi(old), rows), Eq. 7; the last mean loss.
+    """Fit phi to pairs by Eq. 7: alpha * (1 - cos(new, phi(old))) + classify(phi(old), rows).
 
-    old, new [n, d]: the same image in the same row, under the previous and the current extractor. classify: (mapped
-    features [b, d], their rows [b]) -> L_cls under the fixed head; the gradient goes through it to phi alone.
-    alpha None: L_sim alone. The sum is divided by alpha, which Adam's steps do not depend on, so that losses of
-    different alpha can be compared.
+    Returns the last mean loss (see `descend`). old, new [n, d]: the same image in the same row, under the previous and
+    the current extractor. classify: takes mapped features [b, d] and their rows [b] to L_cls under the fixed head. The
+    gradient goes through that head to phi alone. alpha None: L_sim alone. The sum is divided by alpha, so that losses
+    of different alpha can be compared. Adam's steps do not depend on such a factor.
     """
 
     def loss(batch: Tensor) -> Tensor:

@@ -1,8 +1,8 @@
-"""What a run of stage 1 leaves on disk a phase, so that stages 2 and 3 of every method start from features.
+"""Save the features that a run of stage 1 leaves after each phase. Stages 2 and 3 of every method start from them.
 
 `phase-T.safetensors` holds what a learner may have in task T: the current images' features under the previous and the
-current extractor, the head, the test features, and the kept exemplars'. `truth-T.safetensors` holds the features of
-the old images too: only evaluation and the oracles read it.
+current extractor, the head, the test features, and the kept exemplars' features. `truth-T.safetensors` holds the
+features of the old images too. Only evaluation and the oracles read that file.
 """
 
 from __future__ import annotations
@@ -21,48 +21,52 @@ from common.store import Workspace
 
 @dataclass(frozen=True)
 class Current:
-    """Task T as a learner sees it. Rows of a class lie together, in herding order under the current extractor."""
+    """What a learner sees of task T. Rows of a class lie together, in herding order under the current extractor."""
 
     labels: Tensor
-    """[n]"""
+    """Labels of the current training images, [n]."""
     new: Tensor
-    """h^t(x) of the current training images, [n, d]."""
+    """Features h^t(x) of these images under the current extractor, [n, d]."""
     old: Tensor
-    """h^(t-1)(x) of the same images in the same rows, [n, d]; empty in task 1."""
+    """Features h^(t-1)(x) of the same images under the previous extractor, in the same rows, [n, d]. Empty in task 1.
+    """
     weight: Tensor
-    """The head W^t at the end of stage 1, the rows of the classes seen [c, d]."""
+    """The weights of the head W^t at the end of stage 1, for the classes seen, [c, d]."""
     bias: Tensor
+    """The biases of that head, [c]."""
     test: Tensor
-    """Features of the test images of all classes seen."""
+    """Features of the test images of all classes seen, [n_test, d]."""
     test_labels: Tensor
+    """Labels of these test images, [n_test]."""
     image_labels: Tensor
-    """Of the images kept of old classes (hybrid), class by class in herding order; empty where none are kept."""
+    """Labels of the images kept of old classes (hybrid), class by class in herding order. Empty where none are kept."""
     image_new: Tensor
+    """Features of the images kept of old classes, under the current extractor."""
     image_old: Tensor
-    """Their features under the current and the previous extractor."""
+    """Features of these images under the previous extractor."""
 
 
 class Source:
-    """The features that a finished run of stage 1 has kept, as stages 2 and 3 may read them."""
+    """The features that a finished run of stage 1 has kept, as far as stages 2 and 3 may read them."""
 
     def __init__(self, workspace: Workspace, run: Run, device: torch.device) -> None:
         self._workspace, self._run, self._device = workspace, run, device
 
     def current(self, phase: int) -> Current:
-        """Task `phase`. Raises InputError where the file is damaged or gone."""
+        """Return what a learner sees of task `phase`. Raises InputError where the file is damaged or gone."""
         kept = self._workspace.kept(self._run, f"phase-{phase}")
         return Current(**{name: kept[name].to(self._device) for name in Current.__annotations__})
 
 
 class Truth:
-    """Features of old images under later extractors: for evaluation and oracles alone."""
+    """The features of old images under later extractors. Only evaluation and oracles use them."""
 
     def __init__(self, workspace: Workspace, run: Run, device: torch.device) -> None:
         self._workspace, self._run, self._device = workspace, run, device
         self._known: dict[int, dict[int, Tensor]] = {}
 
     def at(self, phase: int) -> dict[int, Tensor]:
-        """h^phase(x) of every training image up to `phase`: {task of origin: [n, d]}, rows as in `Current`."""
+        """Return h^phase(x) of all training images up to `phase`: {task of origin: [n, d]}, rows as in `Current`."""
         if phase not in self._known:
             kept = self._workspace.kept(self._run, f"truth-{phase}")
             self._known[phase] = {int(task): rows.to(self._device) for task, rows in kept.items()}
@@ -70,7 +74,7 @@ class Truth:
 
 
 def keep_current(net: Net, teacher: Net | None, context: Context, phase: Phase, tested: tuple[Tensor, Tensor]) -> None:
-    """Write `phase-T`: the current images through both extractors, without augmentation, in eval mode."""
+    """Write `phase-T`: the current images' features under both extractors, without augmentation, in eval mode."""
     train, workspace = context.train, context.workspace
     assert workspace is not None
     indices = context.of_classes(phase.num_old, phase.seen)
@@ -97,19 +101,22 @@ def keep_current(net: Net, teacher: Net | None, context: Context, phase: Phase, 
 
 
 def keep_truth(net: Net, context: Context, phase: Phase) -> None:
-    """Write `truth-T`. This opens images of every task, which no stage of training does."""
+    """Write `truth-T`. This opens the images of all tasks so far, which training never does."""
     workspace = context.workspace
     assert workspace is not None
     tensors, device = {}, context.train.labels.device
     for task in range(phase.index + 1):
         kept = workspace.kept(context.run, f"phase-{task}")
-        now = task == phase.index  # just extracted
+        now = task == phase.index  # `keep_current` has just extracted them
         tensors[str(task)] = kept["new"] if now else extract(net, context.train, kept["indices"].to(device))
     workspace.keep(f"truth-{phase.index}", tensors)
 
 
 def herding_order(features: Tensor, labels: Tensor) -> Tensor:
-    """Rows [n] sorted by class, and within a class by herding rank: its first L are what L features a class keep."""
+    """Return the rows [n], sorted by class and, within a class, by herding rank.
+
+    A memory of L features a class keeps the first L rows of each class.
+    """
     order = []
     for label in labels.unique().tolist():
         rows = (labels == label).nonzero().squeeze(1)

@@ -1,4 +1,4 @@
-"""How well a memory was adapted, measured after each task with features of old images that no learner may see."""
+"""Measure how well a memory was adapted, after each task, with features of old images that no learner may see."""
 
 from __future__ import annotations
 
@@ -17,32 +17,35 @@ from feature_adaptation.maps import Pairs, Transform
 from feature_adaptation.memory import first
 from feature_adaptation.model import FeatureMemory
 
-ARROWS = 5  # classes of the first task whose drift is drawn
+ARROWS = 5  # the number of classes of the first task whose drift is drawn
 
 
 @dataclass(frozen=True)
 class Origins:
-    """Features of the images behind a memory's rows, in the order of the rows: only evaluation and oracles look."""
+    """The features of the images behind a memory's rows, in the order of the rows.
+
+    Only evaluation and oracles use them.
+    """
 
     source: Source
     truth: Truth
     per_class: int | None
-    """Rows that a class keeps; None: all."""
+    """The number of rows that a class keeps. None: all."""
 
     def stored(self, tasks: int) -> Tensor:
-        """h^i(x), as first stored, of the first `tasks` tasks' images [m, d]."""
+        """Return h^i(x), the features as first stored, of the images of the first `tasks` tasks, [m, d]."""
         currents = [self.source.current(task) for task in range(tasks)]
         return torch.cat([c.new[first(c.labels, self.per_class)] for c in currents])
 
     def under(self, phase: int, tasks: int) -> Tensor:
-        """h^phase(x) of the same images [m, d]."""
+        """Return h^phase(x), the features under the extractor of task `phase`, of the same images, [m, d]."""
         labels = [self.source.current(task).labels for task in range(tasks)]
         true = self.truth.at(phase)
         return torch.cat([true[i][first(of_task, self.per_class)] for i, of_task in enumerate(labels)])
 
 
 def rounded(values: float | list[float]) -> Any:
-    """Numbers for the Result, to five places."""
+    """Round numbers for the Result, to five places."""
     return [round(v, 5) for v in values] if isinstance(values, list) else round(values, 5)
 
 
@@ -53,9 +56,9 @@ def of_phase(
     held: Pairs | None,
     transform: Transform | None,
 ) -> dict[str, Any]:
-    """What needs no truth: held-out current images, norms, and old vectors that stage 1's head calls new.
+    """Measure what needs no truth: held-out current images, norms, and old vectors that stage 1's head calls new.
 
-    head: features [m, d] to logits [m, c]. held: pairs that `transform`, the map, was not fitted to; None in the first
+    head: features [m, d] to logits [m, c]. held: pairs to which `transform`, the map, was not fitted; None in the first
     task.
     """
     found: dict[str, Any] = {"rows": len(net.labels), "norm_new": rounded(float(net.scale))}
@@ -73,9 +76,9 @@ def of_phase(
 def against_truth(
     net: FeatureMemory, phase: Phase, sizes: Sequence[int], origins: Origins, transform: Transform | None
 ) -> dict[str, Any]:
-    """omega and drift by task of origin, in unit features first and raw ones beside; one step against all steps.
+    """Measure omega and drift by task of origin, and one step of the map against all its steps.
 
-    sizes: classes of every task.
+    Drift is that of unit features, except for `explained_raw`. sizes: the number of classes of every task.
     """
     t = phase.index
     true, own = origins.under(t, t + 1), origins.stored(t + 1)
@@ -104,13 +107,13 @@ def against_truth(
 
 
 def arrows(unit: list[Tensor], labels: Tensor, classes: int) -> dict[str, list[list[float]]]:
-    """Class means of the first task on two principal axes [c, 2]: as stored, as adapted, as they are now."""
+    """Return class means of the first task on two principal axes, [c, 2]: as stored, as adapted, as they are now."""
     shown = labels < min(classes, ARROWS)
     adapted, own, true = (metrics.class_means(rows[shown].double(), labels[shown]) for rows in unit)
     points = torch.cat([own, adapted, true])
     centre = points.mean(dim=0)
     axes = torch.linalg.svd(points - centre, full_matrices=False).Vh[:2]
-    axes = axes * axes.sum(dim=1, keepdim=True).sign()  # which way an axis points is arbitrary
+    axes = axes * axes.sum(dim=1, keepdim=True).sign()  # fixes the sign of an axis, which is arbitrary
     names = ("stored", "adapted", "true")
     return {
         name: [rounded(point) for point in ((means - centre) @ axes.T).tolist()]

@@ -1,4 +1,4 @@
-"""Stage 1 as a learner: BCE, distillation and feature distillation, and the baselines that differ from it little."""
+"""Stage 1 as a learner: cross-entropy, distillation, feature distillation, and baselines that differ a little."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from feature_adaptation.model import WholeHead, spatial_maps
 
 
 class ExtractorLearner(Learner):
-    """Eq. 6 on the current task's images, and on the exemplars where some are kept (iCaRL, EEIL, hybrid)."""
+    """Trains Eq. 6 on the current task's images, and on the exemplars where some are kept (iCaRL, EEIL, hybrid)."""
 
     config: Extractor
     distils = True
@@ -30,7 +30,7 @@ class ExtractorLearner(Learner):
         self.head = partial(WholeHead, total=context.run.protocol.classes)
         self.final_relu, self.nme_flip = config.final_relu, config.nme_flip
         self.held: Tensor | None = None
-        self.tested_on: tuple[Tensor, Tensor]  # of the network as it is at the end of the phase, for the cache
+        self.tested_on: tuple[Tensor, Tensor]  # features and labels of the last test, for the cache
         if config.holdout:
             self.held = _held_out(context, config.holdout)
             everything = torch.ones_like(context.train.labels, dtype=torch.bool)
@@ -38,6 +38,7 @@ class ExtractorLearner(Learner):
             context.subset[self.held] = False
 
     def main(self, phase: Phase) -> Stage:
+        """Return the main stage. It trains all parameters, unless a control freezes some of them."""
         main, c, net = super().main(phase), self.config, self.net
         if phase.num_old and c.frozen:
             main.parameters, main.set_mode, main.loss = net.head.parameters(), net.eval, self.head_loss
@@ -48,19 +49,21 @@ class ExtractorLearner(Learner):
         return main
 
     def stages(self, phase: Phase) -> Iterator[Stage]:
+        """Yield the main stage and, with `finetune`, balanced fine-tuning on the exemplars."""
         yield self.main(phase)
-        if self.config.finetune and phase.num_old:  # EEIL: all classes with as many images
+        if self.config.finetune and phase.num_old:  # EEIL: all classes have the same number of images
             exemplars, net = self.context.memory.all(), self.net
             yield Stage("finetune", self.config.finetune, exemplars, self.loss, net.parameters(), net.train)
 
     def train_without_norms(self) -> None:
+        """Set the network to training mode, except for BatchNorm."""
         self.net.train()
         for module in self.net.modules():
             if isinstance(module, nn.BatchNorm2d):
                 module.eval()
 
     def loss(self, images: Tensor, labels: Tensor) -> Tensor:
-        """Eq. 6: L_CE + lambda L_KD + gamma L_FD (+ LwM's L_AD)."""
+        """Return Eq. 6: L_CE + lambda L_KD + gamma L_FD (+ LwM's L_AD)."""
         c, head = self.config, self.net.head
         if not (c.attention and self.teacher):
             features = self.net.features(images)
@@ -71,11 +74,11 @@ class ExtractorLearner(Learner):
         return self.objective(maps.mean(dim=(2, 3)), images, labels) + c.attention * attention
 
     def head_loss(self, images: Tensor, labels: Tensor) -> Tensor:
-        """Eq. 4 with the extractor frozen."""
+        """Return the loss for a frozen extractor, whose head alone is trained (Eq. 4)."""
         return self.objective(self.frozen_features(images), images, labels)
 
     def objective(self, features: Tensor, images: Tensor, labels: Tensor) -> Tensor:
-        """Eq. 6 from features [n, d]."""
+        """Return Eq. 6, without L_AD, from the features [n, d] of the images."""
         c, num_old, head = self.config, self.phase.num_old, self.net.head
         old_features = old_logits = None
         if self.teacher and (c.distillation or c.features):
@@ -95,6 +98,7 @@ class ExtractorLearner(Learner):
         return loss
 
     def test_set(self, phase: Phase) -> tuple[Tensor, Tensor]:
+        """Return features and labels of the test images, or of the held-out training images."""
         if self.held is None:
             self.tested_on = super().test_set(phase)
         else:
@@ -104,6 +108,7 @@ class ExtractorLearner(Learner):
         return self.tested_on
 
     def end_phase(self, phase: Phase) -> dict[str, Any]:
+        """Save the features that `keep` asks for."""
         if self.config.keep != "nothing":
             cache.keep_current(self.net, self.teacher, self.context, phase, self.tested_on)
         if self.config.keep == "truth":
@@ -112,9 +117,9 @@ class ExtractorLearner(Learner):
 
 
 def _held_out(context: Context, share: float) -> Tensor:
-    """Training indices to test on instead: `share` of the images of every class that the Run sees, drawn by its seed.
+    """Return training indices to test on instead: `share` of the images of every class that the Run sees.
 
-    Raises InputError where that is none or all of a class.
+    The Run's seed chooses them. Raises InputError where the share is none or all of a class.
     """
     labels = context.train.labels.cpu()
     drawn = torch.randperm(len(labels), generator=context.generator("holdout"))

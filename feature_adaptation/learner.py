@@ -1,4 +1,7 @@
-"""Stages 2 and 3 as a learner: adapt the memory, train a classifier on it. Every number comes from kept features."""
+"""Stages 2 and 3 as a learner: adapt the memory, then train a classifier on it.
+
+All input is features that stage 1 kept.
+"""
 
 from __future__ import annotations
 
@@ -28,11 +31,11 @@ from feature_adaptation.methods import ROWS_PER_IMAGE, Adaptation, Extractor, Or
 from feature_adaptation.metrics import class_means
 from feature_adaptation.model import FeatureMemory
 
-HELD_OUT = 0.1  # of the current pairs, to see how a map does on images it was not fitted to
+HELD_OUT = 0.1  # share of the current pairs to which no map is fitted; they measure how well a map does on other images
 
 
 class AdaptationLearner(Learner):
-    """Eq. 7 and the feature classifier. No image is opened: each task's features come from the run of stage 1."""
+    """Trains the map of Eq. 7 and the feature classifier. It opens no image: features come from the run of stage 1."""
 
     config: Adaptation
     net: FeatureMemory  # type: ignore[assignment]
@@ -40,7 +43,7 @@ class AdaptationLearner(Learner):
     def __init__(self, config: Adaptation, context: Context) -> None:
         super().__init__(config, context)
         assert context.run.start is not None and context.workspace is not None
-        context.memory = ExemplarMemory(per_class=0)  # images are kept, or not, by stage 1
+        context.memory = ExemplarMemory(per_class=0)  # stage 1 has kept the images, if any
         self.stage1: Extractor = context.run.start.method
         self.source = Source(context.workspace, context.run.start, context.device.torch)
         self.images = context.run.protocol.exemplars_per_class or 0
@@ -49,22 +52,28 @@ class AdaptationLearner(Learner):
 
     @classmethod
     def device_for(cls, run: Run, device: str) -> str:
-        """The CPU also beside a GPU, but for large images: a step on 64 features is shorter than launching it."""
+        """Return "cpu" even where there is a GPU, except for large images.
+
+        A step on 64 features takes less time than its launch on a GPU.
+        """
         return "cpu" if run.inputs.kind == "crop-flip" else device
 
     def inherits(self, phase: Phase) -> bool:
+        """Return True: all training is in `begin_phase`, so the loop has no stage to train."""
         return True
 
     def build(self, classes: int) -> None:
+        """Make the feature classifier and an empty memory."""
         dim = self.source.current(0).new.shape[1]
         self.net = FeatureMemory(LinearHead(dim, classes, self.context.generator("head", 0)))
         self.net.to(self.context.device.torch)
 
     def start_from(self, state: dict[str, Tensor]) -> None:
-        """Nothing: the head of stage 1 comes with the features of every task."""
+        """Take over nothing: the head of stage 1 comes with the features of every task."""
 
     @classmethod
     def exported(cls, run: Run, left: Callable[[Run], dict[str, Tensor]]) -> tuple[Run, dict[str, Tensor]]:
+        """Raise InputError, which names the run of stage 1 to export instead."""
         assert run.start is not None
         raise InputError(
             f"run {run.hash}: {type(run.method).__name__} is a classifier on features, no network that takes images; "
@@ -72,7 +81,10 @@ class AdaptationLearner(Learner):
         )
 
     def begin_phase(self, phase: Phase) -> None:
-        """After stage 1 of a task: fit the map, move the memory, add the new classes, train the classifier."""
+        """Fit the map, move the memory, add the new classes, and train the classifier.
+
+        Stage 1 of this task has been trained before.
+        """
         super().begin_phase(phase)
         self.now, net = self.source.current(phase.index), self.net
         net.scale.copy_(self.now.new.norm(dim=1).mean())
@@ -85,14 +97,17 @@ class AdaptationLearner(Learner):
 
     @property
     def per_class(self) -> int | None:
-        """Rows a class keeps: the first P of them are images whose features are always exact."""
+        """The number of rows that a class keeps; None: all.
+
+        The first P rows, `self.images`, are of kept images, so their features are always exact.
+        """
         count = self.config.features_per_class
         return None if count is None else max(count, self.images)
 
     # Stage 2
 
     def pairs(self, phase: Phase) -> tuple[Pairs, Pairs]:
-        """Pairs of the current images: to fit the map, and held out (a tenth)."""
+        """Return two sets of pairs of the current images: those to fit the map to, and a held-out tenth."""
         now = self.now
         everything = Pairs(now.old, now.new, now.labels)
         order = torch.randperm(len(now.labels), generator=self.context.generator("held out", phase.index))
@@ -104,7 +119,7 @@ class AdaptationLearner(Learner):
         return fitted, held
 
     def adapted(self, phase: Phase) -> Tensor:
-        """The memory in the new space [m, d]: mapped, and exact where the image is still there."""
+        """Return the memory in the new space, [m, d]: mapped features, or exact ones where the image is still there."""
         started, net = time.perf_counter(), self.net
         fitted, self.held = self.pairs(phase)
         generator = self.context.generator("map", phase.index)
@@ -125,24 +140,27 @@ class AdaptationLearner(Learner):
         return moved
 
     def class_loss(self, mapped: Tensor, labels: Tensor) -> Tensor:
-        """L_cls of Eq. 7: stage 1's loss, a mean over the classes seen, through its head W^t, which stays as it is."""
+        """Return L_cls of Eq. 7: stage 1's loss through its fixed head W^t, the mean over the classes seen."""
         logits = self.stage1_head(mapped)
         if self.stage1.loss == "softmax":
             return F.cross_entropy(logits, labels)
         return F.binary_cross_entropy_with_logits(logits, one_hot(labels, logits.shape[1]))
 
     def stage1_head(self, features: Tensor) -> Tensor:
-        """Logits of W^t, [m, c]."""
+        """Return the logits of W^t, the head of stage 1, [m, c]."""
         return F.linear(self.prepare(features), self.now.weight, self.now.bias)
 
     def prepare(self, features: Tensor) -> Tensor:
-        """Features as the classifiers get them: by default each at the mean norm of the current ones."""
+        """Return features as the classifiers see them: by default, all have the mean norm of the current features."""
         return self.net.scale * F.normalize(features, dim=1) if self.config.norm == "unit" else features
 
     # Stage 3
 
     def train_classifier(self, phase: Phase) -> None:
-        """g~ on the memory, drawn class by class; it starts as a copy of stage 1's head."""
+        """Train the feature classifier g~ on the memory.
+
+        By default classes are balanced, and g~ starts as stage 1's head.
+        """
         started, c, net, now = time.perf_counter(), self.config, self.net, self.now
         head, generator = net.head, self.context.generator("classifier", phase.index)
         if c.fresh:
@@ -168,7 +186,10 @@ class AdaptationLearner(Learner):
         self.log(phase, "classifier", mean, started, c.classifier)
 
     def log(self, phase: Phase, stage: str, loss: float, started: float, recipe: Recipe) -> None:
-        """A line of metrics.jsonl for a whole stage; its images are images' worth of features."""
+        """Write a line of metrics.jsonl for a whole stage.
+
+        `images` is the number of features trained on, in images' worth (`ROWS_PER_IMAGE`).
+        """
         assert self.context.workspace is not None
         self.context.workspace.log(
             {
@@ -185,10 +206,14 @@ class AdaptationLearner(Learner):
     # What is measured
 
     def test_set(self, phase: Phase) -> tuple[Tensor, Tensor]:
+        """Return the test features and labels that stage 1 has kept."""
         return self.now.test, self.now.test_labels
 
     def readouts(self, features: Tensor, phase: Phase) -> dict[str, Tensor]:
-        """cnn: g~, the paper's; stage1: W^t, biased to the new classes; ncm: nearest class mean of the memory."""
+        """Predict by g~, as the paper does (cnn), by W^t, biased to new classes (stage1), and by nearest mean (ncm).
+
+        Nearest means are class means of the memory. Large images also have the five best guesses of g~ (top5).
+        """
         logits = self.net.head(self.prepare(features))
         means = class_means(F.normalize(self.net.rows, dim=1), self.net.labels)
         predictions = {
@@ -201,7 +226,7 @@ class AdaptationLearner(Learner):
         return predictions
 
     def end_phase(self, phase: Phase) -> dict[str, Any]:
-        """How good the memory is, by features that the learner never sees."""
+        """Measure how good the memory is, with features that the learner never sees."""
         found = of_phase(self.net, phase, self.stage1_head, self.held, self.map)
         if self.stage1.keep == "truth":
             sizes = self.context.run.protocol.sizes
@@ -209,18 +234,22 @@ class AdaptationLearner(Learner):
         return {"quality": found}
 
     def origins(self) -> Origins:
-        """What old images are under later extractors."""
+        """Return the features of old images under later extractors, for evaluation and oracles."""
         assert self.context.run.start is not None and self.context.workspace is not None
         truth = Truth(self.context.workspace, self.context.run.start, self.context.device.torch)
         return Origins(self.source, truth, self.per_class)
 
 
 class OracleLearner(AdaptationLearner):
-    """References, not bounds, that look at old images' true features: a map that errs can still classify better."""
+    """Looks at the true features of old images.
+
+    Its results are references, not bounds: a map that errs can still classify better.
+    """
 
     config: Oracle
 
     def adapted(self, phase: Phase) -> Tensor:
+        """Return the memory in the new space, [m, d]: its true features, or those of an MLP fitted to true pairs."""
         origins, now = self.origins(), phase.index
         if self.config.map == "true":
             _, self.held = self.pairs(phase)
@@ -230,5 +259,6 @@ class OracleLearner(AdaptationLearner):
         return super().adapted(phase)
 
     def pairs(self, phase: Phase) -> tuple[Pairs, Pairs]:
+        """Return pairs to fit the map to, the old images' own for the MLP, and a held-out tenth of the current ones."""
         fitted, held = super().pairs(phase)
         return (fitted if self.config.map == "true" else self.true_pairs), held

@@ -1,4 +1,4 @@
-"""The losses of the paper as pure functions, in its order. Nothing is read back from the device."""
+"""The paper's losses as pure functions, in the paper's order. None of them reads a value back from the device."""
 
 from __future__ import annotations
 
@@ -10,19 +10,19 @@ from torch import Tensor
 
 
 def one_hot(labels: Tensor, classes: int) -> Tensor:
-    """labels [n] -> targets [n, c]; a label outside 0..c-1 gives a row of zeros."""
+    """Turn labels [n] into one-hot targets [n, c]. A label outside 0..c-1 gives a row of zeros."""
     return (labels.unsqueeze(1) == torch.arange(classes, device=labels.device)).float()
 
 
 def sigmoid_loss(
     logits: Tensor, labels: Tensor, num_old: int, old_logits: Tensor | None = None, weight: float = 1.0
 ) -> Tensor:
-    """Eq. 4 with sigmoids, as iCaRL's code: binary cross-entropy, mean over batch and nodes.
+    """Return Eq. 4 with sigmoids, as in iCaRL's code: binary cross-entropy, the mean over batch and nodes.
 
     logits [n, c], labels [n], old_logits [n, num_old] of the previous network. Old nodes are trained towards the
-    previous network's probabilities, times `weight`. All others are trained towards the label, so that classes which
-    have not come yet have target 0. At weight 1 it is one cross-entropy with one target vector. Without old_logits, or
-    at weight 0, every node is trained towards the label (Eq. 2, fine-tuning).
+    previous network's probabilities, with the factor `weight`. All other nodes are trained towards the label, so
+    classes that have not come yet have target 0. At weight 1 this is one cross-entropy with one target vector. Without
+    old_logits, or at weight 0, every node is trained towards the label (Eq. 2, fine-tuning).
     """
     targets = one_hot(labels, logits.shape[1])
     if old_logits is None or not weight:
@@ -33,14 +33,18 @@ def sigmoid_loss(
 
 
 def softmax_loss(logits: Tensor, labels: Tensor, first: int = 0) -> Tensor:
-    """Cross-entropy over the classes first..c-1: without exemplars the new ones, so that old logits get no push."""
+    """Return cross-entropy over the classes first..c-1.
+
+    Without exemplars these are the new classes, so that the loss does not push old logits down.
+    """
     return F.cross_entropy(logits[:, first:], labels - first)
 
 
 def distillation(logits: Tensor, old_logits: Tensor, temperature: float = 2.0, sizes: Sequence[int] = ()) -> Tensor:
-    """Eq. 3 with softmax: T^2 KL(old || new) over the old classes, batch mean; 0 where the two are equal.
+    """Return Eq. 3 with softmax: T^2 KL(old || new) over the old classes, batch mean. Equal logits give 0.
 
-    logits [n, c], old_logits [n, num_old]. sizes: classes of each old task, for one softmax a task, summed (EEIL).
+    logits [n, c], old_logits [n, num_old]. sizes: the number of classes of each old task. With sizes, each task has a
+    softmax of its own, and their losses are summed (EEIL).
     """
     total = logits.new_zeros(())
     groups = list(sizes) or [old_logits.shape[1]]
@@ -52,16 +56,19 @@ def distillation(logits: Tensor, old_logits: Tensor, temperature: float = 2.0, s
 
 
 def similarity_loss(features: Tensor, target: Tensor) -> Tensor:
-    """1 - cos, mean over the batch, [n, d] each: L_FD of Eq. 5 and L_sim of Eq. 7. No gradient to the target."""
+    """Return 1 - cos of the rows of two tensors [n, d], batch mean: L_FD of Eq. 5 and L_sim of Eq. 7.
+
+    The target gets no gradient.
+    """
     return (1 - F.cosine_similarity(features, target.detach(), dim=1)).mean()
 
 
 def attention_distillation(maps: Tensor, old_maps: Tensor, weight: Tensor, old_weight: Tensor) -> Tensor:
-    """LwM's L_AD: L1 distance of unit Grad-CAM maps of the previous network's best class, batch mean.
+    """Return LwM's L_AD: the L1 distance of unit Grad-CAM maps of the previous network's best class, batch mean.
 
-    maps, old_maps [n, d, h, w] of the last stage; weight [c, d], old_weight [c_old, d] of the heads. For mean pooling
-    and a linear head a class's Grad-CAM weights are its row of the head (over h w), so the map needs no second
-    backward pass, and the new network gets its gradient through both maps and rows.
+    maps, old_maps [n, d, h, w] are outputs of the last stage. weight [c, d], old_weight [c_old, d] are those of the
+    heads. With mean pooling and a linear head, a class's Grad-CAM weights are its row of the head, divided by h w. So
+    the map needs no second backward pass, and the new network gets its gradient through both maps and rows.
     """
     best = F.linear(old_maps.mean(dim=(2, 3)), old_weight).argmax(dim=1)
 

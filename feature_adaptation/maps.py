@@ -1,6 +1,6 @@
-"""Maps from the previous feature space to the current one, all fitted to the same pairs of current images.
+"""Fit maps from the previous feature space to the current one, all to the same pairs of current images.
 
-The paper's is the MLP. The others are what it is compared with; none sees an old image.
+The paper's map is the MLP. The others are there to compare it with. None of them sees an old image.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ Transform = Callable[[Tensor], Tensor]
 
 @dataclass(frozen=True)
 class Pairs:
-    """Row-aligned features of the same images: before [n, d], after [n, d], labels [n]."""
+    """Features of the same images, row by row: old [n, d], new [n, d] and labels [n]."""
 
     old: Tensor
     new: Tensor
@@ -33,17 +33,20 @@ class Pairs:
             raise ValueError("pairs need the same images on both sides")
 
     def at(self, rows: Tensor) -> Pairs:
+        """Return the pairs at `rows` [k]."""
         return Pairs(self.old[rows], self.new[rows], self.labels[rows])
 
     def join(self, other: Pairs) -> Pairs:
+        """Return these pairs, followed by the other ones."""
         parts = ((self.old, other.old), (self.new, other.new), (self.labels, other.labels))
         return Pairs(*map(torch.cat, parts))
 
 
 def least_squares(old: Tensor, new: Tensor) -> Tensor:
-    """W [d, d] with old W = new in the least-squares sense, a hair's breadth of ridge towards the identity.
+    """Solve old W = new for W [d, d] by least squares, with a tiny ridge towards the identity.
 
-    So directions that no pair has are left as they are; where all are there, the ridge is beyond float's precision.
+    Directions that no pair covers thus stay as they are. Where all directions are covered, the ridge is too small for
+    fp32 to show.
     """
     x, y = old.double(), new.double()
     gram, eye = x.T @ x, torch.eye(x.shape[1], dtype=x.dtype, device=x.device)
@@ -52,7 +55,7 @@ def least_squares(old: Tensor, new: Tensor) -> Tensor:
 
 
 def on_directions(old: Tensor, new: Tensor, sigma: float, rows: Tensor) -> Tensor:
-    """SDC at every stored vector: the drift of unit features is added to the unit vector, and both times its norm."""
+    """Move every stored vector by SDC: add the drift of unit features to its unit vector, and multiply by its norm."""
     moved = compensate(F.normalize(rows, dim=1), F.normalize(old, dim=1), F.normalize(new, dim=1), sigma)
     return moved * rows.norm(dim=1, keepdim=True)
 
@@ -70,10 +73,10 @@ def fit_map(
     generator: torch.Generator,
     positive: bool = False,
 ) -> tuple[Transform, float]:
-    """The map of `config.map` and the loss it was left with (nan without training).
+    """Fit the map that `config.map` names. Returns the map and its last loss, which is nan without training.
 
-    batches(n): the batches of rows to train on; classify(mapped [b, d], labels [b]): L_cls under the fixed head;
-    positive: whether the extractor ends in a ReLU, and so the MLP.
+    batches(n): yields batches of the n rows to train on. classify(mapped [b, d], labels [b]): L_cls under the fixed
+    head. positive: whether the extractor ends in a ReLU, as the MLP then does too.
     """
     old, new = pairs.old, pairs.new
     nothing = float("nan")

@@ -1,11 +1,11 @@
-"""What is kept of old classes: its size, which is the same function for every method, and which rows a class keeps."""
+"""Count the memory that old classes take, with one function for all methods, and choose the rows that a class keeps."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-if TYPE_CHECKING:  # sizes alone need none, so that figures of them do not load it
+if TYPE_CHECKING:  # sizes need no torch, so figures that only show sizes do not load it
     from torch import Tensor
 
 FLOAT = 4  # bytes of a stored number, fp32
@@ -13,15 +13,15 @@ FLOAT = 4  # bytes of a stored number, fp32
 
 @dataclass(frozen=True)
 class Size:
-    """One data set as memory sees it."""
+    """The number of classes, and the sizes of a feature and an image, on one data set. Memory is counted from these."""
 
     classes: int
     dim: int
-    """Of a feature."""
+    """The dimension of a feature."""
     image: int
-    """Bytes of an uncompressed image."""
+    """The bytes of an uncompressed image."""
     jpeg: int
-    """Bytes of a JPEG: about 1,300 on average for CIFAR-100 at quality 95; at 256 pixels 15 to 25 kB are usual."""
+    """The bytes of a JPEG. CIFAR-100 has about 1,300 on average at quality 95. At 256 pixels 15 to 25 kB are usual."""
 
 
 SIZES = {
@@ -32,9 +32,10 @@ SIZES = {
 
 
 def preserved(size: Size, features_per_class: float = 0, images_per_class: float = 0, jpeg: bool = False) -> float:
-    """MB (1e6 bytes) of preserved data once all classes are known: the accounting of every equal-bytes comparison.
+    """Return the MB (1e6 bytes) of preserved data once all classes are known.
 
-    Labels, networks, maps and the previous network, which lives during a task only, are not counted.
+    Every comparison at equal bytes uses this. Labels, networks and maps are not counted, and neither is the previous
+    network, which exists during a task only.
     """
     image = size.jpeg if jpeg else size.image
     return size.classes * (features_per_class * size.dim * FLOAT + images_per_class * image) / 1e6
@@ -46,10 +47,10 @@ def megabytes(
     images_per_class: float = 0,
     image_bytes: float | None = None,
 ) -> float:
-    """MB (1e6 bytes) that L features and P images a class take: cifar100, imagenet100 or imagenet1000.
+    """Return the MB (1e6 bytes) that L features and P images a class take on cifar100, imagenet100 or imagenet1000.
 
-    image_bytes: of one image, such as a JPEG's; None: uncompressed, 32x32x3 and 256x256x3. Raises ValueError on
-    another data set or a negative number.
+    image_bytes: the bytes of one image, such as a JPEG's. None: uncompressed images of 32x32x3 or 256x256x3. Raises
+    ValueError on another data set or a negative number.
     """
     if dataset not in SIZES:
         raise ValueError(f"unknown data set {dataset!r}; choose one of {', '.join(SIZES)}")
@@ -63,7 +64,10 @@ def megabytes(
 
 
 def ranks(labels: Tensor) -> Tensor:
-    """Position of every row within its class, int64 [n]: in a memory, its herding rank. Classes lie together."""
+    """Return the position of every row within its class, int64 [n]. Rows of a class lie together.
+
+    In a memory this is the herding rank.
+    """
     import torch
 
     _, counts = torch.unique_consecutive(labels, return_counts=True)
@@ -72,5 +76,5 @@ def ranks(labels: Tensor) -> Tensor:
 
 
 def first(labels: Tensor, count: int | None) -> Tensor:
-    """Which rows are among the first `count` of their class, bool [n]; None: all."""
+    """Return which rows are among the first `count` of their class, bool [n]. None: all are."""
     return ranks(labels) < (len(labels) if count is None else count)

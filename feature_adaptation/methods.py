@@ -1,6 +1,7 @@
-"""The methods as configurations; the paper's section or equation stands beside each default.
+"""Configurations of the methods. The paper's section or equation stands beside each default.
 
-No code is public and many values are not known. "ours" marks a choice of this reproduction; README.md lists them.
+The paper's code is not public, and many of its values are not known. "our choice" marks a value of this reproduction.
+README.md lists them all.
 """
 
 from __future__ import annotations
@@ -13,12 +14,12 @@ from lucir.methods import LUCIR
 
 Map = Literal["mlp", "residual", "linear", "sdc", "shift", "identity"]
 OracleMap = Literal["mlp-true-pairs", "true"]
-ROWS_PER_IMAGE = 100  # features trained on in about the time of one image, for estimates of the time left
+ROWS_PER_IMAGE = 100  # features that train in about the time of one image; estimates of the time left use it
 
 
 @dataclass(frozen=True)
 class Recipe:
-    """How a small network on features is trained: a number of steps, its rate falling along a half cosine."""
+    """How a small network on features is trained. The learning rate falls along a half cosine over `steps` steps."""
 
     steps: int
     lr: float
@@ -27,37 +28,38 @@ class Recipe:
     weight_decay: float = 0.0
 
 
-ADAPTER = Recipe(steps=1500, lr=1e-3, optimiser="adam")  # ours: about 40 epochs of 4,500 pairs
-CLASSIFIER = Recipe(steps=1500, lr=0.1, optimiser="sgd", weight_decay=1e-4)  # ours
+ADAPTER = Recipe(steps=1500, lr=1e-3, optimiser="adam")  # our choice: about 40 epochs of 4,500 pairs
+CLASSIFIER = Recipe(steps=1500, lr=0.1, optimiser="sgd", weight_decay=1e-4)  # our choice
 
 
 @dataclass(frozen=True)
 class Extractor:
-    """Stage 1: the network, trained on the current task's images (Eq. 2-6), and the baselines that stop there."""
+    """Stage 1 trains the network on the current task's images (Eq. 2-6). iCaRL and others have only this stage."""
 
     version: ClassVar[int] = 2
     learner: ClassVar[str] = "feature_adaptation.extractor:ExtractorLearner"
-    loss: Literal["sigmoid", "softmax"] = "sigmoid"  # as iCaRL
+    loss: Literal["sigmoid", "softmax"] = "sigmoid"  # sigmoid: as in iCaRL
     nodes: Literal["all", "seen"] = "all"
-    """What the sigmoid loss is a mean over: all classes of the Run from task 1 on, those to come with target 0 (iCaRL's
-    code), or the classes seen so far (iCaRL's Algorithm 3), which needs a smaller learning rate."""
-    distillation: float = 1.0  # lambda of Eq. 4; 0: none
-    features: float = 0.0  # gamma of Eq. 6, feature distillation; its value in the paper is not known
-    attention: float = 0.0  # of LwM's attention distillation; not part of the paper's total
-    temperature: float = 2.0  # of distillation with softmax; with sigmoid there is none
-    final_relu: bool = False  # ours: features of either sign, as in iCaRL's code; True: the ResNet as published
-    per_task: bool = False  # EEIL: one softmax a task in the distillation
-    finetune: Schedule | None = None  # EEIL: balanced fine-tuning on the exemplars
-    nme_flip: Flip = "none"  # of exemplars whose features are averaged with the image's own; iCaRL's code: horizontal
-    frozen: bool = False  # control: the extractor of task 1 for ever, its head alone is trained
+    """The classes over which the sigmoid loss is a mean.
+    all: all classes of the Run from task 1 on, with target 0 for those to come, as in iCaRL's code.
+    seen: the classes seen so far, as in iCaRL's Algorithm 3, which needs a smaller learning rate."""
+    distillation: float = 1.0  # lambda of Eq. 4, the weight of distillation; 0: none
+    features: float = 0.0  # gamma of Eq. 6, the weight of feature distillation; the paper's value is not known
+    attention: float = 0.0  # weight of LwM's attention distillation, which is not part of the paper's loss
+    temperature: float = 2.0  # temperature of softmax distillation; sigmoid distillation has none
+    final_relu: bool = False  # our choice: features have either sign, as in iCaRL's code; True: the ResNet as published
+    per_task: bool = False  # EEIL: distillation has one softmax for each task
+    finetune: Schedule | None = None  # EEIL: balanced fine-tuning on the exemplars; None: left out
+    nme_flip: Flip = "none"  # NME averages an exemplar with its image flipped like this; iCaRL's code: horizontal
+    frozen: bool = False  # control: the extractor stays as task 1 left it, and only the head is trained
     freeze_norms: bool = False  # control: BatchNorm's statistics and weights stay as task 1 left them
-    holdout: float = 0.0  # share of the training images to test on instead, for hyper-parameters
+    holdout: float = 0.0  # share of the training images to test on instead, to choose hyper-parameters
     keep: Literal["nothing", "features", "truth"] = "nothing"
-    """What to leave for stages 2 and 3: nothing; the current images' features; also those of old images, which
-    only evaluation and the oracles read."""
+    """What the run leaves on disk for stages 2 and 3. nothing: no features. features: those of the current images.
+    truth: those of old images too, which only evaluation and the oracles read."""
 
     def check(self, protocol: Protocol) -> None:
-        """ValueError on a share that is none, or fine-tuning without exemplars."""
+        """Raise ValueError on a holdout that is no share, fine-tuning without exemplars, or attention when frozen."""
         if not 0 <= self.holdout < 1:
             raise ValueError(f"holdout must be a share below 1, got {self.holdout:g}")
         if self.finetune and protocol.without_memory:
@@ -68,31 +70,34 @@ class Extractor:
 
 @dataclass(frozen=True)
 class Adaptation:
-    """Stages 2 and 3, from the features that an Extractor's run has kept (Eq. 7, Sec. 3)."""
+    """Stages 2 and 3 train a map and a classifier on the features that an Extractor's run has kept (Eq. 7, Sec. 3)."""
 
     version: ClassVar[int] = 1
     learner: ClassVar[str] = "feature_adaptation.learner:AdaptationLearner"
     map: Map = "mlp"
-    """mlp: the paper's. residual, linear, sdc, shift, identity: what it is compared with."""
-    features_per_class: int | None = None  # L, the first in herding order; None: all
-    alpha: float | None = 100.0  # of L_sim in Eq. 7, ours; None: L_sim alone
-    hidden_layers: int = 1  # ours: Linear, ReLU, Linear
-    expansion: int = 16  # hidden units a feature dimension, d' = 16 d
-    sigma: float = 0.3  # of SDC, on unit features
+    """The map that moves old features into the new space. mlp: the paper's.
+    residual, linear, sdc, shift, identity: maps that the paper's is compared with."""
+    features_per_class: int | None = None  # L, the features kept of each class, first in herding order; None: all
+    alpha: float | None = 100.0  # our choice: the weight of L_sim in Eq. 7; None: L_sim alone
+    hidden_layers: int = 1  # our choice; 1 is Linear, ReLU, Linear
+    expansion: int = 16  # hidden units for each feature dimension: d' = 16 d
+    sigma: float = 0.3  # bandwidth of SDC, on unit-norm features
     norm: Literal["unit", "match", "none"] = "unit"
-    """Of features before the classifiers, since L_sim leaves the norm free. unit: all at the current mean norm;
-    match: a mapped feature keeps the norm it had; none: as they come."""
-    exemplar_pairs: bool = False  # hybrid: the exemplars' pairs train the map too
-    loss: Literal["sigmoid", "softmax"] = "softmax"  # of the feature classifier, ours
-    balanced: bool = True  # Sec. 3: features of small classes are drawn more often
+    """The norm of features that classifiers see, since L_sim leaves the norm free.
+    unit: all have the mean norm of the current features. match: a mapped feature keeps the norm it had.
+    none: norms stay as they come."""
+    exemplar_pairs: bool = False  # hybrid: whether the exemplars' pairs train the map too
+    loss: Literal["sigmoid", "softmax"] = "softmax"  # our choice: the loss of the feature classifier
+    balanced: bool = True  # Sec. 3: whether features of small classes are sampled more often
     current: Literal["kept", "all"] = "kept"
-    """Features of the current classes that train the feature classifier: those kept, or all, as they are at hand."""
-    fresh: bool = False  # the feature classifier starts anew instead of from stage 1's head
-    adapter: Recipe = ADAPTER
-    classifier: Recipe = CLASSIFIER
+    """Which features of the current classes train the feature classifier. kept: those in the memory.
+    all: all of them, since they are still at hand."""
+    fresh: bool = False  # whether the feature classifier starts from random weights instead of stage 1's head
+    adapter: Recipe = ADAPTER  # how the map is trained
+    classifier: Recipe = CLASSIFIER  # how the feature classifier is trained
 
     def check(self, protocol: Protocol) -> None:
-        """ValueError on a memory that does not exist."""
+        """Raise ValueError on a memory that is negative, empty or a total, and on exemplar pairs without exemplars."""
         if self.features_per_class is not None and self.features_per_class < 0:
             raise ValueError(f"features_per_class must be at least 0, got {self.features_per_class}")
         if self.features_per_class == 0 and not protocol.exemplars_per_class:
@@ -103,7 +108,7 @@ class Adaptation:
             raise ValueError("exemplar_pairs needs images per class")
 
     def cost(self, run: Run, images: int) -> int:
-        """What all phases train on, in images' worth: features alone, however many images there are."""
+        """Return what all phases train on, in images' worth. Only features count, however many images there are."""
         phases, trained = len(run.protocol.sizes), self.map in ("mlp", "residual", "mlp-true-pairs")
         adapter = (phases - 1) * self.adapter.steps * self.adapter.batch if trained else 0
         return (adapter + phases * self.classifier.steps * self.classifier.batch) // ROWS_PER_IMAGE
@@ -111,9 +116,9 @@ class Adaptation:
 
 @dataclass(frozen=True)
 class Oracle(Adaptation):
-    """A memory that looks at the true features of old images: a bound, not a method.
+    """A reference, not a method: its memory looks at the true features of old images.
 
-    mlp-true-pairs: the MLP fitted to old images' own pairs; true: their features themselves.
+    mlp-true-pairs: the MLP is fitted to the old images' own pairs. true: the memory holds the true features.
     """
 
     version: ClassVar[int] = 1

@@ -1,4 +1,4 @@
-"""What stages 1 to 3 need of a network beyond common's: spatial maps, a head for all classes, a memory of features."""
+"""What stages 1 to 3 add to `common`'s networks: spatial maps, a head for all classes, and a memory of features."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ from common.heads import LinearHead, Net
 
 
 def spatial_maps(net: Net, images: Tensor) -> Tensor:
-    """The last stage's output before pooling, fp32 [n, d, h, w]; its spatial mean is `net.features(images)`.
+    """Return the last stage's output before pooling, fp32 [n, d, h, w]. Its spatial mean is `net.features(images)`.
 
-    Raises TypeError on a network that is none of `common.resnet`'s.
+    Raises TypeError on a network that is not one of `common.resnet`.
     """
     maps: Any = getattr(net.backbone, "maps", None)
     if maps is None:
@@ -27,7 +27,7 @@ def spatial_maps(net: Net, images: Tensor) -> Tensor:
 class WholeHead(LinearHead):
     """A LinearHead that has the rows of all `total` classes of a Run from the first task on, as in iCaRL's code.
 
-    It begins with `num_classes` seen. `grow` adds no row, but counts more of them as seen.
+    At first `num_classes` classes count as seen. `grow` counts more of them as seen and adds no rows.
     """
 
     def __init__(
@@ -37,23 +37,23 @@ class WholeHead(LinearHead):
         self.seen = num_classes
 
     def forward(self, features: Tensor) -> Tensor:
-        """features [n, d] -> logits [n, seen], which read-outs and a teacher use."""
+        """Return the logits of the classes seen, [n, seen], for features [n, d]. Read-outs and teachers use them."""
         return F.linear(features, self.weight[: self.seen], self.bias[: self.seen])
 
     def every(self, features: Tensor) -> Tensor:
-        """features [n, d] -> logits [n, total], those of classes to come too."""
+        """Return the logits of all classes, [n, total], for features [n, d]. Classes to come are included."""
         return super().forward(features)
 
     def grow(self, count: int, generator: torch.Generator | None = None) -> None:
-        """See `count` classes more."""
+        """Count `count` more classes as seen."""
         self.seen += count
 
 
 class FeatureMemory(nn.Module):
-    """The feature classifier g~ and the memory M^t it is trained on; what a checkpoint of stages 2 and 3 holds.
+    """The feature classifier g~ and the memory M^t that trains it. A checkpoint of stages 2 and 3 holds both.
 
-    rows [m, d], labels [m], tasks [m] of origin. Rows of a class lie together in herding order, classes in order of
-    arrival.
+    The memory has rows [m, d], their labels [m] and their tasks of origin [m]. Rows of a class lie together in herding
+    order, and classes lie in order of arrival. scale: the mean norm of the current task's features.
     """
 
     rows: Tensor
@@ -70,13 +70,13 @@ class FeatureMemory(nn.Module):
         self.register_buffer("scale", head.weight.data.new_ones(()))
 
     def remember(self, rows: Tensor, labels: Tensor, task: int) -> None:
-        """M^t = M^(t-1) and these: adds a task's rows at the end."""
+        """Add a task's rows at the end: M^t is M^(t-1) with these rows."""
         tasks = torch.full_like(labels, task)
         self.rows, self.labels = torch.cat([self.rows, rows]), torch.cat([self.labels, labels])
         self.tasks = torch.cat([self.tasks, tasks])
 
     def load_state_dict(self, state_dict: Mapping[str, Any], strict: bool = True, assign: bool = False) -> Any:
-        """As a Module's, for a memory of any length."""
+        """Load a state as a Module does, but for a memory of any length."""
         for name in ("rows", "labels", "tasks"):
             setattr(self, name, torch.empty_like(state_dict[name], device=self.rows.device))
         return super().load_state_dict(state_dict, strict, assign)

@@ -1,4 +1,4 @@
-"""python -m feature_adaptation.train: one run of one method, the paper's own unless another is named."""
+"""`python -m feature_adaptation.train` trains one method: the paper's own, unless another is named."""
 
 from common.command.train import main
 

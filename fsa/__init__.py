@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 try:
     from common.command.roots import lazily
-except ImportError:  # none of our code in `common` can be reached to say so
+except ImportError:  # another `common` hides ours, so no code of ours can report it
     found = sys.modules.get("common", "none")
     print(f"error: {__name__} needs its own `common`, not {found}; rename that, or start elsewhere", file=sys.stderr)
     sys.exit(2)

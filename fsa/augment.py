@@ -1,7 +1,9 @@
-"""Fusion (Algorithm 1): an augmented sample is drawn from a tail image's specific and a donor's generic locations.
+"""Fusion (Algorithm 1): makes augmented samples out of class-specific vectors of a tail image and class-generic vectors
+of a donor image.
 
-`fuse` makes one sample, vector by vector. Training needs their mean only: `shares` says how often each location was
-drawn, in shapes that do not depend on the masks, so that a step of many samples reads nothing back from the device.
+`fuse` makes one sample, vector by vector. Training needs only the mean of a sample's vectors, for which `shares` says
+how often each location was sampled. Its shapes do not depend on the masks, so that a step with many samples reads
+nothing back from the device.
 """
 
 from __future__ import annotations
@@ -14,9 +16,10 @@ from fsa.methods import FSA
 
 
 def quota(ratio: float, length: int) -> int:
-    """Class-specific vectors among `length`: round(ratio * length), at least one of each kind for 0 < ratio < 1.
+    """Return how many of `length` vectors are class-specific: round(ratio * length).
 
-    Raises ValueError on a ratio outside [0, 1] or a length that has no room for both kinds.
+    For 0 < ratio < 1 there is at least one vector of each kind. Raises ValueError on a ratio outside [0, 1], or a
+    length that has no room for both kinds.
     """
     if not 0 <= ratio <= 1:
         raise ValueError(f"the share of class-specific vectors must lie in [0, 1], got {ratio:g}")
@@ -28,10 +31,11 @@ def quota(ratio: float, length: int) -> int:
 
 
 def fuse(specific: Tensor, generic: Tensor, length: int, ratio: float, generator: torch.Generator) -> Tensor:
-    """`length` vectors drawn with replacement, `quota` of them from `specific`, the rest from `generic`: [c, length].
+    """Sample `length` vectors with replacement, `quota` of them from `specific` and the rest from `generic`.
 
-    specific [c, m] and generic [c, q] hold a tail image's and its donor's vectors where their masks let them. Where
-    one side is empty all come from the other. Raises ValueError where both are, and as `quota`.
+    specific [c, m]: the tail image's vectors at class-specific locations. generic [c, q]: the donor's vectors at
+    class-generic locations. If one is empty, all vectors come from the other. Returns [c, length]. Raises ValueError if
+    both are empty, and the ValueErrors of `quota`.
     """
     count = quota(ratio, length)
     m, q = specific.shape[1], generic.shape[1]
@@ -48,9 +52,9 @@ def fuse(specific: Tensor, generic: Tensor, length: int, ratio: float, generator
 
 
 def pick(mask: Tensor, uniform: Tensor) -> Tensor:
-    """A location where `mask` [n, l] holds for each of the numbers in [0, 1) of `uniform` [n, k]: int64 [n, k].
+    """Turn uniform numbers [n, k] in [0, 1) into locations at which `mask` [n, l] is true; int64 [n, k].
 
-    With replacement, every allowed location alike. A row without any gives location 0.
+    All allowed locations are equally likely, with replacement. A row without an allowed location gives location 0.
     """
     allowed_first = (~mask).to(torch.uint8).argsort(dim=1, stable=True)
     count = mask.sum(dim=1, keepdim=True)
@@ -59,7 +63,10 @@ def pick(mask: Tensor, uniform: Tensor) -> Tensor:
 
 
 def quotas(ratio: Tensor, specific: Tensor, generic: Tensor) -> Tensor:
-    """`quota` of each sample, int64 [n]: ratio [n], masks [n, l]; a side that is empty gives all to the other."""
+    """Return the `quota` of each sample, int64 [n], from ratios [n] and masks [n, l].
+
+    If one mask of a sample is empty, all its vectors come from the other side.
+    """
     length = specific.shape[1]
     count = (ratio * length).round()
     count = torch.where((ratio > 0) & (ratio < 1), count.clamp(1, length - 1), count)
@@ -68,10 +75,10 @@ def quotas(ratio: Tensor, specific: Tensor, generic: Tensor) -> Tensor:
 
 
 def shares(specific: Tensor, generic: Tensor, ratio: Tensor, uniform: Tensor) -> tuple[Tensor, Tensor]:
-    """How large a share of each sample's vectors comes from each location of its tail image and of its donor.
+    """Return the share of each sample's vectors that comes from each location of its tail image, and of its donor.
 
-    Masks, uniform numbers and both results are [n, l], ratio [n]. The two shares of a sample sum to 1, and times l they
-    are whole numbers: how often a location was drawn.
+    Masks, uniform numbers and both results are [n, l]; ratio is [n]. All shares of a sample sum to 1. Times l they are
+    whole numbers: how often each location was sampled.
     """
     length = specific.shape[1]
     own = torch.arange(length, device=specific.device) < quotas(ratio, specific, generic).unsqueeze(1)
@@ -82,17 +89,18 @@ def shares(specific: Tensor, generic: Tensor, ratio: Tensor, uniform: Tensor) ->
 
 
 def pooled(feature_map: Tensor, share: Tensor) -> Tensor:
-    """The sum over locations of the map [n, c, h, w] times their shares [n, h * w]: fp32 [n, c]."""
+    """Sum a map [n, c, h, w] over its locations, weighted by shares [n, h * w]: fp32 [n, c]."""
     return torch.bmm(feature_map.flatten(2).float(), share.unsqueeze(2)).squeeze(2)
 
 
 def augmented(
     config: FSA, weight: Tensor, tail: Tensor, own: Tensor, donors: Tensor, theirs: Tensor, numbers: Tensor
 ) -> Tensor:
-    """Algorithm 1: pooled features of `donors` augmented samples of every tail image. fp32 [t * donors, c].
+    """Return pooled features of augmented samples (Algorithm 1), one for each donor: fp32 [t * d, c].
 
-    tail [t, c, h, w] and its labels repeated, own [t * donors]; donors [t * donors, c, h, w] and their labels; weight
-    [k, c] of the classifier; numbers [t * donors, 1 + h * w] uniform in [0, 1): the ratio, then the locations.
+    d is `config.donors`. weight [k, c]: the classifier's. tail [t, c, h, w]: maps of tail images. own [t * d]: their
+    labels, each repeated d times. donors [t * d, c, h, w]: maps of donors. theirs [t * d]: labels of the donors.
+    numbers [t * d, 1 + h * w]: uniform in [0, 1), first for the ratio, then for the locations.
     """
     ratio = numbers[:, 0] if config.ratio is None else torch.full_like(numbers[:, 0], config.ratio)
     if config.fusion == "mixup":
@@ -110,12 +118,12 @@ def augmented(
 def replaced(
     tail: Tensor, specific: Tensor, donors: Tensor, generic: Tensor, numbers: Tensor, ratio: float | None
 ) -> Tensor:
-    """Donors' maps [t * d, c, h, w] in which locations take class-specific vectors of their tail image [t, c, h, w].
+    """Replace vectors in donors' maps [t * d, c, h, w] by class-specific vectors of their tail images [t, c, h, w].
 
-    First those that are not class-generic, then others at random up to the ratio (Sec. 5.4: the layout of the donor
-    stays). A tail image without a class-specific location leaves its donors as they are. specific [t, h, w], generic
-    [t * d, h, w]; numbers [t * d, 1 + 2 h w] uniform in [0, 1): the ratio where `ratio` is None, an order of the
-    locations, and what is drawn.
+    Locations that are not class-generic are replaced first, then others at random up to the ratio. The donor's layout
+    stays (Sec. 5.4). A tail image without class-specific locations leaves its donors unchanged.
+    specific [t, h, w]: mask of the tail images. generic [t * d, h, w]: mask of the donors. numbers [t * d, 1 + 2 h w]:
+    uniform in [0, 1), for the ratio if `ratio` is None, for an order of the locations, and for the vectors to take.
     """
     (n, channels), each = donors.shape[:2], len(donors) // len(tail)
     share, keys, drawn = numbers.split([1, generic[0].numel(), generic[0].numel()], dim=1)

@@ -1,4 +1,4 @@
-"""Which images make a batch of Phase II (Algorithm 1, and Sec. 4.3 for the batch as a whole)."""
+"""Chooses the images of each batch of Phase II (Algorithm 1; Sec. 4.3 for the whole batch)."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ Sampler = Callable[[Tensor, torch.Generator], Tensor]
 
 
 def mean_scores(probabilities: Iterable[Tensor], labels: Tensor, classes: int) -> Tensor:
-    """Mean classification score of every class [column] over the images of a true class [row]: fp32 [c, c].
+    """Return the mean softmax score of every class (column) over the images of each true class (row); fp32 [c, c].
 
-    probabilities: softmax outputs [m, c] of one batch after another (of 8,142 classes, all at once would not fit);
-    labels [n] of all; every class needs an image.
+    probabilities: softmax outputs [m, c], batch by batch, since those of 8,142 classes would not fit into memory at
+    once. labels [n]: of all images. Every class needs an image.
     """
     sums, start = torch.zeros(classes, classes, device=labels.device), 0
     for batch in probabilities:
@@ -31,17 +31,17 @@ def mean_scores(probabilities: Iterable[Tensor], labels: Tensor, classes: int) -
 
 @torch.no_grad()
 def class_scores(net: Net, context: Context, indices: Tensor) -> Tensor:
-    """`mean_scores` of un-augmented training images, in eval mode (Sec. 4.2)."""
+    """Return the `mean_scores` of a network on un-augmented training images, in eval mode (Sec. 4.2)."""
     classes = net.head.weight.shape[0]
     batches = extract(net, context.train, indices).split(2**26 // classes)
     return mean_scores((net.head(batch).softmax(dim=1) for batch in batches), context.train.labels[indices], classes)
 
 
 def confusing_classes(scores: Tensor, classes: Tensor, pool: Tensor, count: int) -> Tensor:
-    """The `count` classes of `pool` with which each of `classes` is most confused: int64 [len(classes), k].
+    """Return the k classes of `pool` with which each of `classes` is most confused, in order; int64 [len(classes), k].
 
-    scores [c, c] are `mean_scores`, of which a class's own row is read; the most confusing comes first. No class is its
-    own; k falls short of `count` where `pool` has fewer others. Raises ValueError where it has none.
+    scores [c, c]: `mean_scores`, of which only the class's own row is read. No class is confused with itself. k is
+    `count`, or fewer if `pool` has fewer other classes. Raises ValueError if `pool` has no other class.
     """
     rows = torch.full((len(classes), len(scores)), -torch.inf)
     rows[:, pool] = scores[classes][:, pool]
@@ -53,7 +53,7 @@ def confusing_classes(scores: Tensor, classes: Tensor, pool: Tensor, count: int)
 
 
 class Shelf:
-    """Image indices by class, to draw from: `labels` [n] of the images `indices` [n], on the CPU."""
+    """Samples images by class. indices [n]: the images; labels [n]: their labels; both on the CPU."""
 
     def __init__(self, labels: Tensor, indices: Tensor) -> None:
         self.indices = indices[labels.argsort(stable=True)]
@@ -61,12 +61,15 @@ class Shelf:
         self.firsts = self.counts.cumsum(0) - self.counts
 
     def of(self, classes: Tensor, generator: torch.Generator) -> Tensor:
-        """An image of each of `classes`, any shape, with replacement."""
+        """Sample one image of each class in `classes`, which may have any shape, with replacement."""
         places = torch.rand(classes.shape, generator=generator, dtype=torch.float64) * self.counts[classes]
         return self.indices[self.firsts[classes] + places.long()]
 
     def draw(self, pool: Tensor, count: int, by: str, generator: torch.Generator) -> Tensor:
-        """`count` images of the classes in `pool`, with replacement: every image alike, or every class."""
+        """Sample `count` images of the classes in `pool`, with replacement.
+
+        by: images makes all images equally likely, classes all classes.
+        """
         weights = torch.ones(len(pool)) if by == "classes" else self.counts[pool].double()
         return self.of(pool[torch.multinomial(weights, count, replacement=True, generator=generator)], generator)
 
@@ -78,12 +81,12 @@ def head_tail_sampler(
     scores: Tensor,
     fixed: Callable[[], torch.Generator] | None = None,
 ) -> Sampler:
-    """A `Stage.sampler` of `config.steps` batches: N_t tail images, N_a donors of each in turn, N_t (1 + N_a) of the
-    head.
+    """Return a `Stage.sampler` of `config.steps` batches (Algorithm 1).
 
-    labels [n] of the whole training set, counts [c] of the images in use, scores [c, c] as `mean_scores`. With as many
-    donors as confusing classes each class gives one, else each donor's class is drawn. fixed: makes the generator that
-    tail images and donors are drawn with, the same every epoch. ValueError without a tail.
+    A batch is N_t tail images, then N_a donors of each in turn, then N_t (1 + N_a) head images. If there are as many
+    donors as confusing classes, each class gives one donor. Otherwise each donor's class is sampled.
+    labels [n]: of the whole training set. counts [c]: of the images in use. scores [c, c]: `mean_scores`. fixed: makes
+    the generator that samples tail images and donors, the same one in every epoch. Raises ValueError without a tail.
     """
     labels, scores = labels.cpu(), scores.cpu()
     head, tail = (torch.from_numpy(ids) for ids in head_and_tail(counts, config.share))
@@ -112,7 +115,10 @@ def head_tail_sampler(
 
 
 def plain_sampler(config: FSA, labels: Tensor, batch: int) -> Sampler:
-    """A `Stage.sampler` of `config.steps` batches of `batch` images: every image alike (natural), or every class."""
+    """Return a `Stage.sampler` of `config.steps` batches of `batch` images, for the controls without augmentation.
+
+    `config.batch` natural makes all images equally likely, balanced all classes.
+    """
     labels = labels.cpu()
     by = "classes" if config.batch == "balanced" else "images"
 

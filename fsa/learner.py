@@ -1,4 +1,4 @@
-"""Phase II as a learner, and the pass over Phase I's images that caches their maps for it. Loops are `common`'s."""
+"""Learners of Phase II, and of the pass that caches feature maps for it. `common` has the loops."""
 
 from __future__ import annotations
 
@@ -25,27 +25,30 @@ from fsa.methods import FSA, Views
 
 
 class FSALearner(Learner):
-    """Phase II: every layer before pooling stays as Phase I left it, in eval mode; the classifier is tuned."""
+    """Trains Phase II: tunes the classifier. All layers before pooling stay as Phase I left them, in eval mode."""
 
     config: Any  # an FSA
     net: Any
 
     @property
     def fsa(self) -> FSA:
+        """The options of Phase II."""
         return self.config
 
     @property
     def cached(self) -> bool:
-        """Whether maps are drawn from the Views that this run starts from, not from images."""
+        """Whether feature maps come from the `Views` that this run starts from, and not from images."""
         start = self.context.run.start
         return start is not None and isinstance(start.method, Views)
 
     def build(self, classes: int) -> None:
+        """Make the network; with cached maps, its backbone only pools."""
         super().build(classes)
         if self.cached:
             self.net = Net(Pool(), self.net.head, self.context.device)
 
     def start_from(self, state: dict[str, Tensor]) -> None:
+        """Load Phase I's weights or, with cached maps, the classifier and the maps."""
         if not self.cached:
             super().start_from(state)
             return
@@ -59,7 +62,10 @@ class FSALearner(Learner):
 
     @classmethod
     def exported(cls, run: Run, left: Callable[[Run], dict[str, Tensor]]) -> tuple[Run, dict[str, Tensor]]:
-        """Beside cached maps the run has kept its classifier alone; the backbone is Phase I's."""
+        """Return Phase I's backbone with the tuned classifier, if this run used cached maps.
+
+        Such a run has saved only its classifier.
+        """
         if run.start is None or not isinstance(run.start.method, Views):
             return super().exported(run, left)
         phase1 = run.start.start
@@ -68,7 +74,7 @@ class FSALearner(Learner):
         return replace(run, start=phase1), backbone | left(run)
 
     def begin_phase(self, phase: Phase) -> None:
-        """What Phase I decides for good: the activation maps' weights and which classes are confused."""
+        """Set what depends on Phase I alone: the frozen backbone, the weights of activation maps, and class scores."""
         indices = self.context.of_classes(0, phase.seen)
         self.weight = self.net.head.weight.detach().clone()
         if not self.cached:
@@ -82,20 +88,21 @@ class FSALearner(Learner):
         self.draws = Draws(self.fsa.steps, self.context.device.torch, (samples, 1 + locations))
 
     def main(self, phase: Phase) -> Stage:
+        """Return a main stage that trains only the classifier, on Phase II's batches."""
         main = super().main(phase)
         main.parameters, main.set_mode = self.net.head.parameters(), self.net.eval
         self.sample(main)
         return main
 
     def sample(self, stage: Stage) -> None:
-        """Give a stage Phase II's batches. Raises RunFailed where they do not fit the schedule or the cache."""
+        """Make a stage sample Phase II's batches. Raises RunFailed if they do not fit the schedule or the cache."""
         c, labels, size = self.fsa, self.context.train.labels, stage.schedule.batch
         if c.batch != "head-tail":
             stage.sampler = plain_sampler(c, labels, size)
             return
         if size != c.images:
             raise RunFailed(f"a batch of {c.tail} tail images with {c.donors} donors each is {c.images}, not {size}")
-        stage.parts = 0  # donors are fused into the tail images of their batch
+        stage.parts = 0  # donors are fused with the tail images of their batch, so a batch must stay whole
         train = self.context.train
         if c.offline and not (isinstance(train, Maps) and train.images.shape[1] == 1):
             raise RunFailed("features fused once need maps of one cached view of each image")
@@ -108,28 +115,31 @@ class FSALearner(Learner):
             stage.on_epoch = lambda epoch: self.begin_epoch(0 if c.offline else epoch)
 
     def begin_epoch(self, epoch: int) -> None:
-        """Uniform numbers for every fusion to come."""
+        """Set the uniform numbers of all fusions in this epoch."""
         generator = self.context.generator("fusion", epoch)
         self.draws.set(torch.rand(self.draws.values.shape, generator=generator))
 
     @property
     def cam_weight(self) -> Tensor:
-        """The classifier that makes the activation maps, [c, d]."""
+        """The weight of the classifier that makes the activation maps, [c, d]."""
         return self.weight if self.fsa.cam_weights == "phase1" else self.net.head.weight.detach()
 
     def maps(self, images: Tensor) -> Tensor:
-        """The maps that pooling averages, fp32 [n, c, h, w]."""
+        """Return the feature maps before pooling, fp32 [n, c, h, w]."""
         with self.context.device.autocast():
             return self.fixed.maps(images).float()
 
     def loss(self, images: Tensor, labels: Tensor) -> Tensor:
-        """Cross-entropy over real and augmented features, each augmented one labelled as its tail image."""
+        """Return the cross-entropy over real and augmented features. An augmented one has its tail image's label."""
         with torch.no_grad():
             features, labels = self.features(self.maps(images), labels)
         return F.cross_entropy(self.net.head(features), labels)
 
     def features(self, maps: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
-        """A batch as the classifier gets it: donors' maps become augmented features with their tail images' labels."""
+        """Return the features and labels that the classifier is trained on.
+
+        In place of a donor there is an augmented feature, with the label of its tail image.
+        """
         c = self.fsa
         if c.batch != "head-tail" or not c.donors:
             return maps.mean(dim=(2, 3)), labels
@@ -142,26 +152,33 @@ class FSALearner(Learner):
 
 
 def sizes(config: FSA) -> list[int]:
-    """Tail images, donors and head images of a batch."""
+    """Return the numbers of tail images, donors and head images in a batch."""
     return [config.tail, config.tail * config.donors, config.tail * (1 + config.donors)]
 
 
 def donor_rows(config: FSA, device: torch.device) -> Tensor:
-    """Where in a batch the donors are."""
+    """Return the positions of the donors in a batch."""
     return torch.arange(config.tail, config.tail * (1 + config.donors), device=device)
 
 
 class EarlierLearner(FSALearner):
-    """Fig. 9: augmentation after an earlier block. Later blocks are tuned too, their BatchNorm in eval mode."""
+    """Trains Fig. 9's ablation, which augments after an earlier block.
+
+    Later blocks are tuned too, with their BatchNorm in eval mode.
+    """
 
     config: Any  # an Earlier
 
     @property
     def fsa(self) -> FSA:
+        """The options that this ablation shares with Phase II."""
         return self.config.fsa
 
     def begin_phase(self, phase: Phase) -> None:
-        """The activation maps stay those of Phase I's last map, enlarged to the block's."""
+        """Divide the backbone at the block, and keep frozen copies of both parts.
+
+        Activation maps are those of Phase I's last feature map, enlarged to the size of the block's map.
+        """
         self.front, self.back = halves(self.net.backbone, self.config.behind)
         device, images = self.context.device, self.context.train
         self.front, self.last = frozen_copy(self.front, device), frozen_copy(self.back, device)
@@ -172,18 +189,20 @@ class EarlierLearner(FSALearner):
         self.draws = Draws(self.fsa.steps, device.torch, (self.fsa.tail * self.fsa.donors, numbers))
 
     def main(self, phase: Phase) -> Stage:
+        """Return a main stage that trains the later blocks and the classifier."""
         main = super().main(phase)
         main.parameters = [*self.back.parameters(), *self.net.head.parameters()]
         return main
 
     def loss(self, images: Tensor, labels: Tensor) -> Tensor:
+        """Return the cross-entropy over real and augmented maps, passed through the later blocks."""
         maps, labels = self.mixed(images, labels)
         with self.context.device.autocast():
             features = pool(self.back(maps))
         return F.cross_entropy(self.net.head(features), labels)
 
     def mixed(self, images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
-        """The batch's maps after the block, donors' mixed with their tail images', and the labels of both."""
+        """Return the batch's maps after the block, and their labels. Donors' maps are mixed with their tail images'."""
         c = self.fsa
         with torch.no_grad():
             with self.context.device.autocast():
@@ -199,13 +218,14 @@ class EarlierLearner(FSALearner):
 
 
 class ViewsLearner(Learner):
-    """Nothing is trained: maps of augmented views of every image, class scores and test features become the state."""
+    """Caches maps of augmented views of every image, class scores and test features as its state. Trains nothing."""
 
     config: Views
     net: Any
     source: Any
 
     def build(self, classes: int) -> None:
+        """Make Phase I's network, and a network whose state will hold the maps, scores and features."""
         context, run = self.context, self.context.run
         body: Any = backbone(run.network, seed=run.seed)
         head = LinearHead(body.out_features, classes, context.generator("head", 0))
@@ -213,7 +233,7 @@ class ViewsLearner(Learner):
         device = context.device
         indices = context.of_classes(0, classes)
         shape = self.maps(next(iter(context.train.plain(indices[:1])))).shape[1:]
-        # What autocast computes is bf16 already; half precision where it is fp32.
+        # In bf16 precision the maps are bf16 already. In fp32 they are stored as half precision.
         kind = torch.bfloat16 if device.precision == "bf16" else torch.half
         maps = torch.zeros(len(indices), self.config.views, *shape, dtype=kind, device=device.torch)
         self.net.register_buffer("maps", maps)
@@ -221,14 +241,17 @@ class ViewsLearner(Learner):
         self.net.register_buffer("scores", torch.zeros(classes, classes, device=device.torch))
 
     def maps(self, images: Tensor) -> Tensor:
+        """Return the feature maps of images before pooling, in eval mode."""
         self.source.eval()
         with torch.no_grad(), self.context.device.autocast():
             return self.source.backbone.maps(images)
 
     def start_from(self, state: dict[str, Tensor]) -> None:
+        """Load Phase I's final weights."""
         self.source.load_state_dict(state)
 
     def begin_phase(self, phase: Phase) -> None:
+        """Fill the caches: maps of every view, test features and class scores."""
         context, kept = self.context, self.net.maps
         indices = context.of_classes(0, phase.seen)
         small = context.device.type == "cuda" and context.run.inputs.kind == "crop-flip"

@@ -1,4 +1,4 @@
-"""Feature maps in place of images: the cache that Phase II draws from, and the backbone that is left, which pools."""
+"""Feature maps in place of images: the cache that Phase II samples from, and a backbone that only pools."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from common.runs import Flip
 
 
 class Pool(nn.Module):
-    """A backbone whose input is the last map already: [n, c, h, w] -> [n, c]."""
+    """A backbone that only pools, because its input is the last feature map: [n, c, h, w] -> [n, c]."""
 
     def maps(self, x: Tensor) -> Tensor:
         return x
@@ -24,9 +24,9 @@ class Pool(nn.Module):
 
 
 class Maps(DeviceImages):
-    """Maps [m, views, c, h, w] behind the interface of images; a batch takes a random view of each.
+    """Cached maps [m, views, c, h, w] behind the interface of images. A batch takes a random view of each image.
 
-    labels [n] are those of a whole set of images, of which `indices` [m] are kept, in this order.
+    labels [n]: of a whole set of images. indices [m]: those images whose maps are cached, in this order.
     """
 
     def __init__(self, maps: Tensor, labels: Tensor, indices: Tensor) -> None:
@@ -35,25 +35,27 @@ class Maps(DeviceImages):
         self.rows[indices] = torch.arange(len(indices), device=labels.device)
 
     def plan(self, order: Tensor, generator: torch.Generator) -> Tensor:
-        """An epoch drawn ahead, int64 [2, n]: image and view."""
+        """Return a plan of one epoch, int64 [2, n], whose rows are image index and view."""
         views = torch.randint(self.images.shape[1], (len(order),), generator=generator)
         return torch.stack([order.cpu(), views]).to(self.images.device)
 
     def take(self, plan: Tensor) -> tuple[Tensor, Tensor]:
+        """Return the batch (maps, labels) that some columns of a plan describe."""
         order, views = plan
         rows = self.rows[order] * self.images.shape[1] + views
         return self.images.flatten(0, 1).index_select(0, rows), self.labels[order]
 
     def plain(self, indices: Tensor, batch: int = 0, flip: Flip = "none") -> Iterator[Tensor]:
-        """The first view of each; `flip` cannot be had."""
+        """Yield the first view of each image. `flip` is ignored."""
         for rows in indices.split(batch or 1000):
             yield self.images[self.rows[rows], 0]
 
 
 def halves(body: nn.Module, behind: int) -> tuple[nn.Module, nn.Module]:
-    """A ResNet cut before its last `behind` stages: images to maps, and maps to the last map. They share its modules.
+    """Divide a ResNet before its last `behind` stages.
 
-    Raises RunFailed on a network that is no ResNet of `common.resnet`, or one with too few stages.
+    The first part takes images to feature maps, and the second part takes these maps to the last feature map. Both
+    share the modules of `body`. Raises RunFailed if `body` is no ResNet of `common.resnet`, or has too few stages.
     """
     try:
         stem, stages = parts(body)

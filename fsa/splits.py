@@ -1,4 +1,4 @@
-"""Head and tail classes (Sec. 4.2): the largest classes that hold a given share of all images are the head."""
+"""Head and tail classes (Sec. 4.2). The head is the largest classes that together hold a given share of all images."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import numpy as np
 
 
 def head_classes(counts: Sequence[int] | np.ndarray, share: float = 0.9) -> int:
-    """The smallest h such that the h largest classes hold at least `share` of all images (h_r of Sec. 4.2).
+    """Return the smallest h such that the h largest classes hold at least `share` of all images (h_r of Sec. 4.2).
 
     counts [C]: training images of every class, in any order. Raises ValueError on a share outside (0, 1] or a class
     without images.
@@ -22,9 +22,9 @@ def head_classes(counts: Sequence[int] | np.ndarray, share: float = 0.9) -> int:
 
 
 def head_and_tail(counts: Sequence[int] | np.ndarray, share: float = 0.9) -> tuple[np.ndarray, np.ndarray]:
-    """Class ids of the head, largest first, and of the tail; of equal classes the earlier is the larger. int64.
+    """Return the class ids of the head and of the tail, int64, each from the largest class to the smallest.
 
-    Raises ValueError as `head_classes`.
+    Classes of equal size keep their order. Raises the ValueErrors of `head_classes`.
     """
     order = np.argsort(-np.asarray(counts, dtype=np.int64), kind="stable")
     first = head_classes(counts, share)

@@ -1,6 +1,6 @@
-"""What the figures show of Phase I's feature space: scatter plots, activation maps on images, and numbers for both.
+"""Measures what figures show of Phase I's feature space: scatter plots, activation maps on images, and numbers.
 
-All of it becomes the summary of a run that trains nothing, so that figures stay functions of Results.
+The measurements become the summary of a run that trains nothing. So figures remain functions of Results.
 """
 
 from __future__ import annotations
@@ -27,29 +27,30 @@ Points = list[list[float]]
 
 
 class SurveyLearner(Learner):
-    """Reads Phase I's network; its schedule has no epochs."""
+    """Measures Phase I's network. Its schedule has no epochs."""
 
     config: Survey
     net: Any
 
     def summary(self, phase: Phase) -> dict[str, Any]:
+        """Add all measurements of the survey."""
         self.net.eval()
         with torch.no_grad():
             parts = self.parts()
             return {**super().summary(phase), **parts, **self.tail(), "pictures": self.pictures(phase)}
 
     def chosen(self, images: Images, classes: tuple[int, ...], limit: int) -> Tensor:
-        """The first images of each class, at most `limit`."""
+        """Return the indices of the first images of each class, at most `limit` of each."""
         of_class = [(images.labels == c).nonzero().squeeze(1)[:limit] for c in classes]
         return torch.cat(of_class)
 
     def maps(self, images: Images, indices: Tensor) -> Tensor:
-        """The maps before pooling of un-augmented images, fp32 [n, c, h, w]."""
+        """Return the feature maps of un-augmented images before pooling, fp32 [n, c, h, w]."""
         with self.context.device.autocast():
             return torch.cat([self.net.backbone.maps(batch).float() for batch in images.plain(indices)])
 
     def halves(self, maps: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
-        """Pooled class-specific and class-generic features of maps, [n, c] each."""
+        """Return the pooled class-specific and class-generic features of maps, [n, c] each."""
         c = self.config.fsa
         cams = class_activation_map(maps, self.net.head.weight, labels, c.scaling)
         masks = (m.flatten(1).float() for m in split(cams, c.tau_specific, c.tau_generic))
@@ -57,10 +58,10 @@ class SurveyLearner(Learner):
         return specific, generic
 
     def parts(self) -> dict[str, Any]:
-        """Fig. 3 and 4: test features of a few classes, whole, class-specific and class-generic.
+        """Measure test features of a few classes: whole, class-specific and class-generic (Fig. 3 and 4).
 
-        The true class picks the locations, as in the paper, which by itself pulls classes apart; so the numbers are
-        also taken with the predicted class.
+        As in the paper, the true class selects the locations. This alone separates the classes. So the numbers are also
+        measured with the predicted class.
         """
         images = self.context.test
         indices = self.chosen(images, self.config.classes, self.config.points)
@@ -78,7 +79,7 @@ class SurveyLearner(Learner):
         }
 
     def tail(self) -> dict[str, Any]:
-        """Augmented features of the last class beside its real ones, its test images' and its donors'."""
+        """Measure augmented features of the last class, with its training images, test images and donors."""
         context, config, device = self.context, self.config.fsa, self.context.device.torch
         label, count = self.config.classes[-1], self.config.points
         everything = context.of_classes(0, len(context.counts))
@@ -114,7 +115,10 @@ class SurveyLearner(Learner):
         }
 
     def pictures(self, phase: Phase) -> list[dict[str, Any]]:
-        """Test images with the maps of their classes, from the largest class to the smallest."""
+        """Return test images with the activation maps of their classes, from the largest class to the smallest.
+
+        The list is empty if images stay files.
+        """
         images, context = self.context.test, self.context
         if not isinstance(images, DeviceImages):
             return []
@@ -136,7 +140,7 @@ class SurveyLearner(Learner):
 
 
 def embedded(features: Tensor) -> Points:
-    """t-SNE from a PCA start, cosine distances and a fixed seed: [n, 2], rounded."""
+    """Embed features [n, c] by t-SNE: [n, 2], rounded. It starts from a PCA, with cosine distances and a fixed seed."""
     from sklearn.manifold import TSNE
 
     values = features.cpu().numpy().astype(np.float64)
@@ -145,7 +149,7 @@ def embedded(features: Tensor) -> Points:
 
 
 def neighbour_accuracy(features: Tensor, labels: Tensor) -> float:
-    """Share of samples whose class is that of most of their 5 nearest others, by cosine; percent."""
+    """Return the share of images, percent, whose class is the majority among their 5 nearest others, by cosine."""
     unit = F.normalize(features, dim=1)
     cosines = (unit @ unit.T).fill_diagonal_(-torch.inf)
     votes = F.one_hot(labels[cosines.topk(min(NEIGHBOURS, len(labels) - 1), dim=1).indices]).sum(dim=1)
@@ -153,14 +157,14 @@ def neighbour_accuracy(features: Tensor, labels: Tensor) -> float:
 
 
 def class_similarity(features: Tensor, labels: Tensor) -> float:
-    """Mean cosine between the mean features of two classes: how much of a feature classes share."""
+    """Return the mean cosine between the mean features of two classes, which tells how much classes share."""
     means = F.normalize(torch.stack([features[labels == c].mean(dim=0) for c in labels.unique()]), dim=1)
     cosines = means @ means.T
     return round(cosines[~torch.eye(len(means), dtype=torch.bool, device=cosines.device)].mean().item(), 4)
 
 
 def nearest_distance(targets: Tensor, features: Tensor) -> float:
-    """Mean cosine distance from each target to the nearest of `features` other than itself."""
+    """Return the mean cosine distance from each target to the nearest of `features`, other than itself."""
     cosines = F.normalize(targets, dim=1) @ F.normalize(features, dim=1).T
     if targets.data_ptr() == features.data_ptr():
         cosines.fill_diagonal_(-torch.inf)

@@ -1,4 +1,4 @@
-"""python -m fsa.train: one run of one method, the paper's own unless another is named."""
+"""python -m fsa.train: trains one method once. The default is the paper's own method."""
 
 from common.command.train import main
 

@@ -1,6 +1,7 @@
 """Learning a Unified Classifier Incrementally via Rebalancing (Hou, Pan, Loy, Wang, Lin; CVPR 2019).
 
-With its iCaRL and joint baselines. README.md maps equations to functions and lists every deviation.
+The package also holds the paper's baselines, iCaRL and joint training. README.md maps equations to functions and lists
+every deviation.
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ from typing import TYPE_CHECKING
 
 try:
     from common.command.roots import lazily
-except ImportError:  # none of our code in `common` can be reached to say so
+except ImportError:  # another `common` hides ours, so no code of ours can report it
     found = sys.modules.get("common", "none")
     print(f"error: {__name__} needs its own `common`, not {found}; rename that, or start elsewhere", file=sys.stderr)
     sys.exit(2)

@@ -1,4 +1,4 @@
-"""iCaRL and LUCIR as learners: a head, a loss and what happens at a phase's edges. Loops and data are `common`'s."""
+"""The learners of iCaRL and LUCIR: head, loss, and what a phase begins and ends with. `common` has loops and data."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from lucir.model import imprint
 
 
 class BaseLearner(Learner):
-    """Cross-entropy on a plain or a cosine network: base models and joint training."""
+    """Trains base models and joint training, with cross-entropy on a linear or a cosine head."""
 
     config: Base
 
@@ -29,11 +29,12 @@ class BaseLearner(Learner):
             self.head, self.final_relu = partial(CosineHead, scale=config.scale), False
 
     def trace(self, phase: Phase) -> dict[str, float]:
+        """Return the head's scale and norms, see `head_trace`."""
         return head_trace(self.net.head, phase)
 
 
 class ICaRLLearner(Learner):
-    """iCaRL with softmax cross-entropy and distillation on old logits (LUCIR Sec. 3.1, footnote 1)."""
+    """Trains iCaRL with softmax cross-entropy and distillation of old logits (LUCIR Sec. 3.1, footnote 1)."""
 
     config: ICaRL
     distils = True
@@ -44,7 +45,8 @@ class ICaRLLearner(Learner):
         self.counts: Tensor | None = None
 
     def main(self, phase: Phase) -> Stage:
-        # Training images a class in this phase, for threshold moving.
+        """Return the main stage, and count each class's training images for threshold moving."""
+        # The number of training images of each class in this phase, for threshold moving.
         labels = self.context.train.labels
         self.counts = torch.tensor(self.context.counts[: phase.seen], device=labels.device)
         if phase.num_old:
@@ -52,16 +54,18 @@ class ICaRLLearner(Learner):
         return super().main(phase)
 
     def stages(self, phase: Phase) -> Iterator[Stage]:
+        """Yield the main stage and, with `finetune`, class-balance finetuning."""
         yield self.main(phase)
-        if self.config.finetune and phase.num_old:  # iCaRL-CBF: the classifier alone, on balanced exemplars
+        if self.config.finetune and phase.num_old:  # iCaRL-CBF trains only the classifier, on balanced exemplars
             exemplars, parameters = self.context.memory.all(), self.net.head.parameters()
             yield Stage("finetune", self.config.finetune, exemplars, self.finetune_loss, parameters, self.net.eval)
 
     def loss(self, images: Tensor, labels: Tensor) -> Tensor:
+        """Return the `objective` with the network's features."""
         return self.objective(self.net.features(images), images, labels)
 
     def objective(self, features: Tensor, images: Tensor, labels: Tensor) -> Tensor:
-        """Cross-entropy and distillation."""
+        """Return the sum of cross-entropy and weighted distillation (Eq. 1 and 2)."""
         logits = self.net.head(features)
         loss = self.entropy(logits, labels)  # Eq. 1
         if self.teacher is not None:
@@ -70,19 +74,20 @@ class ICaRLLearner(Learner):
         return loss
 
     def finetune_loss(self, images: Tensor, labels: Tensor) -> Tensor:
+        """Return the `objective` with frozen features."""
         return self.objective(self.frozen_features(images), images, labels)
 
     def readouts(self, features: Tensor, phase: Phase) -> dict[str, Tensor]:
-        """CNN and NME, threshold moving (supplement), and CNN with the head's bias or norms taken away."""
+        """Add to CNN and NME: threshold moving (supplement), and CNN without the head's bias or weight norms."""
         predictions = super().readouts(features, phase)
         head = self.net.head
         unit = F.normalize(head.weight, dim=1)
         logits, bias = head(features), head.bias
-        # iCaRL-TM: divide each posterior by the class's share of the training images.
+        # iCaRL-TM divides each posterior by the class's share of the training images.
         prior = self.counts.clamp(min=1).log() if self.counts is not None else 0.0
         predictions["tm"] = (logits - prior).argmax(dim=1)
         predictions["no-bias"] = (logits - bias).argmax(dim=1)
-        # The mean norm keeps the bias's share of the logits what it was.
+        # Multiplying by the mean norm keeps the logits' scale, so that the bias has the same influence as before.
         rescaled = features @ unit.T * head.weight.norm(dim=1).mean()
         predictions["unit-weights"] = (rescaled + bias).argmax(dim=1)
         predictions["unit-weights-no-bias"] = rescaled.argmax(dim=1)
@@ -90,7 +95,7 @@ class ICaRLLearner(Learner):
 
 
 class LUCIRLearner(Learner):
-    """The paper's method and its ablations (Sec. 3.2-3.4), with class-balance finetuning."""
+    """Trains the paper's method and its ablations (Sec. 3.2-3.4), with class-balance finetuning."""
 
     config: LUCIR
     final_relu = False
@@ -101,6 +106,7 @@ class LUCIRLearner(Learner):
         self.head, self.nme_flip = partial(CosineHead, scale=config.scale), config.nme_flip
 
     def begin_phase(self, phase: Phase) -> None:
+        """Grow the head, imprint the new embeddings, and set the less-forget weight of the phase."""
         if not phase.num_old:
             return
         super().begin_phase(phase)
@@ -110,21 +116,24 @@ class LUCIRLearner(Learner):
         self.weight = adaptive_weight(self.config.weight, phase.num_old, phase.num_new, self.config.direction)
 
     def main(self, phase: Phase) -> Stage:
+        """Return the main stage. With the less-forget constraint, old embeddings stay fixed."""
         main = super().main(phase)
         if self.config.old == "less-forget":  # the old embeddings are fixed (Sec. 3.3)
             main.frozen_rows = [(self.net.head.weight, phase.num_old)]
         return main
 
     def stages(self, phase: Phase) -> Iterator[Stage]:
+        """Yield the main stage and, with `finetune`, class-balance finetuning."""
         yield self.main(phase)
         if self.config.finetune and phase.num_old:
             yield self.finetune_stage(phase)
 
     def loss(self, images: Tensor, labels: Tensor) -> Tensor:
+        """Return Eq. 9 with the network's features."""
         return self.objective(self.net.features(images), images, labels, self.config.margin)
 
     def objective(self, features: Tensor, images: Tensor, labels: Tensor, margin: float | None) -> Tensor:
-        """Eq. 9: cross-entropy + lambda * less-forget + margin ranking."""
+        """Return Eq. 9: cross-entropy + lambda * less-forget + margin ranking."""
         c, head, num_old = self.config, self.net.head, self.phase.num_old
         cosines = head.cosines(features)
         loss = self.entropy(head.scale * cosines, labels)  # Eq. 1 and 4
@@ -139,7 +148,10 @@ class LUCIRLearner(Learner):
         return loss
 
     def finetune_stage(self, phase: Phase) -> Stage:
-        """Class-balance finetuning on the exemplars of all classes seen; eta is never trained (official code)."""
+        """Return the class-balance finetuning stage, on exemplars of all classes seen.
+
+        It never trains eta (official code).
+        """
         head, flag, schedule = self.net.head, self.config.finetune_flag, self.config.finetune
         assert schedule is not None
         exemplars = self.context.memory.all()
@@ -150,16 +162,17 @@ class LUCIRLearner(Learner):
         return Stage("finetune", schedule, exemplars, self.finetune_loss, [head.weight], self.net.eval, frozen)
 
     def finetune_loss(self, images: Tensor, labels: Tensor) -> Tensor:
-        """Eq. 9 with the extractor frozen."""
+        """Return Eq. 9 with a frozen extractor. `finetune_flag` 4 and 5 leave out the margin loss."""
         margin = None if self.config.finetune_flag in (4, 5) else self.config.margin
         return self.objective(self.frozen_features(images), images, labels, margin)
 
     def trace(self, phase: Phase) -> dict[str, float]:
+        """Return eta and the norms of the embeddings, see `head_trace`."""
         return head_trace(self.net.head, phase)
 
 
 def head_trace(head: Any, phase: Phase) -> dict[str, float]:
-    """eta and the mean norms of old and new embeddings, for curves over training."""
+    """Return eta and the mean norms of old and new embeddings, to plot over training."""
     norms = head.weight.detach().norm(dim=1)
     trace = {"norm_new": round(float(norms[phase.num_old :].mean()), 5)}
     if phase.num_old:

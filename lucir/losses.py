@@ -1,4 +1,4 @@
-"""The losses of the paper as pure functions, in its order. Cosines are taken before the scale eta."""
+"""The paper's losses as pure functions, in the paper's order. Cosines are not yet multiplied by the scale eta."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ from common.training import of_batch
 
 
 def distillation(logits: Tensor, old_logits: Tensor, temperature: float = 2.0) -> Tensor:
-    """Eq. 2: KL(softmax(old/T) || softmax(new/T)) over the old classes, mean over the batch.
+    """Return Eq. 2: KL(softmax(old/T) || softmax(new/T)) over the old classes, averaged over the batch.
 
-    logits [n, c], old_logits [n, c_old]. The official T^2 * beta = 1, so nothing multiplies it.
+    logits [n, c], old_logits [n, c_old]. The official code multiplies by T^2 * beta = 1, which is left out here.
     """
     logits = logits[:, : old_logits.shape[1]]
     return F.kl_div(
@@ -25,25 +25,29 @@ def distillation(logits: Tensor, old_logits: Tensor, temperature: float = 2.0) -
 
 
 def cosine_distillation(cosines: Tensor, old_cosines: Tensor) -> Tensor:
-    """Eq. 5 as the official code computes it: squared differences of the old classes' cosines, summed, batch mean.
+    """Return Eq. 5 as the official code computes it: squared differences of cosines, summed over the old classes.
 
-    cosines [n, c], old_cosines [n, c_old]. The paper prints the distance un-squared and with a stray minus sign.
+    The result is averaged over the batch. cosines [n, c], old_cosines [n, c_old]. The paper prints the distance without
+    the square, and with a stray minus sign.
     """
     return (cosines[:, : old_cosines.shape[1]] - old_cosines.detach()).square().sum(dim=1).mean()
 
 
 def less_forget(features: Tensor, old_features: Tensor) -> Tensor:
-    """Eq. 6: mean over the batch of 1 - cos(f, f_old), all samples; [n, d] each. No gradient to the old model."""
+    """Return Eq. 6: the mean of 1 - cos(f, f_old) over all images of the batch.
+
+    features and old_features are [n, d]. The old model gets no gradient.
+    """
     return (1 - F.cosine_similarity(features, old_features.detach(), dim=1)).mean()
 
 
 def adaptive_weight(
     base: float, num_old: int, num_new: int, direction: Literal["code", "paper", "fixed"] = "code"
 ) -> float:
-    """Eq. 7: lambda of a phase with `num_new` classes after `num_old`.
+    """Return Eq. 7: lambda in a phase that adds `num_new` classes to `num_old`.
 
-    code: base * sqrt(old / new), which made the published numbers; paper: base * sqrt(new / old), as printed; fixed:
-    base. Raises ValueError on another direction.
+    direction: code is base * sqrt(old / new), which made the published numbers; paper is base * sqrt(new / old), as
+    printed; fixed is base. Raises ValueError on another direction.
     """
     if direction == "code":
         return base * math.sqrt(num_old / num_new)
@@ -62,19 +66,19 @@ def margin_ranking(
     margin: float = 0.5,
     reduction: Literal["mean", "sum_k"] = "mean",
 ) -> Tensor:
-    """Eq. 8: each exemplar's own cosine exceeds those of its k nearest new classes by the margin.
+    """Return Eq. 8, which pushes an exemplar's own cosine above those of its k nearest new classes, by the margin.
 
-    cosines [n, c], labels [n] positions in the class order; samples of new classes are ignored, and a batch without
-    exemplars gives 0. mean: over exemplars and negatives (official code); sum_k: summed over negatives as printed.
-    Raises ValueError where fewer than k classes are new.
+    cosines [n, c], labels [n] as positions in the class order. Images of new classes are ignored, and a batch without
+    exemplars gives 0. reduction: mean averages over exemplars and negatives (official code); sum_k sums over negatives,
+    as printed. Raises ValueError if fewer than k classes are new.
     """
     if cosines.shape[1] - num_old < k:
         raise ValueError(f"the margin loss needs at least {k} new classes a phase, got {cosines.shape[1] - num_old}")
     own = cosines.gather(1, labels.unsqueeze(1))
     negatives = cosines[:, num_old:].topk(k, dim=1).values
     hinge = (margin - own + negatives).clamp(min=0)
-    # A mask in place of indexing keeps shapes fixed from batch to batch.
+    # A mask, in place of indexing, keeps all shapes the same from batch to batch.
     is_old = (labels < num_old).to(hinge.dtype)
-    # The count over all processes may be less than 1 for each.
+    # With several processes, one process's share of the count may be less than 1.
     total = (hinge.sum(dim=1) * is_old).sum() / of_batch(is_old.sum(), len(labels)).clamp(min=1e-6)
     return total / k if reduction == "mean" else total

@@ -1,4 +1,4 @@
-"""Weight imprinting of new class embeddings: in the official code, not in the paper."""
+"""Weight imprinting, which initialises new class embeddings. It is in the official code but not in the paper."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ from torch import Tensor
 
 
 def imprint(class_features: Sequence[Tensor], old_weight: Tensor) -> Tensor:
-    """Initial embeddings [k, d] of new classes: unit mean of unit features, times the old embeddings' mean norm.
+    """Return initial embeddings [k, d] of new classes: normalised means of normalised features, times a norm.
 
-    class_features: the features [n, d] of each new class under the previous model, eval mode, un-augmented.
-    old_weight [c, d]: the raw rows of the old classes.
+    The norm is the mean norm of the old embeddings. class_features: the features [n, d] of each of the k new classes,
+    from the previous model in eval mode, on un-augmented images. old_weight [c, d]: the raw weights of the old classes.
     """
     means = torch.stack([F.normalize(features, dim=1).mean(dim=0) for features in class_features])
     return F.normalize(means, dim=1) * old_weight.norm(dim=1).mean()

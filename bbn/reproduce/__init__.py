@@ -1,4 +1,5 @@
-"""The figures of BBN. Nothing here loads torch.
+"""The figures of BBN. No module here imports torch.
 
-`presets` has the data and schedules, `catalogue` the Runs behind each figure; `figures`, `tables` and `matrix` draw.
+`presets` holds data and schedules, and `catalogue` lists the Runs behind each figure. `figures`, `tables` and `matrix`
+draw them.
 """

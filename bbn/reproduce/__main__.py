@@ -1,4 +1,4 @@
-"""python -m bbn.reproduce: the paper's figures, from runs to report."""
+"""python -m bbn.reproduce: reproduces the paper's figures, from training to the report."""
 
 from common.command.cli import main
 

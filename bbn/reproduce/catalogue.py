@@ -145,7 +145,7 @@ def choices(s: Setting) -> Mapping[str, Sides]:
 
 
 def equal(s: Setting) -> Runs:
-    """What BBN's code and LDAM-DRW's were run on at a tenth of the schedule, at the strongest imbalance."""
+    """Return the Runs that BBN's code and LDAM-DRW's were run for, at a tenth of the schedule."""
     factor, later = s.strongest, s.baseline.milestones[0]
     plain = replace(s.baseline, nesterov=False, warmup_by="epoch", drop_last=False)  # LDAM-DRW's code
     weighted = s.one_stage(beta=0.9999, defer=later)

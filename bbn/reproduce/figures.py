@@ -1,4 +1,4 @@
-"""What draws each figure or table of the paper: finished Runs, and what the paper prints, to a Drawing."""
+"""The functions that draw the paper's figures and tables: each turns Results and published numbers into a Drawing."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ GROUPS = ("many", "medium", "few")
 
 
 def methods(s: Setting, results: Results, published: PublishedFigure) -> Drawing:
-    """Table 1, a panel for each imbalance factor."""
+    """Draw Table 1, with a panel for each imbalance factor."""
     panels, rows = [], []
     for factor in s.factors:
         found = {name: group for (name, at), group in results.items() if at == factor}
@@ -31,7 +31,7 @@ def methods(s: Setting, results: Results, published: PublishedFigure) -> Drawing
 
 
 def schedules(s: Setting, results: Results, published: PublishedFigure) -> Drawing:
-    """Table 2, and the number that it quotes from the paper of LDAM-DRW."""
+    """Draw Table 2, and the number that it quotes from the paper of LDAM-DRW."""
     panel, rows = errors(s, results, published, None)
     value, provenance = published.value("LDAM-DRW (original paper)", DEPTH)
     if value is not None:
@@ -40,7 +40,7 @@ def schedules(s: Setting, results: Results, published: PublishedFigure) -> Drawi
 
 
 def norms(s: Setting, results: Results, published: PublishedFigure) -> Drawing:
-    """Fig. 4: the norm of each class's classifier weights; sigma is their population standard deviation."""
+    """Draw Fig. 4: the norm of each class's classifier weights. sigma is their population standard deviation."""
     parts = {name: (name, "norms") for name in MANNERS}
     parts |= {"BBN-CB": ("BBN", "norms_cb"), "BBN-RB": ("BBN", "norms_rb"), "BBN-ALL": ("BBN", "norms")}
     curves, rows, quantity = [], [], "σ of the norms over classes"
@@ -59,7 +59,7 @@ def norms(s: Setting, results: Results, published: PublishedFigure) -> Drawing:
 
 
 def compactness(s: Setting, results: Results, published: PublishedFigure) -> Drawing:
-    """Supplement, Fig. 6: mean distance of a class's unit features from their centre, on both splits."""
+    """Draw the supplement's Fig. 6: the mean distance of a class's unit features from their centre, on both splits."""
     panels, rows = [], []
     for split, words in (("spread_train", "training images"), ("spread_test", "test images")):
         curves = []
@@ -80,7 +80,7 @@ def compactness(s: Setting, results: Results, published: PublishedFigure) -> Dra
 
 
 def adaptors(s: Setting, results: Results, published: PublishedFigure) -> Drawing:
-    """Supplement, Fig. 7: alpha over training in closed form; and how the official code stretches it."""
+    """Draw the supplement's Fig. 7: alpha over training by its formulas, and as the official code stretches it."""
     epochs = range(1, 201)
     shares = [e / 200 for e in epochs]
     kinds = {name: kind for name, kind in ADAPTORS.items() if kind != "beta"}
@@ -100,13 +100,13 @@ def adaptors(s: Setting, results: Results, published: PublishedFigure) -> Drawin
 
 
 def over_epochs(name: str, found: Sequence[Result], readout: str = "cnn", group: str = "accuracy") -> Curve:
-    """Test accuracy over training of a read-out on a group of classes."""
+    """Return the curve of a read-out's test accuracy over training, on a group of classes."""
     lines = [by_epoch(r, readout, group) for r in found]
     return mean_curve(name, list(lines[0]), [list(line.values()) for line in lines])
 
 
 def branches(s: Setting, results: Results, published: PublishedFigure) -> Drawing:
-    """BBN over training: its error beside the paper's, and each branch on many-, medium- and few-shot classes."""
+    """Draw BBN's error over training and the published error, and each branch's accuracy by size of classes."""
     found = results["BBN"]
     error, rows = over_training(s, found, published)
     known = {group: f"{group}-shot classes" for group in GROUPS if group in found[0].readout("cnn")}
@@ -130,7 +130,7 @@ def branches(s: Setting, results: Results, published: PublishedFigure) -> Drawin
 
 
 def over_training(s: Setting, found: Sequence[Result], published: PublishedFigure) -> tuple[Panel, list[Comparison]]:
-    """Test error of BBN over training, and what choosing the best test epoch gives."""
+    """Return a panel of BBN's test error over training, and rows that compare the last and the best test epoch."""
     factor, accuracy = s.strongest, over_epochs("BBN", found)
     curves = [replace(accuracy, y=[100 - y for y in accuracy.y])]
     value, provenance = published.of(f"table1-{s.role}").value("BBN", factor)

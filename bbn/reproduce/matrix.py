@@ -1,4 +1,4 @@
-"""Fig. 2 and the supplement's Fig. 5: how features are learnt against how classifiers are."""
+"""Fig. 2 and the supplement's Fig. 5: test errors for each manner of learning features and of learning classifiers."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from common.drawing.figures import Comparison, Drawing, Panel, PublishedFigure, 
 
 
 def source_first(settings: Sequence[Setting], source: str) -> list[Setting]:
-    """The settings, that of the data set whose features all classifiers use first."""
+    """Return the settings, beginning with the data set `source`, on which all features are learnt."""
     return sorted(settings, key=lambda s: s.role != source)
 
 
 def matrices(settings: Sequence[Setting], results: Results, published: PublishedFigure, source: str) -> Drawing:
-    """Error by manner of representation learning (columns) and of classifier learning (rows)."""
+    """Draw the test error by manner of representation learning (columns) and of classifier learning (rows)."""
     targets = source_first(settings, source)
     panels, rows = [], []
     for target in targets:
@@ -37,6 +37,7 @@ def matrices(settings: Sequence[Setting], results: Results, published: Published
 
 
 def _heat(source: Setting, target: Setting, errors: np.ndarray) -> Panel:
+    """Return a panel with the errors of one data set as a heat map."""
     return Panel(
         f"Classifier on {title(target, target.factor)}",
         f"features from {title(source, None)}",
@@ -49,9 +50,10 @@ def _heat(source: Setting, target: Setting, errors: np.ndarray) -> Panel:
 
 
 def _orderings(published: PublishedFigure, target: Setting, found: Sequence[np.ndarray], own: bool) -> list[Comparison]:
-    """What the paper states of the matrix, whose numbers are printed in a picture only; each seed is judged by itself.
+    """Return rows for the paper's statements on the matrix, whose numbers it prints only in a picture.
 
-    own: the features were learnt on the same data; the place of the least error is stated for that case alone.
+    Each seed is judged by itself. own: whether the features were learnt on the same data. Only for that case does the
+    paper say where the least error is.
     """
     where, corner = title(target, None), (MANNERS.index("RS"), MANNERS.index("CE"))
     columns = [float((m[1:] < m[0]).all(axis=0).sum()) for m in found]

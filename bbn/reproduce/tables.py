@@ -1,6 +1,7 @@
-"""Test errors of Results, as bars and rows beside the published ones.
+"""Bars and rows that compare the test errors of Results with published errors.
 
-The paper's errors are those of the best test epoch. Ours are of the last; our best stands between the two.
+The paper's errors are those of the best test epoch. The errors measured here are those of the last epoch; the best test
+epoch is shown too.
 """
 
 from __future__ import annotations
@@ -24,37 +25,37 @@ NAMES = {
     "inat2018": "iNaturalist 2018",
     FOLDER: OWN_IMAGES,
 }
-SHORT = {  # under bars
+SHORT = {  # shorter names, to fit under bars
     "Manifold Mixup (two samplers)": "Manifold, two samplers",
     "Ensemble Uniform + Balanced": "Uniform + Balanced",
     "Ensemble Uniform + Reversed": "Uniform + Reversed",
     "Mixup, classifier fine-tuned": "Mixup, fine-tuned",
 }
 DEPTH = 50.0
-"""The network's depth, which is the column of the paper's tables where the data have no imbalance factor."""
+"""The network's depth, which names the column of the paper's tables for data without an imbalance factor."""
 
 
 def title(s: Setting, factor: float | None) -> str:
-    """Which data set it is about, what stands for it, and the imbalance factor."""
+    """Return a title: the data set, its stand-in if there is one, and the imbalance factor."""
     name = NAMES[s.role]
     words = f"glyphs, in place of {name}" if s.preset == "quick" else name
     return f"{words}, factor {factor:g}" if factor else words
 
 
 def last(result: Result) -> float:
-    """Test error at the last epoch, percent."""
+    """Return the test error at the last epoch, percent."""
     return 100 - result.readout("cnn")["accuracy"]
 
 
 def best(result: Result) -> float:
-    """Test error at the best of the tested epochs, the last included: what the official code reports."""
+    """Return the test error at the best of the tested epochs, percent. The official code reports this error."""
     return 100 - max(by_epoch(result).values())
 
 
 def errors(
     s: Setting, results: Results, published: PublishedFigure, factor: float | None
 ) -> tuple[Panel, list[Comparison]]:
-    """Bars of the last and the best epoch beside the paper's, and both as comparisons."""
+    """Return a panel with bars of the last epoch, the best epoch and the paper, and rows that compare them."""
     found = {name: group for name, group in results.items() if group}
     labels = [SHORT.get(name, name) for name in found]
     paper = {name: published.value(name, factor or DEPTH) for name in found}
@@ -69,7 +70,7 @@ def errors(
 
 
 def differences(results: Results, published: PublishedFigure, factor: float | None, against: str) -> list[Comparison]:
-    """How much each method's error at the last epoch exceeds that of `against`, seed by seed."""
+    """Return by how much each method's error at the last epoch exceeds that of the method `against`, paired by seed."""
     quantity = f"test error, {LAST}, minus that of {against} (points, paired by seed)"
     quantity += f", imbalance factor {factor:g}" if factor else ""
     reference, rows = published.value(against, factor or DEPTH)[0], []
@@ -86,9 +87,9 @@ def differences(results: Results, published: PublishedFigure, factor: float | No
 def error_table(
     s: Setting, results: Results, published: PublishedFigure, against: str = "BBN", note: str = "", table: str = ""
 ) -> Drawing:
-    """A table of errors at the setting's own imbalance, and each row's difference from one of them.
+    """Draw a table of errors at the setting's own imbalance, with differences from the method `against`.
 
-    table: the paper's table to hold them against; by default that of the figure itself.
+    table: the paper's table to compare with, by default that of the figure itself.
     """
     published = published.of(f"{table}-{s.role}") if table else published
     panel, rows = errors(s, results, published, s.factor)
@@ -96,7 +97,10 @@ def error_table(
 
 
 def claim(published: PublishedFigure, quantity: str, words: str, counts: Sequence[float]) -> Comparison:
-    """A sentence of the paper as a number, one count a seed; it holds where every seed has the value."""
+    """Return a row for a statement of the paper that can be counted. It holds if every seed has the published count.
+
+    counts: one for each seed.
+    """
     ours = estimate(counts)
     return Comparison(
         quantity, words, *published.value(words, quantity), replace(ours, interval=ours.interval * 0), tolerance=0.0

@@ -1,5 +1,5 @@
-"""The figures of the class-balanced loss. Nothing here loads torch.
+"""The figures of the class-balanced loss. Nothing in this package loads torch.
 
-`presets` has the data and schedules, `catalogue` the Runs behind each figure. `figures` and `tables` draw what
+`presets` has the data and schedules. `catalogue` lists the Runs behind each figure. `figures` and `tables` draw what
 runs measured, `analytic` what follows from formulas.
 """

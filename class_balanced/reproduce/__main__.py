@@ -1,4 +1,4 @@
-"""python -m class_balanced.reproduce: the paper's figures, from runs to report."""
+"""`python -m class_balanced.reproduce` makes the paper's figures, from runs to report."""
 
 from common.command.cli import main
 

@@ -1,4 +1,4 @@
-"""The figures that follow from formulas and class sizes alone; they need no runs and no data."""
+"""Draw the figures that follow from formulas and class sizes alone. They need no runs and no data."""
 
 from __future__ import annotations
 
@@ -13,21 +13,23 @@ from common.imbalance import class_weights, effective_number
 from common.splits import longtail_counts
 
 SETS = {"CIFAR-10-LT": (10, 5000), "CIFAR-20-LT": (20, 2500), "CIFAR-100-LT": (100, 500)}
-"""Classes, and images of the largest."""
+"""(number of classes, images of the largest class) of each data set."""
 IMAGES = "images of the class"
 INDEX = "class, head to tail"
 
 
 def beta_name(beta: float) -> str:
+    """Return the name of a curve for one beta."""
     return f"beta = {beta:g}"
 
 
 def line(name: str, x: Sequence[float] | np.ndarray, y: Sequence[float] | np.ndarray, legend: str = "") -> Curve:
+    """Return a curve from sequences or arrays."""
     return Curve(name, np.asarray(x).tolist(), np.asarray(y).tolist(), legend=legend)
 
 
 def class_balanced_term(s: Setting, results: Results, published: PublishedFigure) -> Drawing:
-    """Fig. 3: the class-balanced term 1 / E_n against the images of the class."""
+    """Draw Fig. 3: the class-balanced term 1 / E_n against the number of images of the class."""
     n = np.unique(np.logspace(0, 4, 60).astype(int))
     curves = [line(beta_name(b), n, 1 / effective_number(n, b)) for b in (0.0, *BETAS)]
     panel = Panel("", IMAGES, "class-balanced term 1 / E_n", curves, x_log=True, y_log=True, y_range=(8e-5, 1.3))
@@ -35,14 +37,14 @@ def class_balanced_term(s: Setting, results: Results, published: PublishedFigure
 
 
 def class_sizes(s: Setting, results: Results, published: PublishedFigure) -> Drawing:
-    """Fig. 4: images of every class of CIFAR-100-LT."""
+    """Draw Fig. 4: the number of images of every class of CIFAR-100-LT."""
     classes, most = SETS["CIFAR-100-LT"]
     curves = [line(f"factor {f:g}", range(classes), longtail_counts(classes, most, f)) for f in FACTORS[::-1]]
     return Drawing([Panel("CIFAR-100-LT", INDEX, "training images", curves)])
 
 
 def effective_numbers(s: Setting, results: Results, published: PublishedFigure) -> Drawing:
-    """Fig. 6: number of images and effective number of every class, factor 50."""
+    """Draw Fig. 6: the number of images and the effective number of every class, at factor 50."""
     panels, rows = [], []
     for name, figure in (("CIFAR-10-LT", "fig6-cifar10-lt"), ("CIFAR-100-LT", "fig6-cifar100-lt")):
         counts = longtail_counts(*SETS[name], 50)
@@ -61,7 +63,7 @@ def effective_numbers(s: Setting, results: Results, published: PublishedFigure) 
 
 
 def limits(s: Setting, results: Results, published: PublishedFigure) -> Drawing:
-    """Both limits of E_n: n as beta goes to 1, N = 1 / (1 - beta) as n grows."""
+    """Draw both limits of E_n: n as beta goes to 1, and N = 1 / (1 - beta) as n grows."""
     volumes, sizes = np.logspace(0, 7, 71), (5, 50, 500, 5000)
     ends = [float(volumes[0]), float(volumes[-1])]
     near_one = [line(f"n = {n}", volumes, [effective_number([n], 1 - 1 / v)[0] for v in volumes]) for n in sizes]
@@ -81,7 +83,7 @@ def limits(s: Setting, results: Results, published: PublishedFigure) -> Drawing:
 
 
 def weights(s: Setting, results: Results, published: PublishedFigure) -> Drawing:
-    """What a beta does to the size of a step: the mean weight of an image, and its class's learning rate."""
+    """Draw what beta does to the size of a step: the mean weight of an image, and the learning rate of its class."""
     betas, labels = (0.0, *BETAS), ["0", *(f"{b:g}" for b in BETAS)]
     scale, rates = [], []
     for name in ("CIFAR-10-LT", "CIFAR-100-LT"):
@@ -104,12 +106,12 @@ def weights(s: Setting, results: Results, published: PublishedFigure) -> Drawing
 
 
 def mean_weight(counts: Sequence[int] | np.ndarray, beta: float) -> float:
-    """The class weight of a training image on average: sum of n_i alpha_i over sum of n_i."""
+    """Return the mean class weight of a training image: the sum of n_i alpha_i over the sum of n_i."""
     return float(np.average(class_weights(counts, beta), weights=counts))
 
 
 def data_sets(settings: Sequence[Setting], results: Results, published: PublishedFigure) -> Drawing:
-    """Table 1: the data sets; iNaturalist and ILSVRC as counted where a run has seen them."""
+    """Draw Table 1: the data sets. Classes of iNaturalist and ILSVRC are counted where a run has seen them."""
     factors = (1.0, *FACTORS[::-1])
     labels, totals, ratios = [f"{f:g}" for f in factors], [], []
     for name, (classes, most) in SETS.items():

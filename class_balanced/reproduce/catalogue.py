@@ -1,4 +1,4 @@
-"""Every figure and table of the paper, in order: its id, its title, the Runs it needs, and what draws it."""
+"""List every figure and table of the paper, in its order: id, title, the Runs it needs, and what draws it."""
 
 from __future__ import annotations
 
@@ -29,38 +29,38 @@ SMALL, CIFAR, IMAGENET = ("quick", "cifar"), ("cifar",), ("imagenet",)
 
 
 def cells(s: Setting, names: Iterable[str], factors: Sequence[float | None]) -> Runs:
-    """Rows of the grid at some imbalance factors."""
+    """Return the Runs of some rows of the grid, at some imbalance factors."""
     models = s.models()
     return {(name, f): s.runs(models[name], f) for name in names for f in factors}
 
 
 def grid(s: Setting) -> Runs:
-    """Every loss, gamma and beta at every factor."""
+    """Return the Runs of every loss, gamma and beta at every factor."""
     return cells(s, s.models(), s.factors)
 
 
 def base_losses(s: Setting) -> Runs:
-    """The losses without class weights; factor 1 is the whole training set."""
+    """Return the Runs of the losses without class weights. Factor 1 is the whole training set."""
     return cells(s, s.base_models(), s.table2_factors)
 
 
 def over_beta(s: Setting) -> Runs:
-    """Three losses over beta at one factor."""
+    """Return the Runs of three losses over beta, at one factor."""
     return cells(s, s.beta_models(), [s.factor])
 
 
 def loss_curves(s: Setting) -> Runs:
-    """Each loss without class weights and at the largest beta."""
+    """Return the Runs of each loss without class weights and at the largest beta."""
     return cells(s, s.curve_models(), [s.factor])
 
 
 def closeup(s: Setting) -> Runs:
-    """A few cells to look at closely."""
+    """Return the Runs of the few cells that are looked at closely."""
     return cells(s, s.closeup, [s.closeup_factor])
 
 
 def reductions(s: Setting) -> Runs:
-    """Softmax over beta with both reductions, which are one without weights."""
+    """Return the Runs of softmax over beta with both reductions, which are the same without class weights."""
     models = s.softmax_models().items()
     batch = {(name, "batch"): s.runs(model, s.closeup_factor) for name, model in models}
     means = {name: replace(model, reduction="weighted_mean") for name, model in models if model.beta}
@@ -68,12 +68,12 @@ def reductions(s: Setting) -> Runs:
 
 
 def claim(s: Setting) -> Sides:
-    """Softmax with class-balanced weights of the largest beta, and without."""
+    """Return the sides of the headline: softmax with class-balanced weights of the largest beta, and without any."""
     return {"CB softmax": s.main(replace(SOFTMAX, beta=s.betas[-1])), "Softmax": s.main(SOFTMAX)}
 
 
 def choices(s: Setting) -> Mapping[str, Sides]:
-    """What ports do otherwise than the official code: class-balanced losses in their way, and in its own."""
+    """Return the sides of each choice in which ports differ from the official code. The second side is official."""
     cb, focal = replace(SOFTMAX, beta=s.betas[-1]), ClassBalanced("focal", beta=s.betas[-1], gamma=s.gammas[0])
     pad, pooled = (replace(s, network=name) for name in s.shortcuts)
     return {
@@ -84,7 +84,10 @@ def choices(s: Setting) -> Mapping[str, Sides]:
 
 
 def baselines(s: Setting) -> Runs:
-    """What long-tailed papers compare with, on this paper's network and schedule; CE and RW are cells of its own."""
+    """Return the Runs of the baselines of long-tailed papers, on this paper's network and schedule.
+
+    CE and RW are forms of `ClassBalanced`.
+    """
     later, beta = s.schedule.milestones[0], s.betas[-1]
     methods: dict[str, Method] = {
         "CE": ClassBalanced("softmax"),
@@ -101,7 +104,10 @@ def baselines(s: Setting) -> Runs:
 
 
 def large_images(s: Setting) -> Runs:
-    """Softmax and class-balanced focal loss by resolution and depth; batch 1024, beta 0.999, gamma 0.5."""
+    """Return the Runs of softmax and class-balanced focal loss by resolution and depth.
+
+    They have batch 1024, and focal loss has beta 0.999 and gamma 0.5.
+    """
     losses = {"Softmax": LARGE_SOFTMAX, "CB focal": LARGE_FOCAL}
     return {
         (loss, size, depth): replace(s, network=f"resnet{depth}-imagenet", inputs=replace(s.inputs, size=size)).main(
@@ -113,12 +119,12 @@ def large_images(s: Setting) -> Runs:
 
 
 def resnet50(s: Setting) -> Runs:
-    """The ResNet-50 runs of Table 3 at the usual resolution."""
+    """Return the ResNet-50 Runs of Table 3 at the usual resolution."""
     return {loss: runs for (loss, size, depth), runs in large_images(s).items() if (size, depth) == (224, 50)}
 
 
 def counted(settings: Sequence[Setting]) -> Runs:
-    """The runs of Table 3 by data set, whose classes Table 1 counts where one has been trained."""
+    """Return the Runs of Table 3 by data set. Table 1 counts a data set's classes from a finished one."""
     large = [s for s in settings if s.preset == "imagenet"]
     return {SETS[s.role]: [run for runs in large_images(s).values() for run in runs] for s in large}
 
@@ -126,7 +132,7 @@ def counted(settings: Sequence[Setting]) -> Runs:
 each = partial(per_data, SETS)
 BOTH = {"cifar10": SMALL, "cifar100": SMALL}
 TEN_FIRST = {"cifar10": SMALL, "cifar100": CIFAR}
-"""For figures whose runs the quick preset has for one data set only."""
+"""The presets of figures whose runs the quick preset has for one data set only."""
 LARGE_SETS = {"inat2017": IMAGENET, "inat2018": IMAGENET, "ilsvrc2012": IMAGENET}
 FIGURES: list[Figure] = [
     Figure(
@@ -172,4 +178,4 @@ FIGURES: list[Figure] = [
     disagreements(choices, ACCURACY, role="cifar10"),
 ]
 OWN = [Figure("losses", "Softmax and class-balanced losses", closeup, draw.closeup, (FOLDER,))]
-"""On images of one's own."""
+"""Figures for a folder of your own images."""

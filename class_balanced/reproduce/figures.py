@@ -1,4 +1,4 @@
-"""What draws each figure of trained runs: finished Runs, and what the paper prints, to a Drawing."""
+"""Draw each figure that needs trained runs, from finished Runs and from what the paper prints."""
 
 from __future__ import annotations
 
@@ -14,12 +14,15 @@ from common.store import Result
 
 INDEX = "classes, head to tail"
 SHOTS = {"many": "many (> 100 images)", "medium": "medium (20-100)", "few": "few (< 20)"}
-"""Groups of classes by their training images."""
+"""Groups of classes by their number of training images."""
 GAIN = "last minus best test epoch (points)"
 
 
 def shown(s: Setting, name: str) -> tuple[str, str]:
-    """(method, its settings) of a row of the grid, for legends: Focal_1.0_0.9 is (CB focal, gamma 1, beta 0.9)."""
+    """Return (method, options) of a row of the grid, for legends.
+
+    Focal_1.0_0.9 is ("CB focal", "gamma 1, beta 0.9").
+    """
     model = s.models()[name]
     words = [f"gamma {model.gamma:g}"] if model.loss == "focal" else []
     words += [f"beta {model.beta:g}"] if model.beta else []
@@ -27,12 +30,12 @@ def shown(s: Setting, name: str) -> tuple[str, str]:
 
 
 def head(s: Setting, factor: float | None) -> str:
-    """A panel's title: the data set and its imbalance factor."""
+    """Return a panel's title: the data set and its imbalance factor."""
     return f"{data_name(s)}, factor {factor:g}" if factor else data_name(s)
 
 
 def over_beta(s: Setting, results: Results, published: PublishedFigure) -> Drawing:
-    """Fig. 5: error against beta of three class-balanced losses; and what choosing the test epoch would gain."""
+    """Draw Fig. 5: error against beta for three class-balanced losses, and what choosing the test epoch would gain."""
     models, betas = s.beta_models(), [f"{b:g}" for b in s.betas]
     curves, gains, rows, gain_rows = list[Curve](), list[Curve](), list[Comparison](), list[Comparison]()
     for loss in dict.fromkeys(model.loss for model in models.values()):
@@ -60,24 +63,27 @@ def over_beta(s: Setting, results: Results, published: PublishedFigure) -> Drawi
 
 
 def selection_bias(found: Sequence[Result] | None) -> Estimate | None:
-    """By how much the error at the last epoch exceeds that at the best of the tested epochs, the end among them."""
+    """Return how far the last epoch's error lies above the error at the best tested epoch.
+
+    The last epoch is always tested.
+    """
     return estimate([max(by_epoch(r).values()) - r.readout("cnn")["accuracy"] for r in found]) if found else None
 
 
 def errors_over_epochs(found: Sequence[Result], method: str, legend: str = "") -> Curve:
-    """Test error at the epochs where it was measured, and at the end; the mean of the repeats."""
+    """Return the curve of the test error over the epochs that were tested, the mean of the repeats."""
     lines = [by_epoch(r) for r in found]
     return mean_curve(method, list(lines[0]), [[100 - v for v in line.values()] for line in lines], legend)
 
 
 def losses_over_epochs(found: Sequence[Result], method: str, legend: str = "") -> Curve:
-    """Training loss of every epoch, the mean of the repeats."""
+    """Return the curve of the training loss over all epochs: the mean of the repeats."""
     traces = [r.values["trace"] for r in found]
     return mean_curve(method, traces[0]["epoch"], [trace["loss"] for trace in traces], legend)
 
 
 def training(s: Setting, results: Results, names: Iterable[str], factor: float | None) -> list[Panel]:
-    """Test error and training loss over epochs."""
+    """Draw test error and training loss over epochs."""
     found = {name: group for name in names if (group := results.get((name, factor)))}
     tested, losses = (
         [over_epochs(group, *shown(s, name)) for name, group in found.items()]
@@ -90,7 +96,7 @@ def training(s: Setting, results: Results, names: Iterable[str], factor: float |
 
 
 def loss_curves(s: Setting, results: Results, published: PublishedFigure) -> Drawing:
-    """Training loss and test error of each loss without and with class weights."""
+    """Draw training loss and test error of each loss, without and with class weights."""
     rerun = published.of(f"official-rerun-{s.role}-lt")
     rows = [
         Comparison(
@@ -106,9 +112,9 @@ def loss_curves(s: Setting, results: Results, published: PublishedFigure) -> Dra
 
 
 def closeup(s: Setting, results: Results, published: PublishedFigure) -> Drawing:
-    """A few cells of the grid: error at the end and over training; accuracy and weight norm of each class."""
+    """Draw a few cells of the grid: error at the end and over training, and accuracy and weight norm of each class."""
     factor = s.closeup_factor
-    axis = "class" if s.preset == FOLDER else INDEX  # whose own order is that of their names
+    axis = "class" if s.preset == FOLDER else INDEX  # classes of a folder are in the order of their names
     found = {name: group for name in s.closeup if (group := results.get((name, factor)))}
     rows = [cell_row(s, results, published, name, factor) for name in found]
     labels = [" ".join(filter(None, shown(s, name))) for name in found]
@@ -131,15 +137,15 @@ def closeup(s: Setting, results: Results, published: PublishedFigure) -> Drawing
 
 
 def shots(found: Sequence[Result]) -> dict[str, Estimate]:
-    """Accuracy on classes of many, medium and few training images, where there are such."""
+    """Return the accuracy on classes with many, medium and few training images. A group without classes is left out."""
     values = {label: [r.readout("cnn")[k] for r in found if k in r.readout("cnn")] for k, label in SHOTS.items()}
     return {label: estimate(v) for label, v in values.items() if v}
 
 
 def reductions(s: Setting, results: Results, published: PublishedFigure) -> Drawing:
-    """CB softmax against beta: weighted losses over the batch size, and over the sum of their weights."""
+    """Draw CB softmax against beta: weighted losses over the batch size, and over the sum of their weights."""
     factor, models = s.closeup_factor, s.softmax_models()
-    plain = [name for name, model in models.items() if not model.beta]  # without weights both reductions are one
+    plain = [name for name, model in models.items() if not model.beta]  # without weights both reductions are the same
     lines, rows = [], []
     for label, reduction in (("over the batch size", "batch"), ("over the sum of weights", "weighted_mean")):
         groups = {name: results.get((name, "batch" if name in plain else reduction)) for name in models}
@@ -158,7 +164,7 @@ def reductions(s: Setting, results: Results, published: PublishedFigure) -> Draw
 
 
 def baselines(s: Setting, results: Results, published: PublishedFigure) -> Drawing:
-    """What long-tailed papers compare with, and the chosen class-balanced cells, on one network and schedule."""
+    """Compare the baselines of long-tailed papers with a few class-balanced cells, on one network and schedule."""
     cells = {(name, s.closeup_factor): name for name in s.closeup}
     groups = {name: found for name, found in results.items() if name not in cells}
     groups |= {name: results[key] for key, name in cells.items() if s.models()[name].beta and results.get(key)}
@@ -181,7 +187,7 @@ def baselines(s: Setting, results: Results, published: PublishedFigure) -> Drawi
 
 
 def resnet50(s: Setting, results: Results, published: PublishedFigure) -> Drawing:
-    """Fig. 7: validation error of ResNet-50 over epochs, softmax and class-balanced focal."""
+    """Draw Fig. 7: validation error of ResNet-50 over epochs, for softmax and class-balanced focal loss."""
     lines = [errors_over_epochs(found, loss) for loss, found in results.items()]
     rows = [Comparison("top-1 error (%)", loss, None, "", errors(found)) for loss, found in results.items()]
     return Drawing([Panel(f"{data_name(s)}, ResNet-50", "epoch", "validation error (%)", lines)], rows)

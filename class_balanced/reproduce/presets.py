@@ -1,4 +1,4 @@
-"""The presets: data, networks, recipes and losses of each data set."""
+"""Define the presets: data, networks, schedules and losses of each data set, and how Runs are made from them."""
 
 from __future__ import annotations
 
@@ -38,10 +38,10 @@ IMAGENET_SCHEDULE = Schedule(  # Sec. 5.3: Goyal et al.'s recipe
     drop_last=True,
 )
 RETRAIN_SCHEDULE = Schedule(epochs=20, lr=0.1, milestones=(10, 15), weight_decay=2e-4, drop_last=True)
-"""Of cRT's classifier: a tenth of the epochs, as on ImageNet-LT; Kang et al. give none for CIFAR."""
+"""The schedule of cRT's classifier: a tenth of the epochs, as on ImageNet-LT. Kang et al. give none for CIFAR."""
 QUICK_SCHEDULE = replace(CIFAR_SCHEDULE, epochs=18, milestones=(14, 16), batch=16, warmup=1)
 INPUTS = Inputs(mean=(128 / 255,) * 3, std=(128 / 255,) * 3)
-"""x / 128 - 1 for x in 0..255, as the official code feeds images."""
+"""Inputs are x / 128 - 1 for pixels x in 0..255, as in the official code."""
 INAT_INPUTS = Inputs((0.466, 0.471, 0.380), (0.195, 0.194, 0.192), "resized-crop")
 BETAS = (0.9, 0.99, 0.999, 0.9999)  # Sec. 5.2
 GAMMAS = (0.5, 1.0, 2.0)
@@ -54,34 +54,36 @@ LARGE = (("Softmax", 224), ("CB focal", 224), ("CB focal", 320))  # losses and p
 
 @dataclass(frozen=True, kw_only=True)
 class Setting(shared.Setting):
-    """One data set with the paper's schedule on it, and the grid asked for."""
+    """A `Setting` is one data set with the paper's schedule and a grid of losses, betas and imbalance factors."""
 
     paper: ClassVar[str] = "class_balanced"
 
     retrain: Schedule
+    """The schedule of cRT's classifier."""
     factors: tuple[float, ...] = FACTORS
     betas: tuple[float, ...] = BETAS
     gammas: tuple[float, ...] = GAMMAS
     factor: float | None = 50.0
-    """The imbalance factor of Fig. 5 and of the loss curves."""
+    """The imbalance factor of Fig. 5 and of the loss curves. None: the images as they are."""
     closeup_factor: float | None = 50.0
-    """The imbalance factor of all figures that look closer than the paper's; None: the images as they are."""
+    """The imbalance factor of figures that look closer than the paper's. None: the images as they are."""
     closeup: tuple[str, ...]
-    """Rows of the grid that stand for the rest in such a figure."""
+    """The rows of the grid that these figures show."""
     balanced: bool = True
     """Whether Table 2 has a column for the whole training set."""
     shortcuts: tuple[str, str] = ("resnet32-pad-glorot", "resnet32-avgpool")
-    """Networks alike but for option A's shortcuts: by subsampling, as in BBN's and LDAM's code, and by averaging."""
+    """Two networks that differ in option A's shortcuts alone: by subsampling, as in BBN's and LDAM's code, and by
+    averaging."""
     focal_lr: float = 1.0
-    """By what the rate of focal loss exceeds that of softmax on large images (official code)."""
+    """The learning rate of focal loss on large images as a multiple of that of softmax (official code)."""
 
     @property
     def table2_factors(self) -> tuple[float, ...]:
-        """The columns of Table 2."""
+        """The imbalance factors of Table 2's columns."""
         return (*self.factors, 1.0) if self.balanced else self.factors
 
     def models(self) -> dict[str, ClassBalanced]:
-        """The rows of Fig. 8 to 10 by the paper's names: SM, SM_0.9, ..., Focal_2.0_0.9999."""
+        """Return the rows of Fig. 8 to 10 by the paper's names: SM, SM_0.9, ..., Focal_2.0_0.9999."""
         focal = {f"Focal_{g:.1f}": ClassBalanced("focal", gamma=g) for g in self.gammas}
         bases = {"SM": ClassBalanced("softmax"), "SGM": ClassBalanced("sigmoid"), **focal}
         return {
@@ -91,33 +93,36 @@ class Setting(shared.Setting):
         }
 
     def base_models(self) -> dict[str, ClassBalanced]:
-        """The rows without class weights."""
+        """Return the rows without class weights."""
         return {name: model for name, model in self.models().items() if not model.beta}
 
     def softmax_models(self) -> dict[str, ClassBalanced]:
-        """The rows of softmax, over beta."""
+        """Return the rows of softmax, over beta."""
         return {name: model for name, model in self.models().items() if model.loss == "softmax"}
 
     def beta_models(self) -> dict[str, ClassBalanced]:
-        """The rows of Fig. 5: softmax, sigmoid, and focal loss of the smallest gamma, over beta."""
+        """Return the rows of Fig. 5: softmax, sigmoid, and focal loss of the smallest gamma, over beta."""
         return self._of_gamma(self.gammas[0])
 
     def curve_models(self) -> dict[str, ClassBalanced]:
-        """Each loss without class weights and at the largest beta; focal as in the authors' re-run of their code."""
+        """Return the rows of each loss without class weights and at the largest beta.
+
+        Focal loss has the gamma of the authors' re-run of their code, where the grid has it.
+        """
         models = self._of_gamma(1.0 if 1.0 in self.gammas else self.gammas[0])
         return {name: model for name, model in models.items() if model.beta in (0, self.betas[-1])}
 
     def _of_gamma(self, gamma: float) -> dict[str, ClassBalanced]:
-        """The rows of all losses, of focal loss at one gamma."""
+        """Return the rows of all losses, with focal loss at one gamma."""
         return {name: m for name, m in self.models().items() if m.loss != "focal" or m.gamma == gamma}
 
     def defaults(self) -> tuple[Method, ...]:
-        """Each method as this setting has it, the paper's own first."""
+        """Return each method with the options of this setting, the paper's own method first."""
         own = LARGE_FOCAL if self.preset == "imagenet" else self.models()[self.closeup[-1]]
         return own, Rebalance(), Retrain()
 
     def main(self, method: Method) -> list[Run]:
-        """`method` as where a few losses are looked at closely; a new classifier on the features of softmax."""
+        """Return the Runs of `method` at `closeup_factor`. cRT starts from the Runs of softmax."""
         if isinstance(method, Retrain):
             starts = self.main(LARGE_SOFTMAX if self.preset == "imagenet" else ClassBalanced())
             return [replace(run, method=method, schedule=self.retrain, start=run) for run in starts]
@@ -126,7 +131,10 @@ class Setting(shared.Setting):
         return [replace(run, schedule=replace(run.schedule, lr=run.schedule.lr * faster)) for run in runs]
 
     def runs(self, method: Method, factor: float | None) -> list[Run]:
-        """One Run per seed of `method` on the subset of an imbalance factor, drawn with seed 0; None: all images."""
+        """Return one Run of `method` for each seed, on the long-tailed subset of an imbalance factor.
+
+        factor None: all images. The subset is sampled with seed 0.
+        """
         return self.run(method, self.at_once(), longtail=LongTail(factor) if factor else None)
 
 
@@ -156,7 +164,7 @@ CIFAR100 = replace(
 def _quick(
     setting: Setting, classes: int, per_class: int, factors: tuple[float, ...], betas: tuple[float, ...]
 ) -> Setting:
-    """A setting on the embedded data that stands for one of the paper's: coarser, smaller, shorter."""
+    """Return a setting on embedded data that stands for one of the paper's, with fewer models, images and epochs."""
     return replace(
         setting,
         preset="quick",
@@ -178,6 +186,7 @@ def _quick(
 
 
 def _imagenet(role: str, data: str, classes: int, inputs: Inputs, focal_lr: float) -> Setting:
+    """Return the setting of one data set of large images."""
     return replace(
         CIFAR10,
         preset="imagenet",
@@ -209,9 +218,9 @@ SETTINGS: dict[str, tuple[Setting, ...]] = {
 
 
 def on_folder(folder: Folder) -> Setting:
-    """The paper's losses on images of one's own. Raises InputError where these have no long tail.
+    """Return the setting of a folder of your own images. Raises InputError where these have no long tail.
 
-    Large images get Goyal et al.'s rate for a batch of 256, which fewer images than ImageNet's allow.
+    Large images get a batch of 256, since they are fewer than ImageNet's, and Goyal et al.'s rate for it.
     """
     tail = folder.long_tailed("class_balanced")
     large = SETTINGS["imagenet"][2]
@@ -235,9 +244,10 @@ def settings(
     epochs_scale: float,
     folder: Folder | None = None,
 ) -> tuple[Setting, ...]:
-    """The settings of a preset. Seeds are initialisation and batch order; the long-tailed draw keeps its own.
+    """Return the settings of a preset.
 
-    Raises InputError on an unknown preset or a scale that is not positive.
+    Seeds choose the initialisation and the batch order. The long-tailed subset keeps a seed of its own. Raises
+    InputError on an unknown preset or a scale that is not positive.
     """
     known = {**SETTINGS, FOLDER: (on_folder(folder),)} if folder else SETTINGS
     return chosen(known, preset, repeated_natively("class_balanced", preset, seeds, orders), epochs_scale)

@@ -1,4 +1,4 @@
-"""The paper's tables and the grids of its appendix: Results to numbers in cells, the paper's own beside them."""
+"""Draw the paper's tables and the grids of its appendix: measured numbers in cells, beside the paper's own."""
 
 from __future__ import annotations
 
@@ -23,18 +23,18 @@ SETS = {
     "ilsvrc2012": "ILSVRC 2012",
     FOLDER: OWN_IMAGES,
 }
-"""The paper's data sets by a setting's role."""
+"""Names of the data sets by a setting's role."""
 GRIDS = {"cifar10": "fig8", "cifar20": "fig9", "cifar100": "fig10"}
-"""The figure that holds the errors of a data set's grid."""
+"""The figure that prints the errors of a data set's grid, by role."""
 
 
 def data_name(s: Setting) -> str:
-    """The data set as titles give it."""
+    """Return the name of the data set for titles."""
     return f"glyphs, {s.classes} classes" if s.preset == "quick" else SETS[s.role]
 
 
 def printed_name(model: ClassBalanced) -> str:
-    """A model as Table 2 and the authors' re-run name it: CB Focal (beta=0.9999, gamma=1.0)."""
+    """Return a model's name as in Table 2 and in the authors' re-run, such as CB Focal (beta=0.9999, gamma=1.0)."""
     words = [f"beta={model.beta:g}"] if model.beta else []
     words += [f"gamma={model.gamma:.1f}"] if model.loss == "focal" else []
     name = f"CB {model.loss.capitalize()}" if model.beta else model.loss.capitalize()
@@ -42,25 +42,25 @@ def printed_name(model: ClassBalanced) -> str:
 
 
 def error(result: Result, readout: str = "cnn") -> float:
-    """Test error at the last epoch, percent."""
+    """Return the test error at the last epoch, in percent."""
     return 100 - result.readout(readout)["accuracy"]
 
 
 def errors(found: Sequence[Result] | None, readout: str = "cnn") -> Estimate | None:
-    """Mean error of the repeats; None without any."""
+    """Return the mean error of the repeats, or None where there are none."""
     return estimate([error(r, readout) for r in found]) if found else None
 
 
 def cell_row(
     s: Setting, results: Results, published: PublishedFigure, name: str, factor: float | None, quantity: str = ERROR
 ) -> Comparison:
-    """The error of a model of the grid at an imbalance factor, beside the one that the appendix prints."""
+    """Return the error of a model of the grid at an imbalance factor, beside the error that the appendix prints."""
     printed = published.of(GRIDS.get(s.role, "")).value(name, factor)
     return Comparison(quantity, name, *printed, errors(results.get((name, factor))))
 
 
 def numbers(title: str, x: str, rows: Sequence[str], columns: Sequence[str], values: Iterable[float | None]) -> Panel:
-    """Values row by row in cells; None leaves a cell empty."""
+    """Return a panel with a number in each cell, given row by row. None leaves a cell empty."""
     cells = np.array([np.nan if v is None else v for v in values], dtype=float)
     return Panel(title, x, "", kind="heat", matrix=cells.reshape(len(rows), len(columns)), rows=rows, columns=columns)
 
@@ -68,7 +68,10 @@ def numbers(title: str, x: str, rows: Sequence[str], columns: Sequence[str], val
 def side_by_side(
     s: Setting, x: str, names: Sequence[str], columns: Sequence[str], rows: Sequence[Comparison]
 ) -> list[Panel]:
-    """Our numbers and the paper's in like tables; `rows` hold one Comparison a cell, row by row."""
+    """Return two tables of one form: the measured numbers, and the paper's if there are any.
+
+    rows: one Comparison for each cell, row by row.
+    """
     ours = [row.ours.mean if row.ours else None for row in rows]
     panels = [numbers(f"{data_name(s)}, ours", x, names, columns, ours)]
     if any(row.published is not None for row in rows):
@@ -77,7 +80,7 @@ def side_by_side(
 
 
 def grid(s: Setting, results: Results, published: PublishedFigure) -> Drawing:
-    """Fig. 8 to 10: error of every loss, gamma and beta at every factor."""
+    """Draw Fig. 8 to 10: the error of every loss, gamma and beta at every factor."""
     names = list(s.models())
     rows = [cell_row(s, results, published, n, f, f"{ERROR}, factor {f:g}") for n in names for f in s.factors]
     note = (
@@ -87,7 +90,7 @@ def grid(s: Setting, results: Results, published: PublishedFigure) -> Drawing:
 
 
 def base_losses(s: Setting, results: Results, published: PublishedFigure) -> Drawing:
-    """Table 2: losses without class weights, and the least error of all class-balanced models."""
+    """Draw Table 2: losses without class weights, and the least error of all class-balanced models."""
     factors = s.table2_factors
     measured = {
         printed_name(model): [errors(results.get((key, f))) for f in factors] for key, model in s.base_models().items()
@@ -106,14 +109,17 @@ def base_losses(s: Setting, results: Results, published: PublishedFigure) -> Dra
 
 
 def best(s: Setting, results: Results, factor: float) -> Estimate | None:
-    """The least mean error of the class-balanced models, which at factor 1 are the base models; None if one lacks."""
+    """Return the least mean error of the class-balanced models, or None where one of them has no result yet.
+
+    At factor 1 all class weights are 1, so the base models take their place.
+    """
     names = [n for n, model in s.models().items() if bool(model.beta) == (factor > 1)]
     found = [e for n in names if (e := errors(results.get((n, factor))))]
     return min(found, key=lambda e: e.mean) if len(found) == len(names) else None
 
 
 def large_images(s: Setting, results: Results, published: PublishedFigure) -> Drawing:
-    """Table 3: top-1 and top-5 validation error by loss, resolution and depth."""
+    """Draw Table 3: top-1 and top-5 validation error by loss, resolution and depth."""
     names, rows = [], []
     for loss, size in LARGE:
         for depth in DEPTHS:

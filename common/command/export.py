@@ -1,4 +1,4 @@
-"""Finished runs for others to read: committed records, and event files for TensorBoard."""
+"""Writes finished runs for others to read: as committed records, and as event files for TensorBoard."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from common.store import Store, read_lines
 
 
 def records_folder(paper: str) -> Path:
-    """Where a package's committed evidence lies, or that of a script: in it, or beside it. It need not exist."""
+    """Return the folder of a package's committed records, or of a script's, which is beside it. It need not exist."""
     spec = importlib.util.find_spec(paper)
     if spec and spec.submodule_search_locations:
         return Path(next(iter(spec.submodule_search_locations))) / "records"
@@ -22,20 +22,20 @@ def records_folder(paper: str) -> Path:
 
 @dataclass(frozen=True)
 class RecordArguments:
-    """Copy finished runs on real data into their packages' records, as committed evidence."""
+    """Holds the options of `reproduce record`."""
 
     out: Path = Path("results")
     """The results folder to read."""
     papers: tuple[str, ...] = ()
-    """Packages whose runs to copy; default: all."""
+    """Packages whose runs are copied; default: all."""
     to: Path | None = None
     """Write to this folder instead, such as to send records to someone."""
     embedded: bool = False
-    """Also runs on the embedded data set."""
+    """Also copy runs on the embedded data set."""
 
 
 def record(args: RecordArguments) -> None:
-    """Write PAPER/records/HASH.json, or TO/HASH.json, for every finished run that is asked for."""
+    """Copy finished runs on real data into records: PAPER/records/HASH.json, which are committed, or TO/HASH.json."""
     found = _finished(args.out)
     if unknown := set(args.papers) - {r.config["paper"] for r in found}:
         raise InputError(f"{args.out} holds no finished run of {', '.join(sorted(unknown))}")
@@ -56,7 +56,7 @@ def record(args: RecordArguments) -> None:
 
 
 def _younger(record: Path, result: Path) -> bool:
-    """Whether a record was written after its run had ended, so that it need not be written again."""
+    """Return whether a record was written after its run had ended, so that it need not be written again."""
     return record.exists() and record.stat().st_mtime_ns > result.stat().st_mtime_ns
 
 
@@ -69,7 +69,7 @@ class TensorBoardArguments:
 
 
 def tensorboard(args: TensorBoardArguments) -> None:
-    """One curve a metric and run, over the epochs of all its phases."""
+    """Write a curve for each metric of each run, over the epochs of all phases, into OUT/tensorboard."""
     try:
         from torch.utils.tensorboard import SummaryWriter
     except ImportError:
@@ -84,7 +84,7 @@ def tensorboard(args: TensorBoardArguments) -> None:
 
 
 def opened(out: Path) -> Store:
-    """The runs of a folder. Raises InputError where it holds none, and leaves it as it is."""
+    """Return the runs of a results folder, without changing it. Raises InputError if it holds no runs."""
     if not (out / "runs").is_dir():
         raise InputError(f"--out {out} holds no runs; pass the folder a reproduce command wrote to")
     return Store(out)

@@ -1,4 +1,4 @@
-"""Command lines as dataclasses: by tyro, or by argparse where tyro is not installed."""
+"""Parses command lines into dataclasses, with tyro, or with argparse if tyro is not installed."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import re
 from collections.abc import Sequence
 from dataclasses import fields, is_dataclass, replace
 from pathlib import Path
-from typing import Any, NoReturn, TypeVar, get_args, get_origin, get_type_hints
+from typing import Any, Literal, NoReturn, TypeVar, get_args, get_origin, get_type_hints
 
 from common.errors import InputError
 
@@ -20,13 +20,13 @@ PLAIN = {
     r"no type matching \{None\}\|(\w+) could be instantiated from \['(.*)'\]": r"it takes None or \1, not '\2'",
     r"Missing value for argument '(.+)'\. Expected 1 values": r"\1 needs a value",
 }
-"""How errors of tyro that a newcomer must read twice are worded instead. One that is not found stays as it is."""
+"""Clearer wordings for some of tyro's errors: regular expression -> replacement. Other errors stay as they are."""
 
 
 def parse(kind: type[T], prog: str, description: str | None, words: Sequence[str]) -> T:
-    """The words after `prog` as a dataclass. Raises InputError, in one line, where they do not fit.
+    """Parse the words after `prog` into a dataclass of type `kind`. Raises InputError, in one line, if they do not fit.
 
-    A `~` at the beginning of a path is expanded, since shells leave it as it is in `--out=~/x`.
+    A `~` at the beginning of a path is expanded, since shells do not expand it in `--out=~/x`.
     """
     found: Any = _parsed(kind, prog, description, words)
     try:
@@ -37,11 +37,12 @@ def parse(kind: type[T], prog: str, description: str | None, words: Sequence[str
     return replace(found, **paths)
 
 
-def change(value: T, prog: str, words: Sequence[str], spare: Any = None) -> T:
-    """A dataclass with the fields that words name: `--margin None --finetune.epochs 5`; without words, as it is.
+def change(value: T, prog: str, words: Sequence[str], spare: Any = None, note: str = "") -> T:
+    """Return the dataclass with the fields changed that the words name, such as `--margin None --finetune.epochs 5`.
 
-    `--finetune None` leaves a part out that may be None. Where words name fields of a part that is None, it begins as
-    `spare` has it. Raises InputError, in one line, where words do not fit, or where tyro is not installed.
+    A part is a field that holds a dataclass or None. `--finetune None` sets such a part to None. If the words name
+    fields of a part that is None, the part is first copied from the field of the same name in `spare`. note: a sentence
+    to end the help with. Raises InputError, in one line, if words do not fit or tyro is not installed.
     """
     if not words:
         return value
@@ -56,15 +57,21 @@ def change(value: T, prog: str, words: Sequence[str], spare: Any = None) -> T:
         for at in reversed([i for i in range(len(words)) if words[i : i + 2] == [f"--{name}", "None"]]):
             del words[at : at + 2]
             changed[name] = None
+        if f"--{name}" in words:
+            raise InputError(
+                f"--{name} takes None, which turns {name} off; its options begin with --{name}., and "
+                f"{prog} --help lists them"
+            )
         if changed[name] is None and any(word.startswith(f"--{name}.") for word in words):
             changed[name] = getattr(spare, name, None)
-    about = " ".join([inspect.cleandoc(kind.__doc__ or ""), *(_switch(n, changed[n], spare) for n in optional)]).strip()
+    switches = (_switch(n, changed[n], spare) for n in optional)
+    about = " ".join(filter(None, [inspect.cleandoc(kind.__doc__ or ""), *switches, note]))
     more = {"default": kind(**changed), "config": (AvoidSubcommands, FlagConversionOff)}
     return _parsed(kind, prog, about, words, **more)
 
 
 def _switch(name: str, part: Any, spare: Any) -> str:
-    """How a part that may be None is turned off, or on. `spare` has what it begins as."""
+    """Return a sentence for the help text: how the part `name` is turned off or, if it is None, on (see `change`)."""
     if part is not None:
         return f"--{name} None turns {name} off."
     begun = getattr(spare, name, None)
@@ -89,11 +96,21 @@ def _parsed(kind: type[T], prog: str, description: str | None, words: Sequence[s
         message = " ".join(line.strip(" │") for line in itertools.takewhile(lambda line: not _is_rule(line), lines))
         for pattern, plain in PLAIN.items():
             message = re.sub(pattern, plain, message)
-        raise InputError(f"{message.rstrip('.')}; {prog} --help lists the options") from None
+        message = message.rstrip(".")
+        if missing := re.fullmatch(r"--([\w-]+) needs a value", message):
+            message += _possible(kind, missing[1].replace("-", "_"))
+        raise InputError(f"{message}; {prog} --help lists the options") from None
+
+
+def _possible(kind: type, name: str) -> str:
+    """Return the values that a bool or Literal field may have, such as ": True or False", or "" for other fields."""
+    hint = get_type_hints(kind).get(name)
+    values = (True, False) if hint is bool else get_args(hint) if get_origin(hint) is Literal else ()
+    return f": {' or '.join(map(str, values))}" if values else ""
 
 
 def _is_rule(line: str) -> bool:
-    """Whether a line of tyro's error is drawn, with box characters or, where the terminal has none, with hyphens."""
+    """Return whether a line of tyro's error text is a rule: box characters, or hyphens on a simple terminal."""
     return not line.strip(" │─-")
 
 
@@ -103,7 +120,7 @@ class _Parser(argparse.ArgumentParser):
 
 
 def _plainly(kind: type[T], prog: str, description: str | None, words: Sequence[str]) -> T:
-    """The same options by argparse; its help has their names only."""
+    """Parse the same options with argparse. Its help lists only their names."""
     more = "With tyro installed this help says what each option means."
     parser = _Parser(prog, description=description, epilog=more, allow_abbrev=False)
     hints = get_type_hints(kind)

@@ -1,4 +1,4 @@
-"""Train one method: `python -m PAPER.train`, a line `train PAPER ...` of a queue, and `train(run)` in Python."""
+"""Trains one method: for `python -m PAPER.train`, for a line `train PAPER ...` of a queue, and for `train(run)`."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any, TypeVar
 
-from common.command import ranks
+from common.command import ranks, roots
 from common.command.console import run_command
 from common.command.messages import title
 from common.command.own import Options
 from common.command.parsing import change, parse
-from common.command.plan import Choice, Data, Plan, checked, settings_of
+from common.command.plan import PAPERS, Choice, Data, Plan, checked, settings_of
 from common.command.queue import Command, Place, Resources, begin, finish, work
 from common.command.single import Single
 from common.drawing.figures import Drawing, Figure
@@ -27,16 +27,16 @@ from common.store import Result, Store
 
 
 @dataclass(frozen=True)
-class Which(Options):
-    """On what data and schedule a method is trained, and what is drawn at random."""
+class Which:
+    """Holds the options that choose data, schedule and seeds for one method."""
 
     preset: str = "quick"
     """quick (embedded data, no download), cifar (the paper's schedule), imagenet (image folders) or folder
-    (images of one's own, at the paper's schedule)."""
-    dataset: str = ""
-    """Which of the preset's data sets, such as cifar100; default: the first."""
+    (your own images, at the paper's schedule)."""
+    dataset: str | None = None
+    """The data set, of those that the preset has, such as cifar100; default: the first."""
     seed: int | None = None
-    """Of initialisation and batch order; without --order it also chooses the class order. Default: the preset's."""
+    """Seed of initialisation and batch order; without --order, also of the class order. Default: the preset's."""
     order: str | None = None
     """Class order: the seed of the shuffle, or the name of a published order."""
     epochs_scale: float = 1.0
@@ -44,28 +44,40 @@ class Which(Options):
 
 
 @dataclass(frozen=True)
-class Arguments(Place, Which):
-    """What `train` takes before the method."""
+class Arguments(Options, Place, Which):
+    """Holds the options that `train` takes before the method, in the order of its help."""
 
 
-A = TypeVar("A", bound=Which)
+@dataclass(frozen=True)
+class Line(Options, Which):
+    """Holds the options that a `train` line of a queue takes before the method."""
+
+
+A = TypeVar("A", Arguments, Line)
+ELSEWHERE = {
+    "seeds": "train takes one --seed",
+    "orders": "train takes one --order",
+    "only": "train draws no figures and takes the name of a method",
+}
+"""Options of figure commands that a user may try with `train` too, and what to do instead."""
 
 
 @dataclass(frozen=True)
 class One(Command):
-    """A command for one run."""
+    """A command that trains one run."""
 
     run: Run = field(kw_only=True)
     settings: tuple[Any, ...] = ()
-    """The preset's, where the run is of one."""
+    """The settings of the preset that the run belongs to; empty for other runs."""
     usual: Any = None
-    """The method as the setting has it."""
+    """The method with the preset's options, from which the heading names the differences."""
 
     def part(self, paper: str, store: Store, data: Data, use: Resources) -> Single:
+        self.run.check()
         heading = title(self.run, self.usual)
         figure = Figure("train", heading, lambda settings: {"": [self.run]}, lambda *given: Drawing([]), role=None)
         plan = Plan(paper, self.choice, self.settings, [figure], [], store, data, use.precision)
-        return Single(checked(plan), use.out)
+        return Single(checked(plan), use.out, retrain=self.retrain)
 
 
 def train(
@@ -77,49 +89,59 @@ def train(
     minutes: float | None = None,
     retrain: bool = False,
 ) -> Result:
-    """Train a Run, and first what it starts from, or read it where it is finished; prints how it gets on.
+    """Train a Run, after the Runs that it starts from, and return its Result. A finished Run is only read.
 
-    The options are those of the command. retrain: of a method from outside the packages, what an earlier version of its
-    file has trained is trained anew. Raises InputError on bad input before any training, RunFailed where the run fails,
-    and OutOfTime when the minutes are over: the same call goes on from there.
+    Prints the progress. The options are those of the command. retrain: trains your own method anew if its source code
+    has changed since. Raises InputError on bad input before any training, RunFailed if the run fails, and OutOfTime
+    when the minutes are over; the same call then goes on from there.
     """
-    use = Resources(Path(data) if data else None, Path(out), device, precision, minutes, jobs=1, retrain=retrain)
+    roots.check(["common", *PAPERS])
+    if precision not in ("auto", run.precision or precision):
+        raise InputError(f"the run is in {run.precision}; leave precision out, or resolve the run in {precision}")
+    precision = run.precision or precision
+    use = Resources(Path(data) if data else None, Path(out), device, precision, minutes, jobs=1)
     deadline = time.time() + 60 * minutes if minutes is not None else math.inf
-    parts = begin([One([run.paper], Choice(), run=run)], use)
+    parts = begin([One([run.paper], Choice(), run=run, retrain=retrain)], use)
+    assert isinstance(parts[0], Single)
+    if run.fingerprint not in ("", parts[0].run.fingerprint):
+        raise InputError(f"the run is on other images of {run.data.name} than those at hand; give their folder as data")
     if finish(parts, use, deadline) == 130:
         raise OutOfTime("time is up; the same call goes on from here")
-    assert isinstance(parts[0], Single)
     if not (result := parts[0].result):
         raise RunFailed("; ".join(parts[0].failures))
     return result
 
 
 def main(paper: str, argv: Sequence[str] | None = None) -> None:
-    """Entry point of `python -m PAPER.train`. Exits."""
+    """Run `python -m PAPER.train`. Ends the process."""
     words = list(sys.argv[1:] if argv is None else argv)
     run_command(lambda: ranks.together(lambda: command(paper, words, f"python -m {paper}.train")))
 
 
 def command(paper: str, words: Sequence[str], prog: str) -> int:
-    """Train what words ask for, and print a table. Returns the exit code."""
+    """Train the method that the words ask for, and print a table. Returns the exit code."""
     args, one = _asked(paper, words, Arguments, prog, None)
     return work([one], Resources(**{f.name: getattr(args, f.name) for f in fields(Place)}, jobs=1))
 
 
 def line(paper: str, words: Sequence[str], place: str, use: Place | None = None) -> One:
-    """What the words after `train PAPER` in a line of a queue ask for; `place` begins errors found later.
+    """Return the command for the words after `train PAPER` in a line of a queue.
 
-    use: what the queue is trained from, where images of one's own are.
+    place: the line's file and number, for errors found later. use: the queue's options, which say where the user's
+    images are.
     """
-    return replace(_asked(paper, words, Which, f"reproduce train {paper}", use or Place())[1], place=place)
+    return replace(_asked(paper, words, Line, f"reproduce train {paper}", use or Place())[1], place=place)
 
 
 def _asked(paper: str, words: Sequence[str], kind: type[A], prog: str, use: Place | None) -> tuple[A, One]:
-    """The options before the method, and the one run that they and the method make. use: None where these have it."""
+    """Return the options before the method, and the command for the run that options and method make.
+
+    use: says where data and results are; None if the options themselves say so.
+    """
     presets = importlib.import_module(f"{paper}.reproduce.presets")
     methods = {type(m).__name__: m for m in presets.settings("quick", (), (), 1.0)[0].defaults()}
     own, *others = methods
-    first, rest = _parted(words, kind)
+    first, rest = _parted(words)
     about = (
         f"Train one method, on embedded data unless told otherwise. After these options may stand {own} (the paper's "
         f"own, and the default), {', '.join(others)}, and then its own options: {prog} {own} --help lists them."
@@ -132,30 +154,29 @@ def _asked(paper: str, words: Sequence[str], kind: type[A], prog: str, use: Plac
     place: Any = use or args
     settings = settings_of(paper, choice, Data(place.data, place.out / "cache"))
     settings = tuple(replace(s, repeats=s.repeats[:1]) for s in settings)
-    setting = _named({s.role: s for s in settings}, args.dataset, "--dataset")
+    setting = _named({s.role: s for s in settings}, args.dataset or "", "--dataset")
     default = _named({type(m).__name__: m for m in setting.defaults()}, rest[0] if rest else "", "method")
-    method = change(default, f"{prog} {type(default).__name__}", rest[1:], setting)
-    choice = Choice(args.preset, epochs_scale=args.epochs_scale)  # its seeds are the run's now
+    note = f"The defaults below are those of --preset {args.preset}; another preset stands before the method's name."
+    method = change(default, f"{prog} {type(default).__name__}", rest[1:], setting, note)
+    choice = replace(choice, seeds=(), orders=())  # the run has them already
     return args, One([paper], choice, run=setting.main(method)[0], settings=settings, usual=default)
 
 
-def _parted(words: Sequence[str], kind: type[Which]) -> tuple[Sequence[str], Sequence[str]]:
-    """The words before the method's name, each an option with its value if it takes one, and the others."""
-    alone = {f"--{no}{f.name}" for f in fields(kind) if isinstance(f.default, bool) for no in ("", "no-")}
-    alone |= {"-h", "--help"}
+def _parted(words: Sequence[str]) -> tuple[Sequence[str], Sequence[str]]:
+    """Split the words into options with their values before the method's name, and the words from the name on."""
     at = 0
     while at < len(words) and words[at].startswith("-"):
-        at += 1 if "=" in words[at] or words[at] in alone else 2
+        at += 1 if "=" in words[at] or words[at] in ("-h", "--help") else 2
     return words[:at], words[at:]
 
 
-def _in_place(
-    first: Sequence[str], rest: Sequence[str], kind: type[Which], methods: Mapping[str, Any], prog: str
-) -> None:
+def _in_place(first: Sequence[str], rest: Sequence[str], kind: type[A], methods: Mapping[str, Any], prog: str) -> None:
     """Raise InputError on an option that stands on the wrong side of the method's name."""
     general = {f.name for f in fields(kind)}
     owned = {name: {f.name for f in fields(method)} for name, method in methods.items()}
     for word in first:
+        if other := ELSEWHERE.get(_field(word)):
+            raise InputError(f"{word} is an option of reproduce; {other}")
         owner = next((name for name, names in owned.items() if _field(word) in names - general), None)
         if owner:
             raise InputError(f"{word} is an option of {owner} and stands after its name: {prog} {owner} {word} ...")
@@ -165,12 +186,12 @@ def _in_place(
 
 
 def _field(word: str) -> str:
-    """The name of the field that an option sets, such as finetune for --finetune.epochs=5; "" for other words."""
+    """Return the field that an option sets, such as "finetune" for --finetune.epochs=5, or "" for other words."""
     return re.split(r"[=.]", word[2:])[0].replace("-", "_") if word.startswith("--") else ""
 
 
 def _named(choices: dict[str, Any], name: str, what: str) -> Any:
-    """The choice of that name, or the first. Raises InputError on another name."""
+    """Return the choice with this name, or the first choice if the name is "". Raises InputError on an unknown name."""
     if name and name not in choices:
         raise InputError(f"unknown {what} {name!r}; choose one of {', '.join(choices)}")
     return choices[name] if name else next(iter(choices.values()))

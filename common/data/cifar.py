@@ -1,4 +1,4 @@
-"""Torchvision's own files of CIFAR, extracted or not, compared with their md5; or downloaded. The rest is `folders`."""
+"""Reads torchvision's files of CIFAR, extracted or not, and downloads them if need be. Their md5 is always checked."""
 
 from __future__ import annotations
 
@@ -21,22 +21,22 @@ CIFAR = {
     "cifar10": ("CIFAR10", "cifar-10-batches-py", "cifar-10-python.tar.gz"),
     "cifar100": ("CIFAR100", "cifar-100-python", "cifar-100-python.tar.gz"),
 }
-"""Torchvision's class, the folder it reads and the archive that holds it."""
+"""Data set -> torchvision's class, the folder that this class reads, and the archive of the folder."""
 NO_PLACE = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES)
-"""What the system says where there is no room, or no right to write."""
-TIMEOUT = 15.0  # seconds a download may be silent
+"""The system's errors for a lack of disk space or of the right to write."""
+TIMEOUT = 15.0  # seconds without any data after which a download fails
 
 
 def has_cifar(name: str, folder: Path) -> bool:
-    """Whether the folder holds torchvision's files of this data set, extracted or not."""
+    """Return whether the folder holds torchvision's files of this data set, extracted or not."""
     return name in CIFAR and ((folder / CIFAR[name][1]).is_dir() or (folder / CIFAR[name][2]).is_file())
 
 
 def read_cifar(name: str, folder: Path | None, cache: Path | None) -> Content:
-    """Torchvision's files, compared with their md5, from `folder`, which stays as it is, or downloaded into `cache`.
+    """Read torchvision's files from `folder`, or download them into `cache` if `folder` is None. Their md5 is checked.
 
-    Raises InputError on a damaged or incomplete copy, on a disk without room to unpack it, or where there is no copy
-    and no network.
+    `folder` is left unchanged. Raises InputError if the copy is damaged or incomplete, if there is no room to unpack
+    it, or if there is neither a copy nor a network.
     """
     if folder is None:
         return _download_cifar(name, cache)
@@ -54,6 +54,7 @@ def read_cifar(name: str, folder: Path | None, cache: Path | None) -> Content:
 
 
 def _read_archive(name: str, archive: Path) -> Content:
+    """Unpack the archive into a temporary folder and read it. Raises RuntimeError if it is damaged."""
     from torchvision import datasets
 
     if not datasets.utils.check_integrity(archive, getattr(datasets, CIFAR[name][0]).tgz_md5):
@@ -73,7 +74,7 @@ def _read_archive(name: str, archive: Path) -> Content:
 
 
 def _check_members(archive: Path) -> None:
-    """RuntimeError where an archive holds anything but files and folders of its own, such as links or paths above."""
+    """Raise RuntimeError if an archive holds anything but files and folders below its own folder, such as links."""
     with tarfile.open(archive) as tar:
         for member in tar:
             parts = Path(member.name).parts
@@ -82,6 +83,7 @@ def _check_members(archive: Path) -> None:
 
 
 def _download_cifar(name: str, cache: Path | None) -> Content:
+    """Download the data set into `cache` and read it. Raises InputError if that fails."""
     if cache is None:
         raise InputError(_ways(name, "no cache folder to download it into"))
     target = cache / f"{name}-download"
@@ -90,7 +92,7 @@ def _download_cifar(name: str, cache: Path | None) -> Content:
     try:
         return _parse_cifar(name, target, download=True)
     except (OSError, RuntimeError, HTTPException) as error:
-        shutil.rmtree(target, ignore_errors=True)  # half a download would only be in the way of the next attempt
+        shutil.rmtree(target, ignore_errors=True)  # an incomplete download would only disturb the next attempt
         if getattr(error, "errno", None) in NO_PLACE:
             raise InputError(
                 f"{name} cannot be downloaded into {cache} ({one_line(error)}); make room, or choose another --out"
@@ -101,6 +103,7 @@ def _download_cifar(name: str, cache: Path | None) -> Content:
 
 
 def _ways(name: str, reason: str) -> str:
+    """Return an error message that lists the ways to get the data set."""
     _, extracted, archive = CIFAR[name]
     return (
         f"{name} is not here and could not be downloaded ({reason}). Get it in one of three ways: let it download on a "
@@ -110,6 +113,7 @@ def _ways(name: str, reason: str) -> str:
 
 
 def _parse_cifar(name: str, folder: Path, download: bool = False) -> Content:
+    """Read both splits with torchvision's class, which downloads them first if asked to."""
     from torchvision import datasets
 
     source = getattr(datasets, CIFAR[name][0])

@@ -1,4 +1,4 @@
-"""CIFAR-100's 20 coarse classes and the 5 fine ones of each, a fact of the data set (Krizhevsky 2009)."""
+"""CIFAR-100's 20 coarse classes and the 5 fine classes of each, as the data set defines them (Krizhevsky 2009)."""
 
 from __future__ import annotations
 
@@ -24,4 +24,4 @@ CIFAR20: dict[str, tuple[str, ...]] = {
     "vehicles_1": ("bicycle", "bus", "motorcycle", "pickup_truck", "train"),
     "vehicles_2": ("lawn_mower", "rocket", "streetcar", "tank", "tractor"),
 }
-"""In the order of CIFAR-100's own coarse labels, which is alphabetical."""
+"""Coarse class -> its fine classes, in the order of CIFAR-100's own coarse labels, which is alphabetical."""

@@ -1,6 +1,6 @@
-"""Data sets by name: the embedded glyphs, CIFAR and image folders, decoded once and kept in a cache on disk.
+"""Opens data sets by name: the embedded glyphs, CIFAR and image folders. A cache on disk keeps the decoded images.
 
-Imports neither torch nor torchvision until CIFAR's own files are read, so that planning stays quick.
+The module imports neither torch nor torchvision until it reads CIFAR's own files, so that planning stays quick.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ from common.data.names import FOLDER, SUBSETS, assign
 from common.errors import InputError
 
 COARSE = {"cifar20": "cifar100"}
-"""Data sets that are another's images under coarser labels."""
+"""Data sets with the images of another one under coarser labels -> that other data set."""
 PER_CLASS = {
     "cifar10": (5000, 1000),
     "cifar100": (500, 100),
@@ -38,20 +38,23 @@ PER_CLASS = {
     "imagenet-subset": (1281, 50),
     "imagenet-100": (1281, 50),
 }
-"""Training and test images a class as published; ImageNet's vary, and this is their mean."""
+"""Published numbers of training and test images per class. ImageNet's classes vary in size; this is their mean."""
 PART = "part-"
-"""Before the fingerprint of a data set known by name that has far fewer images than were published."""
-FORMAT = 2  # of cache entries; raised when older ones must not be read
+"""Marks the fingerprint of a data set that has a published name but far fewer images than were published."""
+FORMAT = 2  # version of the cache's entries, raised when older ones must not be read
 _PARTS = ("train_images", "train_labels", "test_images", "test_labels")
 
 
 @dataclass(frozen=True)
 class DataSpec:
-    """Which data set. The numbers are for glyphs only; None means 100 classes, 500 and 100 images a class."""
+    """Names a data set. The numbers are for glyphs only.
+
+    None stands for 100 classes, and for 500 training and 100 test images in each.
+    """
 
     name: str
-    """glyphs, cifar10, cifar20, cifar100, imagenet, imagenet-subset, imagenet-100 ... or an image folder's name.
-    folder: images of one's own, whatever their folder is called."""
+    """glyphs, cifar10, cifar20, cifar100, imagenet, imagenet-subset, imagenet-100 ... or the name of an image folder.
+    The name "folder" stands for the user's own images, whatever their folder is called."""
     classes: int | None = None
     per_class: int | None = None
     test_per_class: int | None = None
@@ -60,7 +63,7 @@ class DataSpec:
 
 @dataclass(frozen=True, eq=False)
 class Dataset:
-    """A data set at hand. Images are uint8 [n, h, w, 3], or the files where they are too large to hold in memory."""
+    """An open data set. Images are uint8 [n, h, w, 3], or file paths if they are too large to keep in memory."""
 
     name: str
     train_images: Images
@@ -70,37 +73,36 @@ class Dataset:
     test_labels: np.ndarray
     classes: tuple[str, ...]
     fingerprint: str
-    """16 hex digits over images and labels of both splits; over names and sizes where images are files.
+    """Hash of both splits' images and labels, or of names and sizes if images are files: 16 hex digits.
 
-    `part-` stands before them where the data set is known by name and has less than nine tenths of the published
-    images in a split. Results on it are never held against published numbers.
+    The prefix `part-` marks a data set that has a published name but less than nine tenths of the published images in a
+    split. Results on such a part are never compared with published numbers.
 
-    The order of images is part of the content: the same pictures read from another source in another order have
-    another fingerprint.
+    The order of images matters: the same images in another order, from another source, have another fingerprint.
     """
 
     @property
     def embedded(self) -> bool:
-        """Whether the program draws the images itself."""
+        """Whether the program makes the images itself."""
         return self.name == "glyphs"
 
 
 @dataclass(frozen=True)
 class _Source:
-    """Where the images come from; `key` changes whenever they may have."""
+    """A place that images are read from. `key` changes whenever the images may have changed."""
 
     key: str
     read: Callable[[], Content]
     fingerprint: str | None = None
-    """Known without decoding only where images stay files; these are not cached."""
+    """The data set's fingerprint if images stay files, else None. Files are neither decoded for it nor cached."""
 
 
 def load(spec: DataSpec, root: Path | None = None, cache: Path | None = None) -> Dataset:
-    """Read a data set, from the cache folder where it holds it, else from its source and into the cache.
+    """Read a data set from the cache, or else from its source, and then write it to the cache.
 
-    `root` is the data set's own folder or one that holds it by name; None downloads CIFAR into `cache`.
-    A cache that cannot be written is done without, with a warning; its folder may be deleted at any time.
-    Raises InputError, one line that says what to do, where the data are missing, incomplete or damaged.
+    root: the data set's own folder, or a folder that holds it by name; None downloads CIFAR into `cache`. cache: a
+    folder that may be deleted at any time; if it cannot be written to, the function warns and goes on without it.
+    Raises InputError, one line that says what to do, if the data are missing, incomplete or damaged.
     """
     if spec.name in COARSE:
         return coarsen(load(replace(spec, name=COARSE[spec.name]), root, cache), spec.name)
@@ -108,7 +110,7 @@ def load(spec: DataSpec, root: Path | None = None, cache: Path | None = None) ->
     if cache is None or source.fingerprint:
         return _read(spec.name, source)
     entry = _entry(spec, source, cache)
-    if (found := _read_entry(entry)) is not None:  # before locking, so that a read-only cache serves
+    if (found := _read_entry(entry)) is not None:  # read before locking, so that a read-only cache can be used
         return found
     held = _lock(entry)
     with held or nullcontext():
@@ -117,14 +119,14 @@ def load(spec: DataSpec, root: Path | None = None, cache: Path | None = None) ->
             return found
         dataset = _read(spec.name, source)
         if held and _write_entry(entry, dataset):
-            return _read_entry(entry) or dataset  # mapped from disk, memory is shared between processes
+            return _read_entry(entry) or dataset  # arrays mapped from disk share memory between processes
         return dataset
 
 
 def fingerprint(spec: DataSpec, root: Path | None = None, cache: Path | None = None) -> str | None:
-    """The fingerprint where it is known without decoding: from the cache, or from the listing of large images.
+    """Return the fingerprint if it is known without decoding, from the cache or the list of large images; else None.
 
-    Raises InputError where `root` lacks the data set or its layout is wrong.
+    Raises InputError if `root` lacks the data set or its layout is wrong.
     """
     if spec.name in COARSE:
         fine = fingerprint(replace(spec, name=COARSE[spec.name]), root, cache)
@@ -137,7 +139,10 @@ def fingerprint(spec: DataSpec, root: Path | None = None, cache: Path | None = N
 
 
 def coarsen(fine: Dataset, name: str) -> Dataset:
-    """CIFAR-100 under its 20 coarse labels: the same images in the same order. InputError on other classes."""
+    """Return CIFAR-100 under its 20 coarse labels, with the same images in the same order.
+
+    Raises InputError if `fine` has other classes than CIFAR-100.
+    """
     names = tuple(CIFAR20)
     coarse = {member: i for i, members in enumerate(CIFAR20.values()) for member in members}
     if set(fine.classes) != set(coarse):
@@ -149,15 +154,15 @@ def coarsen(fine: Dataset, name: str) -> Dataset:
 
 
 def coarse_fingerprint(fine: str) -> str:
-    """Of the same images under coarse labels, 16 hex digits; of a part it is marked as a part's."""
+    """Return the fingerprint of the same images under coarse labels, 16 hex digits; a part's stays marked as such."""
     digits = hashlib.sha256(f"{fine} coarse".encode()).hexdigest()[:16]
     return PART + digits if fine.startswith(PART) else digits
 
 
 def locate(spec: DataSpec, root: Path | None) -> Path | None:
-    """The data set's folder: `root` or one inside it; None for glyphs and for CIFAR without `root`.
+    """Return the data set's folder, which is `root` or inside it. None for glyphs, and for CIFAR without `root`.
 
-    Raises InputError where `root` is missing or holds neither torchvision's files nor train/.
+    Raises InputError if `root` is missing, or holds neither torchvision's files, nor train/, nor list files.
     """
     name = COARSE.get(spec.name, spec.name)
     if name == "glyphs" or (root is None and name in CIFAR):
@@ -186,6 +191,7 @@ def locate(spec: DataSpec, root: Path | None) -> Path | None:
 
 
 def _source(spec: DataSpec, root: Path | None, cache: Path | None) -> _Source:
+    """Return where a data set's images come from. Raises InputError if it is not there."""
     if spec.name == "glyphs":
         return _glyphs(spec)
     if spec != DataSpec(spec.name):
@@ -193,7 +199,7 @@ def _source(spec: DataSpec, root: Path | None, cache: Path | None) -> _Source:
         raise InputError(f"{spec.name} comes as it is: {names} can be chosen for glyphs only")
     folder = locate(spec, root)
     if folder is None or cifar.has_cifar(spec.name, folder):
-        # Checked by md5 when read, so that every copy has the same content: one cache entry serves them all.
+        # Reading checks the md5, so every copy has the same content, and one cache entry serves them all.
         return _Source("torchvision's files", partial(cifar.read_cifar, spec.name, folder, cache))
     if lists.find(folder, "train") and (spec.name in lists.PUBLISHED or not (folder / "train").is_dir()):
         tree = lists.scan(folder, spec.name)
@@ -204,9 +210,9 @@ def _source(spec: DataSpec, root: Path | None, cache: Path | None) -> _Source:
 
 
 def _marked(name: str, fingerprint: str, train_labels: np.ndarray, test_labels: np.ndarray) -> str:
-    """The fingerprint, marked where the data set has far fewer images a class than were published.
+    """Return the fingerprint, marked as a part's if the largest class has far fewer images than were published.
 
-    The largest class counts: a long-tailed copy, whose first class is whole, is no part of the data set by mistake.
+    The largest class decides, so that a long-tailed copy, whose largest class is whole, is not marked by mistake.
     """
     if name not in PER_CLASS:
         return fingerprint
@@ -216,6 +222,7 @@ def _marked(name: str, fingerprint: str, train_labels: np.ndarray, test_labels: 
 
 
 def _glyphs(spec: DataSpec) -> _Source:
+    """Return the source of the embedded glyphs, with defaults in place of None."""
     given = (spec.classes, spec.per_class, spec.test_per_class)
     classes, per_class, test = (d if v is None else v for v, d in zip(given, (100, 500, 100), strict=True))
 
@@ -225,18 +232,20 @@ def _glyphs(spec: DataSpec) -> _Source:
         except ValueError as error:
             raise InputError(str(error)) from None
 
-    # The characters are drawn by matplotlib's fonts and FreeType.
+    # matplotlib's fonts and FreeType render the characters, so the version of matplotlib is part of the key.
     program = hashlib.sha256(Path(glyphs.__file__).read_bytes()).hexdigest()
     return _Source(repr((classes, per_class, test, spec.seed, version("matplotlib"), program)), read)
 
 
 def _read(name: str, source: _Source) -> Dataset:
+    """Read a data set from its source, and compute its fingerprint."""
     content = source.read()
     found = source.fingerprint or _marked(name, _digest_arrays(*content[:4]), content[1], content[3])
     return Dataset(name, *content, fingerprint=found)
 
 
 def _digest_arrays(*arrays: Any) -> str:
+    """Return 16 hex digits of a sha256 over the shapes and bytes of arrays."""
     state = hashlib.sha256()
     for array in arrays:
         state.update(repr(array.shape).encode())
@@ -245,12 +254,12 @@ def _digest_arrays(*arrays: Any) -> str:
 
 
 def _entry(spec: DataSpec, source: _Source, cache: Path) -> Path:
-    """The folder of a cached data set: the arrays as .npy and meta.json."""
+    """Return the folder of a cached data set, which holds its arrays as .npy files, and meta.json."""
     return cache / f"{spec.name}-{hashlib.sha256(repr((FORMAT, source.key)).encode()).hexdigest()[:16]}"
 
 
 def _read_meta(entry: Path) -> dict | None:
-    """meta.json of a whole entry; None where there is none or a file has not the size it was written with."""
+    """Return meta.json of a complete entry; None if there is no entry, or if the size of a file differs from it."""
     try:
         meta = read_json(entry / "meta.json", "it is made again")
         whole = all((entry / name).stat().st_size == size for name, size in meta["bytes"].items())
@@ -260,6 +269,7 @@ def _read_meta(entry: Path) -> dict | None:
 
 
 def _read_entry(entry: Path) -> Dataset | None:
+    """Read a data set from its cache entry; None if the entry is missing, incomplete or changed."""
     meta = _read_meta(entry)
     if meta is None:
         return None
@@ -275,10 +285,10 @@ def _read_entry(entry: Path) -> Dataset | None:
 
 
 def _write_entry(entry: Path, dataset: Dataset) -> bool:
-    """Replace an entry by these arrays, atomically; False, with a warning, where the disk does not take them."""
+    """Replace an entry atomically by a data set. Returns False, with a warning, if the disk refuses it."""
     part = entry.with_name(f"{entry.name}.part")
     try:
-        shutil.rmtree(part, ignore_errors=True)  # of a process that was killed
+        shutil.rmtree(part, ignore_errors=True)  # a killed process may have left it
         part.mkdir()
         for name in _PARTS:
             np.save(part / f"{name}.npy", getattr(dataset, name))
@@ -295,11 +305,11 @@ def _write_entry(entry: Path, dataset: Dataset) -> bool:
 
 
 def _lock(entry: Path) -> AbstractContextManager | None:
-    """Hold the entry against other processes; None, with a warning, where the cache cannot be written."""
+    """Lock an entry against other processes. Returns None, with a warning, if the cache cannot be written."""
     try:
         entry.parent.mkdir(parents=True, exist_ok=True)
         return lock(entry.with_name(f"{entry.name}.lock")).acquire()
-    except (OSError, NotImplementedError) as error:  # the latter from file systems without locks
+    except (OSError, NotImplementedError) as error:  # file systems without locks raise the latter
         _warn_no_cache(entry.parent, error)
         return None
 

@@ -1,4 +1,4 @@
-"""One image file as 8-bit RGB."""
+"""Decodes one image file to 8-bit RGB."""
 
 from __future__ import annotations
 
@@ -12,15 +12,15 @@ from common.errors import InputError
 if TYPE_CHECKING:
     from PIL.Image import Image
 
-BITS_PER_SAMPLE, PHOTOMETRIC, WHITE_IS_ZERO = 258, 262, 0  # of TIFF
+BITS_PER_SAMPLE, PHOTOMETRIC, WHITE_IS_ZERO = 258, 262, 0  # two TIFF tags, and a value of the second
 
 
 def open_image(path: Path) -> Image:
-    """Decode one image file to a Pillow image of mode RGB. A part can be cut before its pixels become an array.
+    """Decode one image file to a Pillow image of mode RGB, which can be cropped before it is converted to an array.
 
-    16 bits are scaled to 8. An animation counts as its first picture. Turns and mirrorings that EXIF asks for are not
-    done, as in torchvision's ImageFolder. Raises InputError naming the file where it is damaged, or where the range of
-    its values is not known (32-bit, signed and floating-point pixels).
+    16 bits are scaled to 8. Only the first picture of an animation is used. The orientation in EXIF data is ignored, as
+    in torchvision's ImageFolder. Raises InputError, which names the file, if the file is damaged, or if the range of
+    its values is unknown (32-bit, signed or floating-point pixels).
     """
     from PIL import Image
 
@@ -34,10 +34,10 @@ def open_image(path: Path) -> Image:
                 return image.convert("RGB")
             problem = _unscalable(image)
             if not problem:
-                # 65535 is 255 times 257; half of 257 is added to round.
+                # 65535 is 255 times 257; adding half of 257 rounds to the nearest level.
                 levels = (np.asarray(image).astype(np.uint32) + 128) // 257
                 return Image.fromarray(levels.astype(np.uint8)).convert("RGB")
-    except Exception as error:  # damaged files make Pillow's readers raise nearly anything
+    except Exception as error:  # on damaged files, Pillow's readers raise nearly any exception
         raise InputError(f"cannot read the image {path} ({one_line(error)}); replace it or delete it") from None
     raise InputError(
         f"{path} has {problem}, which cannot be brought to 8 bits for certain; save it with 8 bits a channel"
@@ -45,12 +45,12 @@ def open_image(path: Path) -> Image:
 
 
 def _unscalable(image: Image) -> str:
-    """Why one deep channel cannot be scaled from 0 ... 65535, or ""."""
+    """Return why the one channel of a deep image cannot be scaled from 0 ... 65535 to 8 bits, or "" if it can be."""
     if image.mode == "F":
         return "floating-point pixels"
-    if image.mode == "I" and image.format not in ("PNG", "PPM"):  # these two hold 16 bits in it
+    if image.mode == "I" and image.format not in ("PNG", "PPM"):  # in these formats, mode I holds 16 bits
         return "32-bit or signed pixels"
-    tags = getattr(image, "tag_v2", {})  # of TIFF
+    tags = getattr(image, "tag_v2", {})  # only TIFF images have tags
     bits = tags.get(BITS_PER_SAMPLE, (16,))[0]
     if bits != 16:
         return f"{bits}-bit pixels"
@@ -58,5 +58,5 @@ def _unscalable(image: Image) -> str:
 
 
 def one_line(error: Exception) -> str:
-    """The error's message on one line."""
+    """Return the error's message on one line."""
     return " ".join(str(error).split()) or type(error).__name__

@@ -1,6 +1,6 @@
-"""Image folders: train/<class>/* with test|val/<class>/*.
+"""Reads image folders of the layout train/<class>/* with test|val/<class>/*.
 
-Small images are decoded into memory, large ones stay files.
+Small images are decoded into memory. Large images stay files.
 """
 
 from __future__ import annotations
@@ -23,14 +23,14 @@ Images: TypeAlias = np.ndarray | tuple[Path, ...]
 Content: TypeAlias = tuple[Images, np.ndarray, Images, np.ndarray, tuple[str, ...]]
 """Train images and labels, test images and labels, class names."""
 
-SMALL = 64  # pixels; up to this longest side of the first image, all images are decoded into memory
+SMALL = 64  # pixels; if the first image's longest side is at most this, all images are decoded into memory
 _CHUNK = 200  # images decoded per task of the pool
 _THREADS = min(8, os.cpu_count() or 1)
 
 
 @dataclass(frozen=True, eq=False)
 class Tree:
-    """An image folder as listed on disk, nothing decoded yet."""
+    """The list of an image folder's classes and files. No image has been decoded yet."""
 
     classes: tuple[str, ...]
     train: Split
@@ -40,12 +40,12 @@ class Tree:
 
     @property
     def labels(self) -> tuple[np.ndarray, np.ndarray]:
-        """Of the training and the test images."""
+        """The labels of the training images and of the test images."""
         return self.train.labels, self.test.labels
 
     @property
     def key(self) -> str:
-        """Changes when a file is added, removed, renamed, moved or written to, or gets another label."""
+        """A hash that changes when a file is added, removed, renamed, moved, written to, or given another label."""
         state = hashlib.sha256(repr(self.classes).encode())
         for split in (self.train, self.test):
             state.update(repr((str(split.folder.resolve()), split.files)).encode())
@@ -54,7 +54,10 @@ class Tree:
 
     @property
     def fingerprint(self) -> str:
-        """Of large images: sha256 over names below the split, file sizes and listed labels, 16 hex digits."""
+        """The fingerprint of large images: 16 hex digits of a sha256 over file names, file sizes and listed labels.
+
+        Names are relative to the split's folder.
+        """
         names = [[file[:2] for file in split.files] for split in (self.train, self.test)]
         state = hashlib.sha256(repr(names).encode())
         for split in (self.train, self.test) if self.listed else ():
@@ -62,13 +65,14 @@ class Tree:
         return state.hexdigest()[:16]
 
     def large(self) -> bool:
-        """Whether the first training image is too large for all to be decoded. InputError if it is unreadable."""
+        """Return whether images are large and stay files. The first decides; InputError if it is unreadable."""
         return max(read_image(self.train.firsts()[0]).shape[:2]) > SMALL
 
     def read(self) -> Content:
-        """The images: uint8 [n, h, w, 3] of small ones, else the files, of which each class's first is tried.
+        """Return the data set's content: small images as uint8 [n, h, w, 3], large ones as paths of files.
 
-        Raises InputError naming the file on an unreadable image, or on a small one that differs in size.
+        Of large images, only the first of each class is decoded, as a check. Raises InputError, which names the file,
+        on an unreadable image, or on a small image of another size than the first.
         """
         train, test = self.train, self.test
         if self.large():
@@ -81,11 +85,12 @@ class Tree:
 
 
 def scan(root: Path, assign: Callable[[Iterable[str]], Mapping[str, str]]) -> Tree:
-    """List an image folder. `assign` maps the classes to use, in label order, to names of class folders.
+    """List the classes and files of an image folder.
 
-    The test split is test/, or val/ where test/ has no class folders. Folders inside a class folder belong to it.
+    assign: maps the names of all class folders to the classes to use, in label order: class -> name of its folder.
+    The test split is test/, or val/ if test/ has no class folders. Folders inside a class folder belong to the class.
     Raises InputError on a missing split, classes that differ between the splits, a class without images, images that
-    would be left out, a folder that cannot be read, and whatever `assign` raises.
+    would be left out, and a folder that cannot be read. Errors of `assign` are passed on.
     """
     try:
         train = root / "train"
@@ -106,11 +111,12 @@ def scan(root: Path, assign: Callable[[Iterable[str]], Mapping[str, str]]) -> Tr
 
 
 def read_image(path: Path) -> np.ndarray:
-    """Decode one image to RGB, uint8 [h, w, 3]. Raises InputError naming the file if it cannot be."""
+    """Decode one image to RGB, uint8 [h, w, 3]. Raises InputError, which names the file, if that is impossible."""
     return np.asarray(open_image(path))
 
 
 def _require_same(train_classes: Iterable[str], train: Path, test_classes: Iterable[str], test: Path) -> None:
+    """Raise InputError if one split has classes that the other lacks."""
     for names, others, lacking in ((train_classes, test_classes, test), (test_classes, train_classes, train)):
         missing = sorted(set(names) - set(others))
         if missing:
@@ -122,6 +128,7 @@ def _require_same(train_classes: Iterable[str], train: Path, test_classes: Itera
 
 
 def _require_distinct(folders: Sequence[Path]) -> None:
+    """Raise InputError if two class folders are the same folder, through a link."""
     seen: dict[Path, Path] = {}
     for folder in folders:
         if (other := seen.setdefault(folder.resolve(), folder)) != folder:
@@ -129,7 +136,7 @@ def _require_distinct(folders: Sequence[Path]) -> None:
 
 
 def _decode(paths: tuple[Path, ...], first: Path) -> np.ndarray:
-    """All images as uint8 [n, h, w, 3], the size being that of `first`."""
+    """Decode all images to uint8 [n, h, w, 3]. Raises InputError if one differs in size from the image `first`."""
     shape = read_image(first).shape
     images = np.empty((len(paths), *shape), np.uint8)
 

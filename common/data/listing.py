@@ -1,4 +1,4 @@
-"""The files of one split of an image folder: every image is listed, or refused by name; none is dropped."""
+"""Lists the files of one split of an image folder. An image that cannot be used is an error, and is never dropped."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ from common.errors import InputError
 
 LAYOUT = "train/<class>/*.png and test/<class>/*.png (or val/)"
 BY_PRODUCTS = ("__MACOSX", "@eaDir", "#recycle", "$RECYCLE.BIN", "System Volume Information", "lost+found")
-"""Folders that archivers, network drives and file systems leave behind. They hold copies or nothing."""
+"""Folders that archivers, network drives and file systems leave behind. They hold copies, or nothing."""
 FOREIGN = (".heic", ".heif", ".avif", ".jxl", ".svg", ".raw", ".dng", ".cr2", ".nef", ".arw", ".dcm", ".npy", ".npz")
-"""Types of images that Pillow cannot read, or not in every build."""
+"""Types of images that Pillow cannot read, or that only some builds can."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -26,25 +26,26 @@ class Split:
 
     folder: Path
     files: tuple[tuple[str, int, int], ...]
-    """Name below `folder`, size in bytes and modification time in ns."""
+    """Of each file, its name relative to `folder`, its size in bytes, and its modification time in ns."""
     labels: np.ndarray
-    """int64 [n]."""
+    """The label of each file, int64 [n]."""
 
     @property
     def paths(self) -> tuple[Path, ...]:
-        """The files, in the order of `labels`."""
+        """The paths of the files, in the order of `labels`."""
         return tuple(self.folder / name for name, _, _ in self.files)
 
     def firsts(self) -> list[Path]:
-        """The first file of every class."""
+        """Return the path of every class's first file."""
         _, positions = np.unique(self.labels, return_index=True)
         return [self.folder / self.files[i][0] for i in positions]
 
 
 def class_folders(folder: Path) -> dict[str, str]:
-    """The visible folders inside by name, accents composed, with the name on disk; empty where there is no folder.
+    """Return the visible folders inside `folder`: name with composed accents -> name on disk.
 
-    Raises InputError on links that lead nowhere and on names that differ by the writing of an accent only.
+    The result is empty if `folder` does not exist. Raises InputError on links that lead nowhere, and on names that
+    differ only in how an accent is encoded.
     """
     if not folder.is_dir():
         return {}
@@ -60,10 +61,10 @@ def class_folders(folder: Path) -> dict[str, str]:
 
 
 def list_split(folder: Path, classes: Sequence[str]) -> Split:
-    """The images of these class folders, in the order of their names.
+    """List the images of these class folders, in the order of their names within each class.
 
-    Raises InputError on a class without images, and on images that would be left out: behind links that lead nowhere,
-    of a type that Pillow does not read, or outside the class folders.
+    Raises InputError on a class without images, and on images that would be left out: those behind links that lead
+    nowhere, of a type that Pillow does not read, or outside the class folders.
     """
     _refuse_stray(folder)
     files: list[tuple[str, int, int]] = []
@@ -92,7 +93,10 @@ def list_split(folder: Path, classes: Sequence[str]) -> Split:
 
 
 def _walk(folder: Path, name: str, above: tuple[Path, ...]) -> Iterator[tuple[str, os.DirEntry[str]]]:
-    """Every visible entry below that is not a folder, with its name below the split. `above`: the folders around."""
+    """Yield every visible file below `folder`, with its name relative to the split.
+
+    name: the name of `folder` relative to the split. above: the folders that contain `folder`, to detect a link to one.
+    """
     real = folder.resolve()
     if real in above:
         raise InputError(f"{folder} is a link to a folder around it; delete the link")
@@ -114,7 +118,7 @@ def _leads_nowhere(entry: os.DirEntry[str]) -> bool:
 
 
 def _is_image(entry: os.DirEntry[str]) -> bool:
-    """Whether Pillow reads files of this type. Where the name does not tell, the first bytes do."""
+    """Return whether Pillow reads files of this type, judged by the name or else by the first bytes."""
     if not entry.is_file():
         return False
     suffix = os.path.splitext(entry.name)[1].lower()
@@ -123,6 +127,7 @@ def _is_image(entry: os.DirEntry[str]) -> bool:
 
 @cache
 def _suffixes() -> frozenset[str]:
+    """Return the suffixes of all image files that Pillow can open."""
     from PIL import Image
 
     return frozenset(e for e, kind in Image.registered_extensions().items() if kind in Image.OPEN)
@@ -134,11 +139,12 @@ def _is_recognised(path: str) -> bool:
     try:
         with Image.open(path):
             return True
-    except Exception:  # what is no image makes Pillow's readers raise nearly anything
+    except Exception:  # on other files, Pillow's readers raise nearly any exception
         return False
 
 
 def _refuse_stray(folder: Path) -> None:
+    """Raise InputError if images lie outside the class folders."""
     with os.scandir(folder) as entries:
         stray = sorted(e.path for e in entries if _visible(e) and _is_image(e))
     if stray:
@@ -149,6 +155,7 @@ def _refuse_stray(folder: Path) -> None:
 
 
 def _refuse_dead_links(links: Sequence[Path]) -> None:
+    """Raise InputError if there are links that lead nowhere."""
     if links:
         count = f"{len(links):,} links lead" if len(links) > 1 else "1 link leads"
         raise InputError(f"{count} nowhere, first {links[0]}; mend the links, or delete them")

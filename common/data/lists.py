@@ -1,7 +1,7 @@
-"""Data sets given as list files: train.txt with test.txt or val.txt, a line `path label` for each image.
+"""Reads data sets given as list files: train.txt with test.txt or val.txt, one line `path label` for each image.
 
-So ImageNet-LT, Places-LT and iNaturalist are published. A name may stand before the split, as in ImageNet_LT_train.txt.
-Paths are relative to the folder of the lists.
+ImageNet-LT, Places-LT and iNaturalist are published in this form. A name may come before the split, as in
+ImageNet_LT_train.txt. Paths are relative to the folder of the lists.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from common.data.names import SUBSETS, assign
 from common.errors import InputError
 
 Lines: TypeAlias = dict[str, tuple[int, int]]
-"""The number and the label of the line that names an image, by its path."""
+"""Path of an image -> the number of the line that names it, and the label there."""
 
 PUBLISHED = {
     "imagenet-lt": (1000, 115_846, 50_000),
@@ -28,11 +28,15 @@ PUBLISHED = {
     "inat2017": (5089, 579_184, 95_986),
     "inat2018": (8142, 437_513, 24_426),
 }
-"""Classes, training and test images of the long-tailed data sets known by name (Liu et al. 2019; Cui et al. 2019)."""
+"""Published numbers of classes, training images and test images of long-tailed data sets (Liu et al. 2019; Cui et al.
+2019)."""
 
 
 def find(folder: Path, split: str) -> Path | None:
-    """The list of a split in `folder`: train.txt, or the one file that ends in _train.txt. InputError on several."""
+    """Return the list of a split in `folder`, or None: for train it is train.txt, or the only file *_train.txt.
+
+    Raises InputError if there are several.
+    """
     if (plain := folder / f"{split}.txt").is_file():
         return plain
     found = sorted(path for path in folder.glob(f"*_{split}.txt") if not path.name.startswith("."))
@@ -43,10 +47,10 @@ def find(folder: Path, split: str) -> Path | None:
 
 
 def scan(folder: Path, name: str) -> Tree:
-    """The images that the lists in `folder` name, grouped by class; label ids are the lists' own.
+    """Return the images that the lists in `folder` name, grouped by class, with the lists' own labels.
 
-    Raises InputError on a missing list, a line that is not `path label`, an image that is not there or stands in more
-    than one line, a label without training or test images, and labels that the data set called `name` has not.
+    Raises InputError on a missing list, a line that is not `path label`, an image that is missing or listed twice, a
+    label without training or test images, and labels that the data set called `name` does not have.
     """
     train = find(folder, "train")
     test = find(folder, "test") or find(folder, "val")
@@ -72,8 +76,8 @@ def scan(folder: Path, name: str) -> Tree:
 
 
 def _classes(name: str, train: Path, count: int) -> tuple[str, ...]:
-    """Names of the labels 0, 1 ...; InputError where the data set called `name` has others."""
-    if name in PUBLISHED:  # by its own lists; `require_published` compares the numbers
+    """Return the class names of the labels 0, 1 ... Raises InputError if the data set `name` has other labels."""
+    if name in PUBLISHED:  # these data sets are published as lists; `require_published` compares the numbers
         return tuple(map(str, range(count)))
     if name in SUBSETS:
         raise InputError(f"{train} has numbers for classes, which {name} has no agreed ones of; pass class folders")
@@ -81,7 +85,7 @@ def _classes(name: str, train: Path, count: int) -> tuple[str, ...]:
 
 
 def require_published(name: str, folder: Path, tree: Tree) -> None:
-    """InputError where a data set known by name has not its published numbers of classes and images."""
+    """Raise InputError if a published data set does not have its published numbers of classes and images."""
     if name not in PUBLISHED:
         return
     found = (len(tree.classes), len(tree.train.labels), len(tree.test.labels))
@@ -91,7 +95,7 @@ def require_published(name: str, folder: Path, tree: Tree) -> None:
 
 
 def _read(path: Path) -> tuple[Split, Lines]:
-    """What one list names, and where."""
+    """Read one list: the images that it names, and the line that names each of them."""
     folder, files, labels = path.parent, [], []
     lines: Lines = {}
     for number, line in enumerate(_lines(path), 1):
@@ -122,14 +126,15 @@ def _is_label(word: str) -> bool:
 
 
 def _found(folder: Path, name: str) -> tuple[str, os.stat_result] | None:
-    """The name under which the image is on disk, where an accent may be coded in another way."""
+    """Return an image's name on disk, where an accent may be encoded differently, and its status; None if missing."""
     for form in dict.fromkeys((name, *(unicodedata.normalize(f, name) for f in ("NFC", "NFD")))):
-        with suppress(OSError, ValueError):  # the latter from a null character
+        with suppress(OSError, ValueError):  # a null character raises the latter
             return form, (folder / form).stat()
     return None
 
 
 def _lines(path: Path) -> list[str]:
+    """Return the lines of a text file. Raises InputError if it is not UTF-8."""
     try:
         return path.read_text(encoding="utf-8-sig").splitlines()
     except (OSError, UnicodeDecodeError) as error:

@@ -1,4 +1,4 @@
-"""Which label a class folder gets: class names as published, in label order, and how a folder may spell them."""
+"""Assigns labels to class folders: published class names in label order, and the spellings that folders may use."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ CIFAR100 = tuple(sorted(name for members in CIFAR20.values() for name in members
 _DRAWN = np.random.RandomState(1993).choice(1000, 100, replace=False)
 
 FOLDER = "folder"
-"""The name of a data set of one's own, and of the preset that is about it."""
+"""The name of the user's own data set, and of the preset that trains on it."""
 PUBLISHED: dict[str, tuple[str, ...]] = {
     "cifar10": CIFAR10,
     "cifar100": CIFAR100,
@@ -25,35 +25,36 @@ PUBLISHED: dict[str, tuple[str, ...]] = {
     "imagenet-subset": tuple(IMAGENET[i] for i in sorted(_DRAWN)),
     "imagenet-100": IMAGENET[:100],
 }
-"""The classes of the data sets known by name, in label order. The order is alphabetical in all of them.
+"""The classes of published data sets, in label order. The order is alphabetical in all of them.
 
-Two are 100 classes of ImageNet: a draw with seed 1993 (LUCIR), and the first in alphabetical order (PODNet, DER).
+Two data sets have 100 classes of ImageNet: a random choice with seed 1993 (LUCIR), and the first 100 in alphabetical
+order (PODNet, DER).
 """
 SUBSETS = ("imagenet-subset", "imagenet-100")
 _ALIASES = {"plane": "airplane", "aeroplane": "airplane", "car": "automobile", "auto": "automobile"}
 _ALIASES |= {"computer_keyboard": "keyboard"} | {t: f"{t}_tree" for t in ("maple", "oak", "palm", "pine", "willow")}
-"""Other names in use for classes of CIFAR. None of them is a class of another known data set."""
+"""Other common names of CIFAR's classes. None of them is a class of another published data set."""
 
 
 def ordered(names: Iterable[str]) -> tuple[str, ...]:
-    """Class names in label order where nothing is published: numbers by value, then the others by alphabet."""
+    """Sort the class names of an unpublished data set into label order: numbers by value, then names by alphabet."""
     return tuple(sorted(names, key=lambda n: (False, int(n), n) if _is_number(n) else (True, 0, n)))
 
 
 def composed(name: str) -> str:
-    """The name as most systems write it; on a Mac an accent may be a letter of its own."""
+    """Return the name as most systems write it. On a Mac, an accent may be a separate character."""
     return unicodedata.normalize("NFC", name)
 
 
 def assign(name: str, where: object, found: Iterable[str], noun: str = "class folders") -> dict[str, str]:
-    """The classes of the data set called `name`, in label order, and which of the names in `found` stands for each.
+    """Return the classes of the data set called `name`, in label order: class -> its name in `found`.
 
-    Folders of a data set known by name are compared with its published classes. Case, spaces and hyphens do not
-    matter, and usual aliases are known. Numbers from 0 up are labels: the published order is the only one in use.
-    Of ImageNet's 1000 classes a subset takes its 100; a subset by itself has no order that all agree on, so that its
-    folders need names. Another data set keeps the names it has.
+    If the data set is published, the names are compared with its classes. Case, spaces and hyphens do not matter, and
+    common aliases are known. Numbers from 0 up are taken as labels in the published order. A subset of ImageNet takes
+    its 100 classes out of all 1000. If only the subset's own classes are found, they need names, because there is no
+    agreed order for their numbers. Any other data set keeps the names it has.
 
-    Raises InputError, which begins with `where` and calls its classes `noun`, if a class is missing or a name is not
+    Raises InputError, which begins with `where` and calls the classes `noun`, if a class is missing or a name is not
     one of the classes.
     """
     found = tuple(found)
@@ -85,6 +86,6 @@ def _is_number(name: str) -> bool:
 
 
 def _class_of(name: str) -> str:
-    """A published class name from one of its spellings."""
+    """Return the published class name that a spelling stands for."""
     plain = name.strip().lower().replace(" ", "_").replace("-", "_")
     return _ALIASES.get(plain, plain)

@@ -1,4 +1,4 @@
-"""Class orders that papers have published as lists. Data only."""
+"""Class orders that papers published as lists. The module holds data only."""
 
 from __future__ import annotations
 
@@ -30,4 +30,4 @@ PUBLISHED = {
         """
     ),
 }
-"""The three orders of 100 CIFAR-100 labels over which PODNet and DER average (trials 2, 3 and 4 of DER's code)."""
+"""Three orders of CIFAR-100's 100 labels. PODNet and DER average over them (trials 2, 3 and 4 of DER's code)."""

@@ -1,4 +1,4 @@
-"""The 1000 WordNet ids of ImageNet's classes (ILSVRC 2012) in label order, which is alphabetical. Data only."""
+"""The 1000 WordNet ids of ImageNet's classes (ILSVRC 2012), in label order, which is alphabetical."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
-"""Equal schedules: what the authors' own code reached in a few epochs, and ours at the very same schedule.
+"""Compares ours with what the authors' own code reached at the same short schedule.
 
-PAPER/equal.json holds their numbers and each recipe, in the form of published.json. No paper prints them.
+PAPER/equal.json holds the authors' numbers and recipes in the form of published.json. No paper prints these numbers.
 """
 
 from __future__ import annotations
@@ -32,20 +32,21 @@ from common.runs import Schedule
 
 THEIRS, OURS = "authors' code", "here"
 GROUPS = {"all": "accuracy", "many": "many", "medium": "medium", "few": "few"}
-"""Groups of classes by their number of training images: their names in equal.json, and in Results."""
+"""Groups of classes by number of training images: name in equal.json -> name in Results."""
 ALL = "accuracy (%), all"
 RULE = (
     "difference (in titles that of the average, or on all classes): ours minus theirs, with the 95 % t-interval of two "
     "samples that have one variance"
 )
 Read = Callable[[Result], Sequence[float]]
-"""What a Result measured, at each x of a series in equal.json."""
+"""Takes the values of a series of equal.json from a Result, one for each x."""
 
 
 def after_phases(readout: str, group: int | None = None, stage: str = "") -> Read:
-    """Accuracy of a read-out after every phase, on all classes seen or on those of one phase (-1: the newest).
+    """Return a function that reads the accuracy after every phase.
 
-    stage: at whose end; by default, and in phases without such a stage, at the end of the phase.
+    group: the phase whose classes count (-1: the newest ones); None: all classes seen. stage: the stage after which the
+    accuracy is read; by default, and in phases without this stage, the last one.
     """
 
     def read(result: Result) -> list[float]:
@@ -60,24 +61,24 @@ def after_phases(readout: str, group: int | None = None, stage: str = "") -> Rea
 
 
 def by_shots(readout: str) -> Read:
-    """Accuracy of a read-out at the end: on all classes, and on those of many, medium and few training images."""
+    """Return a function that reads the final accuracy: on all classes, then on many-, medium- and few-shot ones."""
     return lambda result: [result.readout(readout)[key] for key in GROUPS.values()]
 
 
 def equal_schedules(runs: Callable[[Any], Runs], reads: Mapping[str, Read], role: str = "") -> Figure:
-    """The figure of what the authors' own code reached and ours, on request.
+    """Return the figure that shows the authors' numbers and ours, on request.
 
-    runs: the setting -> the Runs of each recipe, by its name in equal.json. reads: how each series there is measured.
-    Theirs are shown where all of a recipe's Runs have its learning rates and its class order: with its options.
+    runs: setting -> Runs of each recipe, by its name in equal.json. reads: how each series of equal.json is measured.
+    The authors' numbers are shown only if the Runs have the recipe's learning rates and class order.
     """
     title = "Equal schedules: the authors' own code and ours"
     return Figure("equal-schedules", title, runs, partial(_drawing, reads=reads), ("cifar",), role, on_request=True)
 
 
 def difference(ours: Sequence[float], theirs: Sequence[float]) -> Estimate:
-    """Mean of ours minus mean of theirs, with the 95 % t-interval of two samples that have one variance.
+    """Return the mean of ours minus that of theirs, with the 95 % t-interval of two samples that have one variance.
 
-    n is that of ours; the interval is nan where both are single. Raises ValueError where either is empty.
+    n is that of ours. The interval is nan if each side has one value. Raises ValueError if a side has none.
     """
     from scipy.special import stdtrit  # Student's t quantile
 
@@ -90,7 +91,7 @@ def difference(ours: Sequence[float], theirs: Sequence[float]) -> Estimate:
 
 
 def same_schedule(result: Result, protocol: Mapping[str, Any]) -> bool:
-    """Whether a Result has a recipe's learning rate in every epoch, its class order, and all images."""
+    """Return whether a Result has the recipe's learning rate in every epoch, its class order, and all images."""
     config = result.config["schedule"]
     known: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in config.items() if k != "type"}
     schedule = Schedule(**known)
@@ -100,7 +101,7 @@ def same_schedule(result: Result, protocol: Mapping[str, Any]) -> bool:
 
 
 def _drawing(s: Any, results: Results, published: PublishedFigure, reads: Mapping[str, Read]) -> Drawing:
-    """A panel for each series, and a row for each quantity: theirs, ours, and the difference with its interval."""
+    """Draw a panel for each series. Each quantity gets a row: theirs, ours, and the difference with its interval."""
     known = Published.load(Path(importlib.import_module(s.paper).__path__[0], "equal.json"))
     panels, rows, notes = list[Panel](), list[Comparison](), list[str]()
     for entry in known.entries.values():
@@ -120,11 +121,11 @@ def _drawing(s: Any, results: Results, published: PublishedFigure, reads: Mappin
 
 
 Series = Sequence[tuple[Sequence[float | str], Sequence[float]]]
-"""x and y of each repeat; a repeat may have a part of the others' x alone."""
+"""x and y of each repeat. Some repeats may have only a part of the x."""
 
 
 def _panel(title: str, ours: Series, theirs: Series) -> Panel:
-    """Both sides at every x; only ours with an interval, since theirs are one run or two."""
+    """Return a panel of both sides. Only ours has an interval, since theirs are one run or two."""
     measured, printed = _by_x(ours), _by_x(theirs)
     curves = [through(OURS, list(measured), [estimate(values) for values in measured.values()])]
     if printed:
@@ -134,7 +135,7 @@ def _panel(title: str, ours: Series, theirs: Series) -> Panel:
 
 
 def _rows(name: str, ours: Mapping[str, list[float]], theirs: Mapping[str, list[float]]) -> list[Comparison]:
-    """Each quantity of a series. Where the authors' code has several seeds, their number stands beside the mean."""
+    """Return a row for each quantity of a series."""
     rows = []
     for quantity, values in ours.items():
         if printed := theirs.get(quantity):
@@ -147,7 +148,7 @@ def _rows(name: str, ours: Mapping[str, list[float]], theirs: Mapping[str, list[
 
 
 def _quantities(repeats: Series) -> dict[str, list[float]]:
-    """What tables compare: accuracy on each group of classes, or the average over phases and both of its ends."""
+    """Return what the table compares: accuracy on each group of classes, or the average over phases and both ends."""
     found = dict[str, list[float]]()
     for x, y in repeats:
         if isinstance(x[0], str):

@@ -1,4 +1,5 @@
-"""The figures of DER. Nothing here loads torch.
+"""The figures of DER. Nothing in this package loads torch.
 
-`presets` has the data and schedules, `catalogue` the Runs behind each figure; `figures`, `sweeps` and `inside` draw.
+`presets` has the data and schedules. `catalogue` lists the Runs behind each figure. `figures`, `sweeps`, `inside` and
+`arms` draw.
 """

@@ -1,4 +1,4 @@
-"""python -m der.reproduce: the paper's figures, from runs to report."""
+"""`python -m der.reproduce` makes the paper's figures, from runs to report."""
 
 from common.command.cli import main
 

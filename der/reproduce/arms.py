@@ -1,4 +1,7 @@
-"""Readers: how the masks are set up, one choice at a time, over the first two steps of the protocol without a base."""
+"""Compare ways to set up masks, one choice at a time, over the first two steps of the protocol without a base.
+
+This figure is not in the paper.
+"""
 
 from __future__ import annotations
 
@@ -19,13 +22,13 @@ NOTE = (
 
 
 def first_steps(s: Setting) -> Protocol:
-    """The first two steps: of the same classes, images and memory as in the whole protocol."""
+    """Return the protocol of the first two steps, with the classes, images and memory of the whole protocol."""
     size = s.classes // s.steps
     return Protocol(2 * size, size, size, None, s.total, rounding="down")
 
 
 def masks(s: Setting) -> dict[str, dict[str, Any]]:
-    """What each arm with masks sets."""
+    """Return the options of each arm that has masks."""
     plain = {"sparsity": 0.19, "mask_rate": s.mask_rate, "mask_init": "normal"}
     return {
         LEARNED: plain,
@@ -40,7 +43,7 @@ def masks(s: Setting) -> dict[str, dict[str, Any]]:
 
 
 def arms(s: Setting) -> Runs:
-    """The small extractor without masks, at both starts of its last gammas, and with masks set up in several ways."""
+    """Return the Runs of the small extractor: no masks, at both starts of its last gammas, and masks of every arm."""
     small = s.small_network
     methods = {WITHOUT: s.der(small), f"{WITHOUT}, last gamma 0": s.der()}
     methods |= {name: s.der(small, **choice) for name, choice in masks(s).items()}
@@ -48,7 +51,7 @@ def arms(s: Setting) -> Runs:
 
 
 def drawing(s: Setting, results: Results, published: PublishedFigure) -> Drawing:
-    """Average of two steps and share kept by each arm, and what each choice costs or gains, seed by seed."""
+    """Draw each arm's average over two steps and the share it kept, and list what each choice changes, seed by seed."""
     found = {name: group for name, group in results.items() if group}
     rows, names = list[Comparison](), list(found)
     accuracy = [estimate([average(r, "cnn") for r in group]) for group in found.values()]

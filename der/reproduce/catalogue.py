@@ -1,4 +1,4 @@
-"""Every figure and table of the paper, in the paper's order: its id, its title, its Runs, and what draws it."""
+"""List every figure and table of the paper, in the paper's order: its id, title, Runs, and what draws it."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ CIFAR, PHOTOS, IMAGENET100, IMAGENET = ("cifar",), ("imagenet",), "imagenet-100"
 
 
 def methods(s: Setting, steps: int = 0, base: bool = False) -> dict[str, Any]:
-    """The rows of Tables 1 and 2 that are run here, by the paper's names."""
+    """Return the methods of Tables 1 and 2 that are run here, by the paper's names."""
     return {
         "iCaRL": ICaRL(nme_flip="none"),
         "UCIR": s.ucir,
@@ -44,46 +44,46 @@ def methods(s: Setting, steps: int = 0, base: bool = False) -> dict[str, Any]:
 
 
 def table(s: Setting, base: bool = False) -> Runs:
-    """Every method over every number of steps, without a base or after one."""
+    """Return the Runs of every method over every number of steps, without a base or after one."""
     steps, runs = (s.b50, s.b50_runs) if base else (s.b0, s.b0_runs)
     return {(name, n): runs(method, n) for n in steps for name, method in methods(s, n, base).items()}
 
 
 def curves(s: Setting, base: bool = False) -> Runs:
-    """DER without and with masks over every number of steps."""
+    """Return the Runs of DER without and with masks, over every number of steps."""
     return {(name, n): runs for (name, n), runs in table(s, base).items() if name in (UNPRUNED, MASKED)}
 
 
 def both(s: Setting, network: str = "") -> Runs:
-    """DER without and with masks, no base."""
+    """Return the Runs of DER without and with masks, without a base."""
     methods = {UNPRUNED: s.der(network), MASKED: s.masked(network=network)}
     return {name: s.main(method, network) for name, method in methods.items()}
 
 
 def pruned(s: Setting) -> Runs:
-    """DER with masks alone."""
+    """Return the Runs of DER with masks."""
     return {MASKED: s.main(s.masked())}
 
 
 def sparsities(s: Setting) -> Runs:
-    """lambda_s from little to much, and no masks."""
+    """Return the Runs of DER without masks, and with lambda_s from little to much."""
     masked = {(MASKED, weight): s.main(s.masked(sparsity=weight)) for weight in s.sparsities}
     return {UNPRUNED: s.main(s.der()), **masked}
 
 
 def others(s: Setting) -> Runs:
-    """The other methods, which are drawn beside the sweep of lambda_s where they are finished."""
+    """Return the Runs of the other methods, which are drawn beside the sweep of lambda_s where they are finished."""
     return {name: s.main(m) for name, m in methods(s).items() if name not in (UNPRUNED, MASKED)}
 
 
 def weights(s: Setting) -> Runs:
-    """lambda_a without pruning, lambda_s with masks."""
+    """Return the Runs of two sweeps: lambda_a without pruning, and lambda_s with masks."""
     auxiliary = {("aux", weight): s.main(s.der(aux=weight)) for weight in s.auxiliaries}
     return {**auxiliary, **{key: runs for key, runs in sparsities(s).items() if key != UNPRUNED}}
 
 
 def components(s: Setting) -> Runs:
-    """The single network, expansion, the auxiliary loss, then masks."""
+    """Return the Runs of the ablation: the single network, then expansion, the auxiliary loss and masks."""
     return {
         "baseline (no E.R., no Aux)": s.main(s.der(expand=False, aux=0.0)),
         "+ E.R.": s.main(s.der(aux=0.0)),
@@ -93,7 +93,7 @@ def components(s: Setting) -> Runs:
 
 
 def probed(s: Setting) -> Runs:
-    """With a probe of the representation: DER without and with pruning, from a random F_t, and the single network."""
+    """Return Runs that have a probe too: DER without and with pruning, with a random F_t, and the single network."""
     return {
         UNPRUNED: s.main(s.der(probe=True)),
         MASKED: s.main(s.masked(probe=True)),
@@ -103,24 +103,27 @@ def probed(s: Setting) -> Runs:
 
 
 def small(s: Setting) -> Runs:
-    """The appendix's ResNet-32: iCaRL, and DER without and with masks."""
+    """Return the Runs of the appendix's ResNet-32: iCaRL, and DER without and with masks."""
     return {"iCaRL": s.main(methods(s)["iCaRL"], s.small_network), **both(s, s.small_network)}
 
 
 def control(s: Setting) -> Runs:
-    """No masks, learned masks, and random channels of equal number; the small extractor."""
+    """Return the Runs of the small extractor without masks, with learned masks, and with as many random channels."""
     small = s.small_network
     return {**both(s, small), RANDOM: s.main(s.masked(network=small, channels="random"), small)}
 
 
 def claim(s: Setting) -> Sides:
-    """Learned masks against random channels of equal number."""
+    """Return the sides of the headline: learned masks, and random channels of equal number."""
     runs = control(s)
     return {MASKED: runs[MASKED], RANDOM: runs[RANDOM]}
 
 
 def choices(s: Setting) -> Mapping[str, Sides]:
-    """Where the paper and its code disagree, and what both leave open: DER with masks, the code's side second."""
+    """Return the sides of each choice on which the paper and its code disagree, or which both leave open.
+
+    All are DER with masks. The second side is the official code's, where it has one.
+    """
     coded, kept = s.main(s.masked()), s.main(s.masked(reset=False))
     plain = replace(s, inputs=replace(s.inputs, brightness=0.0))
     return {
@@ -135,7 +138,7 @@ def choices(s: Setting) -> Mapping[str, Sides]:
 
 
 def equal(s: Setting) -> Runs:
-    """What the authors' code was run on at a seventeenth of the schedule: the small extractor over 5 steps."""
+    """Return the Runs that the authors' code was run for, at a seventeenth of the schedule: ResNet-32, 5 steps."""
     return {UNPRUNED: s.b0_runs(s.der(s.small_network), 5, s.small_network)}
 
 
@@ -147,14 +150,17 @@ EQUAL = {
 
 
 def earlier(s: Setting) -> Runs:
-    """The same as first set up: last gammas of 0, lambda_s 0.5, and masks drawn anew in each step."""
+    """Return the Runs of `control` as first set up: last gammas of 0, lambda_s 0.5, fresh mask logits in each step."""
     learned = s.der(sparsity=0.5, mask_rate=s.mask_rate)
     methods = {UNPRUNED: s.der(), MASKED: learned, RANDOM: replace(learned, channels="random")}
     return {name: s.main(method, s.small_network) for name, method in methods.items()}
 
 
 def joint(s: Setting) -> Runs:
-    """Joint training from scratch on the classes of each step, without and with a base; DER's recipe, one extractor."""
+    """Return the Runs of joint training from scratch on the classes of each step, without and with a base.
+
+    They have DER's recipe and one extractor.
+    """
     counts = {n for steps in s.b0 for n in s.seen(steps)} | {n for steps in s.b50 for n in s.seen(steps, base=True)}
     method = s.der(finetune=None)
     return {("Bound", n): s.run(method, Protocol(n, n, 0, 0)) for n in sorted(counts)}
@@ -244,4 +250,4 @@ OWN = [
         (FOLDER,),
     )
 ]
-"""On images of one's own."""
+"""Figures for a folder of your own images."""

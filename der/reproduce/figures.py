@@ -1,4 +1,4 @@
-"""What draws the paper's tables and curves of accuracy: finished Runs, and what the paper prints, to a Drawing."""
+"""Draw the paper's tables and curves of accuracy, from finished Runs and from what the paper prints."""
 
 from __future__ import annotations
 
@@ -27,10 +27,10 @@ from der.reproduce.presets import Setting
 
 READOUTS = {name: "nme" if name == "iCaRL" else "cnn" for name in ("iCaRL", "UCIR", "BiC", "WA", UNPRUNED, MASKED)}
 PUBLISHED_ONLY = ("Bound", "PODNet", "RPSNet", "E2E", "TPCIL")
-"""Rows of the tables without runs; Bound's are made by --only bound."""
+"""Rows of the tables that have published numbers only. Bound has runs, in the figure `bound`."""
 WITH_AUXILIARY, WITH_MASKS = "+ E.R. + Aux", "+ E.R. + Aux + masks"
 PARAMETERS, MILLION = "parameters, mean over steps (million)", 1e6
-PRINTED = 0.1  # million: the paper prints one decimal, and counts a classifier of all classes throughout
+PRINTED = 0.1  # tolerance, in millions: the paper prints one decimal, and always counts a classifier of all classes
 TOP5 = "top-5 accuracy (%)"
 NEAREST = "iCaRL by nearest mean of exemplars"
 SHARES = {
@@ -38,31 +38,31 @@ SHARES = {
     "kept multiply-additions (% of unpruned extractors)": "flops",
     "weights kept by masks at initialisation (%)": "initial",
 }
-"""Keys of `counts.shares`, by the names of their rows."""
+"""Keys of `counts.shares` by the names of their rows."""
 
 
 def beside(row: Comparison, value: tuple[float | None, str]) -> Comparison:
-    """The row with a published number and its provenance."""
+    """Return the row with a published number and its provenance."""
     return replace(row, published=value[0], provenance=value[1])
 
 
 def statistic(row: Comparison, printed: PublishedFigure) -> tuple[float | None, str]:
-    """What an entry that has no curve, but averages and last accuracies, prints for a row, and its provenance."""
+    """Return a row's published number, and its provenance, from an entry with averages and last accuracies only."""
     return printed.value(row.method, {AVERAGE: "average", LAST: "last"}.get(row.quantity, ""))
 
 
 def last(result: Result, readout: str) -> float:
-    """Accuracy of a read-out after the last step."""
+    """Return the accuracy of a read-out after the last step."""
     return result.curve(readout)[-1]
 
 
 def millions(found: Sequence[Result]) -> list[float]:
-    """Parameters of each Result in millions, averaged over steps."""
+    """Return the parameters of each Result in millions, averaged over steps."""
     return [mean_parameters(r) / MILLION for r in found]
 
 
 def share_rows(name: str, found: Sequence[Result]) -> list[Comparison]:
-    """Shares of weights and multiply-additions that pruning kept, and that the masks kept before training."""
+    """List the shares of parameters and multiply-additions kept by pruning, and of weights kept by untrained masks."""
     return [
         Comparison(quantity, name, None, "", estimate([mean_share(r, key) for r in found]), 0.0)
         for quantity, key in SHARES.items()
@@ -71,7 +71,7 @@ def share_rows(name: str, found: Sequence[Result]) -> list[Comparison]:
 
 
 def table(s: Setting, results: Results, published: PublishedFigure, base: bool = False) -> Drawing:
-    """Tables 1 and 2: average incremental accuracy and parameters over the numbers of steps."""
+    """Draw Tables 1 and 2: average incremental accuracy and parameters over the numbers of steps."""
     steps, end = s.b50 if base else s.b0, published.of(f"{published.id}-last")
     lines, rows = list[Curve](), list[Comparison]()
     for name, readout in READOUTS.items():
@@ -102,7 +102,7 @@ def table(s: Setting, results: Results, published: PublishedFigure, base: bool =
 def parameters(
     results: Results, printed: PublishedFigure, steps: Sequence[int]
 ) -> tuple[list[Curve], list[Comparison]]:
-    """Bars and rows of DER's parameters over the numbers of steps, without and with pruning."""
+    """Return bars and rows of DER's parameters over the numbers of steps, without and with pruning."""
     bars, rows = list[Curve](), list[Comparison]()
     for name in (UNPRUNED, MASKED):
         counted = {n: estimate(millions(found)) for n in steps if (found := results.get((name, n)))}
@@ -113,7 +113,10 @@ def parameters(
 
 
 def curves(s: Setting, results: Results, published: PublishedFigure, base: bool = False) -> Drawing:
-    """Accuracy after every step, a panel for each number of steps; DER's published lines are the official files'."""
+    """Draw accuracy after every step, with a panel for each number of steps.
+
+    DER's published lines are from official files.
+    """
     panels, rows = list[Panel](), list[Comparison]()
     for n in s.b50 if base else s.b0:
         readouts = {name: ((name, n), readout) for name, readout in READOUTS.items()}
@@ -125,9 +128,9 @@ def curves(s: Setting, results: Results, published: PublishedFigure, base: bool 
 
 
 def photos(s: Setting, results: Results, published: PublishedFigure, base: bool = False) -> Drawing:
-    """Table 3: accuracy on ImageNet after every step, top-1 and top-5, and parameters.
+    """Draw Table 3: accuracy on ImageNet after every step, top-1 and top-5, and parameters.
 
-    An official file has DER's curve in one of the two; its average comes before one that is quoted.
+    An official file has DER's curve in one of the two metrics. Its average is preferred to a quoted one.
     """
     panels, rows = list[Panel](), list[Comparison]()
     for metric, label in (("top1", TOP1), ("top5", TOP5)):
@@ -150,7 +153,7 @@ def photos(s: Setting, results: Results, published: PublishedFigure, base: bool 
 
 
 def components(s: Setting, results: Results, published: PublishedFigure) -> Drawing:
-    """Ablation: expansion, the auxiliary loss and masks, one by one. Table 1 prints the numbers with masks."""
+    """Draw the ablation: expansion, auxiliary loss and masks, one by one. Table 1 prints the numbers with masks."""
     nothing, readouts = published.of(""), {name: (name, "cnn") for name in results}
     drawing = accuracy_figure(results, readouts, nothing, f"{s.steps} steps")
     rows = list[Comparison]()
@@ -164,7 +167,7 @@ def components(s: Setting, results: Results, published: PublishedFigure) -> Draw
 
 
 def small(s: Setting, results: Results, published: PublishedFigure) -> Drawing:
-    """Table 7 of the appendix: the small extractor."""
+    """Draw Table 7 of the appendix: the small extractor."""
     readouts = {name: (name, readout) for name, readout in READOUTS.items()}
     drawing = accuracy_figure(results, readouts, published.of(""), f"{s.small_network}, {s.steps} steps")
     rows = [
@@ -175,7 +178,7 @@ def small(s: Setting, results: Results, published: PublishedFigure) -> Drawing:
 
 
 def joint(s: Setting, results: Results, published: PublishedFigure) -> Drawing:
-    """Bound: joint training on the classes of every step; its average for each protocol."""
+    """Draw Bound, joint training on the classes of every step, and list its average for each protocol."""
     counts = sorted(n for _, n in results)
     groups = dict(zip(counts, paired([results["Bound", n] for n in counts]), strict=False))
     found = {n: [last(r, "cnn") for r in group] for n, group in groups.items()}

@@ -1,4 +1,4 @@
-"""What is inside an expandable network: masks, channels, extractors, and what is transferred."""
+"""Draw what is inside an expandable network: masks, channels and extractors, and what they transfer between steps."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ from der.reproduce.presets import Setting
 
 SHARE = "share of an unpruned extractor (%)"
 KEPT = {"kept by pruning": "parameters", "kept by fresh masks": "initial"}
-"""Keys of `counts.shares`, by the names of their lines."""
+"""Keys of `counts.shares` by the names of their lines."""
 
 
 def transfer(s: Setting, results: Results, published: PublishedFigure) -> Drawing:
-    """Forward and backward transfer by the classifier and by a probe of the representation (see `counts`)."""
+    """Draw forward and backward transfer, by the classifier and by a probe of the representation (see `counts`)."""
     lines, rows = list[Curve](), list[Comparison]()
     third = published.of("repro-bwt").value("DER w/o P (third-party run, classifier level)", s.steps)
     for readout, label in (("cnn", "classifier"), ("probe", "representation")):
@@ -41,12 +41,12 @@ def transfer(s: Setting, results: Results, published: PublishedFigure) -> Drawin
 
 
 def matrix(result: Result, readout: str) -> list[list[float]]:
-    """Row t: accuracy on the classes of steps 1..t after step t."""
+    """Return a matrix whose row t has the accuracy on the classes of each step 1..t after step t."""
     return [result.readout(readout, p)["groups"] for p in range(len(result.phases()))]
 
 
 def control(s: Setting, results: Results, published: PublishedFigure) -> Drawing:
-    """Learned masks against random channels of equal number: accuracy, and the share of weights kept over training."""
+    """Compare learned masks with random channels of equal number: accuracy, and weights kept over training."""
     readouts = {name: (name, "cnn") for name in (UNPRUNED, MASKED, RANDOM)}
     drawing = accuracy_figure(results, readouts, published, f"{s.small_network}, {s.steps} steps")
     panels, rows = list(drawing.panels), list(drawing.comparisons)
@@ -64,7 +64,7 @@ def control(s: Setting, results: Results, published: PublishedFigure) -> Drawing
 
 
 def over_training(found: Sequence[Result]) -> Panel:
-    """The share of weights that binary masks would keep, over the epochs of every step, in the first repeat."""
+    """Draw the share of weights that binary masks would keep, over the epochs of every step, in the first repeat."""
     trace = found[0].values["trace"]
     curves = []
     for phase, first in enumerate(found[0].values["summary"]["initial_share"]):
@@ -77,14 +77,14 @@ def over_training(found: Sequence[Result]) -> Panel:
 
 
 def over_steps(found: Sequence[Result]) -> Panel:
-    """Parameters each step's extractor kept, and fresh masks would have kept."""
+    """Draw the share that each step's extractor kept after pruning, and the share that its untrained masks kept."""
     steps = list(range(1, len(found[0].phases()) + 1))
     lines = [mean_curve(name, steps, [shares(r, key) for r in found]) for name, key in KEPT.items()]
     return Panel("extractors", "step", SHARE, lines)
 
 
 def channels(s: Setting, results: Results, published: PublishedFigure) -> Drawing:
-    """Channels kept in every layer by every step's extractor."""
+    """Draw the channels that every step's extractor kept in every layer."""
     found = results[MASKED]
     first = found[0].values["summary"]
     full, x = np.array(first["full_channels"]), list(range(1, len(first["full_channels"]) + 1))
@@ -102,7 +102,7 @@ def channels(s: Setting, results: Results, published: PublishedFigure) -> Drawin
 
 
 def silenced(s: Setting, results: Results, published: PublishedFigure) -> Drawing:
-    """Accuracy lost on the classes of each step when one extractor's features are set to zero, after the last step."""
+    """Draw the accuracy lost on each step's classes when one extractor's features are set to 0, after the last step."""
     panels, rows = [], []
     for name in (UNPRUNED, MASKED):
         if not (found := results.get(name)):

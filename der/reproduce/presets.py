@@ -1,4 +1,4 @@
-"""The presets: what each fixes, its protocols with their methods, and how Runs are made of them."""
+"""Define the presets: data, networks, schedules and protocols, and how Runs are made from them."""
 
 from __future__ import annotations
 
@@ -21,80 +21,85 @@ from lucir.methods import LUCIR, ICaRL
 
 @dataclass(frozen=True, kw_only=True)
 class Setting(shared.Setting):
-    """One data set with the paper's protocols and schedules on it. `network` is that of protocols without a base."""
+    """A `Setting` is one data set with the paper's protocols and schedules. Without a base, `network` is trained."""
 
     paper: ClassVar[str] = "der"
-    unscaled: ClassVar[tuple[str, ...]] = ("finetune", "bias")  # stages that begin afresh
+    unscaled: ClassVar[tuple[str, ...]] = ("finetune", "bias")  # stages whose parameters start afresh
 
     base_network: str
-    """Network of the protocols with half of the classes as base (B50)."""
+    """The network of protocols with half of the classes as base (B50)."""
     small_network: str
-    """Network of the appendix's table with a smaller extractor."""
+    """The network of the appendix's table with a smaller extractor."""
     base_schedule: Schedule
-    """Schedule of the base classes of B50."""
+    """The schedule of the base classes of B50."""
     finetune: Schedule
     temperature: float
     bias: Schedule
     ucir: LUCIR
-    """LUCIR as its own package runs it on these data, but for the schedule, which is DER's."""
+    """LUCIR as its own package runs it on these data, but with DER's schedule."""
     b0: tuple[int, ...]
-    """Numbers of steps of the protocols without a base."""
+    """The numbers of steps in protocols without a base."""
     b50: tuple[int, ...]
-    """Numbers of steps after the base."""
+    """The numbers of steps in protocols with a base, after it."""
     total: int
-    """Exemplars in all (B0)."""
+    """The number of exemplars of all classes together (B0)."""
     per_class: int
-    """Exemplars a class (B50)."""
+    """The number of exemplars of each class (B50)."""
     sparsity: float
-    """lambda_s where `tuned` has none."""
+    """lambda_s for protocols that `tuned` and `tuned_base` do not list."""
     tuned: Mapping[tuple[str, int], float] = field(default_factory=dict)
-    """lambda_s of each network and number of steps without a base; `tuned_base` after one. benchmarks/lambda_s.py."""
+    """lambda_s by (network, number of steps), without a base. benchmarks/lambda_s.py finds it."""
     tuned_base: Mapping[tuple[str, int], float] = field(default_factory=dict)
+    """lambda_s by (network, number of steps), after a base."""
     sparsities: tuple[float, ...]
-    """lambda_s of the accuracy-against-parameters figure."""
+    """Values of lambda_s in Fig. 1 and in the sensitivity figure."""
     auxiliaries: tuple[float, ...]
-    """lambda_a of the sensitivity figure."""
+    """Values of lambda_a in the sensitivity figure."""
     mask_rate: float = 1.0
     mask_init: Init = "normal"
     mask_start: Start = "fresh"
     base: int | None = None
-    """Classes of the base, where it is not half of them."""
+    """The number of base classes. None: half of the classes."""
     probe: bool = False
-    """Whether DER's runs have the read-out of the transfer figure; where not, the figure has runs of its own."""
+    """Whether all runs of DER have the read-out of the transfer figure. If not, that figure has runs of its own."""
 
     @property
     def first(self) -> int:
-        """Classes of the base (B50)."""
+        """The number of base classes (B50)."""
         return self.base or self.classes // 2
 
     @property
     def steps(self) -> int:
-        """The number of steps that most figures are about: 10, or the most a small data set has."""
+        """The number of steps in most figures: 10, or the largest number that a small data set has."""
         steps = self.b0 or self.b50
         return 10 if 10 in steps else max(steps)
 
     def seen(self, steps: int, base: bool = False) -> list[int]:
-        """Classes seen after each step, a base of half of them counted as one."""
+        """Return the number of classes seen after each step. With `base`, the first step is the base classes alone."""
         first = self.first if base else 0
         size = (self.classes - first) // steps
         return [first + size * i for i in range(0 if base else 1, steps + 1)]
 
     def scaled(self, scale: float) -> Setting:
-        """Also with UCIR's finetuning scaled. Masks learn faster by as much as a schedule is shorter (see README.md).
+        """Return the setting with every schedule scaled, that of UCIR's finetuning too.
 
-        The quick preset has a rate for its own few epochs, which stays.
+        A shorter schedule gets a `mask_rate` that is larger by the same factor (see README.md). The quick preset keeps
+        its rate, which was chosen for its few epochs.
         """
         ucir = replace(self.ucir, finetune=self.ucir.finetune and self.ucir.finetune.scaled(scale))
         rate = round(self.mask_rate / min(scale, 1.0), 2) if self.preset != "quick" else self.mask_rate
         return replace(super().scaled(scale), ucir=ucir, mask_rate=rate)
 
     def der(self, network: str = "", **changes: Any) -> DER:
-        """DER w/o P in this setting, or a variant of it; the official ResNet-32 starts with last gammas of 1."""
+        """Return DER without pruning, as this setting has it. changes: options that differ.
+
+        A ResNet-32 starts with last gammas of 1, as in the official code.
+        """
         method = DER(finetune=self.finetune, temperature=self.temperature, probe=self.probe)
         return replace(method, **{"zero_last": network != "resnet32"} | changes)
 
     def masked(self, steps: int = 0, base: bool = False, network: str = "", **changes: Any) -> DER:
-        """DER with masks and pruning, with the lambda_s of a protocol; by default that of most figures."""
+        """Return DER with masks and pruning, with the lambda_s of a protocol. By default it is that of most figures."""
         tuned, own = (self.tuned_base, self.base_network) if base else (self.tuned, self.network)
         masks = {
             "sparsity": tuned.get((network or own, steps or self.steps), self.sparsity),
@@ -105,15 +110,16 @@ class Setting(shared.Setting):
         return self.der(network or own, **masks | changes)
 
     def defaults(self) -> tuple[Any, ...]:
-        """Each method as this setting has it, the paper's own first."""
+        """Return each method with the options of this setting, the paper's own method first."""
         return self.masked(base=not self.b0), WA(), BiC(bias=self.bias), self.ucir, ICaRL(nme_flip="none")
 
     def main(self, method: Any, network: str = "") -> list[Run]:
-        """`method` as in Table 1, without a base, over 10 steps. Random channels are as many as learned masks kept.
+        """Return the Runs of `method` as in Table 1: without a base, over `steps` steps.
 
-        On images of one's own after the base asked for, where InputError is raised on random channels.
+        Random channels start from the Run that says how many channels learned masks kept. A folder of your own images
+        has a base instead; there, random channels raise InputError.
         """
-        if isinstance(method, DER) and method.sparsity is None:  # what masks alone depend on, tells no runs apart
+        if isinstance(method, DER) and method.sparsity is None:  # options of masks must not tell these runs apart
             method = replace(method, mask_rate=DER.mask_rate, mask_init=DER.mask_init, mask_start=DER.mask_start)
         if not self.b0:
             if isinstance(method, DER) and method.channels == "random":
@@ -126,20 +132,23 @@ class Setting(shared.Setting):
         return [replace(run, start=start) for run, start in zip(runs, learned, strict=True)]
 
     def b0_runs(self, method: Any, steps: int, network: str = "") -> list[Run]:
-        """No base: all classes in `steps` equal steps, a fixed memory in all."""
+        """Return the Runs without a base: all classes in `steps` equal steps, and a fixed memory for all together."""
         size = self.classes // steps
         protocol = Protocol(self.classes, size, size, None, self.total, rounding="down")
         return self.run(method, protocol, network=network or self.network)
 
     def b50_runs(self, method: Any, steps: int) -> list[Run]:
-        """Half of the classes as base, the rest in `steps` steps; DER goes on from a base model of its own schedule."""
+        """Return the Runs with half of the classes as base, and the rest in `steps` steps.
+
+        DER starts from a base model, which has a schedule of its own.
+        """
         base = self.first
         protocol = Protocol(self.classes, base, (self.classes - base) // steps, self.per_class)
         runs = self.run(method, protocol, network=self.base_network)
         if not isinstance(method, DER):
             return runs
         alone = Protocol(base, base, 0, exemplars_per_class=0)
-        first = replace(method, finetune=None, aux=DER.aux)  # what the base does not depend on
+        first = replace(method, finetune=None, aux=DER.aux)  # the base does not depend on these
         starts = self.run(first, alone, network=self.base_network, schedule=self.base_schedule)
         return [replace(run, start=start) for run, start in zip(runs, starts, strict=True)]
 
@@ -212,7 +221,7 @@ SETTINGS: dict[str, tuple[Setting, ...]] = {
             schedule=QUICK,
             base_schedule=QUICK_BASE,
             finetune=replace(recipes.CLASSIFIER, epochs=10, milestones=(5,), batch=32),
-            temperature=1.0,  # at 5 the few steps of a small classifier stage end far from where they lead
+            temperature=1.0,  # at 5 a small classifier stage has too few steps to converge
             bias=replace(BIAS, batch=32),
             ucir=LUCIR(finetune=replace(UCIR_FINETUNE, epochs=2, milestones=(1,), batch=32), nme_flip="none"),
             b0=(2, 5),
@@ -225,7 +234,7 @@ SETTINGS: dict[str, tuple[Setting, ...]] = {
             auxiliaries=(0.0, 1.0, 4.0),
             mask_rate=10.0,
             mask_start="fresh",
-            mask_init="uniform",  # half of so few channels, drawn at random, learn too little in so few steps
+            mask_init="uniform",  # a random half of so few channels learns too little in so few steps
             probe=True,
         ),
     ),
@@ -245,11 +254,11 @@ SETTINGS: dict[str, tuple[Setting, ...]] = {
 }
 SEED = 1993
 ORDERS = {"quick": ("1993",), "cifar": ("O1", "O2", "O3"), "imagenet": ("1993",)}
-"""Class orders by default, each with seed 1993: the paper's three on CIFAR-100, one on ImageNet."""
+"""The default class orders, each with seed 1993: the paper's three on CIFAR-100, one elsewhere."""
 
 
 def on_folder(folder: Folder) -> Setting:
-    """The paper's methods on images of one's own. Raises InputError where the classes do not divide as asked."""
+    """Return the setting of a folder of your own images. Raises InputError where the classes do not divide as asked."""
     asked = folder.incremental("der")
     paper = IMAGENET if folder.large else CIFAR
     finetune = paper.ucir.finetune and fit(paper.ucir.finetune, asked.images)
@@ -263,7 +272,7 @@ def on_folder(folder: Folder) -> Setting:
         base=asked.base,
         b0=(),
         b50=(asked.phases,),
-        sparsity=0.15 if folder.large else 0.057,  # of the networks' nearest protocols in `tuned`
+        sparsity=0.15 if folder.large else 0.057,  # the same network's lambda_s in a similar protocol, see `tuned`
         per_class=asked.exemplars,
     )
 
@@ -275,9 +284,10 @@ def settings(
     epochs_scale: float,
     folder: Folder | None = None,
 ) -> tuple[Setting, ...]:
-    """The settings of a preset. Seeds without `orders` also choose the class order; `orders` alone have seed 1993.
+    """Return the settings of a preset.
 
-    Raises InputError on an unknown preset or a scale that is not positive.
+    Seeds without `orders` also choose the class order. Orders without `seeds` get seed 1993. Raises InputError on an
+    unknown preset or a scale that is not positive.
     """
     repeats = repeated(seeds or (SEED,), orders if orders or seeds else ORDERS.get(preset))
     known = {**SETTINGS, FOLDER: (on_folder(folder),)} if folder else SETTINGS

@@ -1,4 +1,4 @@
-"""Accuracy, parameters and their weights: Fig. 1 and the sensitivity figure."""
+"""Draw the sweeps of lambda_a and lambda_s: Fig. 1 and the sensitivity figure."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ from der.reproduce.presets import Setting
 
 
 def size(found: Sequence[Result]) -> float:
-    """Million parameters, averaged over steps and repeats, to three digits: a tick to read."""
+    """Return millions of parameters, averaged over steps and repeats, to three digits for a readable tick."""
     return float(f"{np.mean(millions(found)):.3g}")
 
 
 def sizes(s: Setting, results: Results, published: PublishedFigure) -> Drawing:
-    """Fig. 1: accuracy against parameters, lambda_s from little to much; other methods as points."""
+    """Draw Fig. 1: accuracy against parameters, with lambda_s from little to much, and other methods as points."""
     points, rows, table = list[Curve](), list[Comparison](), published.of("table1")
     for name, readout in READOUTS.items():
         if name != MASKED and (found := results.get(name)):
@@ -50,17 +50,18 @@ def sizes(s: Setting, results: Results, published: PublishedFigure) -> Drawing:
 
 
 def swept(results: Results, key: str, weights: Sequence[float]) -> Mapping[str, list[Result]]:
-    """What is finished at each weight, cut down to the repeats that all weights have in common."""
+    """Return the finished Results at each weight, cut down to the repeats that all weights have in common."""
     known = [w for w in weights if results.get((key, w))]
     return dict(zip([f"{w:g}" for w in known], paired([results[key, w] for w in known]), strict=False))
 
 
 def line(name: str, groups: Mapping[str, list[Result]], of: Callable[[Result], float]) -> Curve:
+    """Return the curve of a quantity over the groups, averaged over repeats."""
     return through(name, list(groups), [estimate([of(r) for r in group]) for group in groups.values()])
 
 
 def weights(s: Setting, results: Results, published: PublishedFigure) -> Drawing:
-    """Average accuracy against lambda_a, and accuracy and the share of weights kept against lambda_s."""
+    """Draw average accuracy against lambda_a, and accuracy and the share of weights kept against lambda_s."""
     accuracy = partial(average, readout="cnn")
     auxiliary, sparsity = swept(results, "aux", s.auxiliaries), swept(results, MASKED, s.sparsities)
     panels, rows = list[Panel](), list[Comparison]()

@@ -1,5 +1,5 @@
-"""The figures of feature adaptation. Nothing here loads torch.
+"""The figures of feature adaptation. Nothing in this package loads torch.
 
-`presets` has the data and schedules, `catalogue` the Runs behind each figure. `figures` draws those of the
-paper, `questions` those that its readers ask for.
+`presets` has the data and schedules. `catalogue` lists the Runs behind each figure. `figures` draws those of the paper,
+`questions` those that its readers ask for. `parts` has what both use.
 """

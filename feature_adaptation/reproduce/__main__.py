@@ -1,4 +1,4 @@
-"""python -m feature_adaptation.reproduce: the paper's figures, from runs to report."""
+"""`python -m feature_adaptation.reproduce` makes the paper's figures, from runs to report."""
 
 from common.command.cli import main
 

@@ -1,4 +1,4 @@
-"""Every figure of the paper, in the paper's order, then those that readers asked for: id, title, Runs, drawing."""
+"""List every figure of the paper, in its order, then those that readers ask for: id, title, Runs, and what draws it."""
 
 from __future__ import annotations
 
@@ -32,16 +32,20 @@ MAPS: tuple[Map, ...] = ("identity", "shift", "sdc", "linear", "residual", "mlp"
 
 
 def lwf(s: Setting, step: int | None = None) -> list[Run]:
+    """Return the Runs of LwF: stage 1 without feature distillation."""
     return s.stage1(step, features=0.0)
 
 
 def frozen(s: Setting, step: int | None = None) -> list[Run]:
-    """The extractor of task 1 for ever: kept features never go stale, so the identity is exact."""
+    """Return the Runs with the extractor of task 1 frozen.
+
+    Kept features never go stale, so the identity map is exact.
+    """
     return s.adapt(s.stage1(step, features=0.0, frozen=True, keep="features"), map="identity")
 
 
 def memory(s: Setting) -> Runs:
-    """Every method at every memory size: (method, images a class, features a class)."""
+    """Return the Runs of every method at every memory size, by (method, images a class, features a class)."""
     main = s.stage1()
     return {
         **{("FA (MLP)", 0, n): s.adapt(main, features_per_class=s.kept(n)) for n in s.features},
@@ -55,7 +59,7 @@ def memory(s: Setting) -> Runs:
 
 
 def main(s: Setting, step: int | None = None) -> Runs:
-    """The paper's method, no map, iCaRL, and the network alone, at a number of classes a task."""
+    """Return the Runs of the paper's method, no map, iCaRL, and the network alone, at a number of classes a task."""
     step, stage1 = step or s.step, s.stage1(step)
     return {
         ("FA (MLP)", step): s.adapt(stage1),
@@ -66,7 +70,7 @@ def main(s: Setting, step: int | None = None) -> Runs:
 
 
 def tasks(s: Setting) -> Runs:
-    """Every method at each number of classes a task."""
+    """Return the Runs of every method at each number of classes a task."""
     runs: dict[Any, list[Run]] = {}
     for step in s.steps:
         runs |= main(s, step)
@@ -82,14 +86,14 @@ def tasks(s: Setting) -> Runs:
 
 
 def quality(s: Setting) -> Runs:
-    """The MLP, and no map at all, with and without feature distillation."""
+    """Return the Runs of the MLP and of no map, with and without feature distillation."""
     stages = {"with L_FD": s.stage1(), "without L_FD": lwf(s)}
     maps: tuple[Map, ...] = ("mlp", "identity")
     return {(m, name): s.adapt(runs, map=m) for name, runs in stages.items() for m in maps}
 
 
 def gammas(s: Setting) -> Runs:
-    """Feature distillation, on held-out training images: the network's own head, no map, and maps."""
+    """Return the Runs for each gamma: the network's own head, and maps. They test on held-out training images."""
     runs = dict[tuple[str, float], list[Run]]()
     for gamma in s.gammas:
         stage1 = s.stage1(features=gamma, holdout=0.1, keep="features")
@@ -99,27 +103,30 @@ def gammas(s: Setting) -> Runs:
 
 
 def alphas(s: Setting) -> Runs:
-    """The weight of L_sim, on held-out training images."""
+    """Return the Runs for each weight of L_sim. They test on held-out training images."""
     stage1 = s.stage1(holdout=0.1, keep="features")
     return {("mlp", alpha): s.adapt(stage1, alpha=alpha) for alpha in s.alphas}
 
 
 def widths(s: Setting) -> Runs:
-    """The hidden size with one and two hidden layers, on held-out training images."""
+    """Return the Runs for each hidden size, with one and two hidden layers. They test on held-out training images."""
     stage1 = s.stage1(holdout=0.1, keep="features")
     wanted = [(1, e) for e in s.expansions] + [(2, e) for e in s.deep]
     return {(layers, e): s.adapt(stage1, hidden_layers=layers, expansion=e) for layers, e in wanted}
 
 
 def distilled(s: Setting) -> Runs:
-    """L_KD and L_KD + L_FD, for the network's own head and for adapted features."""
+    """Return the Runs with L_KD and with L_KD + L_FD, for the network's own head and for adapted features."""
     stages = {"L_KD": lwf(s), "L_KD + L_FD": s.stage1()}
     heads = {("own head", name): runs for name, runs in stages.items()}
     return heads | {("FA (MLP)", name): s.adapt(runs) for name, runs in stages.items()}
 
 
 def balance(s: Setting) -> Runs:
-    """Classes drawn alike or by their rows, which differ where all current features train g~ too."""
+    """Return the Runs with balanced and with unbalanced sampling of classes.
+
+    They differ where all current features train g~, since old classes then have fewer rows than new ones.
+    """
     main, small = s.stage1(), s.small
     return {
         "kept rows": s.adapt(main, features_per_class=small),
@@ -129,17 +136,17 @@ def balance(s: Setting) -> Runs:
 
 
 def stage1(s: Setting) -> Runs:
-    """The network alone, as stages 2 and 3 find it."""
+    """Return the Runs of the network alone, as stages 2 and 3 find it."""
     return {"own head": s.stage1()}
 
 
 def adapted(s: Setting) -> Runs:
-    """The paper's method on that network."""
+    """Return the Runs of the paper's method on the network of `stage1`."""
     return {"FA (MLP)": s.adapt(s.stage1())}
 
 
 def maps(s: Setting) -> Runs:
-    """Every map on the same memory and pairs, and two oracles."""
+    """Return the Runs of every map on the same memory and pairs, and of two oracles."""
     main = s.stage1()
     return {
         **{name: s.adapt(main, map=name) for name in MAPS},
@@ -150,7 +157,7 @@ def maps(s: Setting) -> Runs:
 
 
 def sizes(s: Setting) -> Runs:
-    """Maps at every memory size, all from one run of stage 1."""
+    """Return the Runs of maps at every memory size, all from one run of stage 1."""
     main, runs = s.stage1(), dict[Any, list[Run]]()
     names: tuple[Map, ...] = ("identity", "linear", "mlp") if s.every_method else ("mlp",)
     for count in s.features:
@@ -161,18 +168,24 @@ def sizes(s: Setting) -> Runs:
 
 
 def drift(s: Setting) -> Runs:
-    """Some of the maps."""
+    """Return the Runs of some of the maps."""
     return {name: runs for name, runs in maps(s).items() if name in ("identity", "sdc", "linear", "mlp")}
 
 
 def anchors(s: Setting) -> Runs:
-    """iCaRL's Table 1a: LwF.MC and iCaRL, whose hyper-parameters stage 1 takes over, with its 2,000 images in all."""
+    """Return the Runs of iCaRL's Table 1a: LwF.MC, and iCaRL with 2,000 images in all.
+
+    Stage 1 takes its hyper-parameters from iCaRL.
+    """
     runs = {("LwF", step): lwf(s, step) for step in s.steps}
     return runs | {("iCaRL", step): s.icarl(s.budget, step, total=True) for step in s.steps}
 
 
 def choices(s: Setting) -> Runs:
-    """What the paper leaves open in stages 2 and 3, one choice changed at a time, on the same run of stage 1."""
+    """Return Runs that change one choice of stages 2 and 3 at a time, all on the same run of stage 1.
+
+    The paper leaves these choices open.
+    """
     changes: dict[str, dict[str, Any]] = {
         "default": {},
         "two hidden layers": {"hidden_layers": 2},
@@ -187,7 +200,10 @@ def choices(s: Setting) -> Runs:
 
 
 def controls(s: Setting) -> Runs:
-    """What the paper leaves open in stage 1, one choice changed at a time; stages 2 and 3 as ever."""
+    """Return Runs that change one choice of stage 1 at a time. Stages 2 and 3 stay as they are.
+
+    The paper leaves these choices open.
+    """
     hybrid = s.stage1(images=s.hybrids[0][0])
     stages = {
         "default": s.stage1(),
@@ -203,13 +219,16 @@ def controls(s: Setting) -> Runs:
 
 
 def claim(s: Setting) -> Sides:
-    """A memory that follows the drift by the paper's map, and one that is left where it was."""
+    """Return the sides of the headline: a memory that the paper's map moves, and a memory that stays as it was."""
     stage1 = s.stage1()
     return {"FA (MLP)": s.adapt(stage1), "FA (no map)": s.adapt(stage1, map="identity")}
 
 
 def unknowns(s: Setting) -> Mapping[str, Sides]:
-    """What is not known of the paper: its method in another way, and as here by default. No code is public."""
+    """Return the sides of each choice that is not known of the paper, whose code is not public.
+
+    The second side is the default here.
+    """
     here = s.adapt(s.stage1())
     images, features = s.hybrids[0]
     hybrid = s.stage1(images=images)
@@ -254,4 +273,4 @@ OWN = [
     Figure("incremental", "Class-incremental accuracy", main, draw.tasks, (FOLDER,)),
     Figure("maps", "Every map, and accuracy against omega", maps, ask.maps, (FOLDER,)),
 ]
-"""On images of one's own."""
+"""Figures for a folder of your own images."""

@@ -1,4 +1,4 @@
-"""What draws each figure of the paper."""
+"""Draw each figure of the paper."""
 
 from __future__ import annotations
 
@@ -33,15 +33,16 @@ from feature_adaptation.reproduce.presets import Setting
 
 VALIDATION = "on a tenth of the training images, held out"
 READOUTS = {"iCaRL-NME": ("iCaRL", "nme"), "iCaRL-CNN": ("iCaRL", "cnn"), "LUCIR": ("LUCIR", "cnn")}
-"""Exemplar methods of Fig. 2 and 3: curve -> (method of the key, read-out). Others: their own name, "cnn"."""
+"""Exemplar methods of Fig. 2 and 3: name of the curve -> (method in the key, read-out). Other curves have the method's
+name, and "cnn"."""
 MAP_NAMES = {"identity": "FA (no map)", "mlp": "FA (MLP)"}
-"""Maps that the paper names."""
+"""The paper's names of maps."""
 TENFOLD = 10.0  # "at least an order of magnitude"
 
 
 @dataclass(frozen=True)
 class Kept:
-    """What one method keeps of a class, and its Results."""
+    """What one method keeps of each class, and its Results."""
 
     method: str
     images: int
@@ -51,16 +52,16 @@ class Kept:
 
     @property
     def averages(self) -> list[float]:
-        """Average incremental accuracy of each repeat."""
+        """The average incremental accuracy of each repeat."""
         return [average(r, self.readout) for r in self.found]
 
     def megabytes(self, s: Setting, jpeg: bool = False) -> float:
-        """MB of preserved data."""
+        """Return the MB of preserved data."""
         return preserved(s.size, self.features, self.images, jpeg)
 
 
 def memory_points(results: Results) -> list[Kept]:
-    """Every method and memory size of Fig. 2, by method, then by size."""
+    """Return every method and memory size of Fig. 2, by method, then by size."""
     points = []
     for name in ("FA (MLP)", "FA hybrid", *READOUTS, "EEIL-style", "LwF", "LwF+FD"):
         wanted, of = READOUTS.get(name, (name, "cnn"))
@@ -70,7 +71,7 @@ def memory_points(results: Results) -> list[Kept]:
 
 
 def memory(s: Setting, results: Results, published: PublishedFigure) -> Drawing:
-    """Fig. 2: memory against accuracy, with images counted raw and as JPEGs, and what that says of the claim."""
+    """Draw Fig. 2: memory against accuracy, with images uncompressed and as JPEGs, and test the paper's claim."""
     points, panels = memory_points(results), []
     for title, jpeg in (("images uncompressed", False), (f"images as JPEGs of {s.size.jpeg:,} bytes", True)):
         curves = []
@@ -86,7 +87,7 @@ def memory(s: Setting, results: Results, published: PublishedFigure) -> Drawing:
 
 
 def claim(s: Setting, points: Sequence[Kept]) -> Drawing:
-    """How many times less memory reaches what exemplar methods reach: the paper says at least ten."""
+    """Draw how many times less memory reaches the accuracy of exemplar methods. The paper claims at least ten times."""
     ours = [p for p in points if p.method == "FA (MLP)"]
     theirs = [p for p in points if p.images and not p.features]
     names = [f"{p.method}, P = {p.images}" for p in theirs]
@@ -97,7 +98,7 @@ def claim(s: Setting, points: Sequence[Kept]) -> Drawing:
             enough = [o.megabytes(s) for o in ours if np.mean(o.averages) >= np.mean(p.averages)]
             ratios.append(p.megabytes(s, jpeg) / min(enough) if enough else nan)
             quantity = f"memory of images {label} / of features that do as well"
-            found = Estimate(ratios[-1], nan, nan, len(p.averages)) if enough else None  # one ratio, of means
+            found = Estimate(ratios[-1], nan, nan, len(p.averages)) if enough else None  # a ratio of means: no interval
             rows.append(Comparison(quantity, name, None, "", found, 0.0))
         curves.append(Curve(f"images {label}", names, ratios))
         held = sum(ratio >= TENFOLD - 1e-9 for ratio in ratios)
@@ -120,7 +121,7 @@ ORDERINGS: tuple[Ordering, ...] = (
 
 
 def tasks(s: Setting, results: Results, published: PublishedFigure) -> Drawing:
-    """Fig. 3: accuracy on the classes seen so far, at each number of classes a task, and what should be above what."""
+    """Draw Fig. 3: accuracy on the classes seen so far, at each number of classes a task, and expected orderings."""
     panels, rows = [], []
     joint = [r.curve("cnn")[-1] for r in results.get("joint", [])]
     for step in s.steps:
@@ -141,7 +142,7 @@ def tasks(s: Setting, results: Results, published: PublishedFigure) -> Drawing:
 
 
 def memory_bars(s: Setting, results: Results, published: PublishedFigure) -> Drawing:
-    """Table 1: what each method keeps, and what it reaches with that: averages with and without the first task."""
+    """Draw Table 1: what each method keeps, and its averages with and without the first task."""
     shown = [p for p in memory_points(results) if p.images in (0, s.budget) or p.features]
     shown = [p for p in shown if p.method != "FA (MLP)" or p.features in (s.small, s.features[-1])]
     names, rows = [], []
@@ -160,7 +161,7 @@ def memory_bars(s: Setting, results: Results, published: PublishedFigure) -> Dra
 
 
 def quality(s: Setting, results: Results, published: PublishedFigure) -> Drawing:
-    """Fig. 4: omega of each task's features as later tasks move them: with and without L_FD and the map."""
+    """Draw Fig. 4: omega of each task's features as later tasks move them, with and without L_FD and the map."""
     panels, rows = [], []
     words = {"mlp": "adapted by the MLP", "identity": "left as they were"}
     for (transform, stage), all_found in results.items():
@@ -180,9 +181,9 @@ def quality(s: Setting, results: Results, published: PublishedFigure) -> Drawing
 def sensitivity(
     s: Setting, results: Results, title: str, x: str, names: Mapping[Any, str], ticks: Mapping[Any, str]
 ) -> Drawing:
-    """Average incremental accuracy against a hyper-parameter, for keys (curve, value).
+    """Draw average incremental accuracy against a hyper-parameter. The keys of `results` are (curve, value).
 
-    names: curve -> its name; ticks: value -> what the axis says.
+    names: curve -> name in the legend. ticks: value -> label on the axis.
     """
     curves, rows = [], []
     for key, name in names.items():
@@ -194,25 +195,25 @@ def sensitivity(
 
 
 def gammas(s: Setting, results: Results, published: PublishedFigure) -> Drawing:
-    """Fig. 5: the weight of feature distillation."""
+    """Draw Fig. 5: sensitivity to the weight of feature distillation."""
     names = {name: MAP_NAMES.get(name, name) for name in ("own head", *s.gamma_maps)}
     return sensitivity(s, results, "feature distillation in stage 1", "gamma", names, {g: f"{g:g}" for g in s.gammas})
 
 
 def alphas(s: Setting, results: Results, published: PublishedFigure) -> Drawing:
-    """Fig. 5: the weight of L_sim."""
+    """Draw Fig. 5: sensitivity to the weight of L_sim."""
     ticks = {a: "L_sim alone" if a is None else f"{a:g}" for a in s.alphas}
     return sensitivity(s, results, "the weight of L_sim in stage 2", "alpha", {"mlp": "FA (MLP)"}, ticks)
 
 
 def widths(s: Setting, results: Results, published: PublishedFigure) -> Drawing:
-    """Fig. 6: the hidden size of the adaptation network."""
+    """Draw Fig. 6: sensitivity to the hidden size of the adaptation network."""
     names = {1: "FA (MLP)", 2: "two hidden layers"}
     return sensitivity(s, results, "the adaptation network", "hidden units", names, {e: f"{e} d" for e in s.expansions})
 
 
 def distilled(s: Setting, results: Results, published: PublishedFigure) -> Drawing:
-    """Table 2: what distillation does for the network's own head and for adapted features."""
+    """Draw Table 2: what distillation does for the network's own head and for adapted features."""
     names = ("own head", "FA (MLP)")
     stages = [
         stage for stage in dict.fromkeys(stage for _, stage in results) if all((n, stage) in results for n in names)
@@ -227,7 +228,7 @@ def distilled(s: Setting, results: Results, published: PublishedFigure) -> Drawi
 
 
 def balance(s: Setting, results: Results, published: PublishedFigure) -> Drawing:
-    """Table 3: balanced against unbalanced training of the feature classifier."""
+    """Draw Table 3: balanced against unbalanced training of the feature classifier."""
     averages = [estimate([average(r, "cnn") for r in found]) for found in results.values()]
     errors = [estimate([r.readout("cnn")["old_to_new"] for r in found]) for found in results.values()]
     panels, rows = [], []

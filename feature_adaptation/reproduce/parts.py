@@ -1,4 +1,4 @@
-"""What several figures share: notes, rows of averages, bars of variants, and what should be above what."""
+"""Build what several figures share: notes, rows of averages, bars of variants, and orderings that are expected."""
 
 from __future__ import annotations
 
@@ -17,27 +17,27 @@ LOG_MEMORY = "preserved data (MB), log axis from the least on"
 LATER_INCREMENTAL = "average incremental accuracy without the first task (%)"
 TAKEN = "old images called new, last task (%)"
 DIFFERENCE = "difference of averages (points, paired by seed and order)"
-ORIGINS = 6  # tasks of origin shown where each is a curve
+ORIGINS = 6  # the most tasks of origin that a panel shows, each as a curve
 
 
 def notes(s: Setting, *words: str) -> str:
-    """A figure's note, with what intervals are over where stage 1 ran once."""
+    """Join the parts of a figure's note. Where stage 1 ran once, the note also says what intervals are over."""
     once = f"stage 1 ran once: intervals are over {s.later} seeds of stages 2 and 3 alone" if s.later > 1 else ""
     return "; ".join(filter(None, [*words, once]))
 
 
 def origins(count: int) -> list[int]:
-    """Old tasks to show of `count`: at most ORIGINS, spread evenly."""
+    """Choose which old tasks to show when there are `count` tasks: at most ORIGINS, spread evenly."""
     return sorted(set(np.linspace(0, count - 2, min(ORIGINS, count - 1)).round().astype(int).tolist()))
 
 
 def lines(found: Sequence[Result], name: str) -> list[list[float]]:
-    """The curve of a read-out, one a repeat."""
+    """Return the curve of a read-out for each repeat."""
     return [r.curve(name) for r in found]
 
 
 def average_rows(name: str, found: Sequence[Result], of: str, published: PublishedFigure) -> list[Comparison]:
-    """The average with and without the first task, as both are in use; the accuracy at the end and forgetting."""
+    """List the average with and without the first task, since both are in use, the last accuracy, and forgetting."""
     curves = lines(found, of)
     rows = [Comparison(AVERAGE, name, None, "", estimate([float(np.mean(line)) for line in curves]))]
     if len(curves[0]) > 1:
@@ -47,17 +47,17 @@ def average_rows(name: str, found: Sequence[Result], of: str, published: Publish
 
 
 def point(name: str, x: float, values: Sequence[float]) -> Curve:
-    """One point with its interval."""
+    """Return a curve of one point, with its interval."""
     return through(name, [x], [estimate(values)])
 
 
 def bars(title: str, names: Sequence[str], groups: Mapping[str, Sequence[Estimate]], y: str) -> Panel:
-    """One group of bars a name, one colour a group of Estimates."""
+    """Draw bars: a cluster for each name, and a colour for each group of Estimates."""
     return Panel(title, "", y, [through(group, names, found) for group, found in groups.items() if found], kind="bars")
 
 
 def by_readout(results: Results, readouts: Mapping[str, str], title: str) -> tuple[Panel, list[Comparison]]:
-    """Averages of several read-outs of every variant, side by side. readouts: {name: read-out}."""
+    """Draw averages of several read-outs of every variant, side by side. readouts: {name: read-out}."""
     groups = {
         name: [estimate([average(r, of) for r in found]) for found in results.values()] for name, of in readouts.items()
     }
@@ -70,24 +70,24 @@ def by_readout(results: Results, readouts: Mapping[str, str], title: str) -> tup
 
 
 def on_one_scale(panels: Sequence[Panel], top: float) -> list[Panel]:
-    """The panels with one y axis, from below their least mean to `top`."""
+    """Return the panels with one y axis, from just below their least mean to `top`."""
     low = min((min(c.y) for p in panels for c in p.curves), default=0)
     return [replace(p, y_range=(low - 0.02, top)) for p in panels]
 
 
 def with_truth(found: Sequence[Result]) -> list[Result]:
-    """Results whose run could be held against true features."""
+    """Return the Results whose runs were measured against true features."""
     return [r for r in found if "omega" in r.phases()[-1].get("quality", {})]
 
 
 Ordering = tuple[str, tuple[str, str], tuple[str, str]]
-"""What is expected, and the (method, read-out) of the one above and the one below."""
+"""The name of an expectation, and two (method, read-out): the one expected above, and the one expected below."""
 
 
 def orderings(results: Results, wanted: Sequence[Ordering], steps: Sequence[int | None] = (None,)) -> Drawing:
-    """Differences of averages that should be positive, paired by class order and seed: a panel, if any, and rows.
+    """Draw and list differences of averages that are expected to be positive, paired by class order and seed.
 
-    steps: classes a task, each a colour, where keys are (method, step).
+    steps: numbers of classes a task, each with a colour of its own, where the keys of `results` are (method, step).
     """
     curves, rows = [], []
     for step in steps:

@@ -1,4 +1,4 @@
-"""The presets: data, protocol, schedules, memory sizes, repeats, and the Runs that they make of a method."""
+"""Define the presets: data, protocol, schedules, memory sizes and repeats, and how Runs are made from them."""
 
 from __future__ import annotations
 
@@ -23,14 +23,14 @@ CIFAR_SCHEDULE = Schedule(
     70, lr=2.0, milestones=(49, 63), gamma=0.2, batch=128, weight_decay=1e-5
 )  # iCaRL Sec. 4, CIFAR
 IMAGENET_SCHEDULE = replace(CIFAR_SCHEDULE, epochs=60, milestones=(20, 30, 40, 50))  # iCaRL Sec. 4
-SOFTMAX_LR = 0.1  # ours: a twentieth, as softmax's gradients are not divided by the number of classes
-SEEN_LR = 0.5  # ours, of a mean over the classes seen: at 2.0 ResNet-32 learns nothing of ten classes in 7 epochs
+SOFTMAX_LR = 0.1  # our choice: a twentieth of 2.0, since softmax's gradients are not divided by the number of classes
+SEEN_LR = 0.5  # our choice for a mean over the classes seen: at 2.0 a ResNet-32 does not learn ten classes in 7 epochs
 LATER = 3
-"""Seeds of stages 2 and 3 where stage 1 is one run; the figures say that only these were repeated."""
+"""The number of seeds of stages 2 and 3 where stage 1 is one run. Figures say that only these stages were repeated."""
 
 
 def highest_rate(method: Extractor) -> float:
-    """The largest learning rate that a loss other than iCaRL's is trained at."""
+    """Return the highest learning rate that the loss of `method` allows: infinity for iCaRL's own loss."""
     if method.loss == "softmax":
         return SOFTMAX_LR
     return SEEN_LR if method.nodes == "seen" else inf
@@ -38,93 +38,103 @@ def highest_rate(method: Extractor) -> float:
 
 @dataclass(frozen=True, kw_only=True)
 class Setting(shared.Setting):
-    """One data set with the paper's protocol and schedule on it, and the repeats of stage 1."""
+    """A `Setting` is one data set with the paper's protocol and schedule, and the repeats of stage 1."""
 
     paper: ClassVar[str] = "feature_adaptation"
 
     size: Size
+    """The sizes from which memory is counted on these data."""
     steps: tuple[int, ...]
-    """Classes a task of Fig. 3; every figure else is at `step`."""
+    """The numbers of classes a task in Fig. 3. Every other figure has `step` classes a task."""
     step: int
     base: int | None = None
-    """Classes of the first task, where they are not those of a task."""
+    """The number of classes of the first task. None: as many as every other task has."""
     lucir_schedule: Schedule
     finetune: Schedule
-    """EEIL's and LUCIR's balanced fine-tuning."""
+    """The schedule of EEIL's and LUCIR's balanced fine-tuning."""
     available: int
-    """Training images a class: that many features are all of them."""
+    """The number of training images of each class, which is also the most features that a class can keep."""
     features: tuple[int, ...]
-    """L of Fig. 2."""
+    """Values of L in Fig. 2, the features kept of each class."""
     images: tuple[int, ...]
-    """P of iCaRL in Fig. 2; the last is the usual budget, which EEIL keeps."""
+    """Values of P in Fig. 2, the images that iCaRL keeps of each class. The last is the usual budget, which EEIL keeps.
+    """
     lucir_images: tuple[int, ...]
-    """P of LUCIR in Fig. 2."""
+    """Values of P for LUCIR in Fig. 2."""
     hybrids: tuple[tuple[int, int], ...]
-    """(P, L) of the hybrid."""
+    """Values of (P, L) for the hybrid."""
     small: int
-    """L where memory is short: a tenth of the usual budget or less."""
+    """L in figures where memory is short: a tenth of the usual budget or less."""
     every_method: bool = True
-    """Whether Fig. 3 has every method at each step, or some of them at `step` alone."""
-    gamma: float = 0.05  # of Eq. 6, not known from the paper; Fig. 5 sweeps it
+    """Whether Fig. 3 has every method at each of `steps`. If not, some methods are at `step` alone."""
+    gamma: float = 0.05  # gamma of Eq. 6, whose value in the paper is not known; Fig. 5 sweeps it
     gamma_maps: tuple[Map, ...] = ("identity", "linear", "residual", "mlp")
-    """Maps at each gamma of Fig. 5: with little drift a map may do more harm than none."""
+    """The maps at each gamma of Fig. 5. With little drift, a map may do more harm than no map."""
     gammas: tuple[float, ...] = (0.0, 0.01, 0.05, 0.1, 0.5, 1.0)
     alphas: tuple[float | None, ...] = (1.0, 10.0, 100.0, 1000.0, None)
     expansions: tuple[int, ...] = (1, 4, 16, 32)
-    deep: tuple[int, ...] = (4, 16)  # with two hidden layers; at 32 d these would have 4.5 million parameters
-    sigma: float = 0.3  # of SDC, its paper's
+    deep: tuple[int, ...] = (4, 16)  # expansions with two hidden layers, which have 4.5 million parameters at 32 d
+    sigma: float = 0.3  # of SDC, as in its paper
     adapter: Recipe = ADAPTER
     classifier: Recipe = CLASSIFIER
     truth: bool = True
-    """Whether old images' later features are kept for evaluation: too much of ImageNet."""
+    """Whether the features of old images under later extractors are kept for evaluation. On ImageNet they are too
+    large."""
 
     @property
     def later(self) -> int:
-        """Seeds of stages 2 and 3 on each run of stage 1."""
+        """The number of seeds of stages 2 and 3 for each run of stage 1."""
         return LATER if self.comparable and len(self.repeats) == 1 else 1
 
     @property
     def budget(self) -> int:
-        """Images a class that exemplar methods usually keep."""
+        """The number of images that exemplar methods usually keep of each class."""
         return self.images[-1]
 
     def protocol(self, step: int | None = None, images: int = 0) -> Protocol:
+        """Return the protocol of `step` classes a task, with `images` exemplars of each class."""
         step = step or self.step
         return Protocol(self.classes, self.base or step, step, exemplars_per_class=images)
 
     def stage1(self, step: int | None = None, images: int = 0, **changes: Any) -> list[Run]:
-        """LwF with feature distillation and what differs from it by `changes`, one Run a repeat."""
+        """Return Runs of stage 1, one for each repeat: LwF with feature distillation. changes: options that differ."""
         return self.extract(replace(self.extractor(), **changes), step, images)
 
     def extractor(self) -> Extractor:
-        """LwF with feature distillation, which leaves features for stages 2 and 3."""
+        """Return the usual stage 1: LwF with feature distillation, which leaves features for stages 2 and 3."""
         return Extractor(features=self.gamma, keep="truth" if self.truth else "features")
 
     def extract(self, method: Extractor, step: int | None = None, images: int = 0) -> list[Run]:
-        """Any stage 1, at the learning rate of its loss."""
+        """Return Runs of any stage 1, at a learning rate that its loss allows."""
         schedule = replace(self.schedule, lr=min(self.schedule.lr, highest_rate(method)))
         return self.run(method, self.protocol(step, images), schedule=schedule)
 
     def adapt(self, stage1: Sequence[Run], method: Adaptation | None = None, **changes: Any) -> list[Run]:
-        """Stages 2 and 3 on runs of stage 1: the paper's with all features, or what differs from it by `changes`."""
+        """Return Runs of stages 2 and 3 that start from runs of stage 1.
+
+        By default the method is the paper's, with all features. changes: options that differ.
+        """
         method = replace(self.adaptation(method or Adaptation()), **changes)
         return self.after(stage1, replace(method, sigma=self.sigma) if method.map == "sdc" else method)
 
     def adaptation(self, method: Adaptation) -> Adaptation:
-        """`method` with this setting's recipes."""
+        """Return `method` with the recipes of this setting."""
         return replace(method, adapter=self.adapter, classifier=self.classifier)
 
     def after(self, stage1: Sequence[Run], method: Adaptation) -> list[Run]:
-        """Stages 2 and 3 by `method` as it is."""
+        """Return Runs of stages 2 and 3 by `method` as it is, after runs of stage 1."""
         return [replace(run, method=method, start=run, seed=run.seed + k) for run in stage1 for k in range(self.later)]
 
     def defaults(self) -> tuple[Method, ...]:
-        """Each method as this setting has it, the paper's own first."""
+        """Return each method with the options of this setting, the paper's own method first."""
         adaptations = self.adaptation(Adaptation()), self.adaptation(Oracle())
         return *adaptations, self.extractor(), self.lucir_method()
 
     def main(self, method: Method) -> list[Run]:
-        """`method` as in Fig. 3: stages 2 and 3 after the usual stage 1, any other stage 1, or LUCIR with images."""
+        """Return the Runs of `method` as in Fig. 3.
+
+        Stages 2 and 3 follow the usual stage 1. LUCIR keeps the usual number of images.
+        """
         if isinstance(method, Adaptation):
             return self.after(self.stage1(), method)
         if isinstance(method, Extractor):
@@ -132,15 +142,16 @@ class Setting(shared.Setting):
         return self.run(method, self.protocol(images=self.budget), schedule=self.lucir_schedule)
 
     def kept(self, count: int) -> int | None:
-        """`count` features a class as a method's field: None where that is all of them."""
+        """Return `count` as an option `features_per_class`, which is None where these are all features."""
         return None if count >= self.available else count
 
     # Baselines, with the network's own classifier
 
     def icarl(self, images: int, step: int | None = None, total: bool = False) -> list[Run]:
-        """iCaRL as published: sigmoids, distillation, exemplars; read out by NME, with mirrored exemplars, and CNN.
+        """Return Runs of iCaRL as published: sigmoids, distillation and exemplars.
 
-        total: the budget at the end is shared by the classes seen so far, as in its paper.
+        Its read-outs are NME, with mirrored exemplars, and CNN. total: the classes seen so far share the budget of the
+        last task, as in iCaRL's paper.
         """
         runs = self.stage1(step, images, features=0.0, keep="nothing", nme_flip="horizontal")
         if not total:
@@ -149,21 +160,21 @@ class Setting(shared.Setting):
         return [replace(run, protocol=shared) for run in runs]
 
     def eeil(self, images: int, step: int | None = None) -> list[Run]:
-        """EEIL-style: softmax, one distillation a task, balanced fine-tuning."""
+        """Return Runs in the style of EEIL: softmax, one distillation for each task, balanced fine-tuning."""
         changes = {"loss": "softmax", "features": 0.0, "per_task": True, "finetune": self.finetune}
         return self.stage1(step, images, keep="nothing", **changes)
 
     def lucir(self, images: int, step: int | None = None) -> list[Run]:
-        """LUCIR with the schedule of its paper."""
+        """Return Runs of LUCIR with the schedule of its paper."""
         return self.run(self.lucir_method(), self.protocol(step, images), schedule=self.lucir_schedule)
 
     def lucir_method(self) -> LUCIR:
-        """LUCIR as its own package has it."""
+        """Return LUCIR with the options that its own package has."""
         large = self.inputs.kind == "resized-crop"
         return LUCIR(weight=10.0 if large else 5.0, finetune=self.finetune, nme_flip="none" if large else "channels")
 
     def joint(self) -> list[Run]:
-        """All classes at once: the bound."""
+        """Return Runs on all classes at once, which are the bound."""
         return self.run(Extractor(distillation=0.0), self.at_once())
 
 
@@ -181,12 +192,12 @@ CIFAR = Setting(
     lucir_schedule=LUCIR_SCHEDULE,
     finetune=FINETUNE,
     available=500,
-    features=(5, 10, 20, 50, 100, 240, 500),  # 240 take the bytes of 20 images
+    features=(5, 10, 20, 50, 100, 240, 500),  # 240 features take as many bytes as 20 images
     images=(1, 5, 10, 20),
     lucir_images=(10, 20),
-    hybrids=((10, 120), (10, 200)),  # the first in the bytes of 20 images
+    hybrids=((10, 120), (10, 200)),  # the first takes as many bytes as 20 images
     small=20,
-    sigma=0.2,  # SDC's, on CIFAR-100
+    sigma=0.2,  # as in SDC's code for CIFAR-100
 )
 SETTINGS: dict[str, tuple[Setting, ...]] = {
     "quick": (
@@ -248,7 +259,7 @@ DEFAULT_SEEDS = {"quick": (1993,), "cifar": (1993, 0, 1, 2, 3), "imagenet": (199
 
 
 def on_folder(folder: Folder) -> Setting:
-    """The paper's methods on images of one's own. Raises InputError where the classes do not divide as asked."""
+    """Return the setting of a folder of your own images. Raises InputError where the classes do not divide as asked."""
     asked = folder.incremental("feature_adaptation")
     own = folder.setting(
         CIFAR,
@@ -272,10 +283,11 @@ def settings(
     epochs_scale: float,
     folder: Folder | None = None,
 ) -> tuple[Setting, ...]:
-    """The settings of a preset. Without `orders`, seed s also chooses class order s; with them, every pair is run.
+    """Return the settings of a preset.
 
-    epochs_scale is stage 1's: stages 2 and 3 count steps. Raises InputError on an unknown preset or a scale that is
-    not positive.
+    Without `orders`, seed s also chooses class order s. With `orders`, every pair of an order and a seed is run.
+    epochs_scale acts on stage 1 alone, since stages 2 and 3 count steps. Raises InputError on an unknown preset or a
+    scale that is not positive.
     """
     known = {**SETTINGS, FOLDER: (on_folder(folder),)} if folder else SETTINGS
     return chosen(known, preset, repeated(seeds or DEFAULT_SEEDS.get(preset, ()), orders), epochs_scale)

@@ -1,4 +1,4 @@
-"""What draws the figures that readers asked for: maps, memory sizes, drift, forgetting, anchors, and open choices."""
+"""Draw the figures that readers ask for: maps, memory sizes, drift, forgetting, anchors, and open choices."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ ORDERINGS: tuple[Ordering, ...] = (
 
 
 def forgetting(s: Setting, results: Results, published: PublishedFigure) -> Drawing:
-    """Accuracy on each task's classes as later ones come, and how often old classes are taken for new ones."""
+    """Draw accuracy on each task's classes as later tasks come, and how often old images are taken for new classes."""
     titles = {"own head": "the network's own head", "FA (MLP)": "classifier on adapted features"}
     panels, rows, errors = [], [], []
     for name, title in titles.items():
@@ -66,13 +66,13 @@ def forgetting(s: Setting, results: Results, published: PublishedFigure) -> Draw
 
 
 def old_mean(result: Result, phase: int = -1, key: str = "omega") -> float:
-    """A quality by task of origin, mean over the old tasks."""
+    """Return the mean over the old tasks of a quality that is measured by task of origin."""
     values = result.phases()[phase]["quality"][key]
     return float(np.mean(values[: len(result.phases()) - 1 if phase == -1 else phase]))
 
 
 def maps(s: Setting, results: Results, published: PublishedFigure) -> Drawing:
-    """Every map on the same pairs and memory: accuracy, what should be above what, and accuracy against omega."""
+    """Compare all maps on the same pairs and memory: accuracy, expected orderings, and accuracy against omega."""
     readouts = {"feature classifier": "cnn", "nearest class mean": "ncm"}
     panel, rows = by_readout(results, readouts, "average over all tasks")
     above = orderings(results, ORDERINGS)
@@ -90,7 +90,10 @@ def maps(s: Setting, results: Results, published: PublishedFigure) -> Drawing:
 
 
 def sizes(s: Setting, results: Results, published: PublishedFigure) -> Drawing:
-    """Accuracy against memory for several maps, from one training of the network: what more features are worth."""
+    """Draw accuracy against memory for several maps on one training of the network.
+
+    The figure shows what more features are worth.
+    """
     panels, rows = [], []
     swept = {key: found for key, found in results.items() if key != "own head"}
     measures: tuple[tuple[str, Callable[[Result, str], float]], ...] = ((AVERAGE, average), (LAST, last))
@@ -111,18 +114,18 @@ def sizes(s: Setting, results: Results, published: PublishedFigure) -> Drawing:
 
 
 def last(result: Result, readout: str) -> float:
-    """Accuracy after the last phase."""
+    """Return the accuracy after the last phase."""
     return result.curve(readout)[-1]
 
 
 def over_tasks(name: str, found: Sequence[Result], value: Callable[[Result, int], float]) -> Curve:
-    """A quality after each task from the second on."""
+    """Return the curve of a quality after each task, from the second on."""
     count = len(found[0].phases())
     return mean_curve(name, list(range(2, count + 1)), [[value(r, t) for t in range(1, count)] for r in found])
 
 
 def drift(s: Setting, results: Results, published: PublishedFigure) -> Drawing:
-    """True against predicted drift, on unit features: explained share, direction, class means, and five arrows."""
+    """Compare true and predicted drift of unit features: explained share, direction, class means, and five arrows."""
     known = {name: found for name, everything in results.items() if (found := with_truth(everything))}
     moved = {name: found for name, found in known.items() if name != "identity"}
     panels, rows = [], []
@@ -146,10 +149,12 @@ def drift(s: Setting, results: Results, published: PublishedFigure) -> Drawing:
 
 
 def class_mean_distance(result: Result, phase: int) -> float:
+    """Return the distance of adapted class means to the true ones after a phase, the mean over old classes."""
     return float(np.mean(result.phases()[phase]["quality"]["means_after"]))
 
 
 def thin_lines(result: Result, classes: int) -> list[Curve]:
+    """Return a thin line for each of up to five classes of task 1: the distance of its mean to the true mean."""
     phases = result.phases()[1:]
     x = list(range(2, len(phases) + 2))
     shown = range(min(classes, 5))
@@ -157,7 +162,7 @@ def thin_lines(result: Result, classes: int) -> list[Curve]:
 
 
 def arrow_panel(result: Result) -> Panel:
-    """From each stored class mean to where it is now and to where the map puts it, on two principal axes."""
+    """Draw arrows from each stored class mean to its true place and to where the map puts it, on two principal axes."""
     ends = result.phases()[-1]["quality"]["arrows"]
     curves = []
     for name, key in (("true drift", "true"), ("predicted by the MLP", "adapted")):
@@ -174,7 +179,7 @@ def arrow_panel(result: Result) -> Panel:
 
 
 def steps(s: Setting, results: Results, published: PublishedFigure) -> Drawing:
-    """One step from true features against all steps from the first; old classes against held-out current ones."""
+    """Compare one step of a map from true features with all its steps, and old classes with held-out current images."""
     panels, rows = [], []
     kinds: dict[str, Callable[[Result, int], float]] = {
         "held-out current images, one step": partial(quality, key="held"),
@@ -194,12 +199,16 @@ def steps(s: Setting, results: Results, published: PublishedFigure) -> Drawing:
 
 
 def quality(result: Result, phase: int, key: str) -> float:
-    """A number that a phase has of its map."""
+    """Return a number that a phase has measured of its map."""
     return result.phases()[phase]["quality"][key]
 
 
 def anchors(s: Setting, results: Results, published: PublishedFigure) -> Drawing:
-    """Stage 1 without feature distillation is LwF.MC; iCaRL shares its hyper-parameters: the numbers that are known."""
+    """Compare LwF.MC and iCaRL with their published numbers.
+
+    Stage 1 without feature distillation is LwF.MC, and iCaRL has the same hyper-parameters. For no other method are
+    numbers known.
+    """
     readouts = {"LwF.MC": ("LwF", "cnn", "LwF.MC"), "iCaRL-NME": ("iCaRL", "nme", "iCaRL")}
     readouts["iCaRL-CNN"] = ("iCaRL", "cnn", "hybrid1 (iCaRL CNN head)")
     curves, rows = [], []
@@ -229,16 +238,16 @@ def anchors(s: Setting, results: Results, published: PublishedFigure) -> Drawing
 
 
 def choices(s: Setting, results: Results, published: PublishedFigure) -> Drawing:
-    """One open choice of stages 2 and 3 changed at a time."""
+    """Draw what changes with one open choice of stages 2 and 3 at a time."""
     return variants(s, results)
 
 
 def controls(s: Setting, results: Results, published: PublishedFigure) -> Drawing:
-    """One open choice of stage 1 changed at a time."""
+    """Draw what changes with one open choice of stage 1 at a time."""
     return variants(s, results, f"hybrids keep {s.hybrids[0][0]} images a class too")
 
 
 def variants(s: Setting, results: Results, *words: str) -> Drawing:
-    """Averages of the feature classifier and of stage 1's own head, side by side."""
+    """Draw averages of the feature classifier and of stage 1's own head, side by side."""
     panel, rows = by_readout(results, {"feature classifier": "cnn", "own head": "stage1"}, "one choice changed")
     return Drawing([panel], rows, notes(s, f"{s.small} features a class", *words))

@@ -1,4 +1,5 @@
-"""The figures of feature space augmentation. Nothing here loads torch.
+"""The figures of feature space augmentation. No module here imports torch.
 
-`presets` has the data and schedules, `catalogue` the Runs behind each figure; `figures`, `pictures` and `readers` draw.
+`presets` holds data and schedules, and `catalogue` lists the Runs behind each figure. `figures`, `pictures` and
+`readers` draw them.
 """

@@ -1,4 +1,4 @@
-"""What draws the paper's tables and curves."""
+"""The functions that draw the paper's tables and curves: each turns Results and published numbers into a Drawing."""
 
 from __future__ import annotations
 
@@ -22,17 +22,17 @@ ACCURACY, TOP1, FACTOR = "test accuracy (%)", "top-1 accuracy (%)", "imbalance f
 PHASE_1, NO_AUG, OURS, FOCAL_OURS = "Phase I", "No Aug", "FSA (ours)", "FSA + focal in phase I (ours)"
 BLOCKS = ("Block2", "Block3", "Block4")
 DEPTHS = (50, 101, 152)
-"""Layers of the ResNets of Table 4."""
+"""Numbers of layers of Table 4's ResNets."""
 
 
 def title(s: Setting, factor: float | None) -> str:
-    """Which data set and network a figure is about, and what stands for it."""
+    """Return a title: the data set, its stand-in if there is one, and the imbalance factor."""
     name = f"glyphs for {s.name}" if s.preset == "quick" else s.name
     return f"{name}, factor {factor:g}" if factor else name
 
 
 def notes(results: Results, *words: str) -> str:
-    """A figure's note: `words`, what Phase II's features come from, and what intervals are over."""
+    """Return a figure's note: `words`, where Phase II's features come from, and what intervals are over."""
     tuned = [r.config["start"]["method"] for found in results.values() for r in found if r.config.get("start")]
     views = sorted({start.get("views", 0) for start in tuned if "views" in start or start["type"] == "Rebalance"})
     places = [f"{n} cached augmented view{'s' * (n > 1)} of each image" if n else "images drawn afresh" for n in views]
@@ -41,7 +41,7 @@ def notes(results: Results, *words: str) -> str:
 
 
 def shared(panels: Sequence[Panel]) -> list[Panel]:
-    """The panels on one scale, which their means fill; bars from zero up."""
+    """Return the panels with one y-axis range that fits all their means. With bars, the range begins at zero."""
     values = np.concatenate([np.asarray(c.y, dtype=float) for panel in panels for c in panel.curves])
     low, high = float(np.nanmin(values)), float(np.nanmax(values))
     margin = 0.08 * (high - low) + 0.5
@@ -50,12 +50,12 @@ def shared(panels: Sequence[Panel]) -> list[Panel]:
 
 
 def printed(s: Setting, published: PublishedFigure, name: str, factor: float | None = None) -> tuple[float | None, str]:
-    """The number of the setting's table; at the setting's factor by default."""
+    """Return the number that the setting's table prints for a method, by default at the setting's factor."""
     return published.of(s.table).value("CE" if name == PHASE_1 else name, factor or s.factor or 0)
 
 
 def difference(ours: tuple[float | None, str], theirs: tuple[float | None, str]) -> tuple[float | None, str]:
-    """One published number minus another; none where either lacks."""
+    """Return one published number minus another, or None if either is missing."""
     if ours[0] is None or theirs[0] is None:
         return None, ""
     return round(ours[0] - theirs[0], 2), "difference of two printed numbers"
@@ -69,13 +69,13 @@ def gain_row(
     measure: Measure = accuracy,
     published: tuple[float | None, str] = (None, ""),
 ) -> list[Comparison]:
-    """The paired gain as a row; none where no repeat is shared."""
+    """Return the paired gain as a list of one row, or an empty list if no repeat is shared."""
     found = gain(ours, theirs, measure)
     return [Comparison(quantity, name, *published, found, tolerance=0.0)] if found else []
 
 
 def table(s: Setting, results: Results, published: PublishedFigure) -> Drawing:
-    """Tables 1 and 2: accuracy by imbalance factor; the control isolates what augmentation adds."""
+    """Draw Tables 1 and 2: accuracy by imbalance factor. The control No Aug shows what augmentation adds."""
     words, rows, ours, paper = [f"{f:g}" for f in s.factors], list[Comparison](), list[Curve](), list[Curve]()
     for name in (*s.baselines(), NO_AUG, OURS):
         found = [mean(results.get((name, f), [])) for f in s.factors]
@@ -103,7 +103,7 @@ PRINTED = ("Plain model", "Lifted loss", "Focal", "Range loss", "FSLwF", "OLTR",
 
 
 def shots(s: Setting, results: Results, published: PublishedFigure) -> Drawing:
-    """Table 3: classes of many, medium and few images, and all."""
+    """Draw Table 3: accuracy on classes of many, medium and few images, and on all."""
     groups = {"many": "many", "medium": "medium", "few": "few", "overall": "accuracy"}
     rows, ours = list[Comparison](), list[Curve]()
     for name, found in results.items():
@@ -121,12 +121,12 @@ def shots(s: Setting, results: Results, published: PublishedFigure) -> Drawing:
 
 
 def reading(result: Result, key: str) -> float:
-    """A number of the read-out: the accuracy, or that on classes of many, medium or few images; percent."""
+    """Return a number of the read-out, percent. key: accuracy, or many, medium or few for classes of that size."""
     return result.readout("cnn")[key]
 
 
 def depths(s: Setting, results: Results, published: PublishedFigure) -> Drawing:
-    """Table 4: ResNet-50, -101 and -152."""
+    """Draw Table 4: accuracy with ResNet-50, -101 and -152."""
     rows, curves = list[Comparison](), list[Curve]()
     for name in ("CE", "CB", NO_AUG, OURS):
         found = [mean(results.get((name, d), [])) for d in DEPTHS]
@@ -145,7 +145,10 @@ def depths(s: Setting, results: Results, published: PublishedFigure) -> Drawing:
 
 
 def class_sizes(settings: Sequence[Setting], results: Results, published: PublishedFigure) -> Drawing:
-    """Fig. 2: class sizes of the long-tailed CIFAR sets, where their tail begins, and of others a run has seen."""
+    """Draw Fig. 2: class sizes of long-tailed CIFAR, and of other data sets that a run has seen.
+
+    The legend says how many classes are head and tail.
+    """
     panels, rows = [], []
     for name, classes, largest in ((TEN, 10, 5000), (HUNDRED, 100, 500)):
         curves = []
@@ -166,16 +169,16 @@ def class_sizes(settings: Sequence[Setting], results: Results, published: Publis
 
 
 def size_panel(name: str, curves: Sequence[Curve], y_log: bool = False) -> Panel:
-    """Training images of each class of one data set."""
+    """Return a panel with the number of training images of each class in a data set."""
     return Panel(name, "class, from head to tail", "training images", curves, y_log=y_log)
 
 
 def tested(
     results: Sequence[Result], name: str, to_x: float, shift: float = 0.0, start: Results | None = None
 ) -> Curve:
-    """Test accuracy over a run's log; an epoch is `to_x` of the axis, after `shift`.
+    """Return a curve of test accuracy over the epochs of a run. An epoch e is drawn at shift + e * to_x.
 
-    start: what the runs start from, by Phase-I seed in its "Phase I"; its accuracy becomes the first point.
+    start: Results whose "Phase I" holds the runs that `results` start from. Their accuracy becomes the first point.
     """
     found = [by_epoch(r) for r in results]
     x, lines = [shift + e * to_x for e in found[0]], [list(line.values()) for line in found]
@@ -186,13 +189,13 @@ def tested(
 
 
 def trained(results: Sequence[Result], name: str) -> Curve:
-    """The loss of Phase II's batches by iteration, a mean over each epoch of its log."""
+    """Return a curve of Phase II's training loss over iterations, averaged over each epoch of the log."""
     traces = [r.values["trace"] for r in results]
     return mean_curve(name, [e * STEPS for e in traces[0]["epoch"]], [t["loss"] for t in traces])
 
 
 def learning_curves(s: Setting, results: Results, published: PublishedFigure, factor: float | None = None) -> Drawing:
-    """Fig. 6 and 10: both phases. In Phase II an epoch is a pass over the tail's images, as in the paper."""
+    """Draw Fig. 6 and 10: both phases. In Phase II, an epoch is a pass over the tail's images, as in the paper."""
     factor = factor or s.strongest
     first = results.get(PHASE_1, [])
     tuned = {name: found for name, found in results.items() if name != PHASE_1}
@@ -217,7 +220,7 @@ def learning_curves(s: Setting, results: Results, published: PublishedFigure, fa
 
 
 def confusion(s: Setting, results: Results, published: PublishedFigure) -> Drawing:
-    """Fig. 7: confusion after Phase I, and how Phase II changes it, with and without augmentation."""
+    """Draw Fig. 7: confusion after Phase I, and how Phase II changes it with and without augmentation."""
     some = results.get(PHASE_1) or next(iter(results.values()))
     head, tail = head_and_tail(counts(some[0]))
     base = Panel("", "predicted class", "true class", boundary=len(head))
@@ -236,7 +239,10 @@ def confusion(s: Setting, results: Results, published: PublishedFigure) -> Drawi
 
 
 def _confusions(base: Panel, name: str, result: Result, first: Sequence[Result] | None) -> Panel:
-    """The confusion matrix of Phase I; of Phase II its change, or, without Phase I to compare with, its own matrix."""
+    """Return a panel with a confusion matrix: Phase I's own, or the change that Phase II makes.
+
+    Without a Phase I to compare with, Phase II's own matrix is shown.
+    """
     own = result.confusion("cnn")
     if not first or name == PHASE_1:
         return replace(base, title=f"{name}: {accuracy(result):.2f} %", kind="matrix", matrix=own)
@@ -245,13 +251,13 @@ def _confusions(base: Panel, name: str, result: Result, first: Sequence[Result] 
 
 
 def flow(result: Result, true: np.ndarray, predicted: np.ndarray) -> float:
-    """Share of the test images of some classes that are taken for some others, percent."""
+    """Return the share, percent, of test images of the classes `true` that are predicted as one of `predicted`."""
     matrix = result.confusion("cnn")
     return 100.0 * float(matrix[np.ix_(true, predicted)].sum()) / float(matrix[true].sum())
 
 
 def head_shares(s: Setting, results: Results, published: PublishedFigure) -> Drawing:
-    """Fig. 8: accuracy against the head's share of the images."""
+    """Draw Fig. 8: accuracy over the head's share of the images."""
     lines, rows = list[Curve](), list[Comparison]()
     for factor in dict.fromkeys(factor for _, factor in results):
         found = [mean(results.get((share, factor), [])) for share in s.shares]
@@ -267,7 +273,10 @@ def head_shares(s: Setting, results: Results, published: PublishedFigure) -> Dra
 
 
 def blocks(s: Setting, results: Results, published: PublishedFigure) -> Drawing:
-    """Fig. 9: the block after which features are augmented. The last is FSA, which Tables 1 and 2 have."""
+    """Draw Fig. 9: accuracy by the block after which features are augmented.
+
+    The last block is FSA itself, which Tables 1 and 2 have too.
+    """
     names, bars, rows = (NO_AUG, *BLOCKS), list[Curve](), list[Comparison]()
     for factor in dict.fromkeys(factor for _, factor in results):
         found = [mean(results.get((n, factor), [])) for n in names]

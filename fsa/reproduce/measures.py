@@ -1,7 +1,8 @@
-"""Numbers from Results: accuracy of head and tail, means over repeats, and gains paired by them.
+"""Computes numbers from Results: accuracy of head and tail, means over repeats, and gains paired by repeat.
 
-Phase II may be repeated from one Phase I, or each from its own. An interval is over Phase-I seeds where there are
-several, each a mean of its Phase IIs; with one Phase I it is over Phase-II seeds and says nothing of Phase I's.
+Phase II may be repeated from one Phase I, or from several. With several Phase-I seeds, an interval is over these seeds,
+and each counts with the mean of its Phase IIs. With one Phase I, the interval is over Phase-II seeds, and says nothing
+about other Phase-I seeds.
 """
 
 from __future__ import annotations
@@ -19,27 +20,27 @@ Measure = Callable[[Result], float]
 
 
 def accuracy(result: Result) -> float:
-    """Test accuracy, percent."""
+    """Return the test accuracy, percent."""
     return result.readout("cnn")["accuracy"]
 
 
 def counts(result: Result) -> np.ndarray:
-    """Training images of every class."""
+    """Return the number of training images of every class, [c]."""
     return np.asarray(result.values["summary"]["counts"])
 
 
 def on_classes(result: Result, labels: Sequence[int] | np.ndarray) -> float:
-    """Mean test accuracy on some classes, percent."""
+    """Return the mean test accuracy of some classes, percent."""
     return float(class_accuracies(result.confusion("cnn"))[labels].mean())
 
 
 def on_head(result: Result) -> float:
-    """Test accuracy on head classes, which hold 90 % of the training images; percent."""
+    """Return the test accuracy on head classes, percent. Together they hold 90 % of the training images."""
     return on_classes(result, head_and_tail(counts(result))[0])
 
 
 def on_tail(result: Result) -> float:
-    """Test accuracy on tail classes, percent."""
+    """Return the test accuracy on tail classes, percent."""
     return on_classes(result, head_and_tail(counts(result))[1])
 
 
@@ -47,7 +48,7 @@ GROUPS: dict[str, Measure] = {"all": accuracy, "head": on_head, "tail": on_tail}
 
 
 def repeat(result: Result) -> tuple[int, int | None]:
-    """Seeds of Phase I and of Phase II, None where the run is Phase I itself."""
+    """Return the seeds of Phase I and of Phase II. The latter is None if the run is Phase I itself."""
     config = result.config
     while config.get("start"):
         config = config["start"]
@@ -55,9 +56,9 @@ def repeat(result: Result) -> tuple[int, int | None]:
 
 
 def over_repeats(values: Iterable[tuple[tuple[int, int | None], float]]) -> Estimate:
-    """Mean and interval of values by repeat: over Phase-I seeds, or with one of them over Phase-II seeds.
+    """Return mean and interval over repeats: over Phase-I seeds, or over Phase-II seeds if there is one Phase I.
 
-    Raises ValueError without a value.
+    values: (repeat, value) pairs. Raises ValueError if there are none.
     """
     by_first: dict[int, list[float]] = {}
     for (first, _), value in values:
@@ -68,12 +69,15 @@ def over_repeats(values: Iterable[tuple[tuple[int, int | None], float]]) -> Esti
 
 
 def mean(results: Sequence[Result], measure: Measure = accuracy) -> Estimate | None:
-    """A measure over repeats; None without any."""
+    """Return the mean and interval of a measure over repeats, or None without Results."""
     return over_repeats((repeat(r), measure(r)) for r in results) if results else None
 
 
 def gain(ours: Sequence[Result], theirs: Sequence[Result], measure: Measure = accuracy) -> Estimate | None:
-    """Ours minus theirs in points, repeat by repeat; a Phase I is paired with every Phase II that starts from it."""
+    """Return the mean of `ours` minus `theirs` in points, paired by repeat; None if no repeat is shared.
+
+    A Phase I is paired with every Phase II that starts from it.
+    """
     other = {repeat(r): measure(r) for r in theirs}
     found = []
     for result in ours:
@@ -84,7 +88,7 @@ def gain(ours: Sequence[Result], theirs: Sequence[Result], measure: Measure = ac
 
 
 def over_what(groups: Iterable[Sequence[Result]]) -> str:
-    """What intervals are over, for a figure's note."""
+    """Return the words of a figure's note that say what intervals are over."""
     results = [r for group in groups for r in group]
     seeds = {repeat(r) for r in results}
     first, second = sorted({a for a, _ in seeds}), {b for _, b in seeds if b is not None}

@@ -1,4 +1,4 @@
-"""Scatter plots of features and activation maps on images, from the summaries of surveys."""
+"""Draws scatter plots of features, and activation maps on images, from the summaries of `Survey` runs."""
 
 from __future__ import annotations
 
@@ -17,19 +17,19 @@ EMBEDDED = "t-SNE of cosine distances; only nearness within a panel means someth
 
 
 def class_name(s: Setting, label: int) -> str:
-    """A class as legends show it. Known data sets have no other labels than the published ones (`assign`)."""
+    """Return a class's name for legends. Data sets with a published name have the published labels (see `assign`)."""
     return PUBLISHED[s.data.name][label] if s.data.name in PUBLISHED else f"class {label}"
 
 
 def class_names(s: Setting, labels: Sequence[int]) -> str:
-    """Several classes as a panel or a row of the report names them."""
+    """Return the names of several classes, for a panel's title or a row of the report."""
     if s.data.name not in PUBLISHED:
         return f"classes {', '.join(map(str, labels))}"
     return ", ".join(class_name(s, label) for label in labels)
 
 
 def points(s: Setting, name: str, result: Result, part: str) -> Panel:
-    """One scatter plot of a survey's test features, a colour a class."""
+    """Return a scatter plot of a survey's test features, with a colour for each class."""
     summary = result.values["summary"]
     labels, where = np.array(summary["labels"]), np.array(summary["scatter"][part])
     colours = [Curve(class_name(s, int(c)), *where[labels == c].T.tolist()) for c in dict.fromkeys(labels.tolist())]
@@ -37,7 +37,7 @@ def points(s: Setting, name: str, result: Result, part: str) -> Panel:
 
 
 def measured(results: Results, key: str, quantity: str, names: tuple[str, ...]) -> list[Comparison]:
-    """A number of each survey and part of the features."""
+    """Return rows with one number of the summary, for each survey and each part of the features."""
     return [
         Comparison(
             f"{quantity}, {part}", name, None, "", estimate([r.values["summary"][key][part] for r in found]), 0.0
@@ -48,14 +48,14 @@ def measured(results: Results, key: str, quantity: str, names: tuple[str, ...]) 
 
 
 def motivation(s: Setting, results: Results, published: PublishedFigure) -> Drawing:
-    """Fig. 3: features of four classes, one of which has few images on the left and all on the right."""
+    """Draw Fig. 3: features of four classes. One of them has few training images on the left, and all on the right."""
     panels = [points(s, name, found[0], "whole") for name, found in results.items()]
     rows = measured(results, "neighbours", "class of the 5 nearest (% right)", ("whole",))
     return Drawing(panels, rows, f"{title(s, s.factor)}; test images; {EMBEDDED}")
 
 
 def parts(s: Setting, results: Results, published: PublishedFigure) -> Drawing:
-    """Fig. 4, 11, 12: class-specific and class-generic features of a few classes."""
+    """Draw Fig. 4, 11 and 12: class-specific and class-generic features of a few classes."""
     results = {class_names(s, classes): found for classes, found in results.items()}
     panels = []
     for name, found in results.items():
@@ -72,7 +72,7 @@ def parts(s: Setting, results: Results, published: PublishedFigure) -> Drawing:
 
 
 def augmented(s: Setting, results: Results, published: PublishedFigure) -> Drawing:
-    """Augmented features of a tail class beside its training and test images and the donors."""
+    """Draw augmented features of a tail class with its training images, its test images and the donors."""
     panels, rows = [], []
     for found in results.values():
         tail = found[0].values["summary"]["tail"]
@@ -94,7 +94,7 @@ def augmented(s: Setting, results: Results, published: PublishedFigure) -> Drawi
 
 
 def overlays(s: Setting, results: Results, published: PublishedFigure) -> Drawing:
-    """Test images under the activation map of their own class, from the largest class to the smallest."""
+    """Draw test images with the activation map of their own class, from the largest class to the smallest."""
     pictures = next(iter(results.values()))[0].values["summary"]["pictures"]
     config = next(iter(results.values()))[0].config["method"]["fsa"]
     columns = [_column(p, config["tau_specific"], config["tau_generic"]) for p in pictures]
@@ -114,7 +114,10 @@ def overlays(s: Setting, results: Results, published: PublishedFigure) -> Drawin
 
 
 def _column(picture: dict, tau_specific: float, tau_generic: float) -> np.ndarray:
-    """Image, image under its map, and the locations of either part: RGB [4 * (h + 1), w + 1, 3], white between."""
+    """Return a column of four pictures, RGB [4 * (h + 1), w + 1, 3], with white lines between them.
+
+    They are the image, the image with its map, and its class-specific and class-generic locations.
+    """
     image, cam = np.array(picture["image"], dtype=float), np.array(picture["cam"])
     size = len(image)
     places = (np.arange(size) * len(cam) // size, np.arange(size) * len(cam[0]) // size)
@@ -126,7 +129,7 @@ def _column(picture: dict, tau_specific: float, tau_generic: float) -> np.ndarra
 
 
 def _smooth(cam: np.ndarray, size: int) -> np.ndarray:
-    """A map enlarged bilinearly to [size, size], centres on centres."""
+    """Enlarge a map bilinearly to [size, size], with pixel centres aligned."""
     for axis in (0, 1):
         old = (np.arange(size) + 0.5) * cam.shape[axis] / size - 0.5
         known = np.arange(cam.shape[axis])

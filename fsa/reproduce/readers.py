@@ -1,4 +1,4 @@
-"""What draws the figures that readers asked for: where the gain comes from, and what the free numbers do."""
+"""Draws figures that are not in the paper: where the gain comes from, and how hyper-parameters change it."""
 
 from __future__ import annotations
 
@@ -13,15 +13,15 @@ from fsa.reproduce.measures import GROUPS, counts, gain, mean, on_classes
 from fsa.reproduce.presets import Setting
 
 FIXED = "fused once"
-"""FSA as if its features had been computed in advance, from one view of each image."""
+"""The variant of FSA whose features are computed in advance, from one view of each image."""
 UNIFORM = "ratio U(0, 1)"
 FSA_BY_CLASS, NO_AUG_BY_CLASS = "FSA, tail by class", "No Aug, tail by class"
-"""Tail images drawn class by class, which have a control of their own."""
+"""Variants that sample tail images class by class, with a control that does so too."""
 SIZE, GAIN = "training images of a class", "gain (points, paired)"
 
 
 def variants(s: Setting, results: Results, published: PublishedFigure) -> Drawing:
-    """Every variant of Phase II from the same Phase I: accuracy, the difference to the control, and gains by class."""
+    """Draw all variants of Phase II from one Phase I: accuracy, difference to the control, and gains by class size."""
     control, others = results.get(NO_AUG, []), [n for n in results if n not in (NO_AUG, PHASE_1)]
     heights, differences, rows = list[Curve](), list[Curve](), list[Comparison]()
     for group, measure in GROUPS.items():
@@ -49,12 +49,15 @@ def variants(s: Setting, results: Results, published: PublishedFigure) -> Drawin
 
 
 def on_all(s: Setting, published: PublishedFigure, name: str, group: str) -> tuple[float | None, str]:
-    """What Tables 1 and 2 print of a method: its accuracy on all classes."""
+    """Return what Tables 1 and 2 print of a method, which is only the accuracy on all classes."""
     return printed(s, published, name) if group == "all" else (None, "")
 
 
 def by_size(label: str, results: Results, name: str, other: str) -> Curve:
-    """Paired gain on ten groups of classes of neighbouring sizes, classes of one size together, the smallest first."""
+    """Return the paired gain on ten groups of classes of similar size, from the smallest to the largest.
+
+    Classes of the same size are in the same group.
+    """
     ours, theirs = results.get(name, []), results.get(other, [])
     sizes = counts(ours[0]) if ours and theirs else np.array([], dtype=int)
     different = np.unique(sizes)
@@ -65,7 +68,11 @@ def by_size(label: str, results: Results, name: str, other: str) -> Curve:
 
 
 def sources(s: Setting, results: Results, published: PublishedFigure) -> Drawing:
-    """Images drawn afresh for every batch against cached maps of a few views of each, and against fixed fusions."""
+    """Draw the accuracy of Phase II by the source of its features.
+
+    The sources are images augmented anew for every batch, cached maps of a few views, and fused samples that stay
+    fixed.
+    """
     places = {0: "drawn afresh", s.views: f"{s.views} views", 1: "1 view", FIXED: "1 view, fused once"}
     bars, rows = list[Curve](), list[Comparison]()
     for name in (NO_AUG, OURS):
@@ -83,7 +90,7 @@ def sources(s: Setting, results: Results, published: PublishedFigure) -> Drawing
 
 
 def thresholds(s: Setting, results: Results, published: PublishedFigure) -> Drawing:
-    """Accuracy and tail accuracy over both thresholds, which the paper does not give."""
+    """Draw the accuracy on all and on tail classes over both thresholds, whose values the paper does not give."""
     panels, rows, (specific, generic) = [], list[Comparison](), s.taus
     for group in ("all", "tail"):
         measure, lines = GROUPS[group], list[Curve]()
@@ -100,7 +107,7 @@ def thresholds(s: Setting, results: Results, published: PublishedFigure) -> Draw
 
 
 def numbers(s: Setting, results: Results, published: PublishedFigure) -> Drawing:
-    """Accuracy against the ratio, the donors of each tail image and the confusing classes."""
+    """Draw the accuracy over the ratio, the number of donors per tail image, and the number of confusing classes."""
     panels, rows, gains = [], list[Comparison](), list[Comparison]()
     labels = {"ratio": "ratio of class-specific vectors", "donors": "donors of each tail image, N_a"}
     labels["confusing"] = "confusing classes, N_f"

@@ -1,4 +1,4 @@
-"""The figures of LUCIR. Nothing here loads torch.
+"""The figures of LUCIR. No module here imports torch.
 
-`presets` has the data and schedules, `catalogue` the Runs behind each figure; `figures` draws.
+`presets` holds data and schedules, `catalogue` lists the Runs behind each figure, and `figures` draws them.
 """

@@ -1,4 +1,4 @@
-"""python -m lucir.reproduce: the paper's figures, from runs to report."""
+"""python -m lucir.reproduce: reproduces the paper's figures, from training to the report."""
 
 from common.command.cli import main
 

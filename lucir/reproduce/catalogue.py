@@ -1,4 +1,4 @@
-"""Every figure of the paper, in the paper's order: its id, its title, the Runs it needs, and what draws it."""
+"""All figures of the paper, in the paper's order: id, title, the Runs that a figure needs, and its drawing function."""
 
 from __future__ import annotations
 
@@ -33,22 +33,22 @@ SUBSET, FULL = "imagenet-subset", "imagenet"
 
 
 def both(s: Setting, phases: int, **changes: int | None) -> Runs:
-    """iCaRL and LUCIR under one protocol."""
+    """Return the Runs of iCaRL and LUCIR under one protocol."""
     return {"iCaRL": s.runs(s.icarl(), phases, **changes), "Ours": s.runs(s.lucir(), phases, **changes)}
 
 
 def main(s: Setting) -> Runs:
-    """The same under the setting's own number of phases."""
+    """Return the Runs of iCaRL and LUCIR under the setting's own number of phases."""
     return both(s, s.phases)
 
 
 def one_icarl(s: Setting) -> Runs:
-    """iCaRL after one phase."""
+    """Return the Runs of iCaRL with one incremental phase."""
     return {"iCaRL": s.runs(s.icarl(), 1)}
 
 
 def components(s: Setting) -> Runs:
-    """Components added one by one, 5 phases."""
+    """Return the Runs of iCaRL, and of LUCIR's components added one by one; 5 phases."""
     return {
         "iCaRL-CNN": s.main(s.icarl()),
         "CN": s.main(s.lucir(old="cosine", margin=None, finetune=None)),
@@ -59,12 +59,12 @@ def components(s: Setting) -> Runs:
 
 
 def sweep(s: Setting) -> Runs:
-    """Both methods with each number of exemplars a class, 5 phases."""
+    """Return the Runs of both methods with each number of exemplars per class; 5 phases."""
     return {(name, r): runs for r in s.sweep for name, runs in both(s, 5, exemplars=r).items()}
 
 
 def weights(s: Setting, phases: int) -> Runs:
-    """A fixed weight of the less-forget constraint, and the adaptive one."""
+    """Return the Runs of LUCIR with a fixed and with an adaptive weight of the less-forget constraint."""
     return {
         "fixed lambda (5)": s.runs(s.lucir(direction="fixed"), phases),
         "adaptive weight (Ours-CNN)": s.runs(s.lucir(), phases),
@@ -72,7 +72,10 @@ def weights(s: Setting, phases: int) -> Runs:
 
 
 def directions(s: Setting) -> Runs:
-    """The adaptive weight as coded and as printed, over the numbers of phases. At 1 phase both are lambda_base."""
+    """Return the Runs of LUCIR with the adaptive weight as coded and as printed, for each number of phases.
+
+    With 1 phase both weights equal lambda_base, so the same Runs serve both.
+    """
     return {
         (direction, p): s.runs(s.lucir(direction=direction if p > 1 else "code"), p)
         for p in PHASES
@@ -81,7 +84,10 @@ def directions(s: Setting) -> Runs:
 
 
 def baselines(s: Setting) -> Runs:
-    """iCaRL with threshold moving, which is a read-out, and with class-balance finetuning."""
+    """Return the Runs of iCaRL, of iCaRL with class-balance finetuning, and of LUCIR.
+
+    Threshold moving needs no Runs of its own, since it is a read-out of iCaRL.
+    """
     return {
         "iCaRL": s.main(s.icarl()),
         "iCaRL-CBF": s.main(s.icarl(finetune=s.finetune)),
@@ -90,29 +96,32 @@ def baselines(s: Setting) -> Runs:
 
 
 def scales(s: Setting) -> Runs:
-    """LUCIR with a learnable eta, and with eta fixed from the base phase on."""
+    """Return the Runs of LUCIR with a learnable eta, and with eta fixed from the base phase on."""
     fixed = {f"eta = {eta:g}": s.main(s.lucir(scale=eta)) for eta in s.scales}
     return {"eta learnable": s.main(s.lucir()), **fixed}
 
 
 def scale_base(s: Setting) -> Runs:
-    """The base phase of the run with a learnable eta, whose log shows eta grow from 1."""
+    """Return the Runs of LUCIR's base phase with a learnable eta, whose logs show how eta grows from 1."""
     return {"base": s.base_runs(Base("cosine"), s.base)}
 
 
 def joint(s: Setting) -> Runs:
-    """One model from scratch for each number of classes, in steps of a tenth of the incremental classes."""
+    """Return the Runs of joint training at each number of classes, in steps of a tenth of the incremental classes.
+
+    Each of these Runs trains a model from scratch.
+    """
     counts = range(s.base, s.classes + 1, (s.classes - s.base) // 10)
     return {("joint", n): s.base_runs(Base("linear"), n) for n in counts}
 
 
 def claim(s: Setting) -> Sides:
-    """LUCIR against iCaRL, each by its own read-out."""
+    """Return the two sides of the headline claim, LUCIR and iCaRL, each with its own read-out."""
     return {"LUCIR": s.main(s.lucir()), "iCaRL": s.main(s.icarl())}
 
 
 def choices(s: Setting) -> Mapping[str, Sides]:
-    """Where the paper and its code disagree: LUCIR as printed, and as coded."""
+    """Return LUCIR as printed and as coded, for every choice on which the paper and its code disagree."""
     coded = s.main(s.lucir())
     printed = {
         "direction of Eq. 7": ("new/old", s.lucir(direction="paper"), "old/new"),
@@ -125,7 +134,7 @@ def choices(s: Setting) -> Mapping[str, Sides]:
 
 
 def equal(s: Setting) -> Runs:
-    """What the authors' code was run on at a twentieth of the schedule."""
+    """Return the Runs that the authors' code was run for, at a twentieth of the schedule."""
     return {"iCaRL": s.main(s.icarl()), "LUCIR without CBF": s.main(s.lucir(finetune=None))}
 
 
@@ -144,7 +153,7 @@ def curves(
     role: str = "",
     runs: Callable[[Setting], Runs] | None = None,
 ) -> Figure:
-    """Accuracy of both methods after each phase, with Joint-CNN where its runs exist."""
+    """Return a figure of both methods' accuracy after each phase, with Joint-CNN if its runs exist."""
     return Figure(
         id,
         title,
@@ -195,4 +204,4 @@ FIGURES: list[Figure] = [
     equal_schedules(equal, EQUAL),
 ]
 OWN = [Figure("incremental", "Class-incremental accuracy of iCaRL and LUCIR (Ours)", main, draw.incremental, (FOLDER,))]
-"""On images of one's own."""
+"""Figures for the user's own images."""

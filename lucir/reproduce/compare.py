@@ -1,4 +1,4 @@
-"""Methods of one's own beside iCaRL and LUCIR, or figures of one's own: what a script of one file ends with."""
+"""Trains and draws what a user's script defines. A script ends with `compare` (methods) or `study` (figures)."""
 
 from __future__ import annotations
 
@@ -9,9 +9,10 @@ from functools import partial
 from pathlib import Path
 from typing import Any, Literal, NoReturn
 
-from common.command.cli import Arguments
+from common.command import cli
 from common.command.console import run_command
 from common.command.environment import outside
+from common.command.messages import many
 from common.command.parsing import parse
 from common.command.parts import Part
 from common.command.plan import Data, Plan, checked, on_copy, select, settings_of
@@ -25,7 +26,7 @@ from common.store import Store
 from lucir.reproduce.presets import SETTINGS, Setting
 
 THEIRS = {"iCaRL-NME": ("iCaRL", "nme"), "LUCIR": ("LUCIR", "cnn")}
-"""Curve -> (key of its runs, read-out)."""
+"""Name of a curve -> (key of its Runs, read-out)."""
 Start = Literal["linear", "cosine"] | None
 
 
@@ -36,21 +37,24 @@ def compare(
     readout: str = "cnn",
     words: Sequence[str] | None = None,
 ) -> NoReturn:
-    """Train `methods` (name -> method) beside iCaRL and LUCIR, draw the figure, and exit.
+    """Train `methods` (name -> method) in addition to iCaRL and LUCIR, draw one figure of all, and exit.
 
-    A method is a dataclass that names its learner, or a function that makes one from the preset's Setting, for what
-    depends on the preset: `lambda s: s.lucir(imprint=False)` is LUCIR without imprinting, with the preset's schedule.
+    A method is a dataclass that names its learner. If its options depend on the preset, it may be a function that makes
+    the dataclass from the preset's Setting: `lambda s: s.lucir(imprint=False)` is LUCIR without imprinting, with the
+    preset's schedule.
 
-    All have the same data, class orders, exemplars and schedule: those of LUCIR's paper, in the preset that is asked
-    for. With the preset `folder`, --phases takes the place of `phases`. words: the options of `python -m
-    lucir.reproduce`; default: those of the command line.
+    All methods have the same data, class orders, exemplars and schedule: those of LUCIR's paper in the chosen preset.
+    With the preset `folder`, --phases takes the place of `phases`. words: the options of `python -m lucir.reproduce`,
+    by default those of the command line.
 
-    start: which base model a method goes on from, iCaRL's with a linear head or LUCIR's with a cosine head. None: it
-    trains its base phase itself. readout: which of a method's predictions is drawn.
+    start: the base model that a method starts from: iCaRL's with a linear head, or LUCIR's with a cosine head. None:
+    the method trains its own base phase. readout: the method's read-out that is plotted.
     """
 
     def command(name: str, use: Arguments, shown: str) -> Comparison:
-        own = Comparison([name], use, methods=methods, phases=phases, start=start, readout=readout, script=shown)
+        own = Comparison(
+            [name], use, methods=methods, phases=phases, start=start, readout=readout, script=shown, retrain=use.retrain
+        )
         own.check()
         return own
 
@@ -58,13 +62,13 @@ def compare(
 
 
 def study(figures: Sequence[Figure], words: Sequence[str] | None = None) -> NoReturn:
-    """Train what figures of one's own need, draw them, and exit.
+    """Train the Runs of the user's own figures, draw the figures, and exit.
 
-    Each makes its Runs from the Setting of LUCIR's paper in the preset that is asked for. words: as in `compare`.
+    A figure makes its Runs from the Setting of LUCIR's paper in the chosen preset. words: as in `compare`.
     """
 
     def command(name: str, use: Arguments, shown: str) -> Study:
-        return Study([name], use, figures=figures, script=shown)
+        return Study([name], use, figures=figures, script=shown, retrain=use.retrain)
 
     _command([figure.experiment for figure in figures], "Draw figures of one's own.", command, words)
 
@@ -75,9 +79,13 @@ def _command(
     make: Callable[[str, Arguments, str], Command],
     words: Sequence[str] | None,
 ) -> NoReturn:
-    """Do what a script asks for. owners: what it defines; make: (its name, options, its file's name) -> the command."""
+    """Run the command that a script ends with, and exit.
+
+    owners: the methods or functions that the script defines. make: (its name, its options, its file's name) -> the
+    command.
+    """
     if any(_module(owner) == "__mp_main__" for owner in owners):
-        sys.exit(2)  # a worker process that imports a script without a guard; its parent says so
+        sys.exit(2)  # a worker process has imported a script without a guard; its parent prints the error
     script = _script(owners)
     shown, name = script or "...", Path(script).stem or "own"
 
@@ -89,9 +97,17 @@ def _command(
     run_command(command)
 
 
+@dataclass(frozen=True)
+class Arguments(cli.Arguments):
+    """What a script with `compare` takes."""
+
+    retrain: bool = False
+    """Train anew the runs of methods from outside the six packages whose source has changed since."""
+
+
 @dataclass
 class OwnPlan(Plan):
-    """A plan of no paper: nothing published stands beside it."""
+    """A plan that belongs to no paper, and so has no published numbers."""
 
     script: str = "..."
 
@@ -110,7 +126,7 @@ class OwnPlan(Plan):
 
 @dataclass(frozen=True, kw_only=True)
 class Study(Command):
-    """A command for figures of one's own."""
+    """A command that draws the user's own figures."""
 
     figures: Sequence[Figure]
     script: str
@@ -124,13 +140,13 @@ class Study(Command):
 
 
 def _runs(s: Setting, paper: str, experiment: Callable[[Setting], Runs]) -> Runs:
-    """The Runs of a figure; those of methods from outside name `paper` as their package."""
+    """Return the Runs of a figure. Those of the user's own methods get `paper` as their package."""
     return {k: [replace(r, paper=paper) if outside(r.method) else r for r in g] for k, g in experiment(s).items()}
 
 
 @dataclass(frozen=True, kw_only=True)
 class Comparison(Command):
-    """A command for one figure: methods of one's own beside iCaRL and LUCIR, under the protocol of Fig. 5."""
+    """A command that draws one figure: the user's methods, iCaRL and LUCIR under the protocol of Fig. 5."""
 
     methods: Mapping[str, Any]
     phases: int
@@ -139,25 +155,41 @@ class Comparison(Command):
     script: str
 
     def check(self) -> None:
-        """Raise InputError on a method without a learner, or whose name is taken."""
+        """Raise InputError if there is nothing to compare, if a method has no learner or a taken name, or if `start`
+        does not exist or has another head than the method."""
+        from common.heads import CosineHead
         from common.incremental import learner_of
 
+        if self.start not in ("linear", "cosine", None):
+            raise InputError(f"start must be 'linear', 'cosine' or None, got {self.start!r}")
+        if self.choice.only:
+            raise InputError("--only names figures of a paper; this command draws a figure of its own")
+        if not self.methods:
+            raise InputError("there is no method to compare; give compare a name and a method, {'Mine': Mine()}")
+        for name, method in self.methods.items():
+            if isinstance(method, type):
+                raise InputError(f"{name} is a class; give a method of it, {method.__name__}()")
         for name, method in self.made(SETTINGS["quick"][0]).items():
             if name in ("iCaRL", *THEIRS):
                 raise InputError(f"{name} is there already; give your method another name")
-            learner_of(method)
+            head = learner_of(method).head
+            if self.start == "linear" and isinstance(head, type) and issubclass(head, CosineHead):
+                raise InputError(
+                    f"{name} has a cosine head; say start='cosine', or start=None to train the base itself"
+                )
 
     def part(self, paper: str, store: Store, data: Data, use: Resources) -> Part:
+        """Make the plan for one figure, and the queue's part that carries it out."""
         choice, chosen = self.choice, settings_of("lucir", self.choice, data)
         here = replace(self, phases=chosen[0].phases) if choice.preset == FOLDER else self
-        title = f"{', '.join(self.methods)} beside iCaRL and LUCIR, {here.phases} phases"
+        title = f"{', '.join(self.methods)} beside iCaRL and LUCIR, {many(here.phases, 'phase')}"
         presets = ("quick", "cifar", "imagenet", FOLDER)
         figure = Figure("compared", title, partial(here.runs, paper), here.drawing, presets)
         plan = OwnPlan(paper, choice, chosen, [figure], [], store, data, use.precision, script=self.script)
-        return Part(checked(on_copy(plan)), use.out)
+        return Part(checked(on_copy(plan)), use.out, retrain=self.retrain)
 
     def runs(self, paper: str, s: Setting) -> Runs:
-        """The Runs of iCaRL and LUCIR, and those of the methods; those from outside name `paper` as their package."""
+        """Return the Runs of iCaRL, LUCIR and the methods. A method from outside the repository belongs to `paper`."""
         found = {"iCaRL": s.runs(s.icarl(), self.phases), "LUCIR": s.runs(s.lucir(), self.phases)}
         like = found["LUCIR" if self.start == "cosine" else "iCaRL"]
         if self.start is None:
@@ -167,21 +199,21 @@ class Comparison(Command):
         return found | made
 
     def made(self, s: Setting) -> dict[str, Any]:
-        """The methods, where functions make them too."""
+        """Return the methods as dataclasses, by name. A method given as a function is made from the Setting."""
         return {name: m(s) if callable(m) else m for name, m in self.methods.items()}
 
     def drawing(self, s: Setting, results: Results, published: PublishedFigure) -> Drawing:
-        """Accuracy after every phase."""
+        """Draw the accuracy after every phase."""
         readouts = {**THEIRS, **{name: (name, self.readout) for name in self.methods}}
-        return accuracy_figure(results, readouts, published, f"{self.phases} phases")
+        return accuracy_figure(results, readouts, published, many(self.phases, "phase"))
 
 
 def _module(method: Any) -> str:
-    """The name of the module that defines a method's class, or the function that makes a method."""
+    """Return the name of the module that defines a method's class, or the function that makes the method."""
     return method.__module__ if callable(method) else type(method).__module__
 
 
 def _script(owners: Sequence[Any]) -> str:
-    """The name of the file that defines the first of them; "" for an interactive session."""
+    """Return the name of the file that defines methods or functions, or "" in an interactive session."""
     files = [getattr(sys.modules[_module(owner)], "__file__", None) for owner in owners]
     return next((Path(file).name for file in files if file and Path(file).is_file()), "")

@@ -1,4 +1,4 @@
-"""What draws each figure of the paper: finished Runs, and what the paper prints, to a Drawing."""
+"""The functions that draw the paper's figures: each turns Results and published numbers into a Drawing."""
 
 from __future__ import annotations
 
@@ -33,12 +33,12 @@ READOUTS = {
 
 
 def first(found: list[Result]) -> str:
-    """Which repeat is shown where only one can be."""
+    """Return a note that says which repeat is shown, for panels that can show only one."""
     return f"shown: class order {found[0].repeat[0]}, seed {found[0].repeat[1]}" if len(found) > 1 else ""
 
 
 def last_layer(s: Setting, results: Results, published: PublishedFigure, key: str, label: str) -> Drawing:
-    """Fig. 3: norms or biases of iCaRL's last layer after one phase, old against new classes, sorted descending."""
+    """Draw Fig. 3: norms or biases of iCaRL's last layer after one phase, sorted, for old and for new classes."""
     found, old = results["iCaRL"], s.base
     curves, rows = [], []
     for name, part in (("new classes", slice(old, None)), ("old classes", slice(old))):
@@ -64,7 +64,10 @@ biases = partial(last_layer, key="biases", label="bias of a class")
 
 
 def incremental(s: Setting, results: Results, published: PublishedFigure, phases: int | None = None) -> Drawing:
-    """Fig. 5, 6, supplement 1, 4, 5: two methods, two read-outs, and Joint-CNN where its runs exist."""
+    """Draw Fig. 5 and 6, and the supplement's 1, 4 and 5: two methods with two read-outs each.
+
+    Joint-CNN is added if its runs exist.
+    """
     phases = phases or s.phases
     title = f"{phases} phase{'s' if phases > 1 else ''}"
     counts = [p["classes"] for p in (results.get("iCaRL") or results["Ours"])[0].phases()]
@@ -80,7 +83,7 @@ def incremental(s: Setting, results: Results, published: PublishedFigure, phases
 
 
 def components(s: Setting, results: Results, published: PublishedFigure) -> Drawing:
-    """Fig. 7(a), supplement 2: components added one by one, CNN read-out."""
+    """Draw Fig. 7(a) and the supplement's 2: components added one by one, CNN read-out."""
     names = ("iCaRL-CNN", "CN", "CN+LC", "CN+LC+IS", "Ours-CNN")
     readouts = {name: (name, "cnn") for name in names}
     drawing = accuracy_figure(results, readouts, published, "5 phases")
@@ -89,7 +92,7 @@ def components(s: Setting, results: Results, published: PublishedFigure) -> Draw
 
 
 def sweep(s: Setting, results: Results, published: PublishedFigure) -> Drawing:
-    """Fig. 7(b): average incremental accuracy against the exemplars kept per class."""
+    """Draw Fig. 7(b): average incremental accuracy over the number of exemplars per class."""
     curves, rows = [], []
     for name, (method, readout) in READOUTS.items():
         counts = [r for r in s.sweep if results.get((method, r))]
@@ -97,7 +100,7 @@ def sweep(s: Setting, results: Results, published: PublishedFigure) -> Drawing:
         averages = [[average(x, readout) for x in group] for group in found]
         if found:
             curves.append(mean_curve(name, counts, list(zip(*averages, strict=True))))
-        for r, values in zip(counts, averages, strict=False):  # none where the numbers share no repeat
+        for r, values in zip(counts, averages, strict=False):  # `averages` is empty if no repeat has every number
             value = published.value(name, r)
             rows.append(Comparison(f"{AVERAGE}, {r} exemplars", name, *value, estimate(values)))
         curves += published_curve(published, name)
@@ -105,7 +108,7 @@ def sweep(s: Setting, results: Results, published: PublishedFigure) -> Drawing:
 
 
 def weights(s: Setting, results: Results, published: PublishedFigure) -> Drawing:
-    """Fig. 8: fixed against adaptive weight of the less-forget constraint, CNN read-out."""
+    """Draw Fig. 8: a fixed and an adaptive weight of the less-forget constraint, CNN read-out."""
     fixed, adaptive = "fixed lambda (5)", "adaptive weight (Ours-CNN)"
     readouts = {name: (name, "cnn") for name in (fixed, adaptive)}
     phases = len(next(iter(results.values()))[0].phases()) - 1
@@ -115,7 +118,7 @@ def weights(s: Setting, results: Results, published: PublishedFigure) -> Drawing
 
 
 def confusions(s: Setting, results: Results, published: PublishedFigure) -> Drawing:
-    """Fig. 9: confusion matrices after one phase, log(1 + x), classes in training order."""
+    """Draw Fig. 9: confusion matrices after one phase, as log(1 + x), with classes in training order."""
     panels, rows = [], []
     for name, (method, readout) in READOUTS.items():
         if found := results.get(method):
@@ -127,18 +130,21 @@ def confusions(s: Setting, results: Results, published: PublishedFigure) -> Draw
 
 
 def confusion_panel(name: str, result: Result, readout: str, boundary: int) -> Panel:
-    """The confusion matrix of one read-out after the last phase, its accuracy in the title."""
+    """Return a panel with one read-out's confusion matrix after the last phase, and its accuracy in the title."""
     title = f"{name}: {result.curve(readout)[-1]:.2f} %"
     matrix = result.confusion(readout)
     return Panel(title, "predicted class", "true class", kind="matrix", matrix=matrix, boundary=boundary)
 
 
 def baselines(s: Setting, results: Results, published: PublishedFigure) -> Drawing:
-    """Supplement 3(a): more ways to correct iCaRL's bias. A-GEM is not implemented: its published line only."""
+    """Draw the supplement's 3(a): more ways to correct iCaRL's bias.
+
+    A-GEM is not implemented, so only its published curve is shown.
+    """
     readouts = {"iCaRL-CNN": ("iCaRL", "cnn"), "iCaRL-CBF": ("iCaRL-CBF", "cnn"), "iCaRL-TM": ("iCaRL", "tm")}
     readouts["Ours-CNN"] = ("Ours", "cnn")
     drawing = accuracy_figure(results, readouts, published, "5 phases", ["A-GEM"])
-    main = published.of("fig5c")  # the supplement's plot leaves out what Fig. 5(c) has
+    main = published.of("fig5c")  # curves that the supplement's plot leaves out are published in Fig. 5(c)
     averages = {r.method: average_row(r, main) for r in drawing.comparisons if r.quantity == AVERAGE}
     rows = [averages[r.method] if r.quantity == AVERAGE and not r.published else r for r in drawing.comparisons]
     lines = [line for name in ("iCaRL-CNN", "Ours-CNN") for line in published_curve(main, name)]
@@ -147,7 +153,7 @@ def baselines(s: Setting, results: Results, published: PublishedFigure) -> Drawi
 
 
 def first_classes(s: Setting, results: Results, published: PublishedFigure) -> Drawing:
-    """Supplement 3(b): accuracy on the base classes, predicting among all seen."""
+    """Draw the supplement's 3(b): accuracy on the base classes, with predictions among all classes seen."""
     curves, rows = [], []
     for name in ("iCaRL-CNN", "iCaRL-NME", "Ours-CNN"):
         method, readout = READOUTS[name]
@@ -162,7 +168,7 @@ def first_classes(s: Setting, results: Results, published: PublishedFigure) -> D
 
 
 def bias(s: Setting, results: Results, published: PublishedFigure) -> Drawing:
-    """What removing the bias and normalising the weights, each after training, do to iCaRL's confusion (1 phase)."""
+    """Draw how removing the bias or normalising the weights after training changes iCaRL's confusion (1 phase)."""
     variants = {
         "cnn": "as trained",
         "no-bias": "without bias",
@@ -185,7 +191,7 @@ def bias(s: Setting, results: Results, published: PublishedFigure) -> Drawing:
 
 
 def directions(s: Setting, results: Results, published: PublishedFigure) -> Drawing:
-    """Eq. 7's weight as coded, sqrt(old/new), and as printed, sqrt(new/old), over the number of phases."""
+    """Draw accuracy over the number of phases, with Eq. 7 as coded, sqrt(old/new), and as printed, sqrt(new/old)."""
     curves, rows = [], []
     for key, name in (("code", "as coded: sqrt(old/new)"), ("paper", "as printed: sqrt(new/old)")):
         phases = [p for p in PHASES if results.get((key, p))]
@@ -200,7 +206,7 @@ def directions(s: Setting, results: Results, published: PublishedFigure) -> Draw
 
 
 def scales(s: Setting, results: Results, published: PublishedFigure) -> Drawing:
-    """eta and the norms of old and new embeddings over training, and accuracy with eta held fixed."""
+    """Draw eta and the norms of old and new embeddings over training, and the accuracy with a fixed eta."""
     panels, lines, rows = [], [], []
     if learnable := results.get("eta learnable"):
         run, base = learnable[0], {r.repeat: r.values["trace"] for r in results.get("base", [])}
@@ -231,7 +237,7 @@ JOINT = {"cifar100": "fig5d", "imagenet-subset": "fig6b", "imagenet": "fig6d"}
 
 
 def joint(s: Setting, results: Results, published: PublishedFigure) -> Drawing:
-    """Joint-CNN: all data of the classes seen, one model from scratch per number of classes."""
+    """Draw Joint-CNN: for each number of classes, a model trained from scratch on all data of these classes."""
     counts = sorted(n for _, n in results)
     values = [[r.curve("cnn")[-1] for r in group] for group in paired([results["joint", n] for n in counts])]
     curves = [mean_curve("Joint-CNN", counts, list(zip(*values, strict=True)))] if values else []

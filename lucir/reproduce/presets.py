@@ -1,4 +1,4 @@
-"""The presets: the paper's protocol and schedules on each data set."""
+"""The presets: the paper's protocol and schedule on each data set."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from common.command.own import Folder
 from common.command.settings import chosen, repeated
 from common.data.datasets import DataSpec
 from common.data.names import FOLDER
+from common.errors import InputError
 from common.runs import IMAGENET_INPUTS, Flip, Inputs, Protocol, Run, Schedule
 from lucir.methods import FINETUNE, LUCIR, Base, ICaRL, Method
 
@@ -18,12 +19,12 @@ CIFAR_SCHEDULE = Schedule(epochs=160, lr=0.1, milestones=(80, 120), batch=128, w
 IMAGENET_SCHEDULE = Schedule(epochs=90, lr=0.1, milestones=(30, 60), batch=128, weight_decay=1e-4)  # Sec. 4.1
 QUICK_SCHEDULE = Schedule(epochs=8, lr=0.1, milestones=(4, 6), batch=32, weight_decay=5e-4)
 PHASES = {1: "fig5a", 2: "fig5b", 5: "fig5c", 10: "fig5d"}
-"""Numbers of incremental phases of Fig. 5, and its panel for each."""
+"""Number of incremental phases -> its panel of Fig. 5."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Setting(shared.Setting):
-    """One data set with the paper's protocol and schedule on it."""
+    """A data set with the paper's protocol and schedule for it."""
 
     paper: ClassVar[str] = "lucir"
 
@@ -31,28 +32,29 @@ class Setting(shared.Setting):
     phases: int = 5
     """Incremental phases of the main comparison."""
     small_base: int
-    """Base classes of the supplement's Fig. 4."""
+    """Number of base classes in the supplement's Fig. 4."""
     finetune: Schedule
     exemplars: int
     sweep: tuple[int, ...]
-    """Exemplars a class of Fig. 7(b)."""
+    """Numbers of exemplars per class in Fig. 7(b)."""
     scales: tuple[float, ...]
-    """Fixed values of eta compared with the learnable one."""
+    """Fixed values of eta that are compared with a learnable eta."""
     weight: float
-    """lambda_base"""
+    """lambda_base of Eq. 7."""
     nme_flip: Flip
 
     @property
     def total(self) -> int:
-        """The fixed memory of the supplement's Fig. 5: 2000 on CIFAR-100, which is 20 a class at the end."""
+        """The fixed memory of the supplement's Fig. 5: 2000 on CIFAR-100, in the end 20 exemplars per class."""
         return self.exemplars * self.classes
 
     def lucir(self, **changes: object) -> LUCIR:
-        """The paper's method in this setting, or an ablation of it."""
+        """Return the paper's method in this setting. `changes` make an ablation of it."""
         method = LUCIR(weight=self.weight, finetune=self.finetune, nme_flip=self.nme_flip)
         return replace(method, **changes)  # type: ignore[arg-type]
 
     def icarl(self, **changes: object) -> ICaRL:
+        """Return iCaRL in this setting. `changes` make a variant of it."""
         return replace(ICaRL(nme_flip=self.nme_flip), **changes)  # type: ignore[arg-type]
 
     def runs(
@@ -63,24 +65,32 @@ class Setting(shared.Setting):
         total: int | None = None,
         base: int | None = None,
     ) -> list[Run]:
-        """One Run per repeat of `method` over `phases` incremental phases, from the base model of its head."""
+        """Return one Run per repeat of `method` over `phases` incremental phases, which starts from a base model.
+
+        The base model has the method's kind of head. exemplars: per class; total: for all classes together instead.
+        Raises InputError if the classes after the base do not divide into the phases.
+        """
         base = base or self.base
+        rest = self.classes - base
+        if not 1 <= phases <= rest or rest % phases:
+            ways = ", ".join(str(n) for n in range(1, rest + 1) if not rest % n)
+            raise InputError(f"{rest} classes do not divide into {phases} phases; choose one of {ways}")
         per_class = None if total else exemplars or self.exemplars
-        protocol = Protocol(self.classes, base, (self.classes - base) // phases, per_class, total)
+        protocol = Protocol(self.classes, base, rest // phases, per_class, total)
         head = "cosine" if isinstance(method, LUCIR) else "linear"
         start = self.base_runs(Base(head, getattr(method, "scale", None)), base)  # type: ignore[arg-type]
         return [replace(s, method=method, protocol=protocol, start=s) for s in start]
 
     def defaults(self) -> tuple[Method, ...]:
-        """Each method as this setting has it, the paper's own first."""
+        """Return every method with this setting's options, the paper's own method first."""
         return self.lucir(), self.icarl(), Base()
 
     def main(self, method: Method) -> list[Run]:
-        """`method` as in Fig. 5(c), one Run per repeat; a base model on all classes, which is joint training."""
+        """Return one Run per repeat of `method`, as in Fig. 5(c). A `Base` learns all classes at once."""
         return self.base_runs(method, self.classes) if isinstance(method, Base) else self.runs(method, self.phases)
 
     def base_runs(self, method: Base, classes: int) -> list[Run]:
-        """Cross-entropy training on the first `classes` classes, one Run per repeat; no exemplars."""
+        """Return one Run per repeat of cross-entropy training on the first `classes` classes, without exemplars."""
         return self.run(method, Protocol(classes, classes, 0, exemplars_per_class=0))
 
 
@@ -141,7 +151,7 @@ DEFAULT_SEEDS = {"quick": (1993,), "cifar": (1993, 1994, 1995), "imagenet": (199
 
 
 def on_folder(folder: Folder) -> Setting:
-    """The paper's methods on images of one's own. Raises InputError where the classes do not divide as asked."""
+    """Return a Setting for the user's own images. Raises InputError if the classes do not divide as asked."""
     asked = folder.incremental("lucir")
     return folder.setting(
         CIFAR,
@@ -161,9 +171,10 @@ def settings(
     epochs_scale: float,
     folder: Folder | None = None,
 ) -> tuple[Setting, ...]:
-    """The settings of a preset. Without `orders`, seed s also chooses class order s; with them, every pair is run.
+    """Return the settings of a preset.
 
-    Raises InputError on an unknown preset or a scale that is not positive.
+    Without `orders`, seed s also chooses class order s. With `orders`, every pair of a seed and an order is run.
+    Raises InputError on an unknown preset, or a scale that is not positive.
     """
     known = {**SETTINGS, FOLDER: (on_folder(folder),)} if folder else SETTINGS
     return chosen(known, preset, repeated(seeds or DEFAULT_SEEDS.get(preset, ()), orders), epochs_scale)

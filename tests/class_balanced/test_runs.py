@@ -45,7 +45,7 @@ def test_a_reduced_schedule_defers_earlier() -> None:
 
 
 def test_repeats_have_no_class_order() -> None:
-    with pytest.warns(UserWarning, match="--orders is ignored"):
+    with pytest.warns(UserWarning, match="a class order means nothing there"):
         assert settings("cifar", [3, 3], ["O1"], 1)[0].seeds == (3,)
 
 

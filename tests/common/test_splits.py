@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, fields, replace
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import numpy as np
 import pytest
@@ -14,6 +14,7 @@ from common.command.settings import repeated
 from common.data.datasets import DataSpec
 from common.data.names import PUBLISHED
 from common.data.synsets import IMAGENET
+from common.errors import InputError
 from common.runs import Inputs, LongTail, Protocol, Run, Schedule, canonical
 from common.splits import class_order, named_order, phases, positions
 from lucir.methods import FINETUNE, LUCIR, Base, ICaRL
@@ -215,8 +216,45 @@ def test_data_and_precision_change_the_hash_but_not_the_key() -> None:
 
 
 def test_a_run_holds_plain_values() -> None:
-    with pytest.raises(TypeError, match="plain values"):
+    with pytest.raises(InputError, match="a Run holds numbers, words, tuples and dataclasses"):
         canonical(object())
+
+
+def test_a_method_that_cannot_be_hashed_is_named_when_its_run_is_made() -> None:
+    class Plain:
+        pass
+
+    @dataclass
+    class Thawed:
+        weight: float = 1.0
+
+    @dataclass(frozen=True)
+    class Odd:
+        weights: Any = None
+
+    for method, words in (
+        (Plain(), "put @dataclass(frozen=True) above Plain"),
+        (Thawed(), "put @dataclass(frozen=True) above Thawed"),
+        (Odd, "put @dataclass(frozen=True) above Odd, and give Odd()"),
+        (Odd(float("nan")), "Odd.weights must be a finite number, got nan"),
+    ):
+        with pytest.raises(InputError) as caught:
+            replace(RUN, method=method)
+        assert words in str(caught.value)
+    with pytest.raises(InputError, match=r"Odd.weights is \{'a': 1\}; a Run holds"):
+        assert replace(RUN, method=Odd({"a": 1})).key
+
+
+@pytest.mark.parametrize(("name", "value"), [("epochs", -1), ("batch", 0), ("lr", -0.1), ("warmup", -2)])
+def test_a_schedule_that_no_training_can_have_is_refused(name: str, value: float) -> None:
+    wrong = replace(RUN.schedule, **{name: value})
+    for run in (
+        replace(RUN, schedule=wrong),
+        replace(RUN, method=ICaRL(finetune=wrong)),
+        replace(RUN, start=replace(RUN, schedule=wrong)),
+    ):
+        with pytest.raises(InputError, match=f"a schedule's {name} must be"):
+            run.check()
 
 
 @pytest.mark.parametrize("name", ["²", "1²", "-1", "1.0", "", "9" * 5000, str(2**32)])

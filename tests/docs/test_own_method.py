@@ -5,20 +5,33 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import pytest
 from own_method import BalancedReplay
 
 from common.command.plan import Choice
+from common.heads import CosineHead
+from common.incremental import Learner
 from common.store import Result, Store
+from lucir.methods import ICaRL
 from lucir.reproduce.compare import Comparison, compare
 from lucir.reproduce.presets import settings
 
 ROOT = Path(__file__).resolve().parents[2]
 EXAMPLE = (ROOT / "docs" / "own_method.py").read_text()
 GUARD = 'if __name__ == "__main__":'
+
+
+class CosineLearner(Learner):
+    head = CosineHead
+
+
+@dataclass(frozen=True)
+class Cosine:
+    learner: ClassVar[type] = CosineLearner
 
 
 def python(script: Path, *words: str) -> subprocess.CompletedProcess[str]:
@@ -91,11 +104,24 @@ def test_a_function_makes_a_method_from_the_preset() -> None:
         ({"Mine": lambda s: object()}, "object names no learner"),
         ({"LUCIR": BalancedReplay()}, "LUCIR is there already"),
         ({"Mine": object()}, "object names no learner"),
+        ({"Mine": BalancedReplay}, "Mine is a class; give a method of it, BalancedReplay()"),
+        ({"Mine": ICaRL}, "Mine is a class"),
+        ({"Cosine": Cosine()}, "Cosine has a cosine head; say start='cosine'"),
+        ({}, "there is no method to compare"),
+        ({"Mine": BalancedReplay(), "start": "cosin"}, "start must be 'linear', 'cosine' or None, got 'cosin'"),
+        ({"Mine": BalancedReplay(), "phases": 7}, "20 classes do not divide into 7 phases; choose one of 1, 2, 4, 5"),
+        ({"Mine": BalancedReplay(), "phases": 0}, "20 classes do not divide into 0 phases"),
+        ({"Mine": BalancedReplay(), "words": ["--only", "fig5c"]}, "--only names figures of a paper"),
     ],
 )
 def test_what_cannot_be_compared_is_refused(
     methods: dict[str, Any], message: str, capsys: pytest.CaptureFixture, tmp_path: Path
 ) -> None:
+    """Entries that begin with a small letter are other arguments of `compare`."""
+    rest: dict[str, Any] = {name: methods[name] for name in methods if name[0].islower()}
+    methods = {name: methods[name] for name in methods.keys() - rest.keys()}
+    words = [*rest.pop("words", []), "--out", str(tmp_path / "out")]
     with pytest.raises(SystemExit) as ended:
-        compare(methods, words=["--out", str(tmp_path / "out")])
-    assert ended.value.code == 2 and message in capsys.readouterr().err and not (tmp_path / "out").exists()
+        compare(methods, words=words, **rest)
+    assert ended.value.code == 2 and message in capsys.readouterr().err
+    assert not list((tmp_path / "out").glob("runs/*/*"))

@@ -71,7 +71,7 @@ def test_a_reduced_schedule_leaves_phase_two_whole() -> None:
 
 
 def test_repeats() -> None:
-    with pytest.warns(UserWarning, match="--orders is ignored"):
+    with pytest.warns(UserWarning, match="a class order means nothing there"):
         assert settings("cifar", [3, 3], ["O1"], 1)[0].seeds == (3,)
     assert settings("cifar", None, None, 1)[0].seeds == (0, 1, 2)
 

@@ -47,6 +47,7 @@ def machine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str | 
         monkeypatch.setenv(VISIBLE, given or "")
         if given is None:
             monkeypatch.delenv(VISIBLE)
+        monkeypatch.setattr(devices, "_taken", [])
         monkeypatch.setattr(torch.cuda, "is_available", lambda: sees and os.environ.get(VISIBLE) != "")
         monkeypatch.setattr(torch.cuda, "device_count", lambda: len(devices.visible(2)))
 
@@ -63,6 +64,14 @@ def test_one_gpu_is_all_that_cuda_sees(given: str | None, device: str, seen: str
     assert devices.together(device, 9) == ()
     machine(given)
     assert devices.pinned("cuda") == "cuda" and os.environ.get(VISIBLE) == given
+
+
+def test_a_process_keeps_the_gpu_that_it_has(machine: Callable) -> None:
+    machine(None)
+    assert devices.pinned("cuda:1") == devices.pinned("cuda:1") == "cuda" and os.environ[VISIBLE] == "1"
+    with pytest.raises(InputError, match="--device cuda:0: this process has cuda:1 already"):
+        devices.pinned("cuda:0")
+    assert devices.pinned("cpu") == "cpu" and os.environ[VISIBLE] == "1"
 
 
 @pytest.mark.parametrize(("given", "found"), [(None, ("0", "1")), ("6,4", ("6", "4")), ("6", ()), ("", ())])

@@ -23,14 +23,18 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from common.checkpoints import BOUNDARY, EPOCH, Damaged, newest
-from common.command import cli, queue
+from common.command import cli, queue, train
 from common.command.clean import CleanArguments
 from common.command.export import RecordArguments, TensorBoardArguments
 from common.command.plan import PAPERS, Choice
+from common.command.status import StatusArguments
+from common.command.weights import ExportArguments
 from common.data.datasets import DataSpec, load
 from common.errors import InputError
+from common.runs import Schedule
 from common.store import Store, read_lines
 from common.tuning import choose_threads
+from lucir.methods import LUCIR
 
 MORE = int(os.environ.get("REPRO_FUZZ", "1"))
 
@@ -54,7 +58,13 @@ COMMANDS: dict[tuple[str, ...], list[type]] = {
     ("record",): [RecordArguments],
     ("tensorboard",): [TensorBoardArguments],
     ("clean",): [CleanArguments],
+    ("status",): [StatusArguments],
+    ("export", "0123"): [ExportArguments],
+    **{("train", paper): [train.Arguments] for paper in PAPERS},
+    ("train", "lucir", "LUCIR"): [LUCIR, Schedule],
+    ("train", "lucir", "--preset", "folder", "--data", "nowhere"): [train.Arguments],
 }
+SCHEDULE = {f.name for f in fields(Schedule)}
 
 
 @st.composite
@@ -65,7 +75,8 @@ def commands(draw: st.DrawFn) -> list[str]:
     words = list(first)
     for name in draw(st.lists(st.sampled_from(names), max_size=3)):
         values = ["PATH"] if name in PATHS else draw(st.lists(VALUES, max_size=2))
-        words += [f"--{name.replace('_', '-')}", *values]
+        option = name if name not in SCHEDULE else f"finetune.{name}"
+        words += [f"--{option.replace('_', '-')}", *values]
     return words
 
 
@@ -113,8 +124,10 @@ def test_any_options_of_any_command(
         raise InputError("there are no data")
 
     monkeypatch.setattr("common.command.plan.datasets.load", load)
-    extra = [] if "--out" in words else ["--out", "PATH"]
-    tried([*words, *extra], place, monkeypatch, capsys)
+    if "--out" not in words:  # before a method's name
+        at = next((i for i in range(1, len(words)) if words[i] == "LUCIR" or words[i].startswith("--")), len(words))
+        words = [*words[:at], "--out", "PATH", *words[at:]]
+    tried(words, place, monkeypatch, capsys)
 
 
 LINES = st.one_of(

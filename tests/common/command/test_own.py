@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import re
 import shutil
 from collections.abc import Sequence
 from dataclasses import fields
@@ -16,7 +17,7 @@ from tiny import TinyNet
 from trees import write_image
 
 from common import resnet
-from common.command import train
+from common.command import own, train
 from common.command.own import Folder, Options, fit
 from common.command.plan import PAPERS, check, published
 from common.command.queue import Place
@@ -26,7 +27,7 @@ from common.drawing.figures import Drawing, Figure
 from common.drawing.plots import build
 from common.errors import InputError
 from common.runs import LongTail, Protocol, Run, Schedule
-from lucir.methods import ICaRL
+from lucir.methods import LUCIR, ICaRL
 from lucir.reproduce.compare import compare
 
 INCREMENTAL, LONG_TAILED = PAPERS[:3], PAPERS[3:]
@@ -127,10 +128,11 @@ def test_figures_are_drawn_and_hold_nothing_published(paper: str, asked: Options
 @pytest.mark.parametrize(
     ("paper", "counts", "asked", "message"),
     [
-        ("lucir", [60] * 12, Options(), "with --base 6, --phases may be 1, 2, 3 or 6"),
-        ("lucir", [60] * 12, Options(base=5, phases=3), "with --base 5, --phases may be 1 or 7"),
-        ("der", [60] * 12, Options(phases=4), "with --phases 4, --base may be 4 or 8"),
-        ("der", [60] * 12, Options(base=12, phases=5), "with --phases 5, --base may be 2 or 7"),
+        ("lucir", [60] * 12, Options(), "with --base 6, --phases may be 1, 2 or 3"),
+        ("lucir", [60] * 12, Options(base=5, phases=3), "with --base 5, --phases may be 1"),
+        ("der", [60] * 3, Options(), "with --base 2, --phases may be 1"),  # the one class left makes the phase
+        ("der", [60] * 12, Options(phases=4), "with --phases 4, --base may be 4"),
+        ("der", [60] * 12, Options(base=12, phases=5), "with --phases 5, --base may be 2"),
         ("der", [60] * 12, Options(base=1, phases=11), "with --base 6, --phases may be"),
         ("feature_adaptation", [60] * 2, Options(base=2, phases=1), "three classes or more"),
         (
@@ -181,7 +183,7 @@ def test_a_method_of_ones_own_is_compared_on_images_of_ones_own(
         compare({"mine": ICaRL(weight=2.0)}, words=[*words, "--exemplars", "2", "--out", str(tmp_path)])
     found = capsys.readouterr()
     assert ended.value.code == 0, found.err
-    assert "mine beside iCaRL and LUCIR, 1 phases" in found.out and found.out.count("base 3 + 1 phases R=2") == 3
+    assert "mine beside iCaRL and LUCIR, 1 phase" in found.out and found.out.count("base 3 + 1 phase R=2") == 3
 
 
 def test_what_would_divide_does() -> None:
@@ -189,6 +191,19 @@ def test_what_would_divide_does() -> None:
     for base, phases in ((6, 1), (6, 2), (6, 3), (6, 6), (4, 4), (8, 4)):
         found = folder([60] * 12, Options(base=base, phases=phases)).incremental("der")
         assert Protocol(12, found.base, found.step).sizes == [base] + [(12 - base) // phases] * phases
+
+
+@pytest.mark.parametrize("paper", INCREMENTAL)
+def test_what_an_error_suggests_every_paper_can_learn(paper: str) -> None:
+    for count in (3, 4, 7, 12):
+        for base in range(2, count):
+            ways = own._ways(count, base, None).rpartition("may be ")[2]
+            for phases in map(int, re.findall(r"\d+", ways)):
+                classes = (count - base) // phases
+                for run in runs(paper, folder([60] * count, Options(base=base, phases=phases))):
+                    if classes > 1 or not isinstance(run.method, LUCIR):
+                        run.check()
+                assert classes > 1 or ways == "1"
 
 
 def test_images_too_small_for_a_network_are_refused() -> None:

@@ -146,7 +146,17 @@ WRONG = {
     "--temperature 3 LUCIR": "--temperature is an option of ICaRL and stands after its name",
     "--finetune.epochs 5": "--finetune.epochs is an option of LUCIR",
     "LUCIR --margin none": "--margin: it takes None or FLOAT, not 'none'; python -m lucir.train LUCIR --help lists",
-    "LUCIR --imprint": "--imprint needs a value; python",
+    "LUCIR --imprint": "--imprint needs a value: True or False; python",
+    "LUCIR --old": "--old needs a value: less-forget or cosine; python",
+    "LUCIR --weight": "--weight needs a value; python",
+    "LUCIR --finetune False": "--finetune takes None, which turns finetune off; its options begin with --finetune.",
+    "LUCIR --finetune": "--finetune takes None",
+    "LUCIR --finetune.batch 0": "a schedule's batch must be 1 or more, got 0",
+    "LUCIR --margin nan": "LUCIR.margin must be a finite number, got nan",
+    "LUCIR --negatives 0": "1 or more new classes as negatives, got 0",
+    "LUCIR --scale -1": "the scale of a cosine head must be positive, got -1",
+    "--seeds 1 2": "--seeds is an option of reproduce; train takes one --seed",
+    "--only fig5c": "--only is an option of reproduce; train draws no figures",
     "LUCIR --old x": "one of ('less-forget', 'cosine'); python",
 }
 
@@ -164,16 +174,32 @@ def test_what_cannot_be_trained_is_one_line_and_exit_code_2(
 
 def test_help_names_options_with_their_defaults(capsys: pytest.CaptureFixture[str]) -> None:
     for words, found in (
-        (["--help"], ["LUCIR (the paper's own", "ICaRL, Base", "--epochs-scale", "Class order"]),
+        (
+            ["--help"],
+            [
+                "LUCIR (the paper's own",
+                "ICaRL, Base",
+                "--epochs-scale",
+                "Class order",
+            ],
+        ),
         (
             ["--preset", "imagenet", "LUCIR", "--help"],
-            ["lambda_base", "(default: 10.0)", "--finetune.epochs", "margin"],
+            [
+                "lambda_base",
+                "(default: 10.0)",
+                "defaults below are those of --preset imagenet",
+                "--finetune.epochs",
+                "margin",
+            ],
         ),
     ):
         with pytest.raises(SystemExit) as ended:
             train.main("lucir", words)
         text = " ".join(capsys.readouterr().out.split())
         assert ended.value.code == 0 and all(word in text for word in found)
+        if words == ["--help"]:  # general options; those of one preset come after the others
+            assert text.index("--preset") < text.index("--epochs-scale") < text.index("--base")
 
 
 def test_help_says_how_a_part_is_turned_off_or_on(capsys: pytest.CaptureFixture[str]) -> None:
@@ -186,12 +212,6 @@ def test_help_says_how_a_part_is_turned_off_or_on(capsys: pytest.CaptureFixture[
             train.main("lucir", [*words, "--help"])
         text = " ".join(capsys.readouterr().out.split())
         assert found in text and text.count("turns") == 1
-
-
-def test_an_option_without_a_value_may_stand_before_the_method(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
-    with pytest.raises(SystemExit) as ended:
-        train.main("lucir", ["--out", str(tmp_path), "--retrain", "LUCIR", "--negatives", "30"])
-    assert ended.value.code == 2 and "takes K = 30" in capsys.readouterr().err
 
 
 def test_a_title_says_what_is_off_and_what_is_other_than_usual() -> None:
@@ -251,6 +271,9 @@ def test_the_command_trains_prints_and_reads_what_is_finished(
     assert run() == "\n".join(printed) + "\n" and len(list(tmp_path.glob("runs/*/result.json"))) == 2
     own = one("lucir", *words[:2], "LUCIR", "--imprint", "False", "--finetune", "None").run
     assert own.hash[:12] == digest[:12]
+    assert main([*words, "--only", "fig5c", "--list"], "lucir") == 0
+    listed = capsys.readouterr().out
+    assert "0/2 runs finished, 3 to train" in listed and listed.count("to train: Base") == 1  # the other is there
 
 
 def test_minutes_cut_it_off_and_the_same_command_goes_on(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -313,6 +336,14 @@ def test_from_python_a_run_is_trained_once(
     assert again.hash == result.hash and finished.stat().st_mtime_ns == before
     with pytest.raises(InputError, match="unknown precision"):
         train.train(run, tmp_path, precision="fp64")
+    settled = run.resolved(result.config["fingerprint"], "fp32")
+    assert train.train(settled, tmp_path, device="cpu").hash == result.hash == settled.hash
+    with pytest.raises(InputError, match="the run is in fp32; leave precision out"):
+        train.train(settled, tmp_path, device="cpu", precision="bf16")
+    with pytest.raises(InputError, match=r"on other images of .* than those at hand"):
+        train.train(run.resolved("of yesterday", "fp32"), tmp_path, device="cpu")
+    with pytest.raises(InputError, match="do not divide into phases of 7"):
+        train.train(replace(run, protocol=replace(run.protocol, step=7)), tmp_path, device="cpu")
     with pytest.raises(RunFailed, match="loss"):
         train.train(replace(run, schedule=Schedule(2, lr=1e30, batch=8)), tmp_path, device="cpu", precision="fp32")
 
