@@ -1,6 +1,6 @@
 """Long-tailed and class-incremental at once: three methods, and five corrections of the bias towards large classes.
 
-python docs/long_tailed_incremental.py               # embedded data, ten seeds of each arm
+python docs/long_tailed_incremental.py               # embedded data, ten seeds of each arm, an hour of one core
 python docs/long_tailed_incremental.py --preset cifar --epochs-scale 0.05 --orders 1993 --seeds 1993 1 2 --data DIR
 
 Classes have from all of their images to a hundredth, by their place in the data set; the class order says when they
@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any, ClassVar
 
 import torch
@@ -84,15 +85,15 @@ class Corrected(Learner):
         return F.cross_entropy(self.net.head(self.frozen_features(images)), labels)
 
 
-class TailedICaRLLearner(Corrected, ICaRLLearner):
+class CorrectedICaRLLearner(Corrected, ICaRLLearner):
     pass
 
 
-class TailedLUCIRLearner(Corrected, LUCIRLearner):
+class CorrectedLUCIRLearner(Corrected, LUCIRLearner):
     pass
 
 
-class TailedDERLearner(Corrected, DERLearner):
+class CorrectedDERLearner(Corrected, DERLearner):
     pass
 
 
@@ -108,18 +109,18 @@ class Correction:
 
 
 @dataclass(frozen=True)
-class TailedICaRL(Correction, ICaRL):
-    learner: ClassVar = TailedICaRLLearner
+class CorrectedICaRL(Correction, ICaRL):
+    learner: ClassVar = CorrectedICaRLLearner
 
 
 @dataclass(frozen=True)
-class TailedLUCIR(Correction, LUCIR):
-    learner: ClassVar = TailedLUCIRLearner
+class CorrectedLUCIR(Correction, LUCIR):
+    learner: ClassVar = CorrectedLUCIRLearner
 
 
 @dataclass(frozen=True)
-class TailedDER(Correction, DER):
-    learner: ClassVar = TailedDERLearner
+class CorrectedDER(Correction, DER):
+    learner: ClassVar = CorrectedDERLearner
 
 
 PLAIN, BETA = "plain", 0.99  # of the effective number; not tuned
@@ -139,18 +140,21 @@ def later(s: Setting, lr: float) -> Schedule:
 
 def methods(s: Setting) -> Runs:
     """Return the Runs of each method: without its own correction, with class-balanced loss, with a new classifier."""
-    plain = {"iCaRL": TailedICaRL(), "LUCIR": TailedLUCIR(finetune=None),
-             "DER": TailedDER(finetune=None, zero_last=False)}  # fmt: skip
+    plain = {"iCaRL": CorrectedICaRL(), "LUCIR": CorrectedLUCIR(finetune=None),
+             "DER": CorrectedDER(finetune=None, zero_last=False)}  # fmt: skip
     changes: dict[str, dict[str, Any]] = {PLAIN: {}, "CB loss": {"beta": BETA}, "cRT": {"retrain": later(s, 0.1)}}
     return {(name, c): runs(s, replace(m, **change)) for name, m in plain.items() for c, change in changes.items()}
 
 
 def corrections(s: Setting) -> Runs:
-    """Return the Runs of iCaRL and five corrections. The cosine head distils cosines, as in LUCIR's ablation."""
-    icarl = TailedICaRL()
+    """Return the Runs of iCaRL and five corrections.
+
+    The cosine head distils cosines, as in LUCIR's ablation. CBF trains on exemplars, of which small classes have fewer.
+    """
+    icarl = CorrectedICaRL()
     arms = {
         PLAIN: icarl,
-        "cosine head": TailedLUCIR(old="cosine", margin=None, finetune=None),
+        "cosine head": CorrectedLUCIR(old="cosine", margin=None, finetune=None),
         "CBF": replace(icarl, finetune=later(s, 0.01)),
         "weight aligning": replace(icarl, align=True),
         "CB loss": replace(icarl, beta=BETA),
@@ -159,9 +163,15 @@ def corrections(s: Setting) -> Runs:
     return {("iCaRL", name): runs(s, method) for name, method in arms.items()}
 
 
-MEASURES: dict[str, Callable[[Result], float]] = {AVERAGE: lambda result: average(result, "cnn")}
-for shot in ("many", "medium", "few"):
-    MEASURES[f"accuracy at the end (%), {shot}"] = lambda result, shot=shot: result.readout("cnn")[shot]  # type: ignore
+def at_end(result: Result, shots: str) -> float:
+    """Return the accuracy after the last phase on classes of many, medium or few training images."""
+    return result.readout("cnn")[shots]
+
+
+MEASURES: dict[str, Callable[[Result], float]] = {
+    AVERAGE: partial(average, readout="cnn"),
+    **{f"accuracy at the end (%), {shots}": partial(at_end, shots=shots) for shots in ("many", "medium", "few")},
+}
 
 
 def drawing(s: Setting, results: Results, published: PublishedFigure) -> Drawing:
@@ -180,8 +190,8 @@ def drawing(s: Setting, results: Results, published: PublishedFigure) -> Drawing
 
 
 FIGURES = [
-    Figure("methods", "Long-tailed, class by class: three methods with and without correction", methods, drawing),
-    Figure("corrections", "Long-tailed, class by class: five corrections of iCaRL", corrections, drawing),
+    Figure("methods", "Long-tailed and incremental: three methods with and without correction", methods, drawing),
+    Figure("corrections", "Long-tailed and incremental: five corrections of iCaRL", corrections, drawing),
 ]
 
 if __name__ == "__main__":

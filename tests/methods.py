@@ -10,7 +10,7 @@ from dataclasses import replace
 from typing import Any
 
 from dark_experience import DarkExperience
-from long_tailed_incremental import TailedDER, TailedICaRL, TailedLUCIR
+from long_tailed_incremental import CorrectedDER, CorrectedICaRL, CorrectedLUCIR
 from own_method import BalancedReplay
 
 from bbn.methods import BBN, Ensemble, Mixup, Probe, UnitFeatures
@@ -129,9 +129,9 @@ VARIANTS: dict[str, Callable[[Get], Run]] = {
     # docs
     "balanced replay": lambda get: incremental(get, BalancedReplay()),
     "DER++": lambda get: incremental(get, DarkExperience(), protocol=Protocol(6, 2, 2, None, 12)),
-    "long-tailed iCaRL": lambda get: tailed(get, TailedICaRL(align=True, retrain=SHORT)),
-    "long-tailed LUCIR": lambda get: tailed(get, TailedLUCIR(beta=0.9, finetune=None, retrain=SHORT)),
-    "long-tailed DER": lambda get: tailed(get, TailedDER(beta=0.9, finetune=None), "der_run"),
+    "long-tailed iCaRL": lambda get: tailed(get, CorrectedICaRL(align=True, retrain=SHORT)),
+    "long-tailed LUCIR": lambda get: tailed(get, CorrectedLUCIR(beta=0.9, finetune=None, retrain=SHORT)),
+    "long-tailed DER": lambda get: tailed(get, CorrectedDER(beta=0.9, finetune=None), "der_run"),
     # der
     "DER without masks": lambda get: der(get, DER(finetune=SHORT)),
     "DER, a single network": lambda get: der(get, DER(finetune=SHORT, expand=False)),

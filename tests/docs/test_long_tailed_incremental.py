@@ -14,9 +14,9 @@ from long_tailed_incremental import (
     BETA,
     FIGURES,
     PLAIN,
-    TailedDER,
-    TailedICaRL,
-    TailedLUCIR,
+    CorrectedDER,
+    CorrectedICaRL,
+    CorrectedLUCIR,
     corrections,
     drawing,
     methods,
@@ -54,7 +54,7 @@ def test_classes_keep_their_size_wherever_the_order_puts_them(
     tiny_run: MakeRun, tiny_data: Dataset, tmp_path: Path
 ) -> None:
     """At most three exemplars a class, all of a class that has two; sizes go by the data set's classes."""
-    run = run_of(tiny_run, TailedICaRL())
+    run = run_of(tiny_run, CorrectedICaRL())
     plan.check(run, tiny_data)
     learner = train(run, tiny_data, tmp_path)
     assert learner.context.counts.tolist() == SIZES[ORDER].tolist() and SIZES.min() == 2
@@ -67,8 +67,8 @@ def test_classes_keep_their_size_wherever_the_order_puts_them(
 
 def test_other_runs_still_ask_for_no_more_exemplars_than_there_are(tiny_run: MakeRun, tiny_data: Dataset) -> None:
     with pytest.raises(InputError, match="13 exemplars per class"):
-        plan.check(run_of(tiny_run, TailedICaRL(), longtail=None, protocol=Protocol(8, 4, 4, 13)), tiny_data)
-    plan.check(run_of(tiny_run, TailedICaRL(), protocol=Protocol(8, 4, 4, 13)), tiny_data)
+        plan.check(run_of(tiny_run, CorrectedICaRL(), longtail=None, protocol=Protocol(8, 4, 4, 13)), tiny_data)
+    plan.check(run_of(tiny_run, CorrectedICaRL(), protocol=Protocol(8, 4, 4, 13)), tiny_data)
 
 
 def weighted(logits: np.ndarray, labels: np.ndarray, counts: np.ndarray, beta: float) -> float:
@@ -80,14 +80,14 @@ def weighted(logits: np.ndarray, labels: np.ndarray, counts: np.ndarray, beta: f
 
 @pytest.mark.parametrize(
     "method",
-    [TailedICaRL(), TailedLUCIR(finetune=None), TailedDER(finetune=None)],
+    [CorrectedICaRL(), CorrectedLUCIR(finetune=None), CorrectedDER(finetune=None)],
     ids=lambda m: type(m).__name__,
 )
 def test_class_weights_are_in_the_cross_entropy_alone(
     method: Any, tiny_run: MakeRun, der_run: MakeRun, tiny_data: Dataset, tmp_path: Path
 ) -> None:
     """In the second phase: the loss with weights minus that without is the difference of the two cross-entropies."""
-    make = der_run if isinstance(method, TailedDER) else tiny_run
+    make = der_run if isinstance(method, CorrectedDER) else tiny_run
     seen: list[tuple[float, float, np.ndarray, np.ndarray, np.ndarray]] = []
 
     def watch(learner: Any, phase: Phase, stage: Stage) -> None:
@@ -112,17 +112,17 @@ def test_class_weights_are_in_the_cross_entropy_alone(
 
 
 def test_new_weights_are_scaled_to_the_norm_of_the_old(tiny_run: MakeRun, tiny_data: Dataset, tmp_path: Path) -> None:
-    learner = train(run_of(tiny_run, TailedICaRL(align=True)), tiny_data, tmp_path)
+    learner = train(run_of(tiny_run, CorrectedICaRL(align=True)), tiny_data, tmp_path)
     norms = learner.net.head.weight.detach().norm(dim=1)
     assert norms[4:].mean().item() == pytest.approx(norms[:4].mean().item(), rel=1e-5)
-    plain = train(run_of(tiny_run, TailedICaRL()), tiny_data, tmp_path).net.head.weight.detach()
+    plain = train(run_of(tiny_run, CorrectedICaRL()), tiny_data, tmp_path).net.head.weight.detach()
     aligned = learner.net.head.weight.detach()
     assert torch.equal(plain[:4], aligned[:4])  # one factor for all of the new classes' weights
     factors = aligned[4:] / plain[4:]
     assert factors.std() < 1e-5 and abs(factors.mean().item() - 1) > 1e-4
 
 
-@pytest.mark.parametrize("method", [TailedICaRL(), TailedLUCIR(finetune=None)], ids=lambda m: type(m).__name__)
+@pytest.mark.parametrize("method", [CorrectedICaRL(), CorrectedLUCIR(finetune=None)], ids=lambda m: type(m).__name__)
 def test_a_classifier_is_trained_anew_on_classes_drawn_alike(
     method: Any, tiny_run: MakeRun, tiny_data: Dataset, tmp_path: Path
 ) -> None:
