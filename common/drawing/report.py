@@ -27,7 +27,7 @@ RULE = (
     "alone (memory-unverified); or agreement of two repeats, or within more than 2 points, where almost any number "
     "would agree. not measured: no run of ours. no published number: the paper gives none. In brackets behind a "
     "published number: where it is from (printed in the paper, digitised from a plot, official-file of the authors, "
-    "third-party: as others quote it)."
+    "third-party: as others quote it; authors' code: what that reaches at our schedule, which no paper prints)."
 )
 STYLE = """
 :root { --ink: #1d1f21; --soft: #6b7075; --line: #e3e5e8; --paper: #fff; --shade: #f6f7f8; }
