@@ -92,7 +92,7 @@ def test_the_quick_preset_stays_small(paper: str) -> None:
     assert {run.data.name for run in runs} == {"glyphs"}
 
 
-@pytest.mark.parametrize("paper", ["bbn", "fsa"])
+@pytest.mark.parametrize("paper", ["bbn", "class_balanced", "fsa"])
 def test_the_quick_preset_has_a_tail_that_can_be_learnt(paper: str) -> None:
     """Fifteen images in the smallest class, at every imbalance factor."""
     drawn = {(run.data, run.longtail.imbalance) for run in runs_of(paper, "quick") if run.longtail}
