@@ -111,7 +111,7 @@ def test_formulas_are_drawn_without_runs_or_data(tmp_path: Path, capsys: pytest.
     assert "437513.00 (printed)" in report
 
 
-@pytest.mark.parametrize(("preset", "runs"), [("quick", 30), ("cifar", 1221)])
+@pytest.mark.parametrize(("preset", "runs"), [("quick", 33), ("cifar", 1221)])
 def test_list_names_figures_and_runs(
     preset: str, runs: int, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
