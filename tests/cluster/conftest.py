@@ -40,10 +40,10 @@ SchedulerParameters=sched_interval=2,batch_sched_delay=1
 NodeName={host} NodeAddr=127.0.0.1 CPUs=4
 PartitionName=main Nodes={host} Default=YES
 """
-"""Where a machine has other work, nothing is late for Slurm: neither answers (seconds) nor the node as a whole."""
+"""Slurm's time-outs (seconds) are long, so that it takes nothing for lost on a machine with other work."""
 
 CONTAINED = ["setpriv", "--pdeathsig", "KILL", "unshare", "--pid", "--fork", "--kill-child", "--mount-proc"]
-"""Begins a command whose processes, however far from it, end with this one: daemons and the jobs that they start."""
+"""The beginning of a command whose processes all end when this one does: daemons, and the jobs that they start."""
 
 
 @pytest.fixture(scope="session")
@@ -83,7 +83,7 @@ def _until_idle(folder: Path) -> None:
 
 
 def _free_ports(count: int) -> list[int]:
-    """Ports that nobody listens at, and below those that the system hands out to whoever asks for any."""
+    """Free ports below those that the system gives to connections, so that they stay free until the daemons listen."""
     sockets = list[socket.socket]()
     while len(sockets) < count:
         try:

@@ -1,4 +1,7 @@
-"""A run that a test holds still, also in a job of Slurm, which imports this file by PYTHONPATH."""
+"""A run that a test holds back, also in a job of Slurm, which finds this file by PYTHONPATH.
+
+SIGSTOP would not hold it: Slurm sends SIGCONT to a job right before it warns the job of its end.
+"""
 
 from __future__ import annotations
 
@@ -15,13 +18,13 @@ from lucir.methods import Base
 
 @dataclass(frozen=True)
 class Held(Base):
-    """As Base; but until the file is there that LET_GO names, each epoch takes a second longer."""
+    """Base, but every epoch takes a second longer until the file exists that LET_GO names."""
 
     learner: ClassVar[str] = "held:HeldLearner"
 
 
 class HeldLearner(BaseLearner):
-    """Waits where it changes nothing."""
+    """Waits after an epoch, which changes no result."""
 
     def trace(self, phase: Phase) -> dict[str, float]:
         end = time.monotonic() + 1

@@ -88,10 +88,10 @@ def until(done: Callable[[], bool]) -> None:
         time.sleep(0.2)
 
 
-def begin_again(job: str, minutes: int = 10) -> None:
-    """Slurm lets a requeued job wait for two minutes; here two seconds, so that it does not take it for the first."""
+def begin_again(job: str) -> None:
+    """Start a requeued job in two seconds, not in Slurm's two minutes. Sooner, Slurm could take it for the old one."""
     until(lambda: state(job) == "PENDING BeginTime")
-    said("scontrol", "update", f"jobid={job}", "starttime=now+2", f"timelimit={minutes}")
+    said("scontrol", "update", f"jobid={job}", "starttime=now+2", "timelimit=10")
 
 
 def first_epochs(run: Run, out: Path) -> list[str]:
@@ -102,7 +102,7 @@ def first_epochs(run: Run, out: Path) -> list[str]:
 
 
 def assert_went_on(run: Run, out: Path, before: list[str]) -> None:
-    """Every epoch was trained once, and the first ones before the job was put back."""
+    """The log holds every epoch once, and still the lines from before the job was put back."""
     lines = (out / "runs" / run.hash / "metrics.jsonl").read_text().splitlines()
     assert lines[: len(before)] == before
     assert [json.loads(line)["epoch"] for line in lines] == list(range(1, run.schedule.epochs + 1))
@@ -145,7 +145,7 @@ def test_a_preempted_job_goes_on_where_it_was(tmp_path: Path, let_go: Path) -> N
 
 
 def test_a_job_that_reaches_its_time_requeues_itself(tmp_path: Path, let_go: Path) -> None:
-    """Slurm looks every half minute whose time ends. For a wait no longer than that, the limit is cut meanwhile."""
+    """The limit is cut while the job runs, so that the test waits for Slurm's next look at limits, half a minute."""
     run = tiny(tmp_path / "cache", 200, Held())
     assert collect([run], tmp_path, wait=1) == []
     (job,) = submitted(tmp_path)
