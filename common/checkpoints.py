@@ -220,11 +220,15 @@ def lock(path: Path, timeout: float = -1) -> FileLock:
     return FileLock(path, timeout=timeout)
 
 
-def write_atomic(path: Path, text: str) -> None:
-    """Write a text file so that readers see either the old file or the whole new one, even if others write it too."""
+def write_atomic(path: Path, text: str, durable: bool = True) -> None:
+    """Write a text file so that readers see either the old file or the whole new one, even if others write it too.
+
+    durable: wait until the file is on disk. Without, a power cut within the next minute may leave it empty.
+    """
     part = path.with_name(f"{path.name}.{uuid.uuid4().hex}.part")
     part.write_text(text, encoding="utf-8")
-    sync(part)
+    if durable:
+        sync(part)
     os.replace(part, path)
 
 

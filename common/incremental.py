@@ -21,7 +21,7 @@ from common.memory import Context, Phase, by_class, open_context
 from common.resnet import backbone
 from common.runs import Flip, Run
 from common.store import Saved, Workspace
-from common.training import Device, Epoch, Stage, fit
+from common.training import Device, Epoch, Stage, fit, synchronise
 
 
 class Learner:
@@ -335,6 +335,8 @@ def _train(learner: Learner, phase: Phase, workspace: Workspace, inside: Saved |
             meta = {"phase": phase.index, "stage": number, "epoch": epoch.epoch, "frozen": frozen}
             workspace.checkpoint(lambda: (tensors(learner, optimiser), meta))
 
+        if context.run.sync_batchnorm:
+            synchronise(learner.net)
         seed = (context.run.seed, "phase", phase.index, stage.name)
         workspace.steps += fit(stage, context.train, seed, after_epoch, resume, learner.net)
         if number == 0:

@@ -132,10 +132,10 @@ def of_batch(count: Tensor, images: int) -> Tensor:
     return both[0] * images / both[1]
 
 
-def add_up(parameters: Iterable[nn.Parameter], weight: float) -> None:
-    """Replace every gradient by the sum of all processes' gradients, each multiplied by its process's `weight`."""
+def add_up(parameters: Iterable[nn.Parameter]) -> None:
+    """Replace every gradient by the sum of all processes' gradients."""
     gradients = [p.grad for p in parameters if p.grad is not None]
-    flat = torch.cat([g.flatten() for g in gradients]).mul_(weight)
+    flat = torch.cat([g.flatten() for g in gradients])
     dist.all_reduce(flat)
     for gradient, part in zip(gradients, flat.split([g.numel() for g in gradients]), strict=True):
         gradient.copy_(part.view(gradient.shape))
@@ -147,6 +147,22 @@ def agree(tensors: Iterable[Tensor]) -> None:
         values = tensor.detach().contiguous()  # channels_last tensors are not contiguous
         dist.broadcast(values, 0)
         tensor.detach().copy_(values)
+
+
+class Synchronised(nn.SyncBatchNorm, nn.BatchNorm2d):
+    """BatchNorm2d with the statistics of all processes' images. PyTorch has it on GPUs only.
+
+    It stays a BatchNorm2d, since masks and frozen statistics find the layers of a network by that type.
+    """
+
+    process_group = None  # all processes
+
+
+def synchronise(net: nn.Module) -> None:
+    """Turn every BatchNorm2d of a network into a `Synchronised`, in place: references to a layer stay valid."""
+    for module in net.modules():
+        if type(module) is nn.BatchNorm2d:
+            module.__class__ = Synchronised
 
 
 @dataclass
@@ -206,8 +222,8 @@ def fit(
     BatchNorm layers `make_steps` needs. On CUDA the whole step is one CUDA graph, replayed for every batch.
 
     Several processes (see `ranks`) share each batch, and the gradients are those of the whole batch. BatchNorm uses the
-    statistics of each process's own images. The running statistics are those of process 0, as in PyTorch's
-    DataParallel.
+    statistics of each process's own images, and of the whole batch if it is `Synchronised`. The running statistics are
+    those of process 0, as in PyTorch's DataParallel.
 
     Raises RunFailed as soon as an epoch's mean loss, or a weight, is not finite. Everything that after_epoch saved
     before remains.
@@ -229,10 +245,12 @@ def fit(
     def step(batch: Tensor, labels: Tensor, indices: Tensor) -> None:
         loss = stage.loss(batch, labels, indices) if stage.wants_indices else stage.loss(batch, labels)
         optimiser.zero_grad(set_to_none=True)
-        loss.backward()
         counted = len(labels) / (ranks() if len(labels) == size else 1)  # each image once, over all processes
-        if ranks() > 1:
-            add_up(parameters, counted / size)
+        if ranks() == 1:
+            loss.backward()
+        else:  # weighted before the backward pass, which mixes processes' losses where they share statistics
+            (loss * (counted / size)).backward()
+            add_up(parameters)
         optimiser.step()
         for rows, kept in frozen:
             rows.copy_(kept)

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import importlib.util
+import os
 from dataclasses import dataclass
 from pathlib import Path
 
 from common.command.environment import PACKAGES
 from common.command.plan import PAPERS
-from common.drawing.results import Result, write_record
+from common.drawing.results import Result, read_record, write_record
 from common.errors import InputError
 from common.store import Store, read_lines
 
@@ -59,29 +60,42 @@ def record(args: RecordArguments) -> None:
 
 def _copy(args: RecordArguments) -> list[str]:
     """Write the records that are asked for. Returns the packages that they belong to."""
-    found = _finished(args.out)
-    if unknown := set(args.papers) - {r.config["paper"] for r in found}:
-        raise InputError(f"{args.out} holds no finished run of {', '.join(sorted(unknown))}")
-    asked = [r for r in found if not args.papers or r.config["paper"] in args.papers]
-    wanted = [r for r in asked if args.embedded or not r.embedded]
-    for result in wanted:
-        if (paper := result.config["paper"]) not in PACKAGES and not args.to:
-            print(f"not recorded: {result.hash}, whose method {paper} has no package here; --to DIR writes it there")
+    store = opened(args.out)
+    folders = [args.to] if args.to else map(records_folder, PACKAGES)
+    places = {path.stem: path for folder in folders for path in folder.glob("*.json")}
+    papers, asked, wanted = set[str](), 0, set[str]()
+    for digest in sorted(os.listdir(store.runs)):
+        known = _up_to_date(places[digest], store.runs / digest / "result.json") if digest in places else None
+        if not (result := known or store.load(digest)):
             continue
-        folder = args.to or records_folder(paper)
-        if not _younger(folder / f"{result.hash}.json", args.out / "runs" / result.hash / "result.json"):
-            print(write_record(result, folder))
+        paper = result.config["paper"]
+        papers.add(paper)
+        if args.papers and paper not in args.papers:
+            continue
+        asked += 1
+        if result.embedded and not args.embedded:
+            continue
+        wanted.add(paper)
+        if paper not in PACKAGES and not args.to:
+            print(f"not recorded: {digest}, whose method {paper} has no package here; --to DIR writes it there")
+        elif not known:
+            # Waiting for the disk takes most of the time of thousands of records. A record that a power cut tears is
+            # noticed by its checksum, and the same command writes it again from its run.
+            print(write_record(result, args.to or records_folder(paper), durable=False))
+    if unknown := set(args.papers) - papers:
+        raise InputError(f"{args.out} holds no finished run of {', '.join(sorted(unknown))}")
     if not wanted:
-        why = (
-            f"the {len(asked)} finished runs are on embedded data; --embedded has them" if asked else "no finished run"
-        )
+        why = f"the {asked} finished runs are on embedded data; --embedded has them" if asked else "no finished run"
         print(f"nothing recorded from {args.out}: {why}")
-    return [paper for paper in PAPERS if any(r.config["paper"] == paper for r in wanted)]
+    return [paper for paper in PAPERS if paper in wanted]
 
 
-def _younger(record: Path, result: Path) -> bool:
-    """Return whether a record was written after its run had ended, so that it need not be written again."""
-    return record.exists() and record.stat().st_mtime_ns > result.stat().st_mtime_ns
+def _up_to_date(path: Path, result: Path) -> Result | None:
+    """Return the record at `path` if it is whole and younger than the run's result: it need not be written again."""
+    try:
+        return read_record(path) if path.stat().st_mtime_ns > result.stat().st_mtime_ns else None
+    except (OSError, InputError):  # a power cut has torn it
+        return None
 
 
 @dataclass(frozen=True)
@@ -112,8 +126,3 @@ def opened(out: Path) -> Store:
     if not (out / "runs").is_dir():
         raise InputError(f"--out {out} holds no runs; pass the folder a reproduce command wrote to")
     return Store(out)
-
-
-def _finished(out: Path) -> list[Result]:
-    store = opened(out)
-    return [r for folder in sorted(store.runs.iterdir()) if folder.is_dir() and (r := store.load(folder.name))]

@@ -17,7 +17,7 @@ from common.command.recorded import choices
 from common.drawing import claims as claimed
 from common.drawing import written
 from common.drawing.figures import Figure
-from common.drawing.report import ReportRow, facts, shown, table
+from common.drawing.report import ReportContext, ReportRow, facts, shown, table
 from common.drawing.results import Result
 from common.drawing.tables import Cell, Table, plain
 from common.drawing.views import Effect, FigureView, PartView
@@ -83,7 +83,7 @@ def part(painter: Painter) -> PartView:
         heading=_heading(context.results, choice.epochs_scale),
         labels=context.labels,
         facts=facts(painter.plan.published.paper, choice.preset, context),
-        figures=[_figure(painter, row, name) for row in rows if row.drawing],
+        figures=[_figure(painter, row, name, context) for row in rows if row.drawing],
         effects=_effects(painter),
         undrawn=[(r.figure.id, r.figure.title, r.reason) for r in rows if r.drawing is None],
         used=sorted(painter.used),
@@ -99,16 +99,16 @@ def _heading(results: Sequence[Result], scale: float) -> str:
     return data if any(r.embedded for r in results) else f"{data}, the paper’s epochs"
 
 
-def _figure(painter: Painter, row: ReportRow, part: str) -> FigureView:
+def _figure(painter: Painter, row: ReportRow, part: str, context: ReportContext) -> FigureView:
     assert row.drawing is not None
     figure, plan = row.figure, painter.plan
-    records = {_key(key): [r.hash for r in group] for key, group in painter.groups[figure.id].items()}
+    records = {_key(key): hashes for key, hashes in painter.groups[figure.id].items()}
     return FigureView(
         id=f"{part}-{figure.id}",
         figure=figure.id,
         title=figure.title,
         notes=[text for text in (row.drawing.note, row.reason) if text],
-        table=_table(painter, row, part, records) if row.drawing.comparisons else None,
+        table=_table(painter, row, part, records, context) if row.drawing.comparisons else None,
         printed=_printed(plan.published.of(figure.id), figure),
         records=records,
         command=words(replace(plan, choice=replace(plan.choice, only=(figure.id,)))),
@@ -119,9 +119,11 @@ def _key(key: object) -> str:
     return ", ".join(map(str, key)) if isinstance(key, tuple) else str(key)
 
 
-def _table(painter: Painter, row: ReportRow, part: str, records: Mapping[str, Sequence[str]]) -> Table:
+def _table(
+    painter: Painter, row: ReportRow, part: str, records: Mapping[str, Sequence[str]], context: ReportContext
+) -> Table:
     """Return the report's table. Each measured number links to its record, or to the figure's list of records."""
-    titles, body = table(row, painter.context())
+    titles, body = table(row, context)
     at, paper = titles.index("ours"), painter.plan.paper
     rows = []
     for line in body:
@@ -155,8 +157,8 @@ def _effects(painter: Painter) -> list[Effect]:
     path, found = records_folder(painter.plan.paper).parent / "claims.json", []
     for claim in claimed.load(path):
         if claim.figure in painter.groups:
-            settings, groups = painter.plan.settings, painter.groups[claim.figure]
-            ours = claim.measure(figures[claim.figure], settings, groups, painter.plan.published)
+            figure, plan = figures[claim.figure], painter.plan
+            ours = claim.measure(figure, plan.settings, plan.results(figure)[0], plan.published)
             if ours:
                 judged = claim.verdict(ours, painter.full_schedule)
                 part = painter.folder.parent.name

@@ -92,6 +92,7 @@ def title(run: Run, usual: Any = None) -> str:
     words += [f"imbalance {tail.imbalance:g}"] if tail else []
     same = run.order == str(run.seed)
     words += [f"order and seed {run.seed}" if same else f"order {run.order}, seed {run.seed}"]
+    words += ["BatchNorm synchronised"] if run.sync_batchnorm else []
     data = OWN_IMAGES if run.data.name == FOLDER else run.data.name
     return f"{_method(run.method, usual)} on {data}: {', '.join(words)}"
 

@@ -56,7 +56,7 @@ class Pack:
         """Return what submitit must submit again after the signal, or None if no epoch can be saved within a job."""
         from submitit.helpers import DelayedSubmission
 
-        self.stop.touch()
+        self._end()
         wait([self.over], timeout=self.grace)
         if self._states() == self.saved and time.monotonic() - self.began > 30 * self.minutes:
             for run in self._unfinished():
@@ -66,6 +66,10 @@ class Pack:
 
     def _told(self, number: int, frame: Any) -> None:
         self.told = True
+        self._end()
+
+    def _end(self) -> None:
+        """Begin no epoch any more."""
         with suppress(OSError):  # all runs have ended, and the folder of the file is gone
             self.stop.touch()
 

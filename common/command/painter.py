@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
 from common.command.own import OWN_IMAGES
 from common.command.plan import Plan
 from common.data.names import FOLDER
 from common.drawing import plots
-from common.drawing.figures import Figure, Results, verdict
+from common.drawing.figures import Figure, verdict
 from common.drawing.report import ReportContext, ReportRow, code, write_report
 from common.drawing.results import Result
 from common.runs import Run
@@ -25,12 +26,12 @@ class Painter:
     out: Path
     rows: dict[str, ReportRow] = field(default_factory=dict)
     """The report's row of each figure, by the figure's id."""
-    used: dict[str, Result] = field(default_factory=dict)
-    """Every Result that a figure shows, by hash."""
-    drawn: dict[str, set[tuple[str, bool]]] = field(default_factory=dict)
-    """What each figure was last drawn from: (hash, whether it is a record) of its Results."""
-    groups: dict[str, Results] = field(default_factory=dict)
-    """The Results behind each drawn figure, by curve."""
+    used: dict[str, bool] = field(default_factory=dict)
+    """By the hash of each run that a figure shows: whether its record was drawn. Results may be large and go."""
+    drawn: dict[str, dict[str, bool]] = field(default_factory=dict)
+    """The same for what each figure was last drawn from, by the figure's id."""
+    groups: dict[str, dict[Any, list[str]]] = field(default_factory=dict)
+    """The hashes of the runs behind each drawn figure, by curve."""
     problems: list[str] = field(default_factory=list)
     """Figures that could not be drawn, with the error."""
     formats: tuple[str, ...] = ("png", "pdf")
@@ -75,16 +76,15 @@ class Painter:
         """Draw a figure from its finished or recorded runs. Returns its path, or "" if there is nothing new to draw."""
         groups, missing = self.plan.results(figure)
         reason = self._missing(missing)
-        results = {r.hash: r for group in groups.values() for r in group}
-        if not results and missing:
+        shown = {r.hash: r.recorded for group in groups.values() for r in group}
+        if not shown and missing:
             self.rows[figure.id] = ReportRow(figure, None, reason)
             return ""
-        shown = {(r.hash, r.recorded) for r in results.values()}
         if self.drawn.get(figure.id) == shown:
             return ""
         self.drawn[figure.id] = shown
-        self.used |= results
-        self.groups[figure.id] = groups
+        self.used |= shown
+        self.groups[figure.id] = {curve: [r.hash for r in group] for curve, group in groups.items()}
         try:
             drawing = figure.draw(self.plan.settings, groups, self.plan.published)
             titled = replace(figure, title=self.plan.title(figure))
@@ -131,7 +131,7 @@ class Painter:
 
     def context(self, failures: Sequence[str] = ()) -> ReportContext:
         """Return what the report says about all figures drawn so far."""
-        results, entries = list(self.used.values()), self.plan.published.of
+        results, entries = [result.outline() for result in self._results()], self.plan.published.of
         return ReportContext(
             labels=[*self.labels(results), *(f"failed: {f}" for f in failures)],
             full_schedule=self.full_schedule,
@@ -140,6 +140,13 @@ class Painter:
             command=words(self.plan),
             published_on={id: " / ".join(dict.fromkeys(e["dataset"] for e in entries(id))) for id in self.rows},
         )
+
+    def _results(self) -> Iterator[Result]:
+        """Read again, one by one, the results that figures show. Those that are gone meanwhile are left out."""
+        store = self.plan.store
+        for digest, recorded in self.used.items():
+            if found := store.record(store.records[digest]) if recorded else store.sound(digest):
+                yield found
 
     def undrawn(self) -> dict[str, str]:
         """Return why figures that were asked for are not drawn, by the figure's id."""

@@ -153,6 +153,7 @@ def _train(parts: Sequence[Part], use: Resources, deadline: float) -> bool:
     """
     commit()  # finds a wrong REPRO_COMMIT before any training
     device, lost = _device(use), False
+    ranks.check_norms((run for part in parts for run in part.plan.unfinished()), device.type)
     jobs = use.jobs or (1 if use.request else _jobs(device, [r for part in parts for r in part.plan.unfinished()]))
     for outcome in _outcomes(parts, device, jobs, use, deadline):
         if outcome.ending == "failed":

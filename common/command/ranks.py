@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
@@ -79,6 +79,15 @@ def check() -> None:
                 "torchrun is for `-m PAPER.train`, where processes share one run; start other commands without it: "
                 "--device cuda shares their runs between the GPUs"
             )
+
+
+def check_norms(runs: Iterable[Run], device: str) -> None:
+    """Raise InputError if a run asks for synchronised BatchNorm where PyTorch has none, or where it changes nothing."""
+    if any(run.sync_batchnorm for run in runs) and not (several() and device == "cuda"):
+        raise InputError(
+            "--sync-batchnorm is for several processes on GPUs, as torchrun starts them: one process has all images of "
+            "a batch anyway, and torch synchronises no BatchNorm on CPUs; leave it out"
+        )
 
 
 def _follow() -> int:

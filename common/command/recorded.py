@@ -5,8 +5,10 @@ from __future__ import annotations
 import importlib
 from collections.abc import Iterator
 from dataclasses import replace
+from itertools import chain
 
 from common.command.plan import Choice, Plan
+from common.runs import KEY
 
 
 def recorded(plan: Plan) -> list[str]:
@@ -36,9 +38,11 @@ def _choice(choice: Choice, scale: float, pairs: list[tuple[str, int]]) -> Choic
 def at_hand(plan: Plan) -> dict[tuple[str, float], list[int]]:
     """Return the seeds of the runs at hand by (class order, epochs scale). Order "" is the one that the seed sets."""
     found: dict[tuple[str, float], list[int]] = {}
+    names = *plan.store.records, *(folder.name for folder in plan.store.runs.glob("*/"))
+    keys = {name[:KEY] for name in names}
     for order, seed, ratio in sorted(set(_candidates(plan))):
         for scale in dict.fromkeys(float(f"{ratio:.{digits}g}") for digits in (1, 2, 3)):  # epochs are rounded
-            if _at_hand(plan, order, seed, scale):
+            if _at_hand(plan, keys, order, seed, scale):
                 found.setdefault((order, scale), []).append(seed)
                 break
     return found
@@ -51,8 +55,8 @@ def _candidates(plan: Plan) -> Iterator[tuple[str, int, float]]:
     """
     store, paper = plan.store, plan.paper
     settings = importlib.import_module(f"{paper}.reproduce.presets").settings(plan.choice.preset, None, None, 1.0)
-    here = [result for folder in store.runs.glob("*/") if (result := store.sound(folder.name))]
-    for result in [*here, *filter(None, map(store.record, store.records.values()))]:
+    here = (store.sound(folder.name) for folder in store.runs.glob("*/"))
+    for result in filter(None, chain(here, map(store.record, store.records.values()))):
         config = first = result.config
         while first.get("start"):
             first = first["start"]
@@ -62,14 +66,13 @@ def _candidates(plan: Plan) -> Iterator[tuple[str, int, float]]:
                 yield order, config["seed"], first["schedule"]["epochs"] / setting.schedule.epochs
 
 
-def _at_hand(plan: Plan, order: str, seed: int, scale: float) -> bool:
-    """Return whether any Run of the plan's figures is finished or recorded with these options."""
+def _at_hand(plan: Plan, keys: set[str], order: str, seed: int, scale: float) -> bool:
+    """Return whether any Run of the plan's figures is finished or recorded with these options, as one of `keys`."""
     presets = importlib.import_module(f"{plan.paper}.reproduce.presets")
     settings = presets.settings(plan.choice.preset, (seed,), (order,) if order else None, scale)
     precision = "" if plan.precision == "auto" else plan.precision
-    known = {name[:12] for name in (*plan.store.records, *(folder.name for folder in plan.store.runs.glob("*/")))}
     runs = (run for figure in plan.figures for group in figure.runs(settings).values() for run in group)
-    return any(plan.find(plan.resolved(run, precision)) for run in runs if run.key in known)
+    return any(plan.find(plan.resolved(run, precision)) for run in runs if run.key in keys)
 
 
 def _words(order: str, scale: float, seeds: list[int]) -> str:

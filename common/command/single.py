@@ -126,7 +126,8 @@ def _cell(value: float) -> str:
 def _shared(result: Result) -> list[str]:
     """Return a line if several processes have trained the run. A single process would have measured other numbers."""
     ranks = result.environment.get("ranks", 1)
-    return [f"trained by {ranks} processes, BatchNorm by the statistics of each one's images"] if ranks > 1 else []
+    whose = "all images of a batch" if result.config.get("sync_batchnorm") else "each one's images"
+    return [f"trained by {ranks} processes, BatchNorm by the statistics of {whose}"] if ranks > 1 else []
 
 
 def aligned(rows: Sequence[Sequence[str]]) -> list[str]:

@@ -41,6 +41,8 @@ class Which:
     """Class order: the seed of the shuffle, or the name of a published order."""
     epochs_scale: float = 1.0
     """Shortens or stretches every schedule."""
+    sync_batchnorm: bool = False
+    """Under torchrun on GPUs: BatchNorm uses all images of a batch, not each process's share as in the papers' code."""
 
 
 @dataclass(frozen=True)
@@ -141,7 +143,7 @@ def _asked(paper: str, words: Sequence[str], kind: type[A], prog: str, use: Plac
     presets = importlib.import_module(f"{paper}.reproduce.presets")
     methods = {type(m).__name__: m for m in presets.settings("quick", (), (), 1.0)[0].defaults()}
     own, *others = methods
-    first, rest = _parted(words)
+    first, rest = _parted(words, kind)
     about = (
         f"Train one method, on embedded data unless told otherwise. After these options may stand {own} (the paper's "
         f"own, and the default), {', '.join(others)}, and then its own options: {prog} {own} --help lists them."
@@ -159,14 +161,22 @@ def _asked(paper: str, words: Sequence[str], kind: type[A], prog: str, use: Plac
     note = f"The defaults below are those of --preset {args.preset}; another preset stands before the method's name."
     method = change(default, f"{prog} {type(default).__name__}", rest[1:], setting, note)
     choice = replace(choice, seeds=(), orders=())  # the run has them already
-    return args, One([paper], choice, run=setting.main(method)[0], settings=settings, usual=default)
+    run = setting.main(method)[0]
+    run = _synchronised(run) if args.sync_batchnorm else run
+    return args, One([paper], choice, run=run, settings=settings, usual=default)
 
 
-def _parted(words: Sequence[str]) -> tuple[Sequence[str], Sequence[str]]:
+def _synchronised(run: Run) -> Run:
+    return replace(run, sync_batchnorm=True, start=run.start and _synchronised(run.start))
+
+
+def _parted(words: Sequence[str], kind: type[A]) -> tuple[Sequence[str], Sequence[str]]:
     """Split the words into options with their values before the method's name, and the words from the name on."""
+    flags = [f.name.replace("_", "-") for f in fields(kind) if isinstance(f.default, bool)]
+    alone = {f"--{no}{name}" for name in flags for no in ("", "no-")} | {"-h", "--help"}
     at = 0
     while at < len(words) and words[at].startswith("-"):
-        at += 1 if "=" in words[at] or words[at] in ("-h", "--help") else 2
+        at += 1 if "=" in words[at] or words[at] in alone else 2
     return words[:at], words[at:]
 
 

@@ -6,8 +6,8 @@ import base64
 import json
 import math
 import zlib
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from types import NoneType
 from typing import Any
@@ -41,6 +41,10 @@ class Result:
     arrays: Path | None = None
     checksums: dict[str, str] = field(default_factory=dict)
     """Checksums of the arrays by name. Empty for results from before checksums were introduced."""
+
+    def outline(self) -> Result:
+        """Return a copy without what was measured. It says which run it is of, and where and how that was trained."""
+        return replace(self, values={}, checksums={})
 
     def phases(self) -> list[dict]:
         """Return a dict per phase: `classes`, `num_old` and `stages`: {stage: {read-out: values}} in training order."""
@@ -85,28 +89,36 @@ class Result:
 
     def confusion(self, name: str) -> np.ndarray:
         """Return a read-out's confusion matrix [true, predicted] after the last phase. Raises Damaged on a bad file."""
+        return self.confusions([name])[name]
+
+    def confusions(self, names: Iterable[str]) -> dict[str, np.ndarray]:
+        """Return the confusion matrices of several read-outs by name, and open their file once. Raises Damaged."""
         if self.arrays is None:
-            return _unpack(self.values["confusion"][name])
+            return {name: _unpack(self.values["confusion"][name]) for name in names}
         try:
             with np.load(self.arrays) as arrays:
-                found = arrays[f"confusion/{name}"]
+                found = {name: arrays[f"confusion/{name}"] for name in names}
         except Exception as error:  # damaged archives make their readers raise nearly anything
             raise Damaged(f"{self.arrays} cannot be read ({error}); delete {self.arrays.parent}") from None
-        if self.checksums and self.checksums.get(name) != array_checksum(found):
-            raise Damaged(
-                f"{self.arrays} is damaged (the checksum of {name} does not fit); delete {self.arrays.parent}"
-            )
+        for name, array in found.items():
+            if self.checksums and self.checksums.get(name) != array_checksum(array):
+                raise Damaged(
+                    f"{self.arrays} is damaged (the checksum of {name} does not fit); delete {self.arrays.parent}"
+                )
         return found
 
 
-def write_record(result: Result, folder: Path) -> Path:
-    """Write a finished run to `folder` as one small JSON: config, environment, metrics; no images, no weights."""
+def write_record(result: Result, folder: Path, durable: bool = True) -> Path:
+    """Write a finished run to `folder` as one small JSON: config, environment, metrics; no images, no weights.
+
+    durable: wait until the file is on disk, as in `common.checkpoints.write_atomic`.
+    """
     *_, readouts = result.phases()[-1]["stages"].values()
-    confusion = {name: _pack(result.confusion(name)) for name in readouts}
+    confusion = {name: _pack(matrix) for name, matrix in result.confusions(readouts).items()}
     head = {"format": FORMAT, "config": result.config, "environment": result.environment}
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / f"{result.hash}.json"
-    write_atomic(path, stamped({**head, **result.values, "confusion": confusion}))
+    write_atomic(path, stamped({**head, **result.values, "confusion": confusion}), durable)
     return path
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import secrets
+import shlex
 import shutil
 import socket
 import subprocess
@@ -30,10 +31,19 @@ ProctrackType=proctrack/linuxproc
 SelectType=select/cons_tres
 SelectTypeParameters=CR_CPU
 SlurmdParameters=config_overrides
-KillWait=20
+MessageTimeout=100
+TCPTimeout=60
+BatchStartTimeout=300
+SlurmdTimeout=0
+KillWait=5
+SchedulerParameters=sched_interval=2,batch_sched_delay=1
 NodeName={host} NodeAddr=127.0.0.1 CPUs=4
 PartitionName=main Nodes={host} Default=YES
 """
+"""Slurm's time-outs (seconds) are long, so that it takes nothing for lost on a machine with other work."""
+
+CONTAINED = ["setpriv", "--pdeathsig", "KILL", "unshare", "--pid", "--fork", "--kill-child", "--mount-proc"]
+"""The beginning of a command whose processes all end when this one does: daemons, and the jobs that they start."""
 
 
 @pytest.fixture(scope="session")
@@ -43,49 +53,43 @@ def slurm(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
         pytest.skip(f"{', '.join(missing)} are not installed: apt-get install slurm-wlm munge")
     if os.getuid() != 0:
         pytest.skip("Slurm's daemons are started as root")
-    folder, before = tmp_path_factory.mktemp("slurm"), os.environ.get("SLURM_CONF")
+    if subprocess.run([*CONTAINED, "true"], capture_output=True, check=False).returncode:
+        pytest.skip("Slurm's daemons are started in a process namespace, which this machine does not allow")
+    folder, host = tmp_path_factory.mktemp("slurm"), socket.gethostname().split(".")[0]
     (folder / "key").write_bytes(secrets.token_bytes(64))
     (folder / "key").chmod(0o600)
     for name in ("state", "spool"):
         (folder / name).mkdir()
-    text = CONFIGURATION.format(host=socket.gethostname().split(".")[0], folder=folder, ports=_free_ports(2))
-    (folder / "slurm.conf").write_text(text)
-    os.environ["SLURM_CONF"] = str(folder / "slurm.conf")
+    (folder / "slurm.conf").write_text(CONFIGURATION.format(host=host, folder=folder, ports=_free_ports(2)))
     files = {"key-file": "key", "socket": "munge", "pid-file": "munged.pid", "log-file": "log", "seed-file": "seed"}
-    munge = ["munged", "--force", *(f"--{name}={folder / file}" for name, file in files.items())]
-    daemons = [
-        subprocess.Popen(
-            [*command, "--foreground"] if command is munge else [*command, "-D"], stderr=subprocess.DEVNULL
-        )
-        for command in (munge, ["slurmctld"], ["slurmd", "-N", socket.gethostname().split(".")[0]])
-    ]
-    try:
-        _until(lambda: "idle" in said("sinfo", "--noheader", "--format=%t"), 60, "the node is not idle")
-        yield folder
-    finally:
-        said("scancel", "--me", "--signal=KILL", "--full")
-        said("scancel", "--me")
-        for daemon in reversed(daemons):
-            daemon.terminate()
-            daemon.wait(30)
-        del os.environ["SLURM_CONF"]
-        os.environ |= {"SLURM_CONF": before} if before else {}
+    munge = ["munged", "--foreground", "--force", *(f"--{name}={folder / file}" for name, file in files.items())]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("SLURM_CONF", str(folder / "slurm.conf"))
+        daemons = f"{shlex.join(munge)} & slurmctld -D & slurmd -N {host} -D & wait"
+        with subprocess.Popen([*CONTAINED, "sh", "-c", daemons], stderr=subprocess.DEVNULL) as started:
+            try:
+                _until_idle(folder)
+                yield folder
+            finally:
+                started.kill()
 
 
-def said(*command: str) -> str:
-    """What a command prints, or nothing where it fails."""
-    return subprocess.run(command, capture_output=True, text=True, check=False).stdout
-
-
-def _until(done: object, seconds: float, problem: str) -> None:
-    end = time.monotonic() + seconds
-    while not done():  # type: ignore[operator]
-        assert time.monotonic() < end, problem
+def _until_idle(folder: Path) -> None:
+    end = time.monotonic() + 300
+    while "idle" not in subprocess.run(["sinfo", "-h", "-o", "%t"], capture_output=True, text=True, check=False).stdout:
+        if time.monotonic() > end:
+            pytest.fail("\n".join(path.read_text() for path in folder.glob("*.log")))
         time.sleep(0.3)
 
 
 def _free_ports(count: int) -> list[int]:
-    sockets = [socket.create_server(("127.0.0.1", 0)) for _ in range(count)]
+    """Free ports below those that the system gives to connections, so that they stay free until the daemons listen."""
+    sockets = list[socket.socket]()
+    while len(sockets) < count:
+        try:
+            sockets.append(socket.create_server(("127.0.0.1", 10_000 + secrets.randbelow(20_000))))
+        except OSError:
+            continue
     ports = [each.getsockname()[1] for each in sockets]
     for each in sockets:
         each.close()

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Iterator
 
 import numpy as np
 import pytest
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from common.loader import Share, whole
+from common.resnet import backbone
 from common.runs import Schedule
-from common.training import Stage, fit
+from common.training import Stage, fit, synchronise
 
 
 class Numbers:
@@ -72,3 +74,17 @@ def test_momentum_does_not_outlive_a_stage() -> None:
     for expected in (0.9, 0.8, 0.7):
         fit(stage, images, (0,), lambda epoch, optimiser: None)  # type: ignore[arg-type]
         assert parameter.item() == pytest.approx(expected)
+
+
+def test_batchnorm_is_synchronised_in_place() -> None:
+    """It is torch's, and what refers to a layer, its parameters or its type finds it. One process computes the same."""
+    net, images = backbone("resnet8-half", seed=0), torch.rand(4, 3, 32, 32)
+    copied, layers = copy.deepcopy(net), [m for m in net.modules() if isinstance(m, nn.BatchNorm2d)]
+    parameters = list(net.parameters())
+    synchronise(net)
+    assert layers and all(isinstance(layer, nn.SyncBatchNorm) for layer in layers)
+    assert layers == [m for m in net.modules() if isinstance(m, nn.BatchNorm2d)]
+    assert all(ours is before for ours, before in zip(net.parameters(), parameters, strict=True))
+    assert torch.equal(net(images), copied(images))
+    torch.testing.assert_close(net.state_dict(), copied.state_dict(), rtol=0, atol=0)
+    assert torch.equal(net.eval()(images), copied.eval()(images))

@@ -193,6 +193,24 @@ def test_records_of_chosen_papers_go_where_they_are_asked_to(
     assert ended.value.code == 2 and not (tmp_path / "none").exists()
 
 
+def test_only_a_torn_record_is_written_again(
+    finished: tuple[Path, subprocess.CompletedProcess[str]], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A power cut can leave a file of a record that is younger than its run, and empty."""
+
+    def record() -> list[str]:
+        with pytest.raises(SystemExit) as ended:
+            cli.main(["record", "--embedded", "--out", str(finished[0]), "--to", str(tmp_path)])
+        assert ended.value.code == 0
+        return capsys.readouterr().out.splitlines()
+
+    paths = [Path(line) for line in record()]
+    assert len(paths) == 2 and record() == []
+    before = paths[0].read_text()
+    paths[0].write_text("")
+    assert record() == [str(paths[0])] and paths[0].read_text() == before
+
+
 @pytest.mark.parametrize(
     ("words", "message"),
     [
@@ -307,12 +325,12 @@ def test_a_run_just_trained_replaces_its_committed_record(
     made = plan.make_plan("lucir", FIG3A, fresh, plan.Data(None, tmp_path / "cache"))
     painter = Painter(made, tmp_path)
     assert painter.draw_complete() == [] and len(painter.draw_rest()) == 1
-    assert [r.recorded for r in painter.used.values()] == [True]
+    assert [*painter.used.values()] == [True]
     for result in results:
         (fresh.runs / result.hash).symlink_to(store.runs / result.hash)
         assert fresh.sound(result.hash)  # as a command does when a run has ended
     assert len(painter.draw_rest()) == 1
-    assert [r.recorded for r in painter.used.values()] == [False]
+    assert [*painter.used.values()] == [False]
 
 
 def test_a_full_disk_while_drawing_does_not_stop_the_runs(

@@ -175,6 +175,13 @@ def test_a_job_that_is_told_to_end_saves_and_goes_on_later(number: int, tiny_run
 
 
 @pytest.mark.usefixtures("_signals")
+def test_a_signal_after_all_has_ended_is_no_error(tiny_run: MakeRun, tmp_path: Path) -> None:
+    work = Pack((tiny_run(Base(), schedule=Schedule(1, lr=0.01, batch=16)),), Job(tmp_path, None, "cpu", 1, 1), 10, 60)
+    work()
+    assert work.checkpoint().function.runs == work.runs and len(results(tmp_path)) == 1
+
+
+@pytest.mark.usefixtures("_signals")
 def test_a_job_that_saves_nothing_in_its_time_is_not_requeued(
     tiny_run: MakeRun, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import json
 import subprocess
 import sys
 from collections.abc import Callable
@@ -20,7 +21,7 @@ from common.command.queue import Command
 from common.command.single import Single, beside, table
 from common.data.datasets import Dataset
 from common.errors import InputError, OutOfTime, RunFailed
-from common.runs import Run, Schedule
+from common.runs import Run, Schedule, canonical
 from common.store import Store
 from lucir.methods import FINETUNE, LUCIR, Base, ICaRL
 
@@ -157,6 +158,7 @@ WRONG = {
     "LUCIR --scale -1": "the scale of a cosine head must be positive, got -1",
     "--seeds 1 2": "--seeds is an option of reproduce; train takes one --seed",
     "--only fig5c": "--only is an option of reproduce; train draws no figures",
+    "--sync-batchnorm LUCIR": "--sync-batchnorm is for several processes on GPUs, as torchrun starts them",
     "LUCIR --old x": "one of ('less-forget', 'cosine'); python",
 }
 
@@ -170,6 +172,15 @@ def test_what_cannot_be_trained_is_one_line_and_exit_code_2(
     error = capsys.readouterr().err
     assert ended.value.code == 2 and error.startswith("error: ") and error.count("\n") == 1
     assert WRONG[words] in error and not list(tmp_path.glob("runs/*/*"))
+
+
+def test_synchronised_batchnorm_makes_another_run() -> None:
+    """Of what the run starts from too; left out, runs have the hashes they had."""
+    usual, asked = (one("feature_adaptation", *words, "Adaptation").run for words in ((), ("--sync-batchnorm",)))
+    assert usual.start and asked.start and asked.start.sync_batchnorm
+    assert asked.hash != usual.hash and asked.start.hash != usual.start.hash
+    assert "sync_batchnorm" not in json.dumps(canonical(usual)) and canonical(asked)["sync_batchnorm"] is True
+    assert "BatchNorm synchronised" in title(asked) and "BatchNorm" not in title(usual)
 
 
 def test_help_names_options_with_their_defaults(capsys: pytest.CaptureFixture[str]) -> None:
