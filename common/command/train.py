@@ -22,7 +22,7 @@ from common.command.queue import Command, Place, Resources, begin, finish, work
 from common.command.single import Single
 from common.drawing.figures import Drawing, Figure
 from common.errors import InputError, OutOfTime, RunFailed
-from common.runs import Run
+from common.runs import Run, type_name
 from common.store import Result, Store
 
 
@@ -135,7 +135,7 @@ def line(paper: str, words: Sequence[str], place: str, use: Place | None = None)
 def _asked(paper: str, words: Sequence[str], kind: type[A], prog: str, use: Place | None) -> tuple[A, One]:
     """The options before the method, and the one run that they and the method make. use: None where these have it."""
     presets = importlib.import_module(f"{paper}.reproduce.presets")
-    methods = {type(m).__name__: m for m in presets.settings("quick", (), (), 1.0)[0].defaults()}
+    methods = {type_name(type(m)): m for m in presets.settings("quick", (), (), 1.0)[0].defaults()}
     own, *others = methods
     first, rest = _parted(words)
     about = (
@@ -151,9 +151,9 @@ def _asked(paper: str, words: Sequence[str], kind: type[A], prog: str, use: Plac
     settings = settings_of(paper, choice, Data(place.data, place.out / "cache"))
     settings = tuple(replace(s, repeats=s.repeats[:1]) for s in settings)
     setting = _named({s.role: s for s in settings}, args.dataset or "", "--dataset")
-    default = _named({type(m).__name__: m for m in setting.defaults()}, rest[0] if rest else "", "method")
+    default = _named({type_name(type(m)): m for m in setting.defaults()}, rest[0] if rest else "", "method")
     note = f"The defaults below are those of --preset {args.preset}; another preset stands before the method's name."
-    method = change(default, f"{prog} {type(default).__name__}", rest[1:], setting, note)
+    method = change(default, f"{prog} {type_name(type(default))}", rest[1:], setting, note)
     choice = replace(choice, seeds=(), orders=())  # the run has its own
     return args, One([paper], choice, run=setting.main(method)[0], settings=settings, usual=default)
 
