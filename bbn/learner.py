@@ -17,7 +17,7 @@ from common import metrics
 from common.heads import LinearHead, Net
 from common.incremental import Learner, Phase
 from common.rebalance import RetrainLearner
-from common.steps import Draws
+from common.steps import StepNumbers
 from common.training import Stage
 
 
@@ -38,7 +38,7 @@ class BBNLearner(Learner):
     def main(self, phase: Phase) -> Stage:
         """Return the main stage, in which each branch has its own sampler."""
         main = super().main(phase)
-        self.alphas = Draws(steps(main.schedule, len(main.indices)), self.context.device.torch)
+        self.alphas = StepNumbers(steps(main.schedule, len(main.indices)), self.context.device.torch)
         main.on_epoch = self.begin_epoch
         return in_pairs(main, self.context.train.labels, self.config.sampler)
 

@@ -124,7 +124,7 @@ class Store:
         remedy = f"delete {folder} and run the same command"
         config = read_json(folder / "config.json", remedy)
         values = read_json(folder / "result.json", remedy, {"config": config})
-        environment = read_json(folder / "environment.json", remedy, bare="arrays" not in values)
+        environment = read_json(folder / "environment.json", remedy, allow_unchecked="arrays" not in values)
         arrays = values.pop("arrays", {})
         require_whole(folder / "result.json", digest, config, environment, values)
         return Result(digest, config, environment, values, folder / "arrays.npz", arrays)

@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from common.loader import Share, whole
+from common.loader import Share, no_share
 from common.runs import Schedule
 from common.training import Stage, fit
 
@@ -21,7 +21,7 @@ class Numbers:
         self.x, self.labels = x, y
 
     def epoch(
-        self, order: Tensor, batch: int, generator: torch.Generator, share: Share = whole
+        self, order: Tensor, batch: int, generator: torch.Generator, share: Share = no_share
     ) -> Iterator[tuple[Tensor, Tensor]]:
         for rows in order.split(batch):
             yield self.x[rows], self.labels[rows]
