@@ -49,8 +49,8 @@ class Protocol:
     def kept(self, weight: float) -> float:
         """Percent of the parameters without pruning, as `share`, that Eq. 10 alone would keep."""
         run = self.with_lambda(weight)
-        body = drift.Body.named(run.network)
-        whole = body.parameters(body.channels) * (len(run.protocol.sizes) + 1) / 2
+        net = drift.NetworkSizes.named(run.network)
+        whole = net.parameters(net.channels) * (len(run.protocol.sizes) + 1) / 2
         return 1e8 * drift.mean_millions(run, self.per_class) / whole
 
 

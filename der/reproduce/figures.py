@@ -41,12 +41,12 @@ SHARES = {
 """Keys of `counts.shares` by the names of their rows."""
 
 
-def beside(row: Comparison, value: tuple[float | None, str]) -> Comparison:
+def with_published(row: Comparison, value: tuple[float | None, str]) -> Comparison:
     """Return the row with a published number and its provenance."""
     return replace(row, published=value[0], provenance=value[1])
 
 
-def statistic(row: Comparison, printed: PublishedFigure) -> tuple[float | None, str]:
+def published_statistic(row: Comparison, printed: PublishedFigure) -> tuple[float | None, str]:
     """Return a row's published number, and its provenance, from an entry with averages and last accuracies only."""
     return printed.value(row.method, {AVERAGE: "average", LAST: "last"}.get(row.quantity, ""))
 
@@ -77,8 +77,8 @@ def table(s: Setting, results: Results, published: PublishedFigure, base: bool =
     for name, readout in READOUTS.items():
         found = {n: results[name, n] for n in steps if results.get((name, n))}
         for n, group in found.items():
-            for quantity, of, printed in ((AVERAGE, average, published), (LAST, last, end)):
-                ours = estimate([of(r, readout) for r in group])
+            for quantity, measure, printed in ((AVERAGE, average, published), (LAST, last, end)):
+                ours = estimate([measure(r, readout) for r in group])
                 rows.append(Comparison(f"{quantity}, {n} steps", name, *printed.value(name, n), ours))
         if both := paired(list(found.values())):
             repeats = zip(*[[average(r, readout) for r in group] for group in both], strict=True)
@@ -139,11 +139,14 @@ def photos(s: Setting, results: Results, published: PublishedFigure, base: bool 
         title = "half of the classes as base" if base else "no base"
         drawing = accuracy_figure(results, readouts, printed.of(f"{printed.id}-curve"), title)
         panels.append(replace(drawing.panels[0], y_label=label))
-        found = [row if row.published else beside(row, statistic(row, printed)) for row in drawing.comparisons]
+        found = [
+            row if row.published else with_published(row, published_statistic(row, printed))
+            for row in drawing.comparisons
+        ]
         missing = [name for name in (*READOUTS, *PUBLISHED_ONLY) if not results.get((name, s.steps))]
         for row in (Comparison(which, name, None, "", None) for name in missing for which in (AVERAGE, LAST)):
-            if (value := statistic(row, printed))[0] is not None:
-                found.append(beside(row, value))
+            if (value := published_statistic(row, printed))[0] is not None:
+                found.append(with_published(row, value))
         rows += [replace(row, quantity=f"{row.quantity}, {label.partition(' ')[0]}") for row in found]
     for name in (UNPRUNED, MASKED):
         if counted := results.get((name, s.steps)):
@@ -159,8 +162,8 @@ def components(s: Setting, results: Results, published: PublishedFigure) -> Draw
     rows = list[Comparison]()
     for row in drawing.comparisons:
         table = published.of({AVERAGE: "table1", LAST: "table1-last"}.get(row.quantity, ""))
-        value = table.value(MASKED, s.steps) if row.method == WITH_MASKS else statistic(row, published)
-        rows.append(beside(row, value))
+        value = table.value(MASKED, s.steps) if row.method == WITH_MASKS else published_statistic(row, published)
+        rows.append(with_published(row, value))
     if results.get(WITH_AUXILIARY):
         rows += paired_rows(results, readouts, WITH_AUXILIARY, nothing)
     return replace(drawing, comparisons=[*rows, *share_rows(WITH_MASKS, results.get(WITH_MASKS, []))])
@@ -171,7 +174,7 @@ def small(s: Setting, results: Results, published: PublishedFigure) -> Drawing:
     readouts = {name: (name, readout) for name, readout in READOUTS.items()}
     drawing = accuracy_figure(results, readouts, published.of(""), f"{s.small_network}, {s.steps} steps")
     rows = [
-        beside(row, published.value(row.method, s.steps)) if row.quantity == AVERAGE else row
+        with_published(row, published.value(row.method, s.steps)) if row.quantity == AVERAGE else row
         for row in drawing.comparisons
     ]
     return replace(drawing, comparisons=[*rows, *share_rows(MASKED, results.get(MASKED, []))])

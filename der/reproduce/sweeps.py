@@ -55,9 +55,9 @@ def swept(results: Results, key: str, weights: Sequence[float]) -> Mapping[str, 
     return dict(zip([f"{w:g}" for w in known], paired([results[key, w] for w in known]), strict=False))
 
 
-def line(name: str, groups: Mapping[str, list[Result]], of: Callable[[Result], float]) -> Curve:
+def line(name: str, groups: Mapping[str, list[Result]], measure: Callable[[Result], float]) -> Curve:
     """Return the curve of a quantity over the groups, averaged over repeats."""
-    return through(name, list(groups), [estimate([of(r) for r in group]) for group in groups.values()])
+    return through(name, list(groups), [estimate([measure(r) for r in group]) for group in groups.values()])
 
 
 def weights(s: Setting, results: Results, published: PublishedFigure) -> Drawing:
