@@ -1,7 +1,7 @@
-"""The conventional training loop, as most public code has it: the yardstick of throughput.py and parity.py.
+"""Provides the conventional training loop of most public code. throughput.py and parity.py compare with it.
 
-Pillow images through RandomCrop, RandomHorizontalFlip, ToTensor and Normalize in DataLoader workers; fp32, NCHW; the
-loss read with `.item()` at every step.
+Pillow images pass through RandomCrop, RandomHorizontalFlip, ToTensor and Normalize in DataLoader workers. Training uses
+fp32 and NCHW, and reads the loss with `.item()` at every step.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from common.runs import Inputs, Schedule
 
 
 class PilImages(Dataset):
-    """uint8 [n, 32, 32, 3] and labels, one Pillow image at a time."""
+    """A data set of uint8 images [n, 32, 32, 3] and labels [n] that augments one Pillow image at a time."""
 
     def __init__(self, images: np.ndarray, labels: np.ndarray, inputs: Inputs) -> None:
         self.images, self.labels = images, labels
@@ -41,7 +41,7 @@ class PilImages(Dataset):
 
 
 class Conventional:
-    """A network with a linear head and its data loader; `epoch` trains once over the images."""
+    """Holds a network with a linear head, its optimiser and its data loader. `epoch` trains once over the images."""
 
     def __init__(
         self,
@@ -72,7 +72,7 @@ class Conventional:
         )
 
     def epoch(self, number: int = 0) -> float:
-        """Train on every image once; the mean loss of the epoch."""
+        """Train on every image once, at the learning rate of epoch `number`. Returns the mean loss."""
         self.net.train()
         for group in self.optimiser.param_groups:
             group["lr"] = self.schedule.lr_at(number)

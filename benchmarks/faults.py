@@ -1,9 +1,10 @@
-"""Faults on purpose: commands killed, files damaged, disks filled; each end is compared with an undisturbed one.
+"""Causes faults on purpose: kills commands, damages files, fills disks. Compares the results with undisturbed runs.
 
     python benchmarks/faults.py --kills 50 --table docs/reliability.md
 
-trains a few short runs of all six quick presets again and again, in a temporary folder. Exit code 1 where anything is
-lost or differs by a bit. What a machine does not allow, such as mounting a small disk, is skipped with its reason.
+This command trains a few short runs of all six quick presets again and again, in a temporary folder. Its exit code is 1
+if any run is lost or differs by a bit. Faults that the machine does not allow, such as mounting a small disk, are
+skipped with the reason.
 """
 
 from __future__ import annotations
@@ -33,7 +34,7 @@ Harm = Callable[[Path, random.Random], None]
 
 
 def interrupted(bench: Bench, name: str, number: int, times: int) -> Row:
-    """A signal at random moments, again and again, then a command in peace."""
+    """Interrupt the command at `times` random moments by the signal `number`, then let it end in peace."""
     row, out, left = Row(name, f"{times} at random moments over all six quick presets"), bench.fresh(name, False), times
     while left:
         process = bench.start(False, out)
@@ -45,7 +46,7 @@ def interrupted(bench: Bench, name: str, number: int, times: int) -> Row:
             printed = stop(process, number)
             if "Traceback" in printed and number == signal.SIGINT and "interrupted; the same command" not in printed:
                 row.unexpected.append(printed[-300:])
-        else:  # it was finished before
+        else:  # the command ended before the signal: start afresh
             bench.expect(row, process.returncode, 0, process.communicate()[0])
             bench.compare(row, False, out)
             out = bench.fresh(name, False)
@@ -54,7 +55,7 @@ def interrupted(bench: Bench, name: str, number: int, times: int) -> Row:
 
 
 def dead_workers(bench: Bench, times: int) -> Row:
-    """A worker process is killed, and the command itself goes on with another."""
+    """Kill a worker process. The command must go on with a new one."""
     if not Path("/proc/self/task").is_dir():
         raise Skipped("child processes are listed through /proc")
     row = Row("death of a worker under --jobs 2", f"{times} commands over all six quick presets")
@@ -72,17 +73,17 @@ def dead_workers(bench: Bench, times: int) -> Row:
 
 
 def cut(path: Path, dice: random.Random) -> None:
-    """Leave a part of the file."""
+    """Cut the file off at a random place."""
     os.truncate(path, dice.randrange(1, path.stat().st_size))
 
 
 def empty(path: Path, dice: random.Random) -> None:
-    """Leave nothing of the file."""
+    """Remove all content of the file."""
     os.truncate(path, 0)
 
 
 def flip(path: Path, dice: random.Random) -> None:
-    """Change one bit."""
+    """Flip one random bit of the file."""
     content = bytearray(path.read_bytes())
     content[dice.randrange(len(content))] ^= 1 << dice.randrange(8)
     path.write_bytes(content)
@@ -92,11 +93,11 @@ HARMS: tuple[Harm, ...] = (cut, empty, flip)
 
 
 def damaged_checkpoints(bench: Bench) -> Row:
-    """The newest checkpoints of a run that is half done: it goes on from those before."""
+    """Damage the newest checkpoints of runs that are half done. They must go on from the checkpoints before."""
     row = Row("damaged checkpoints", "the newest, cut, empty and with a flipped bit")
     for harm in HARMS:
         out = bench.fresh("checkpoint")
-        for _ in range(4):  # an epoch or a phase each
+        for _ in range(4):  # each command trains one epoch or one phase
             bench.run(True, out, "--minutes", "0.0001")
         for path in sorted(out.glob(f"runs/*/{EPOCH}")):
             harm(path, bench.dice)
@@ -105,7 +106,7 @@ def damaged_checkpoints(bench: Bench) -> Row:
 
 
 def damaged_results(bench: Bench) -> Row:
-    """Files of finished runs: refused by name; once they are deleted as the line says, the same comes back."""
+    """Damage files of a finished run. They must be refused by name; once deleted as told, the same result returns."""
     names = ("result.json", "config.json", "environment.json", "arrays.npz")
     row = Row(
         "damaged results", f"{', '.join(names)}, cut, empty and with a flipped bit; then deleted as the line says"
@@ -129,7 +130,7 @@ def damaged_results(bench: Bench) -> Row:
 
 
 def accepted(bench: Bench, folder: Path, row: Row) -> bool:
-    """Whether a finished run is read. Then it must be as it was: a blank was hit, or what nobody reads."""
+    """Return whether a damaged run is still read. Its result must then be unchanged: the damage hit unused bytes."""
     whole = Store(bench.reference(True)).load(folder.name)
     try:
         found = Store(folder.parents[1]).load(folder.name)
@@ -140,7 +141,7 @@ def accepted(bench: Bench, folder: Path, row: Row) -> bool:
 
 
 def damaged_records(bench: Bench, times: int) -> Row:
-    """Committed records with a flipped bit each: refused, or read as they were."""
+    """Damage committed records. Each must be refused, or be read unchanged."""
     row = Row("damaged records", f"{times} flipped bits, and each record cut and empty")
     store = Store(bench.reference(True))
     records = [write_record(r, bench.folder / "records") for p in store.runs.iterdir() if (r := store.sound(p.name))]
@@ -159,7 +160,7 @@ def damaged_records(bench: Bench, times: int) -> Row:
 
 
 def damaged_cache(bench: Bench) -> Row:
-    """Prepared images, their labels and what is known of them: made again."""
+    """Damage the cached images, labels and meta data. They must be made again."""
     row = Row("damaged data cache", "images, labels and meta.json, cut, empty and with a flipped bit")
     for harm in HARMS:
         out = bench.fresh("cache")
@@ -174,7 +175,7 @@ def damaged_cache(bench: Bench) -> Row:
 
 
 def mounted(folder: Path, size: str) -> None:
-    """A small disk at `folder`. Raises Skipped where none may be mounted."""
+    """Mount a small disk at `folder`. Raises Skipped if this machine does not allow it."""
     folder.mkdir(exist_ok=True)
     words = ["mount", "-t", "tmpfs", "-o", f"size={size}", "tmpfs", str(folder)]
     done = subprocess.run(words, capture_output=True, text=True) if shutil.which("mount") else None
@@ -183,7 +184,7 @@ def mounted(folder: Path, size: str) -> None:
 
 
 def full_disk(bench: Bench) -> Row:
-    """A disk that is full before the end: one line says so, and with more room the same command goes on."""
+    """Let the disk run full. One line must say so, and with more space the same command must go on."""
     row, disk = Row("full disk", "3 sizes of a small disk, widened after the failure"), bench.folder / "disk"
     for size in ("100k", "400k", "900k"):
         mounted(disk, size)
@@ -199,7 +200,7 @@ def full_disk(bench: Bench) -> Row:
 
 
 def read_only(bench: Bench) -> Row:
-    """A folder that may not be written to is refused before training, also where runs in it are half done."""
+    """Make the folder read-only. It must be refused before training, whether it is new or holds a half-done run."""
     row, disk = Row("read-only folder", "new, and with a run half done"), bench.folder / "read-only"
     mounted(disk, "200m")
     try:
@@ -232,7 +233,7 @@ fcntl.flock = flock
 
 
 def clock_back(bench: Bench) -> Row:
-    """The clock goes back a day under a command, and the files of its run are from tomorrow."""
+    """Set the clock back a day between two commands, so that files are from tomorrow, and again during the second."""
     row, out = Row("clock set back", "a day, under a command and between two"), bench.fresh("clock")
     bench.run(True, out, "--minutes", "0.0001")
     for path in out.glob("runs/*/*"):
@@ -244,7 +245,7 @@ def clock_back(bench: Bench) -> Row:
 
 
 def without_locks(bench: Bench) -> Row:
-    """A file system without locks (its answer is simulated) is refused before training."""
+    """Simulate a file system without locks. It must be refused before training."""
     row, out = (
         Row("file system without locks", "its answer to flock, simulated; then one with locks"),
         bench.fresh("locks"),
@@ -258,7 +259,7 @@ def without_locks(bench: Bench) -> Row:
 
 
 def two_commands(bench: Bench) -> Row:
-    """Two equal commands on one folder from its beginning: both end well, and nothing is trained twice."""
+    """Start two equal commands on one new folder. Both must end well, with the same results as undisturbed."""
     row, out = Row("two commands on one --out", "from the start, over all six quick presets"), bench.fresh("two", False)
     both = [bench.start(False, out) for _ in range(2)]
     for process in both:
@@ -269,7 +270,7 @@ def two_commands(bench: Bench) -> Row:
 
 
 def table(rows: list[Row]) -> str:
-    """The rows as Markdown."""
+    """Return the rows as a Markdown table."""
     lines = ["| fault | tried | runs lost | runs that differ | otherwise not as promised |", "|---|---|---|---|---|"]
     for row in rows:
         cells = ("skipped: " + row.skipped, "", "") if row.skipped else (row.lost, row.differing, len(row.unexpected))
@@ -278,7 +279,7 @@ def table(rows: list[Row]) -> str:
 
 
 def faults(bench: Bench, kills: int) -> dict[str, Callable[[], Row]]:
-    """Every fault by a word that chooses it."""
+    """Return a function for each fault, by the word that chooses the fault with --only."""
     few = max(1, kills // 10)
     return {
         "record": lambda: damaged_records(bench, 40 * kills),
@@ -333,7 +334,7 @@ def main() -> int:
 
 
 def write_table(path: Path, args: argparse.Namespace, text: str, minutes: float) -> None:
-    """Put the table and the command behind it between the file's marks."""
+    """Write the table, and the command that made it, between the marks in the file."""
     words = f"--kills {args.kills} --scale {args.scale:g} --seed {args.seed}"
     words += f" --only {' '.join(args.only)}" if args.only else ""
     about = f"`python benchmarks/faults.py {words}`, {minutes:.0f} minutes on {os.cpu_count()} cores.\n\n"

@@ -1,9 +1,10 @@
-"""Finds lambda_s of every protocol: the one with which Eq. 10 alone leaves the parameters that the paper prints.
+"""Finds lambda_s of every DER protocol: the weight with which Eq. 10 alone keeps the parameters that the paper prints.
 
-    python -m benchmarks.lambda_s            # a table of what the presets have, beside what the paper prints
-    python -m benchmarks.lambda_s --find     # the same with lambda_s searched for anew, some minutes
+    python -m benchmarks.lambda_s            # compares the lambda_s of the presets with the paper's parameters
+    python -m benchmarks.lambda_s --find     # searches for lambda_s anew; takes some minutes
 
-No images, no training: see der/drift.py. A ResNet-32's parameters are not printed; it gets ResNet-18's share.
+This needs no images and no training (see der/drift.py). The paper prints no parameters of a ResNet-32, so the share
+that it prints for the ResNet-18 is used there.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ from der.methods import MASKED, UNPRUNED
 from der.reproduce.presets import Setting, settings
 
 IMAGES = {"cifar100": 500, "imagenet-100": 1300, "imagenet": 1300}
-"""Training images of a class, about 1300 on ImageNet."""
+"""Training images per class, on ImageNet about 1300."""
 TABLES = {
     ("cifar100", False): "table1",
     ("cifar100", True): "table2",
@@ -29,25 +30,25 @@ TABLES = {
     ("imagenet-100", True): "imagenet100-b50",
     ("imagenet", False): "table3-imagenet1000",
 }
-"""Where the paper prints parameters, by data set and whether half of the classes are a base."""
+"""The paper's table of parameters, by data set and by whether half of the classes form a base phase."""
 
 
 @dataclass(frozen=True)
 class Protocol:
-    """A Run of `masked` under one protocol, and what the paper prints of it."""
+    """Holds a Run of the masked method under one protocol, and the share of parameters that the paper prints."""
 
     name: str
     run: Run
     per_class: int
     share: float
-    """Published parameters over those without pruning, both averaged over steps, percent."""
+    """Published parameters as a percentage of those without pruning, both averaged over steps."""
 
     def with_lambda(self, weight: float) -> Run:
-        """Its Run at another lambda_s."""
+        """Return the Run with another lambda_s."""
         return replace(self.run, method=replace(self.run.method, sparsity=weight))
 
     def kept(self, weight: float) -> float:
-        """Percent of the parameters without pruning, as `share`, that Eq. 10 alone would keep."""
+        """Return the percentage of parameters, like `share`, that Eq. 10 alone would keep with this lambda_s."""
         run = self.with_lambda(weight)
         net = drift.NetworkSizes.named(run.network)
         whole = net.parameters(net.channels) * (len(run.protocol.sizes) + 1) / 2
@@ -55,7 +56,7 @@ class Protocol:
 
 
 def protocols() -> Iterator[Protocol]:
-    """Every protocol of Tables 1 to 3 and, on the small network, of the appendix."""
+    """Yield every protocol of Tables 1 to 3 and, with the small network, that of the appendix."""
     published = Published.load(Path(drift.__file__).with_name("published.json")).figure("")
     for s in (*settings("cifar", None, None, 1.0), *settings("imagenet", None, None, 1.0)):
         for base, counts in ((False, s.b0), (True, s.b50)):
@@ -81,7 +82,7 @@ def _share(s: Setting, steps: int, base: bool, published: PublishedFigure) -> fl
 
 
 def find(protocol: Protocol) -> float:
-    """lambda_s to two digits by bisection of its logarithm: the share kept falls with it."""
+    """Return lambda_s to two digits, by bisection of its logarithm: the kept share falls as lambda_s grows."""
     low, high = 0.001, 20.0
     for _ in range(13):
         middle = math.sqrt(low * high)

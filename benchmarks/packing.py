@@ -1,4 +1,4 @@
-"""Several runs side by side on one device: processes, and on CUDA also streams of one process."""
+"""Measures several runs side by side on one device: in processes and, on CUDA, also in streams of one process."""
 
 from __future__ import annotations
 
@@ -18,9 +18,10 @@ EPOCHS = 3
 
 
 def packed(network: str, steps: int, repeats: int, device: Device, jobs: int, cores: int) -> Table:
-    """Images/s of one run alone, and of `jobs` runs side by side, together.
+    """Return images/s of one run alone, and of `jobs` runs side by side (their sum).
 
-    The clock runs from the moment all have trained an epoch, and captured their graphs, to the end of the last one.
+    The time is taken from the moment at which all runs have trained one epoch, and so have captured their graphs, to
+    the end of the last run.
     """
     alone = {1, cores} if device.type == "cpu" else {cores}
     sides = {f"1 run, {n} thread{'s' * (n > 1)}": (1, n) for n in sorted(alone)}
@@ -36,7 +37,7 @@ def packed(network: str, steps: int, repeats: int, device: Device, jobs: int, co
 
 
 def _processes(network: str, steps: int, device: Device, jobs: int, threads: int) -> float:
-    """Images/s of `jobs` worker processes together."""
+    """Return images/s of `jobs` worker processes together."""
     words = [network, str(steps), device.type, device.precision, str(threads)]
     workers = [
         subprocess.Popen(
@@ -58,7 +59,7 @@ def _processes(network: str, steps: int, device: Device, jobs: int, threads: int
 
 
 def _worker(network: str, steps: str, device: str, precision: str, threads: str) -> None:
-    """One process of `_processes`: train an epoch, wait for the others, go on."""
+    """Train as one worker process of `_processes`: one epoch, then wait for the others, then the measured epochs."""
     torch.set_num_threads(int(threads))
 
     def wait_for_others() -> None:
@@ -70,7 +71,7 @@ def _worker(network: str, steps: str, device: str, precision: str, threads: str)
 
 
 def _streams(network: str, steps: int, device: Device, jobs: int) -> float:
-    """Images/s of `jobs` threads together, each with its own CUDA stream and graphs."""
+    """Return images/s of `jobs` threads together, each with its own CUDA stream and graphs."""
     barrier = threading.Barrier(jobs + 1, timeout=300)
 
     def work() -> None:

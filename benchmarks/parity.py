@@ -1,12 +1,12 @@
-"""Whether the fast training step learns what the conventional loop learns: test accuracy of both, over several seeds.
+"""Tests whether the fast training step learns as well as the conventional loop: test accuracies over several seeds.
 
     python benchmarks/parity.py [--seeds 5] [--epochs 8] [--data DIR [--network resnet32]]
 
-Cross-entropy on the first classes of LUCIR's protocol (its base phase): on the embedded glyphs, or on CIFAR-100 with
---data. Ours runs as `fit()` does in any run (batched augmentation, channels_last, bf16 where it is native, on CUDA
-graphs); the conventional loop is that of `conventional.py` (Pillow, workers, fp32). Same images, network, schedule and
-initial weights. Prints both means, their difference and its 95 % t-interval; exit code 1 if that does not hold 0. Half
-the interval's width is the smallest difference that this many seeds could show.
+Both train with cross-entropy on the first classes of LUCIR's protocol (its base phase), on the embedded glyphs or, with
+--data, on CIFAR-100. The fast step is `fit()` as in any run: batched augmentation, channels_last, bf16 if the hardware
+has it, CUDA graphs on a GPU. The conventional loop is the one in `conventional.py`: Pillow, workers, fp32. Images,
+network, schedule and initial weights are the same. Prints both means, their difference and its 95 % t-interval. The
+exit code is 1 if the interval does not contain 0. Half its width is the smallest difference that the seeds can show.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ from common.training import Device, Stage, choose_device, fit
 
 
 def first_classes(dataset: Dataset, count: int) -> Dataset:
-    """The data set cut to its first classes."""
+    """Return the data set with only its first `count` classes."""
     train, test = dataset.train_labels < count, dataset.test_labels < count
     images = (np.asarray(dataset.train_images)[train], np.asarray(dataset.test_images)[test])
     labels = (dataset.train_labels[train], dataset.test_labels[test])
@@ -46,7 +46,7 @@ def accuracy(features: Tensor, head: nn.Module, labels: Tensor) -> float:
 
 
 def ours(data: Dataset, network: str, schedule: Schedule, seed: int, device: Device) -> float:
-    """Test accuracy in per cent after training with fit()."""
+    """Return the test accuracy in percent after training with fit()."""
     torch.manual_seed(seed)
     body = backbone(network, seed=seed)
     net = Net(body, LinearHead(body.out_features, len(data.classes)), device)  # type: ignore[arg-type]
@@ -65,7 +65,7 @@ def ours(data: Dataset, network: str, schedule: Schedule, seed: int, device: Dev
 
 
 def theirs(data: Dataset, network: str, schedule: Schedule, seed: int, device: Device, workers: int) -> float:
-    """Test accuracy in per cent after training with the conventional loop."""
+    """Return the test accuracy in percent after training with the conventional loop."""
     images, labels, classes = data.train_images, data.train_labels, len(data.classes)
     loop = Conventional(network, images, labels, classes, schedule, device.torch, workers, seed)  # type: ignore[arg-type]
     for epoch in range(schedule.epochs):

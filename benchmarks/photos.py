@@ -1,4 +1,4 @@
-"""Loading large images: ours beside the usual ImageFolder, and beside the fastest that torchvision itself offers."""
+"""Measures how fast large images are loaded: by our loader, the usual ImageFolder, and torchvision's fastest way."""
 
 from __future__ import annotations
 
@@ -29,16 +29,16 @@ PHOTOS, EPOCHS = 512, 4
 
 
 def photos(repeats: int, device: Device) -> Table:
-    """Images per second of CPU time of the main process and one worker, augmented and on the device in batches.
+    """Return how many images per second of CPU time each loader augments and puts on the device in batches.
 
-    CPU time is what one core needs, and the machine's other work is not in it. It counts a worker when that has ended:
-    ours after the epochs of a stage, the others' after each.
+    The CPU time is that of the main process and one worker. It does not include other work of the machine. A worker's
+    time is counted when the worker ends: our worker ends after the epochs of a stage, the others after each epoch.
     """
     rates: Table = {}
     with tempfile.TemporaryDirectory() as folder, _one_core():
         _write(Path(folder))
         sides = _sides(Path(folder), device.torch)
-        for repeat in range(repeats + 1):  # the first warms up
+        for repeat in range(repeats + 1):  # the first repeat warms up
             for name, stage in sides.items():
                 started = _cpu_seconds()
                 stage()
@@ -49,7 +49,7 @@ def photos(repeats: int, device: Device) -> Table:
 
 @contextmanager
 def _one_core() -> Iterator[None]:
-    """One thread, on one core where the system can say so: more would wait for each other, which costs CPU time."""
+    """Use one thread, on one core if the system allows it: several would wait for each other, which costs CPU time."""
     threads, cores = torch.get_num_threads(), os.sched_getaffinity(0) if hasattr(os, "sched_getaffinity") else set()
     torch.set_num_threads(1)
     if cores:
@@ -104,7 +104,7 @@ def _tensor(path: str) -> Tensor:
 
 
 def _write(folder: Path) -> None:
-    """JPEGs of 500 x 375, ImageNet's usual size: windows of the two photographs that scikit-learn ships."""
+    """Write JPEGs of 500 x 375 pixels, ImageNet's usual size, cut from the two photographs that scikit-learn ships."""
     (folder / "class").mkdir()
     whole, rng = load_sample_images().images, np.random.default_rng(0)
     for i in range(PHOTOS):

@@ -1,4 +1,4 @@
-"""What is measured: our training step through fit(), and the same step on one fixed batch."""
+"""Provides two sides of the comparisons: our training step through fit(), and the same step on one fixed batch."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ Table = dict[str, list[float]]
 
 
 class Ours:
-    """A network, random images on the device, and training on them through fit()."""
+    """Holds a network and random images on the device, and trains on them through fit()."""
 
     def __init__(self, network: str, steps: int, device: Device) -> None:
         self.count, self.device = steps * BATCH, device
@@ -36,9 +36,9 @@ class Ours:
         return F.cross_entropy(self.net(images), labels)
 
     def epochs(self, number: int, after_first: Callable[[], object] = lambda: None) -> list[float]:
-        """Seconds of each of `number` epochs of one stage, as fit() reports them.
+        """Train one stage of `number` epochs, and return the seconds of each epoch as fit() reports them.
 
-        after_first: called between the first epoch, in which CUDA graphs are captured, and the second.
+        after_first: called after the first epoch, in which CUDA graphs are captured.
         """
         seconds: list[float] = []
 
@@ -54,9 +54,9 @@ class Ours:
         return seconds
 
     def fixed_batch(self) -> Callable[[], None]:
-        """The same step on one batch that is ready: what is left is what the hardware can do.
+        """Return the same training step on one batch that is ready. Its speed is the limit that the hardware sets.
 
-        On CUDA it is a captured graph too, so that only cutting and augmenting batches is missing.
+        On CUDA this step is a captured graph too, so it only lacks the cutting and augmenting of batches.
         """
         rows = torch.arange(BATCH, device=self.device.torch)
         images, labels = next(iter(self.images.plain(rows, BATCH))), self.images.labels[rows]

@@ -1,6 +1,6 @@
-"""Give every committed record that has none its checksum: python benchmarks/stamp_records.py
+"""Adds a checksum to every committed record that has none: python benchmarks/stamp_records.py
 
-`reproduce record` writes one into each new record. A record whose content has changed since it got one is refused.
+`reproduce record` writes a checksum into each new record. A record that has been changed later is then refused.
 """
 
 from __future__ import annotations
@@ -17,10 +17,10 @@ from common.drawing.results import read_record, stamped  # noqa: E402
 
 
 def main() -> None:
-    """Stamp what has no checksum, and print how many those were."""
+    """Add a checksum to the records that have none, and print how many these were."""
     count = 0
     for path in sorted(ROOT.glob("*/records/*.json")):
-        read_record(path)  # raises where it is damaged
+        read_record(path)  # raises InputError if the record is damaged
         record = json.loads(path.read_text(encoding="utf-8"))
         if "checksum" not in record:
             write_atomic(path, stamped(record))

@@ -1,9 +1,9 @@
-"""How many runs a GPU takes at once: images/s together of K threads that replay a captured step, K = 1 ... 16.
+"""Measures how many runs a GPU should train at once: total images/s of K threads that replay a captured step.
 
     python benchmarks/sweep.py [--json FILE]
 
-Beside it the conventional loop, one run in fp32, and on CUDA how long a capture takes in both ways. With --device cpu
-steps are called from Python, which only rehearses the benchmark.
+K goes from 1 to 16. The conventional loop, with one run in fp32, is measured too and, on CUDA, the time of a graph
+capture in two ways. With --device cpu steps are called from Python, which only rehearses the benchmark.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from common.tuning import COUNTS, cpu_name, least_within, rates_side_by_side
 
 
 def conventional(device: Device, steps: int, workers: int) -> float:
-    """Images/s of the usual loop over `steps` batches, after as many that warm it up."""
+    """Return images/s of the conventional loop over `steps` batches, after as many batches to warm up."""
     from conventional import Conventional
 
     pixels, labels = random_images(steps * BATCH)
@@ -35,7 +35,7 @@ def conventional(device: Device, steps: int, workers: int) -> float:
 
 
 def capture_times(repeats: int = 5) -> dict[str, float]:
-    """Milliseconds of a small capture in each way, medians: what a capture costs beside the step itself."""
+    """Return the median milliseconds of capturing a tiny graph in each way: the cost of a capture without its step."""
     weight = torch.zeros((), device="cuda")
 
     def body() -> None:

@@ -1,9 +1,9 @@
-"""How fast training is, beside what the machine could do and beside the conventional loop; all in one run.
+"""Measures how fast training is, compared with the limit of the machine and with the conventional loop.
 
     python benchmarks/throughput.py [--parts training packed images features ...] [--json FILE]
 
-The sides of each comparison are measured in turn, repeat after repeat, so that the machine's drift hits all alike:
-quote the ratios. Prints tables of medians with the range of the repeats; README.md beside this file explains them.
+The sides of each comparison are measured in turn, repeat after repeat, so that the machine's drift affects all alike:
+quote the ratios. Prints tables of medians with the range of the repeats. README.md beside this file explains them.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ from common.runs import Inputs, Schedule
 from common.training import Device, Stage, choose_device, fit
 from common.tuning import cpu_name
 
-STEPS = {  # an epoch of the training part, on a CPU and on CUDA
+STEPS = {  # steps per epoch in the training part, on a CPU and on CUDA
     "resnet8-half": (48, 400),
     "resnet32": (12, 400),
     "resnet18": (4, 200),
@@ -45,8 +45,8 @@ STEPS = {  # an epoch of the training part, on a CPU and on CUDA
 
 
 def training(network: str, steps: int, repeats: int, device: Device, workers: list[int]) -> Table:
-    """Images/s of fit(), of the same step on one fixed batch, and of the conventional loop."""
-    from conventional import Conventional  # its imports alone take 300 MiB, which are not ours
+    """Return images/s of fit(), of the same step on one fixed batch, and of the conventional loop."""
+    from conventional import Conventional  # imported late: its imports take 300 MiB, which `memory` must not count
 
     ours = Ours(network, steps, device)
     fixed = ours.fixed_batch()
@@ -58,8 +58,8 @@ def training(network: str, steps: int, repeats: int, device: Device, workers: li
         for n in workers
     }
     rates: Table = {name: [] for name in ("(a) fit()", "(b) fixed batch", *theirs)}
-    for repeat in range(repeats + 1):  # the first warms up
-        # A stage's first epoch on CUDA captures its graphs: two of 160 in a real stage, all of it in one epoch.
+    for repeat in range(repeats + 1):  # the first repeat warms up
+        # On CUDA the first epoch of a stage also captures the graphs, so the second one is timed.
         (*_, seconds) = ours.epochs(2 if device.type == "cuda" else 1)
         row = [seconds, timed(lambda: [fixed() for _ in range(steps)], device)]
         row += [timed(loop.epoch, device) for loop in theirs.values()]
@@ -69,7 +69,7 @@ def training(network: str, steps: int, repeats: int, device: Device, workers: li
 
 
 def herd_in_loops(features: torch.Tensor, count: int) -> list[int]:
-    """Herding one class as a triple loop: candidates inside picks (inside classes)."""
+    """Herd one class as plain code does: a loop over candidates inside a loop over picks (inside one over classes)."""
     x = F.normalize(features.double(), dim=1)
     mean, total, picked = x.mean(0), torch.zeros_like(x[0]), list[int]()
     for k in range(count):
@@ -85,7 +85,7 @@ def herd_in_loops(features: torch.Tensor, count: int) -> list[int]:
 
 
 def features(repeats: int, device: Device) -> Table:
-    """Milliseconds of what follows a phase: features of 2,000 images, herding 20 of 500 in 10 classes, NME."""
+    """Return the milliseconds of work after a phase: features of 2,000 images, herding 20 of 500 in 10 classes, NME."""
     ours = Ours("resnet32", 16, device)
     rows = torch.arange(2000, device=device.torch)
     x = torch.rand(10, 500, 64, device=device.torch)
@@ -100,13 +100,13 @@ def features(repeats: int, device: Device) -> Table:
     times: Table = {name: [] for name in cases}
     for _ in range(repeats):
         for name, action in cases.items():
-            scale = 10 if "triple" in name else 1  # one class was timed
+            scale = 10 if "triple" in name else 1  # only one of ten classes was timed
             times[name].append(1000 * scale * timed(action, device))
     return times
 
 
 def startup(repeats: int) -> Table:
-    """Seconds from the shell to the end of --help and --list."""
+    """Return the seconds that the commands --help and --list take as a whole."""
     times: Table = {"--help": [], "--list": []}
     for _ in range(repeats):
         for word, values in times.items():
@@ -118,7 +118,10 @@ def startup(repeats: int) -> Table:
 
 
 def memory(device: Device) -> Table:
-    """Peak MiB of a process that trains ResNet-32 beside a teacher on data of CIFAR's size and extracts features."""
+    """Return the peak memory in MiB of a process that trains a ResNet-32 with a teacher and extracts features.
+
+    Its data have the size of CIFAR.
+    """
     with tempfile.TemporaryDirectory() as folder:
         pixels, _ = random_images(50_000)
         np.save(Path(folder, "images.npy"), pixels)
@@ -151,8 +154,8 @@ def _memory_worker(folder: str, device: str, precision: str) -> None:
 
 
 def _peak() -> float:
-    """Peak resident memory of this process in MiB, pages shared with other processes included."""
-    try:  # on Linux getrusage also counts the parent, whose memory a child has for a moment
+    """Return the peak resident memory of this process in MiB, including pages shared with other processes."""
+    try:  # on Linux getrusage also counts the parent's memory, which a child shares for a moment
         line = next(
             x
             for x in Path("/proc/self/status").read_text(encoding="utf-8", errors="replace").splitlines()
@@ -164,7 +167,10 @@ def _peak() -> float:
 
 
 def profile(network: str, device: Device, repeats: int) -> Table:
-    """Milliseconds of the parts of one step, each waited for: ours called from Python, and the conventional loop's."""
+    """Return the milliseconds of each part of one step, with the device synchronised after each part.
+
+    Measures our step, called from Python, and that of the conventional loop.
+    """
     from conventional import Conventional
 
     ours = Ours(network, 2, device)
@@ -271,7 +277,7 @@ def main() -> None:
             if not name.startswith("1 run"):
                 print(f"  {name}, over the best alone: {ratio(values, alone)}")
     if "images" in args.parts:
-        from photos import photos  # its imports are not ours
+        from photos import photos  # imported late: other parts do not need its imports
 
         table = measured["images"] = photos(repeats, device)
         show("images, 500 x 375 JPEGs, a second of CPU time", "images/s", table)

@@ -1,4 +1,4 @@
-"""What `faults.py` works with: commands on folders of their own, and what undisturbed ones have measured."""
+"""Helps `faults.py`: starts commands in folders of their own, and compares them with undisturbed commands."""
 
 from __future__ import annotations
 
@@ -28,23 +28,23 @@ LINES = (
     "class_balanced --only table2-cifar100",
     "fsa --only fig4",
 )
-SMALL = ("lucir", "--only", "fig3a", "--epochs-scale", "0.25")  # a base model, and iCaRL from it
+SMALL = ("lucir", "--only", "fig3a", "--epochs-scale", "0.25")  # a base model, and iCaRL that starts from it
 
 
 class Skipped(Exception):
-    """This machine does not allow the fault."""
+    """Raised if this machine does not allow the fault."""
 
 
 @dataclass
 class Row:
-    """What was tried of one fault, and what came of it."""
+    """Holds what was tried for one fault, and the outcome."""
 
     fault: str
     tried: str
     lost: int = 0
     differing: int = 0
     unexpected: list[str] = field(default_factory=list)
-    """Ends of commands that are not as promised, such as a traceback."""
+    """Commands that ended in another way than promised, such as with a traceback."""
     skipped: str = ""
 
     @property
@@ -54,14 +54,14 @@ class Row:
 
 @dataclass(eq=False)
 class Bench:
-    """The temporary folder, the options, and what undisturbed commands have measured."""
+    """Runs commands in a temporary folder, and compares their results with those of undisturbed commands."""
 
     folder: Path
     scale: float
     dice: random.Random
 
     def words(self, small: bool, out: Path, *more: str) -> list[str]:
-        """The words of a command: of the queue of all papers, two at once, or of the small one."""
+        """Return the words of a command: the small one, or the queue of all papers with two runs at once."""
         queue = ["queue", str(self.folder / "queue.txt"), "--jobs", "2"]
         return [
             *(SMALL if small else queue),
@@ -74,7 +74,7 @@ class Bench:
         ]
 
     def start(self, small: bool, out: Path, *more: str, before: str = "") -> subprocess.Popen[str]:
-        """A command, on one core or on two; `before`: Python that is executed in its process first."""
+        """Start a command: the small one on one core, the other on two. before: Python code to run first in it."""
         code = f"{before}\nfrom common.command.cli import main\nmain()"
         cores = sorted(os.sched_getaffinity(0))[: 1 if small else 2] if hasattr(os, "sched_getaffinity") else []
         return subprocess.Popen(
@@ -89,13 +89,13 @@ class Bench:
         )
 
     def run(self, small: bool, out: Path, *more: str, before: str = "") -> tuple[int, str]:
-        """(exit code, what it printed) of a command that is left in peace."""
+        """Run a command to its end. Returns (exit code, what it printed)."""
         process = self.start(small, out, *more, before=before)
         printed = process.communicate()[0]
         return process.returncode, printed
 
     def fresh(self, name: str, small: bool = True) -> Path:
-        """A new output folder, whose data are those that the undisturbed command has prepared."""
+        """Make a new output folder that shares the data cache of the undisturbed command."""
         out = self.folder / f"{name}-{self.dice.randrange(10**9)}"
         out.mkdir()
         (out / "cache").symlink_to(self.reference(small) / "cache")
@@ -103,7 +103,7 @@ class Bench:
 
     @cache  # noqa: B019
     def reference(self, small: bool) -> Path:
-        """The folder of the undisturbed command."""
+        """Return the folder of the undisturbed command, which runs at the first call."""
         text = "".join(f"{line} --epochs-scale {self.scale:g}\n" for line in LINES)
         (self.folder / "queue.txt").write_text(text, encoding="utf-8")
         out = self.folder / ("small" if small else "all")
@@ -114,7 +114,7 @@ class Bench:
 
     @cached_property
     def startup(self) -> float:
-        """Seconds until the command of all papers has logged its first epoch."""
+        """Seconds until the command of all papers logs its first epoch."""
         out, started = self.fresh("startup", small=False), time.monotonic()
         process = self.start(False, out)
         while process.poll() is None and not list(out.glob("runs/*/metrics.jsonl")):
@@ -124,13 +124,13 @@ class Bench:
         return taken
 
     def finish(self, row: Row, small: bool, out: Path, code: int = 0) -> None:
-        """Let a command come to its end, and count what is lost and what differs."""
+        """Run the command to its end, and count the runs that are lost or differ."""
         ended, printed = self.run(small, out)
         self.expect(row, ended, code, printed)
         self.compare(row, small, out)
 
     def expect(self, row: Row, ended: int, code: int, printed: str, words: str = "") -> None:
-        """Note an end that is not as promised."""
+        """Note the end of a command if it is not as promised. words: text that must have been printed."""
         if ended != code or words not in printed or "Traceback" in printed:
             row.unexpected.append(f"exit code {ended}, not {code} with {words!r}: {' '.join(printed.split())[-300:]}")
 
@@ -142,7 +142,7 @@ class Bench:
 
 
 def measured(out: Path) -> dict[str, tuple]:
-    """What every finished run has left that does not depend on the clock, by hash."""
+    """Return everything that finished runs have written and that does not depend on the clock, by hash."""
     found = dict[str, tuple]()
     for path in out.glob("runs/*/result.json"):
         state = read_state(path.parent / BOUNDARY)
@@ -158,15 +158,15 @@ def measured(out: Path) -> dict[str, tuple]:
 
 
 def stop(process: subprocess.Popen[str], number: int) -> str:
-    """Send a signal to the command itself, and wait for its end and its workers'. What it printed."""
+    """Send a signal to a command, and wait for it and its workers to end. Returns what it printed."""
     if process.poll() is None:
         os.kill(process.pid, number)
-    printed = process.communicate()[0]  # its workers hold the pipe until they have noticed
+    printed = process.communicate()[0]  # workers keep the pipe open until they notice that the command is gone
     return printed
 
 
 def same(ours: Result, other: Result) -> bool:
-    """Whether two results hold the same for all that figures read of them."""
+    """Return whether two results are equal in everything that figures read."""
     parts = [(r.config, r.phases(), r.values["summary"], r.values["trace"]) for r in (ours, other)]
     *_, readouts = other.phases()[-1]["stages"].values()
     return (
@@ -177,6 +177,6 @@ def same(ours: Result, other: Result) -> bool:
 
 
 def children(pid: int) -> list[int]:
-    """Processes that `pid` has started."""
+    """Return the ids of the processes that `pid` has started."""
     tasks = Path(f"/proc/{pid}/task").glob("*/children")
     return [int(word) for task in tasks for word in task.read_text(encoding="utf-8").split()]

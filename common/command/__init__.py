@@ -1,5 +1,6 @@
-"""The commands. Nothing here loads torch before it trains.
+"""The commands `reproduce` and `train`. No module here loads torch before a run is trained.
 
-`cli` reads the words, `plan` finds the figures and their Runs, and `queue` trains what is missing through `launcher`.
-`parts` and `painter` draw as runs end; `messages` says what happens. Papers make their presets of `settings`.
+`cli` reads the command line, `plan` finds the figures and their Runs, and `queue` trains the missing Runs through
+`launcher`. `parts` and `painter` draw figures as runs end. `messages` prints the progress. Each paper builds its
+presets from `settings`.
 """

@@ -1,8 +1,8 @@
-"""Which job of a cluster has which runs: what was submitted is written down here, what is alive the cluster says.
+"""Records which job of a cluster has which runs, and asks the cluster which jobs are alive.
 
-OUT/cluster/ holds submitit's scripts and logs, and `jobs.jsonl`, a line a job. Whoever looks a run up takes the last
-job that has it. Whether that job is alive is asked of Slurm, never read from a file or a lock: locks are not to be
-relied on where OUT is shared by NFS. The one lock here keeps two commands on one machine from submitting at once.
+OUT/cluster/ holds submitit's scripts and logs, and `jobs.jsonl` with one line per job. If several jobs had a run, the
+last one counts. Only Slurm knows whether a job is alive, not a file or a lock: locks are unreliable if OUT is shared by
+NFS. The one lock here keeps two commands on the same machine from submitting at once.
 """
 
 from __future__ import annotations
@@ -22,53 +22,53 @@ from common.errors import InputError
 
 @dataclass(frozen=True)
 class Entry:
-    """One run as it was submitted."""
+    """One run as it was submitted to the cluster."""
 
     job: str
     engine: str
     """slurm or local."""
     words: str
-    """The run in a few words."""
+    """A short description of the run."""
     images: int
-    """What it trains on altogether."""
+    """Images that the run trains on over all epochs."""
 
 
 @dataclass(frozen=True)
 class Alive:
-    """A job that the cluster knows."""
+    """The state of a job that the cluster still knows."""
 
     waits: bool
-    """Whether it has not begun, or waits to begin again."""
+    """Whether the job has not begun, or waits to begin again."""
     reason: str
-    """Why it waits, as the cluster says."""
+    """Why the job waits, in the cluster's words."""
 
 
 class Board:
-    """The jobs of one results folder."""
+    """Records the jobs of one results folder."""
 
     def __init__(self, out: Path) -> None:
         self.folder = out / "cluster"
         self.path = self.folder / "jobs.jsonl"
 
     def lock(self) -> FileLock:
-        """Held while a command looks what is there and submits what is not."""
+        """Return the lock that a command holds while it looks up jobs and submits new ones."""
         self.folder.mkdir(parents=True, exist_ok=True)
         return FileLock(self.folder / "lock")
 
     def entries(self) -> dict[str, Entry]:
-        """The last job of each run, by the run's hash."""
+        """Return the last entry of each run, by the run's hash."""
         text = self.path.read_text(encoding="utf-8") if self.path.exists() else ""
         lines = map(json.loads, text.splitlines())
         return {d: Entry(line["job"], line["engine"], *rest) for line in lines for d, *rest in line["runs"]}
 
     def add(self, engine: str, jobs: Iterable[tuple[str, Iterable[tuple[str, str, int]]]]) -> None:
-        """Write down (job, its runs as (hash, words, images)) for each of some jobs."""
+        """Append jobs to `jobs.jsonl`. jobs: pairs of a job's id and its runs, each run as (hash, words, images)."""
         lines = [json.dumps({"job": job, "engine": engine, "runs": list(runs)}) + "\n" for job, runs in jobs]
         with open(self.path, "a", encoding="utf-8") as file:
             file.write("".join(lines))
 
     def alive(self) -> dict[str, Alive]:
-        """The jobs of these runs that wait or run, by id. Raises InputError where Slurm does not answer."""
+        """Return the recorded jobs that wait or run, by id. Raises InputError if Slurm does not answer."""
         jobs = {entry.job: entry.engine for entry in self.entries().values()}
         found = {job: Alive(False, "") for job, engine in jobs.items() if engine == "local" and _runs_here(int(job))}
         if "slurm" in jobs.values():
@@ -76,7 +76,7 @@ class Board:
         return found
 
     def last_words(self, job: str) -> str:
-        """The last line of a job's log; "" where it has none."""
+        """Return the last line of a job's log, or "" if it has no log."""
         for name in (f"{job}_0_log.err", f"{job}_0_log.out"):
             with suppress(OSError):
                 text = (self.folder / name).read_text(encoding="utf-8", errors="replace")
@@ -86,7 +86,7 @@ class Board:
 
 
 def _queue() -> dict[str, Alive]:
-    """What Slurm has of this user, by id; a task of an array is ID_INDEX."""
+    """Return this user's jobs in Slurm, by id. The id of a task in an array is ID_INDEX."""
     command = ["squeue", "--me", "--array", "--noheader", "--format=%i|%T|%r"]
     try:
         text = subprocess.run(command, capture_output=True, text=True, check=True, timeout=120).stdout
@@ -101,7 +101,7 @@ def _queue() -> dict[str, Alive]:
 
 def _runs_here(process: int) -> bool:
     with suppress(ChildProcessError):
-        os.waitpid(process, os.WNOHANG)  # of a child that has ended nothing remains then
+        os.waitpid(process, os.WNOHANG)  # removes a child that has ended, which would else count as alive
     try:
         os.kill(process, 0)
     except OSError:

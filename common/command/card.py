@@ -1,4 +1,4 @@
-"""The model card of an exported network, in Markdown: what it is, what it was trained on, how good it is."""
+"""Writes the model card of an exported network in Markdown: its method, its training data and its test accuracy."""
 
 from __future__ import annotations
 
@@ -24,7 +24,11 @@ terms: ImageNet's, for one, allow research and teaching that are not commercial.
 
 
 def card(result: Result, run: Run, labels: Sequence[int] | None, creation: str) -> str:
-    """The card of what `run` has left. creation: how timm makes the network; "" where it is not timm's."""
+    """Return the model card of the network that `run` ended with.
+
+    labels: the data set's label behind each output, or None if the labels are not known. creation: the arguments with
+    which timm creates the network, or "" if timm cannot load it.
+    """
     return "\n".join([*_front(run), *_loading(run, creation), *_training(result, run), *_outputs(run, labels)])
 
 
@@ -61,7 +65,7 @@ def _training(result: Result, run: Run) -> Iterator[str]:
 
 
 def _options(run: Run) -> Iterator[tuple[str, object]]:
-    """Name and value of every setting of a Run: the method's first."""
+    """Yield the name and the value of every setting of a Run, the method's settings first."""
     yield "method", type(run.method).__name__
     yield from _settings(run.method, "")
     yield from _settings(run.protocol, "")

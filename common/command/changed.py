@@ -1,6 +1,7 @@
-"""Runs of methods from outside whose source has changed since: they are named, and trained anew on request.
+"""Finds runs of a user's own method whose source code has changed since they were trained.
 
-Of a method of the six packages the `version` counts. Code that is being worked on changes without one.
+Such runs are named in a note, or trained anew with --retrain. Methods of the six packages have a `version` for this
+purpose. A user changes the code of a method while working on it, without raising a version.
 """
 
 from __future__ import annotations
@@ -23,9 +24,10 @@ from common.store import Store
 
 
 def look_for_changes(runs: Iterable[Run], store: Store, retrain: bool) -> None:
-    """Name the runs here, finished or not, that another source of their learner has trained, or one they start from.
+    """Print a note for each of the runs that an earlier version of its method's source code has trained, even in part.
 
-    retrain: they are removed, so that they are trained anew. Raises InputError where a process is at work on one.
+    Runs that start from such a run count too. retrain: removes the folders of all these runs, so that they are trained
+    anew. Raises InputError if another process is training one of them.
     """
     links = {link.key: link for run in runs for link in run.chain}.values()
     files = {link.key: _changed(link, store) for link in links if outside(link.method)}
@@ -44,7 +46,7 @@ def _report(run: Run, folder: Path, files: list[Path], retrain: bool) -> None:
         return
     try:
         with lock(folder / "lock", timeout=0):
-            (folder / "result.json").unlink(missing_ok=True)  # first, so that half a folder counts as unfinished
+            (folder / "result.json").unlink(missing_ok=True)  # first: a folder deleted by half must count as unfinished
             shutil.rmtree(folder)
     except Timeout:
         raise InputError(f"--retrain: another process works on run {folder.name}; wait for it, or end it") from None
@@ -52,7 +54,7 @@ def _report(run: Run, folder: Path, files: list[Path], retrain: bool) -> None:
 
 
 def _changed(run: Run, store: Store) -> list[Path]:
-    """The files of the learner of a Run from outside, where another source has trained the Run; else none."""
+    """Return the source files of the Run's learner if other source code has trained the Run, else an empty list."""
     from common.incremental import learner_of
 
     learner = learner_of(run.method)
@@ -62,10 +64,10 @@ def _changed(run: Run, store: Store) -> list[Path]:
 
 
 def _folders(run: Run, store: Store) -> list[Path]:
-    """Where the Run is, finished or not, on the data and in the precision at hand."""
+    """Return the folders of the Run, finished or not, that have its data fingerprint and its precision."""
     found, mine = [], {"fingerprint": run.fingerprint, "precision": run.precision}
     for folder in sorted(store.runs.glob(f"{run.key}*")):
-        with suppress(OSError, ValueError, KeyError):  # of one that cannot be read, whoever trains it will say so
+        with suppress(OSError, ValueError, KeyError):  # an unreadable folder is reported when its run is trained
             config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
             if all(value in ("", config[name]) for name, value in mine.items()):
                 found.append(folder)
@@ -73,7 +75,7 @@ def _folders(run: Run, store: Store) -> list[Path]:
 
 
 def _sources(folder: Path) -> list[str]:
-    """Digests of the sources that have trained a run so far."""
+    """Return the digests of all source code that has trained a run so far."""
     if (folder / "result.json").exists():
         environment = json.loads((folder / "environment.json").read_text(encoding="utf-8"))
         return [environment.get("source", ""), *environment.get("earlier_commits", [])]

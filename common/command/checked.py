@@ -1,4 +1,4 @@
-"""`reproduce check-records FOLDER`: whether records that somebody sends may be committed."""
+"""`reproduce check-records FOLDER`: checks whether records from another machine may be committed."""
 
 from __future__ import annotations
 
@@ -17,17 +17,17 @@ from common.errors import InputError
 from common.metrics import accuracy
 from common.runs import hash_of
 
-TOLERANCE = 0.01  # percent, between a recorded accuracy and the confusion matrix's
+TOLERANCE = 0.01  # percent: how far a recorded accuracy may lie from the one that its confusion matrix gives
 
 
 @dataclass(frozen=True)
 class CheckArguments:
-    """Check the records in FOLDER and below, as `reproduce record --to FOLDER` wrote them: a line for each that may
-    not be committed, and exit code 1 where there is one."""
+    """Check the records in FOLDER and its subfolders, as `reproduce record --to FOLDER` wrote them. The command prints
+    a line for each record that may not be committed, and ends with exit code 1 if there is one."""
 
 
 def check_records(folder: Path) -> int:
-    """Print what is wrong with each record. Returns the exit code. Raises InputError where the folder has none."""
+    """Print the problem of each bad record. Returns the exit code. Raises InputError if the folder holds no record."""
     paths = sorted(folder.rglob("*.json"))
     if not paths:
         raise InputError(f"{folder} holds no records; name a folder that `reproduce record --to` wrote to")
@@ -40,7 +40,7 @@ def check_records(folder: Path) -> int:
 
 
 def problem_of(path: Path) -> str:
-    """The first thing that is wrong with a record; "" where nothing is."""
+    """Return the first problem of a record, or "" if it has none."""
     try:
         result = read_record(path)
         if "checksum" not in json.loads(path.read_text(encoding="utf-8")):
@@ -79,7 +79,7 @@ def _problems(result: Result) -> Iterator[str]:
 
 
 def _accuracies(result: Result) -> Iterator[str]:
-    """Read-outs whose accuracy after the last phase is not that of their confusion matrix."""
+    """Yield a problem for each read-out whose accuracy after the last phase does not fit its confusion matrix."""
     *_, last = result.phases()[-1]["stages"].values()
     for name, values in last.items():
         measured = accuracy(result.confusion(name))
@@ -93,7 +93,7 @@ def _phases(protocol: dict[str, Any]) -> int:
 
 
 def _unfinite(value: Any, name: str = "") -> Iterator[str]:
-    """Where in JSON-ready values a number is infinite or none."""
+    """Yield the dotted name of each number in JSON-ready values that is infinite or nan."""
     if isinstance(value, float) and not math.isfinite(value):
         yield name
     inside = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()

@@ -1,4 +1,4 @@
-"""What finished runs no longer need: leftovers of interruptions, caches and, if asked for, network weights."""
+"""`reproduce clean`: removes leftovers of interrupted runs, caches and, on request, the weights of finished runs."""
 
 from __future__ import annotations
 
@@ -18,41 +18,44 @@ from common.store import Store
 
 @dataclass(frozen=True)
 class CleanArguments:
-    """Remove leftovers of interrupted runs, and cached feature maps once every run that draws from them is finished.
+    """Remove leftovers of interrupted runs, and cached feature maps once every run that uses them is finished.
 
-    No result and no trained state goes; a new run that needs a removed cache computes it again.
+    Results and trained networks stay. A new run that needs a removed cache computes it again.
     """
 
     out: Path = Path("results")
-    """The results folder to clean; what another process works on is left alone."""
+    """The results folder to clean. Runs that another process is training are left alone."""
     states: bool = False
-    """Also the network weights and kept features of finished runs, unless a run begun here starts from them. Use it
-    when nothing more is to be trained in this folder: a later run that needs them ends with a line that says which
-    folder to delete so that it is trained again."""
+    """Also remove the network weights and kept features of finished runs, unless an unfinished run here starts from
+    them. Use this option when no more runs will be trained in this folder. A later run that needs removed weights ends
+    with a line that says which folder to delete so that they are trained again."""
     dry_run: bool = False
     """Print what would be removed, and remove nothing."""
 
 
 @dataclass(frozen=True)
 class Found:
-    """A run's folder, the names of the runs it starts from, nearest first, and what clean has to know of it."""
+    """One run's folder and its state. A name is the run's configuration as JSON text."""
 
     folder: Path
     name: str
     starts: list[str]
+    """Names of the runs that this one starts from, the nearest first."""
     trains: bool
+    """Whether the run trains a network. If not, its state is a cache, such as feature maps."""
     finished: bool
     busy: bool
+    """Whether another process is working on the run."""
 
 
 def clean(args: CleanArguments) -> None:
-    """Remove what is not needed, and print each file or folder with its size, and the sum."""
+    """Remove the files that are no longer needed. Print each file or folder with its size, and the total size."""
     if not (args.out / "runs").is_dir():
         raise InputError(f"--out {args.out} holds no runs; pass the folder a reproduce command wrote to")
     configs = sorted(Store(args.out).runs.glob("*/config.json"))
-    found = [_look(path.parent) for path in configs if not path.parent.is_symlink()]  # a link's files are another's
+    found = [_look(path.parent) for path in configs if not path.parent.is_symlink()]  # a link leads to another folder
     unneeded: dict[Path, Found] = {}
-    if busy := [run for run in found if run.busy]:  # whatever it begins next may need any state
+    if busy := [run for run in found if run.busy]:  # its process may next begin a run that needs any of the states
         print(f"another process works on {', '.join(run.folder.name for run in busy)}: every state is left alone")
     else:
         unneeded = _states(found, args.states)
@@ -63,7 +66,7 @@ def clean(args: CleanArguments) -> None:
     freed = 0
     for path, folder in guarded.items():
         if not args.dry_run and locked(folder):
-            continue  # taken up since
+            continue  # a process has begun to work on the run in the meantime
         freed += (size := _size(path))
         print(f"{path}  {_bytes(size)}")
         if not args.dry_run:
@@ -85,7 +88,7 @@ def _look(folder: Path) -> Found:
 
 
 def locked(folder: Path) -> bool:
-    """Whether another process works on the run of a folder."""
+    """Return whether another process is working on the run in this folder."""
     try:
         with lock(folder / "lock", timeout=0):
             return False
@@ -94,23 +97,24 @@ def locked(folder: Path) -> bool:
 
 
 def _leftovers(run: Found) -> Iterator[Path]:
-    """Files that a kill left half written, and what only an unfinished run needs."""
+    """Yield files that a killed process left half written and, for a finished run, its working checkpoints."""
     yield from run.folder.glob("*.part")
     if run.finished:
         yield from (path for path in working_files(run.folder) if path.exists())
 
 
 def _warm_ups(out: Path) -> list[Path]:
-    """Folders of epochs trained for nothing before a queue began, which a kill left behind."""
+    """Return the folders that killed commands left behind from warming up the GPU (see `launcher.warm_up`)."""
     folders = [f for f in sorted(out.glob("warm-up-*")) if not f.is_symlink()]
     return [f for f in folders if not any(locked(run) for run in f.glob("runs/*") if run.is_dir())]
 
 
 def _states(found: list[Found], trained: bool) -> dict[Path, Found]:
-    """Caches that finished runs started from and, if asked for, `trained` states; none that an unfinished run may need.
+    """Return the caches that only finished runs start from and, if `trained` is set, also the states of trained runs.
 
-    A cache is the state of a run that trains nothing. Its whole folder goes, so that it counts as not computed yet. It
-    stays where the state that it was computed from is gone.
+    No state is returned that an unfinished run starts from. A cache is the state of a run that trains nothing. Its
+    whole folder is removed, so that the cache counts as not computed yet. A cache stays if the state that it was
+    computed from is gone, because it could not be computed again.
     """
     dependants = defaultdict[str, list[Found]](list)
     for run in found:
@@ -134,7 +138,7 @@ def _size(path: Path) -> int:
 
 
 def _remove(path: Path) -> None:
-    """A folder loses its result first, so that one removed by half counts as unfinished."""
+    """Delete a file or a folder. A folder loses its result first: deleted by half, it must count as unfinished."""
     if path.is_dir():
         (path / "result.json").unlink(missing_ok=True)
         shutil.rmtree(path)

@@ -1,4 +1,4 @@
-"""The reproduce command: its words and options, and how it ends."""
+"""The `reproduce` command: reads its subcommand and options, and starts the work."""
 
 from __future__ import annotations
 
@@ -28,17 +28,17 @@ USAGE = f"usage: reproduce {WORDS} [options]; --help after one of these words sa
 
 @dataclass(frozen=True)
 class Arguments(Resources, Choice):
-    """What every paper's reproduce command takes."""
+    """Holds the options of every paper's reproduce command."""
 
 
 def main(argv: Sequence[str] | None = None, paper: str | None = None) -> None:
-    """Entry point of `python -m PAPER.reproduce` and, without `paper`, of the `reproduce` command. Exits."""
+    """Run `python -m PAPER.reproduce` or, without `paper`, the `reproduce` command. Ends the process."""
     arguments = list(sys.argv[1:] if argv is None else argv)
     run_command(lambda: _run(arguments, paper))
 
 
 def _run(arguments: Sequence[str], paper: str | None) -> int:
-    """Do what the words after the command's name ask for. Returns the exit code."""
+    """Run the subcommand that the words after the command's name ask for. Returns the exit code."""
     first, rest = arguments[:1], arguments[1:]
     if paper:
         return reproduce([paper], _arguments([paper], f"python -m {paper}.reproduce", arguments))
@@ -72,9 +72,9 @@ def _run(arguments: Sequence[str], paper: str | None) -> int:
 
 
 def _subject(words: Sequence[str], missing: str) -> tuple[str, Sequence[str]]:
-    """What a command is about, which comes before its options, and these. "" where only --help is asked for.
+    """Return a subcommand's argument, such as a file or a hash, and the options that follow it.
 
-    Raises InputError, which says what is missing.
+    The argument is "" if only --help is asked for. Raises InputError with the text `missing` if there is no argument.
     """
     if words and words[0] and not words[0].startswith("-"):
         return words[0], words[1:]
@@ -97,14 +97,14 @@ def _papers(arguments: Sequence[str]) -> list[str]:
 
 
 def _paper(words: Sequence[str]) -> str:
-    """The package whose method `train` is to train."""
+    """Return the package that the first of the words names. Raises InputError if it names none."""
     if not words or words[0] not in PAPERS:
         raise InputError(f"train is followed by one of {', '.join(PAPERS)}")
     return words[0]
 
 
 def report(words: Sequence[str]) -> int:
-    """`reproduce report`. Returns the exit code: 1 where a figure could not be drawn."""
+    """Run `reproduce report`. Returns the exit code: 1 if a figure could not be drawn."""
     from common.command import site
 
     page, problems = site.write(parse(site.SiteArguments, "reproduce report", site.SiteArguments.__doc__, words))
@@ -115,12 +115,12 @@ def report(words: Sequence[str]) -> int:
 
 
 def reproduce(papers: Sequence[str], args: Arguments) -> int:
-    """The figures of some papers, as a queue of one line. Returns the exit code."""
+    """Reproduce the figures of some papers, as a queue of one command. Returns the exit code."""
     return work([Command(papers, args)], args)
 
 
 def queue(words: Sequence[str]) -> int:
-    """`reproduce queue FILE`. Returns the exit code. Raises InputError with the file and the line that is wrong."""
+    """Run `reproduce queue FILE`. Returns the exit code. Raises InputError that names the file and the wrong line."""
     missing = "queue begins with a file that has a reproduce command in each line: reproduce queue FILE [options]"
     file, options = _subject(words, missing)
     use = parse(Resources, "reproduce queue FILE", QUEUE, options)
@@ -135,7 +135,7 @@ def queue(words: Sequence[str]) -> int:
 
 
 def _command(line: str, place: str, use: Resources) -> Command | None:
-    """What a line of a queue asks for; None where it is empty or a comment."""
+    """Return the command that a line of a queue asks for, or None if the line is empty or a comment."""
     try:
         if not (words := shlex.split(line, comments=True)):
             return None
@@ -147,5 +147,5 @@ def _command(line: str, place: str, use: Resources) -> Command | None:
         if words[0] == "train":
             return train.line(_paper(words[1:]), words[2:], place, use)
         return Command(_papers(words), parse(Choice, f"reproduce {words[0]}", None, words[1:]), place)
-    except ValueError as error:  # of shlex, such as a quotation mark without its partner; InputError is one too
+    except ValueError as error:  # shlex raises it, as on a quotation mark without its partner; InputError is one too
         raise InputError(f"{place}{error}") from None

@@ -1,4 +1,4 @@
-"""Runs as jobs of a cluster, through submitit: submitted once, and collected by whichever command comes later."""
+"""Trains runs as jobs of a cluster, through submitit. One command submits them, any later one collects the results."""
 
 from __future__ import annotations
 
@@ -25,24 +25,25 @@ from common.store import Store
 
 T = TypeVar("T")
 
-ARRAY = 1000  # jobs of an array; Slurm takes 1,001 where its MaxArraySize is the default
+ARRAY = 1000  # jobs in an array; Slurm's default MaxArraySize allows 1,001
 SLOWEST = 30.0  # seconds between two looks at the queue, which many users share
 FOREVER = 10_000  # requeues; a job that gets no further is not requeued (see `common.command.pack`)
 
 
 @dataclass(frozen=True)
 class Request:
-    """What each job asks of the cluster."""
+    """Says what each job asks of the cluster."""
 
     engine: str
     """slurm, or local for processes of this machine that submitit treats as jobs."""
     minutes: int
+    """The time limit of a job."""
     most: int = 0
-    """Jobs that wait and run at once; 0: any number."""
+    """Jobs that may wait or run at once; 0: any number."""
     parameters: Mapping[str, Any] = field(default_factory=dict)
-    """Of submitit's SlurmExecutor; None stands for none."""
+    """Parameters of submitit's SlurmExecutor. Empty values are left out."""
     extra: tuple[str, ...] = ()
-    """Other options of sbatch, key=value."""
+    """Other options of sbatch as key=value."""
 
     @property
     def delay(self) -> int:
@@ -50,7 +51,7 @@ class Request:
         return min(120, 15 * self.minutes)
 
     def check(self) -> None:
-        """InputError on what sbatch would not understand."""
+        """Raise InputError on values that sbatch would not understand."""
         if self.minutes < 1 or self.most < 0:
             raise InputError("--slurm-time is in minutes and at least 1, --slurm-max-jobs is 0 (any number) or more")
         if wrong := [word for word in self.extra if "=" not in word.strip("=")]:
@@ -59,7 +60,10 @@ class Request:
             )
 
     def executor(self, folder: Path, after: str) -> Any:
-        """submitit's executor of jobs that begin when the job `after` has ended. Raises InputError without one."""
+        """Return submitit's executor for jobs that begin when the job `after` has ended ("": at once).
+
+        Raises InputError if submitit or Slurm is not installed.
+        """
         try:
             import submitit
         except ImportError:
@@ -79,7 +83,7 @@ class Request:
             signal_delay_s=self.delay,
             array_parallelism=ARRAY,
             additional_parameters=dict(word.split("=", 1) for word in self.extra),
-            setup=["export SRUN_CPUS_PER_TASK=${SLURM_CPUS_PER_TASK:-1}"],  # from 22.05 on srun asks for it anew
+            setup=["export SRUN_CPUS_PER_TASK=${SLURM_CPUS_PER_TASK:-1}"],  # not inherited by srun since 22.05
             **({"dependency": f"afterany:{after}"} if after else {}),
         )
         return slurm
@@ -93,16 +97,16 @@ def launch(
     costs: Mapping[str, int],
     progress: Callable[[int], None] = lambda images: None,
 ) -> Iterator[Outcome]:
-    """Submit every run not in `finished` (hashes) that no job has yet, and yield each as it ends.
+    """Submit every run that has no job yet and whose hash is not in `finished`. Yield the Outcome of each as it ends.
 
-    Shared starts go first, and what begins from them depends on their jobs, so that the whole is in the queue when
-    this command goes away. It may: the next one takes up what it finds. Nothing is submitted twice by one command, so a
-    failed run is tried again by the next. Ends at the job's deadline.
-    costs: images of each run, by hash. Raises InputError where the cluster refuses what is asked.
+    Shared starts are submitted first. Jobs of runs that start from them depend on their jobs, so everything is in the
+    cluster's queue at once. This command may then be stopped: the next command finds the jobs and collects the results.
+    One command submits no run twice, so a failed run is tried again by the next command. Ends at the job's deadline.
+    costs: training images of each run, by hash. Raises InputError if the cluster refuses the jobs.
     """
     collector = _Collector(job, request, costs, unfinished(runs, finished))
     began = time.time()
-    while True:  # however little time a command has, it looks once
+    while True:  # a command looks at least once, however short its time is
         alive = collector.submit()
         yield from collector.ended(alive)
         progress(collector.trained(alive))
@@ -116,7 +120,7 @@ def _parts(items: Sequence[T], size: int) -> list[Sequence[T]]:
 
 
 class _Collector:
-    """The runs of one command that have not ended, and the jobs that have them."""
+    """Keeps track of the runs of one command that have not ended, and of their jobs."""
 
     def __init__(self, job: Job, request: Request, costs: Mapping[str, int], runs: Sequence[Run]) -> None:
         self.job, self.request, self.costs = job, request, costs
@@ -128,7 +132,7 @@ class _Collector:
         self.images = dict[str, int]()
 
     def submit(self) -> dict[str, Alive]:
-        """Submit what can be and has no job. Returns the jobs that are alive."""
+        """Submit the runs that have no job and whose start is finished or has one. Returns the jobs that are alive."""
         with self.board.lock():
             alive, entries = self.board.alive(), self.board.entries()
             if not self.jobs:
@@ -145,7 +149,10 @@ class _Collector:
         return alive
 
     def _groups(self, alive: Mapping[str, Alive]) -> dict[str, list[Run]]:
-        """Runs without a job whose start is finished or has one, by the job to wait for; "" where there is none."""
+        """Return the runs to submit, by the job of their start, or by "" if they need not wait for any.
+
+        Such runs have no job yet, and their start is finished or has a job.
+        """
         groups = defaultdict[str, list[Run]](list)
         for run in self.open.values():
             start = run.start.hash if run.start else ""
@@ -169,7 +176,7 @@ class _Collector:
         try:
             with contextlib.redirect_stderr(io.StringIO()):  # submitit prints what it raises
                 ids = [sent.job_id for sent in executor.submit_array(work)]
-        except Exception as error:  # of submitit and of sbatch
+        except Exception as error:  # submitit and sbatch raise many kinds
             raise InputError(
                 f"{self.request.engine} refuses the jobs: {str(error).strip().splitlines()[-1]}"
             ) from error
@@ -181,7 +188,7 @@ class _Collector:
         return ids
 
     def ended(self, alive: Mapping[str, Alive]) -> Iterator[Outcome]:
-        """What has become of the runs whose job is not waiting any more."""
+        """Yield the Outcomes of runs that have ended. Runs whose job still waits are skipped."""
         for digest, run in list(self.open.items()):
             job = self.jobs.get(digest, "")
             if job in alive and alive[job].waits:
@@ -198,7 +205,7 @@ class _Collector:
                 yield self._end(Outcome(run, problem, "failed"))
 
     def _gone(self, job: str, alive: Mapping[str, Alive]) -> str:
-        """Why a run that its job left unfinished has failed; "" where the job is alive."""
+        """Return why a run has failed that its job left unfinished, or "" if the job is alive."""
         return "" if job in alive else self.board.last_words(job) or f"job {job} ended without a word"
 
     def _end(self, outcome: Outcome) -> Outcome:
@@ -208,7 +215,7 @@ class _Collector:
         return outcome
 
     def trained(self, alive: Mapping[str, Alive]) -> int:
-        """Images that the running jobs have trained on since the last call."""
+        """Return how many images the jobs have trained on since the last call."""
         before = sum(self.images.values())
         for digest, job in self.jobs.items():
             if digest not in self.open:

@@ -1,4 +1,4 @@
-"""How a command begins and ends: what it settles, whatever the user's surroundings are, and its exit codes."""
+"""Begins and ends every command: makes its output work in any terminal, and turns errors into exit codes."""
 
 from __future__ import annotations
 
@@ -18,7 +18,10 @@ DISK_FULL = "disk full while writing {}; free some space and run the same comman
 
 
 def run_command(command: Callable[[], int]) -> NoReturn:
-    """Settle, run a command and exit by its code; an error or an interruption is one line and a code of its own."""
+    """Run a command and exit with the code that it returns. An error or an interruption is printed as one line.
+
+    Exit codes: 1 for an error of the operating system, such as a full disk; 2 for bad input; 130 for an interruption.
+    """
     settle()
     try:
         roots.check(["common", *PAPERS])
@@ -41,7 +44,7 @@ def run_command(command: Callable[[], int]) -> NoReturn:
 
 
 def _unread() -> bool:
-    """Whether the reader of what is printed has gone, as `head` does; what is left to print is dropped then."""
+    """Return whether the process that reads our output has ended, as `head` does. Later output is then dropped."""
     streams = [stream for stream in (sys.stdout, sys.stderr) if _gone(stream.fileno())]
     for stream in streams:
         os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
@@ -49,17 +52,20 @@ def _unread() -> bool:
 
 
 def _gone(descriptor: int) -> bool:
-    """Whether a pipe has no reader any more. Another write does not always tell: what failed may be dropped by then."""
+    """Return whether a pipe has no reader any more.
+
+    A second write would not always fail: the text that the first one could not write may be gone by then.
+    """
     poll = select.poll()
     poll.register(descriptor, 0)
     return any(event & select.POLLERR for _, event in poll.poll(0))
 
 
 def settle() -> None:
-    """Make output and drawing work in any locale and in any notebook's environment. For commands, not for a library.
+    """Make output and drawing work in any locale and from any notebook. Meant for commands, not for library use.
 
-    What the terminal cannot show is escaped. Warnings are one line each. matplotlib draws into files only, so it takes
-    no backend from the environment: the one that notebooks name need not be installed here.
+    Characters that the terminal cannot show are escaped. Each warning becomes one line. matplotlib only writes files
+    here, so its backend is set to agg: the environment of a notebook may name a backend that is not installed.
     """
     for stream in (sys.stdout, sys.stderr):
         if hasattr(stream, "reconfigure"):

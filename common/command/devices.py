@@ -1,4 +1,4 @@
-"""What of this machine a command uses: CPU threads and GPUs, and a process for each GPU where there are several."""
+"""Chooses the CPU threads and GPUs that a command uses, and runs one process for each GPU if there are several."""
 
 from __future__ import annotations
 
@@ -23,35 +23,35 @@ if TYPE_CHECKING:
     from common.command.launcher import Job
 
 VISIBLE = "CUDA_VISIBLE_DEVICES"
-"""The environment variable that says which GPUs CUDA sees, and so which are cuda:0, cuda:1 ..."""
+"""The environment variable that lists the GPUs that CUDA sees. Their order there makes them cuda:0, cuda:1 ..."""
 
 
 def asked_threads() -> int | None:
-    """CPU threads of each run that the user asks for by OMP_NUM_THREADS; None where it is unset or no number."""
-    first = os.environ.get("OMP_NUM_THREADS", "").split(",")[0].strip()  # a list says more of nested regions
+    """Return the CPU threads per run that OMP_NUM_THREADS asks for, or None if it is unset or not a number."""
+    first = os.environ.get("OMP_NUM_THREADS", "").split(",")[0].strip()  # later entries are for nested regions
     return int(first) if first.isdecimal() and int(first) else None
 
 
 def several() -> bool:
-    """Whether this is one of several processes that torchrun has started."""
+    """Return whether this is one of several processes that torchrun has started."""
     return "TORCHELASTIC_RUN_ID" in os.environ and int(os.environ.get("WORLD_SIZE", "1")) > 1
 
 
 def visible(count: int) -> list[str]:
-    """The GPUs that CUDA sees, as the environment names them; `count` where it sees all of the machine."""
+    """Return the names of the GPUs that CUDA sees: those in the environment variable, else "0" to `count` - 1."""
     given = os.environ.get(VISIBLE)
     return [str(i) for i in range(count)] if given is None else [name for name in given.split(",") if name]
 
 
 _taken: list[str] = []
-"""The GPU that CUDA sees alone in this process, such as "cuda:1", once there is one."""
+"""The GPU that is the only one CUDA sees in this process, such as "cuda:1"; empty as long as CUDA sees all."""
 
 
 def pinned(device: str) -> str:
-    """Let CUDA see GPU N alone from here on and return "cuda", for "cuda:N"; return other words as they are.
+    """Make GPU N the only one that CUDA sees if `device` is "cuda:N", and return "cuda". Return other words unchanged.
 
-    Where torchrun has started several processes, "cuda" and "auto" are each one's own GPU. The first call must come
-    before CUDA is used. Raises InputError where there is no such GPU, or where this process has another one already.
+    If torchrun has started several processes, "cuda" and "auto" give each process a GPU of its own. The first call must
+    come before CUDA is used. Raises InputError if there is no such GPU, or if this process already has another one.
     """
     if device == "cpu" or not (device.startswith("cuda:") or several()):
         return device
@@ -76,7 +76,10 @@ def pinned(device: str) -> str:
 
 
 def together(device: str, runs: int) -> tuple[str, ...]:
-    """The GPUs that "cuda" shares so many runs between; none where one takes them, or `device` is another word."""
+    """Return the GPUs that share `runs` runs: all that CUDA sees, at most one per run. Empty if it would be only one.
+
+    It is also empty if `device` is not "cuda".
+    """
     if device != "cuda":
         return ()
     import torch
@@ -86,7 +89,7 @@ def together(device: str, runs: int) -> tuple[str, ...]:
 
 
 def describe(device: str) -> str:
-    """What a command's `--device` comes to here, for `--list`: found without torch, by nvidia-smi."""
+    """Return which device `--device` means on this machine, for `--list`. Asks nvidia-smi, so torch is not loaded."""
     try:
         words = ["nvidia-smi", "--query-gpu=name", "--format=csv,noheader"]
         names = subprocess.run(words, capture_output=True, text=True, check=True, timeout=20).stdout.splitlines()
@@ -102,7 +105,7 @@ def describe(device: str) -> str:
 
 
 class Gpus:
-    """A process for each GPU of `job.gpus`, in which `job.jobs` runs at a time train as on a single one."""
+    """Starts one process for each GPU in `job.gpus`. Each process trains `job.jobs` runs at a time."""
 
     def __init__(self, job: Job, runs: Iterable[Run]) -> None:
         self.queue, self.began = SimpleQueue[int](), threading.Event()
@@ -111,7 +114,10 @@ class Gpus:
         self.gpus = [_Gpu(name, inside, waiting, self) for name in job.gpus]
 
     def submit(self, run: Run, job: Job) -> Future:
-        """The run's Outcome, by the GPU that has the fewest runs; BrokenProcessPool where its process dies."""
+        """Give a run to the GPU that has the fewest runs.
+
+        The future gives the run's Outcome, or raises BrokenProcessPool if the GPU's process dies.
+        """
         return min(self.gpus, key=lambda gpu: len(gpu.futures)).submit(run, replace(job, gpus=()))
 
     def kill(self) -> None:
@@ -120,7 +126,7 @@ class Gpus:
 
 
 class _Gpu:
-    """One GPU, its process, and the runs that are under way there. A process that has died is started again."""
+    """One GPU, its process, and the runs that train there. If the process has died, the next run starts it again."""
 
     def __init__(self, name: str, job: Job, runs: Sequence[Run], pool: Gpus) -> None:
         self.name, self.job, self.runs, self.pool = name, job, runs, pool
@@ -147,7 +153,7 @@ class _Gpu:
         return future
 
     def _listen(self, connection: Any, futures: dict[str, Future]) -> None:
-        """Take in what one process reports until it ends, and fail what it leaves."""
+        """Receive the reports of one process until it ends. Then fail the futures of its unfinished runs."""
         with suppress(EOFError, OSError):
             while True:
                 report = connection.recv()
@@ -167,7 +173,7 @@ def _break(futures: dict[str, Future]) -> None:
 
 @contextmanager
 def _seeing(gpu: str) -> Iterator[None]:
-    """Within it, a process that starts sees one GPU, which is its cuda:0."""
+    """Let processes that start inside this context see only `gpu`, as their cuda:0."""
     before = os.environ.get(VISIBLE)
     os.environ[VISIBLE] = gpu
     try:
@@ -178,7 +184,10 @@ def _seeing(gpu: str) -> Iterator[None]:
 
 
 def _serve(connection: Any, job: Job, runs: Sequence[Run], parent: int) -> None:
-    """In the process of one GPU: train what comes through the connection; report images, and Outcomes."""
+    """Train the runs that come through the connection, in the process of one GPU.
+
+    Reports go back through the connection: numbers of trained images, and the Outcome of each run.
+    """
     from common.command import launcher, pools
 
     pools.leave_signals()
@@ -189,7 +198,7 @@ def _serve(connection: Any, job: Job, runs: Sequence[Run], parent: int) -> None:
         with lock:
             connection.send(what)
 
-    report(0)  # it has begun
+    report(0)  # tells the parent that this process has begun
     launcher.load_code(job.methods)
     pool = launcher._pool(job, runs, report)
     while True:

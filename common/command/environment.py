@@ -1,4 +1,4 @@
-"""What a run was trained by: the commit of the code, or what tells a learner from outside; libraries, device."""
+"""Describes how a run was trained: the commit of the code (or a digest of a user's own method), libraries, device."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ PACKAGES = ("common", "lucir", "der", "feature_adaptation", "bbn", "class_balanc
 
 
 def outside(method: Any) -> bool:
-    """Whether a method's learner comes from outside the six packages. Loads no learner."""
+    """Return whether a method's learner comes from outside the six packages. The learner is not loaded."""
     learner = getattr(method, "learner", None)
     module = learner if isinstance(learner, str) else getattr(learner, "__module__", "")
     return _package(module.partition(":")[0]) not in PACKAGES
@@ -32,21 +32,22 @@ def _package(module: str) -> str:
 
 
 def source_files(learner: type) -> list[Path]:
-    """The files that define a learner, and those of its base classes, as far as they are none of the six packages'."""
+    """Return the files that define a learner and its base classes, without files of the six packages."""
     files = dict[Path, None]()
     for each in learner.__mro__:
         if _package(each.__module__) not in PACKAGES:
-            with suppress(TypeError, OSError):  # what is built in, or typed into an interactive session
+            with suppress(TypeError, OSError):  # built-in classes and those typed into a session have no file
                 files[Path(inspect.getfile(each)).resolve()] = None
     return [file for file in files if file.is_file()]
 
 
 def code_of(learner: type) -> dict[str, Any]:
-    """Which code trains with a learner: the commit of this repository, or what tells code from outside apart.
+    """Return which code a learner trains with, as `commit` and `dirty`.
 
-    That is `source`, the digest of its `source_files`; the commit of the repository that tracks the first of them, else
-    ""; whether that file differs from it; and this repository's commit, as `common`. It is what this was when it was
-    first asked for, right after the learner was loaded.
+    For a learner of the six packages these are the commit of this repository and whether the code differs from it. For
+    a learner from outside they are about the repository that tracks its first source file (commit "" if there is none).
+    `source`, a digest of its `source_files`, and `common`, the commit of this repository, are then added. The answer is
+    kept from the first call, right after the learner is loaded, since files may change later.
     """
     return _code_of(learner)
 
@@ -62,7 +63,7 @@ def _code_of(learner: type) -> dict[str, Any]:
 
 
 def _tracked(file: Path) -> dict[str, Any] | None:
-    """The commit of the repository that tracks a file, and whether the file differs from it."""
+    """Return the commit of the repository that tracks a file, and whether the file differs from that commit."""
     try:
         _git(file.parent, "ls-files", "--error-unmatch", "--", file.name)
         changed = _git(file.parent, "status", "--porcelain", "--", file.name).strip()
@@ -73,10 +74,10 @@ def _tracked(file: Path) -> dict[str, Any] | None:
 
 @lru_cache(maxsize=1)
 def commit() -> dict[str, Any]:
-    """Commit of the code that runs, and whether the tree differs from it.
+    """Return the commit of the code that runs, and whether the working tree differs from that commit.
 
-    A copy that is no repository of its own has its commit from the environment variable REPRO_COMMIT, of the tree as
-    committed; without it the commit is unknown. Raises InputError where REPRO_COMMIT is needed and is no commit.
+    For a copy that is no repository, the environment variable REPRO_COMMIT names the commit, and the tree counts as
+    unchanged. Without the variable the commit is unknown. Raises InputError if REPRO_COMMIT is needed and malformed.
     """
     if found := committed(Path(__file__).resolve().parents[2]):
         return found
@@ -89,10 +90,10 @@ def commit() -> dict[str, Any]:
 
 
 def committed(root: Path) -> dict[str, Any] | None:
-    """What git says of the packages under `root`; None unless `root` is the top of a repository that tracks them.
+    """Return the commit and the dirty flag of the packages under `root`, or None if git does not track them.
 
-    Code installed into an environment lies inside whatever repository holds that environment, which knows nothing of
-    it.
+    `root` must be the top of the repository: an installed copy may lie inside another repository, such as the one that
+    holds the virtual environment.
     """
     try:
         if _git(root, "rev-parse", "--show-prefix").strip():
@@ -109,7 +110,7 @@ def committed(root: Path) -> dict[str, Any] | None:
 
 @lru_cache
 def known_commit(commit: str) -> bool:
-    """Whether this repository has a commit. True where there is no telling: no repository, or only its last commits."""
+    """Return whether this repository has a commit. True too if nobody can tell: no repository, or a shallow one."""
     root = Path(__file__).resolve().parents[2]
     try:
         if committed(root) is None or _git(root, "rev-parse", "--is-shallow-repository").strip() == "true":
@@ -121,9 +122,9 @@ def known_commit(commit: str) -> bool:
 
 
 def _git(folder: Path, *words: str) -> str:
-    """What git says in a folder.
+    """Return what a git command prints in a folder.
 
-    Variables such as GIT_DIR, which git sets for its hooks, may name another repository.
+    Variables such as GIT_DIR are removed: git sets them for its hooks, and they may name another repository.
     """
     own = {name: value for name, value in os.environ.items() if not name.startswith("GIT_")}
     command = ["git", "-C", str(folder), *words]
@@ -132,9 +133,10 @@ def _git(folder: Path, *words: str) -> str:
 
 
 def environment(device: Any, workspace: Workspace, measured: dict[str, float], started: float) -> dict:
-    """Device, versions and throughput of a run, once it is trained.
+    """Return the device, the library versions and the throughput of a run that has just been trained.
 
-    device: a `common.training.Device`. measured: images/s by number of threads. started: from `time.perf_counter`.
+    device: a `common.training.Device`. measured: images/s by number of threads. started: when this process began with
+    the run, by `time.perf_counter`.
     """
     import numpy
     import torch

@@ -1,4 +1,4 @@
-"""How much work a Run is, in training images, and how long that takes here. No torch."""
+"""Estimates how many images a Run trains on, and how long that takes on this machine. Loads no torch."""
 
 from __future__ import annotations
 
@@ -19,21 +19,21 @@ PER_CLASS = {
     "cifar20": 2500,
     **{name: images / classes for name, (classes, images, _) in lists.PUBLISHED.items()},
 }
-"""Training images of a class, for as long as the data are not at hand; 500 where nothing is said."""
+"""Training images per class, by data set, for use before the data set is opened. Data sets not listed count 500."""
 
 
 def cost(run: Run, dataset: Dataset | InputError | None) -> int:
-    """Training images of a Run over all epochs, without those of the Run it starts from.
+    """Return how many images a Run trains on over all epochs, without those of the Run it starts from.
 
-    A method that does not train once an epoch on every image has a `cost(run, images)`. It is given what it would be
-    otherwise, and returns what it is.
+    A method that does not train once per epoch on every image defines `cost(run, images)`. It receives the number for
+    one pass per epoch and returns its own number.
     """
     images = _images(run, dataset)
     return run.method.cost(run, images) if hasattr(run.method, "cost") else images
 
 
 def _images(run: Run, dataset: Dataset | InputError | None) -> int:
-    """Training images where every epoch takes each once: the new classes' and the exemplars."""
+    """Return the number of training images. Each epoch counts every image of new classes and every exemplar once."""
     protocol, per_class, seen, total = run.protocol, _per_class(run, dataset), 0, 0
     finetune = getattr(run.method, "finetune", None)
     for index, size in enumerate(protocol.sizes):
@@ -48,7 +48,7 @@ def _images(run: Run, dataset: Dataset | InputError | None) -> int:
 
 
 def _per_class(run: Run, dataset: Dataset | InputError | None) -> float:
-    """Training images of a class, on average over classes."""
+    """Return the number of training images per class, averaged over classes."""
     if isinstance(dataset, Dataset):
         return float(class_counts(run, dataset).mean())
     images = float(run.data.per_class or PER_CLASS.get(run.data.name, 500))
@@ -59,9 +59,10 @@ def _per_class(run: Run, dataset: Dataset | InputError | None) -> float:
 
 
 def seconds_left(runs: Sequence[Run], costs: Sequence[int], finished: Sequence[Result], jobs: int) -> float | None:
-    """How long `runs` of so many images take, `jobs` at once; None where no run of one's network has ended here.
+    """Return how many seconds `runs` take, `jobs` at a time, or None if the speed of one of them is not known.
 
-    The rate is that of finished runs on the same network, and of the same method where there are such.
+    costs: the images that each run trains on. The speed is the median of finished runs with the same network, and with
+    the same method if there are such runs.
     """
 
     def method(config: dict) -> tuple[str, str]:

@@ -1,4 +1,4 @@
-"""What a page says of a paper's records as a whole: claims, cost, and one row a record."""
+"""Makes the tables of a paper's page that are about all of its records: claims, training cost, and the records."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from common.store import Result
 
 
 def claims(listed: Sequence[Claim], parts: Sequence[PartView]) -> list[ClaimView]:
-    """Every claim with what was measured of it in the first of the parts that has it."""
+    """Return every claim with the effect measured in the first part that measures it."""
     return [_claim(claim, parts) for claim in listed]
 
 
@@ -42,7 +42,7 @@ def _signed(claim: Claim, value: float) -> str:
 
 
 def machines(results: Sequence[Result]) -> str:
-    """The machines and precisions of all records, the most frequent first."""
+    """Return the machines and precisions of all records as text, the most frequent first."""
     places = Counter(
         f"{r.environment.get('device', 'an unknown machine')} ({r.environment.get('precision', 'unknown precision')})"
         for r in results
@@ -51,7 +51,7 @@ def machines(results: Sequence[Result]) -> str:
 
 
 def cost(paper: str, results: Sequence[Result]) -> Table:
-    """What the records took: runs and hours of training by data, network, precision and machine."""
+    """Return a table of the training cost: runs, hours and minutes per run, by data, network, precision and machine."""
     sums: dict[tuple[str, ...], list[float]] = {}
     for result in results:
         place, config = result.environment, result.config
@@ -68,7 +68,7 @@ def cost(paper: str, results: Sequence[Result]) -> Table:
 
 
 def record_rows(paper: str, results: Sequence[Result], used: set[str]) -> Table:
-    """One row a committed record; its hash leads to the file."""
+    """Return a table with one row per committed record, whose hash links to the file. used: hashes shown in figures."""
     titles = ["record", "method", "data", "classes", "epochs", "class order", "seed", "last accuracy (%)", "shown"]
     titles += ["commit", "precision", "machine", "software", "minutes"]
     rows = [_record(paper, result, used) for result in results]
@@ -99,13 +99,13 @@ def _record(paper: str, result: Result, used: set[str]) -> list[Cell]:
 
 
 def _method(method: dict) -> str:
-    """The method's name, and its version where that is not the first."""
+    """Return the method's name, with its version unless that is 1."""
     version = method.get("version", 1)
     return method["type"] + (f" (version {version})" if version != 1 else "")
 
 
 def _last(result: Result) -> str:
-    """Accuracy of the method's own classifier after the last phase, where it has one."""
+    """Return the accuracy of the first read-out after the last phase, or a dash if there is none."""
     stages = list(result.phases()[-1]["stages"].values()) if result.phases() else []
     readouts = stages[-1] if stages else {}
     found = [values["accuracy"] for values in readouts.values() if isinstance(values, dict) and "accuracy" in values]

@@ -1,4 +1,4 @@
-"""Finished runs for others to read: committed records, and event files for TensorBoard."""
+"""Writes finished runs for others to read: as committed records, and as event files for TensorBoard."""
 
 from __future__ import annotations
 
@@ -13,27 +13,27 @@ from common.store import Store, read_lines
 
 
 def records_folder(paper: str) -> Path:
-    """Where a paper's committed evidence lies; a folder that need not exist, as for runs of no package."""
+    """Return the folder of a paper's committed records. It need not exist, as for runs of a user's own method."""
     spec = importlib.util.find_spec(paper)
     return Path(next(iter(spec.submodule_search_locations or ()), ".") if spec else ".") / "records"
 
 
 @dataclass(frozen=True)
 class RecordArguments:
-    """Copy finished runs on real data into their packages' records, as committed evidence."""
+    """Holds the options of `reproduce record`."""
 
     out: Path = Path("results")
     """The results folder to read."""
     papers: tuple[str, ...] = ()
-    """Packages whose runs to copy; default: all."""
+    """Packages whose runs are copied; default: all."""
     to: Path | None = None
     """Write to this folder instead, such as to send records to someone."""
     embedded: bool = False
-    """Also runs on the embedded data set."""
+    """Also copy runs on the embedded data set."""
 
 
 def record(args: RecordArguments) -> None:
-    """Write PAPER/records/HASH.json, or TO/HASH.json, for every finished run that is asked for."""
+    """Copy finished runs on real data into records: PAPER/records/HASH.json, which are committed, or TO/HASH.json."""
     found = _finished(args.out)
     if unknown := set(args.papers) - {r.config["paper"] for r in found}:
         raise InputError(f"{args.out} holds no finished run of {', '.join(sorted(unknown))}")
@@ -54,7 +54,7 @@ def record(args: RecordArguments) -> None:
 
 
 def _younger(record: Path, result: Path) -> bool:
-    """Whether a record was written after its run had ended, so that it need not be written again."""
+    """Return whether a record was written after its run had ended, so that it need not be written again."""
     return record.exists() and record.stat().st_mtime_ns > result.stat().st_mtime_ns
 
 
@@ -67,7 +67,7 @@ class TensorBoardArguments:
 
 
 def tensorboard(args: TensorBoardArguments) -> None:
-    """One curve a metric and run, over the epochs of all its phases."""
+    """Write a curve for each metric of each run, over the epochs of all phases, into OUT/tensorboard."""
     try:
         from torch.utils.tensorboard import SummaryWriter
     except ImportError:
@@ -82,7 +82,7 @@ def tensorboard(args: TensorBoardArguments) -> None:
 
 
 def opened(out: Path) -> Store:
-    """The runs of a folder. Raises InputError where it holds none, and leaves it as it is."""
+    """Return the runs of a results folder, without changing it. Raises InputError if it holds no runs."""
     if not (out / "runs").is_dir():
         raise InputError(f"--out {out} holds no runs; pass the folder a reproduce command wrote to")
     return Store(out)

@@ -1,4 +1,4 @@
-"""Runs trained one after another in this process, or several at once in a pool (see `common.command.pools`)."""
+"""Trains runs one after another in this process, or several at once in a pool (see `common.command.pools`)."""
 
 from __future__ import annotations
 
@@ -31,33 +31,34 @@ from common.store import Busy, Store
 
 @dataclass(frozen=True)
 class Job:
-    """Where runs go and on what they run; none of it decides an outcome."""
+    """Says where runs are written and on which hardware they train. No field changes the outcome of a run."""
 
     out: Path
     data: Path | None
     device: str
     jobs: int
     threads: int
-    """CPU threads a run may take; how many it does take is measured (see `common.tuning`), or OMP_NUM_THREADS says."""
+    """The most CPU threads that a run may use. The number it does use is measured (see `common.tuning`), or is that of
+    OMP_NUM_THREADS."""
     deadline: float = math.inf
-    """Time of the day, in seconds since 1970, after which no epoch begins."""
+    """The `time.time` (seconds since 1970) after which no epoch begins."""
     stop: Path | None = None
-    """A file; once it is there nothing is started and no epoch begins."""
+    """The path of a file. Once the file exists, no run is started and no epoch begins."""
     eager: str = ""
-    """Why steps are called from Python on a device that captures them; empty where they are captured."""
+    """Why steps are called from Python on a device that captures them as graphs; empty if they are captured."""
     gpus: tuple[str, ...] = ()
-    """GPUs that share the runs, `jobs` at once on each, as CUDA_VISIBLE_DEVICES names them; empty for one device."""
+    """GPUs that share the runs, as CUDA_VISIBLE_DEVICES names them; `jobs` runs train on each. Empty for one device."""
     methods: frozenset[type] = frozenset()
-    """Methods whose learners a worker process loads before its first run."""
+    """Classes of the methods whose learners a worker process loads before its first run."""
 
 
 def train(run: Run, job: Job, progress: Callable[[int], None] = lambda images: None) -> str:
-    """Train one run to its end, or go on with it. Returns a one-line problem, or "" when it is finished."""
+    """Train one run to its end, or resume it. Returns its problem in one line, or "" if the run is finished."""
     return attempt(run, job, progress).problem
 
 
 def attempt(run: Run, job: Job, progress: Callable[[int], None] = lambda images: None) -> Outcome:
-    """Train one run to its end, or go on with it, and say how it ended; progress is called with images trained."""
+    """Train one run to its end, or resume it, and return how it ended. progress: takes numbers of trained images."""
     from common.graphs import eagerly
 
     try:
@@ -84,7 +85,10 @@ def attempt(run: Run, job: Job, progress: Callable[[int], None] = lambda images:
 
 
 def train_here(run: Run, job: Job, progress: Callable[[int], None]) -> None:
-    """The same, with whatever stops it as an error: of this package, or any other where the code is wrong."""
+    """Train one run as `attempt` does, but raise whatever stops it.
+
+    That is an error of `common.errors`, `Busy`, an OSError, or any other error if the code has a bug.
+    """
     import torch
 
     from common import incremental
@@ -97,24 +101,23 @@ def train_here(run: Run, job: Job, progress: Callable[[int], None]) -> None:
     dataset = _dataset(run, job.data, job.out / "cache")
     learner = incremental.learner_of(run.method)
     with ranks.open_run(store, run) as workspace:
-        if ranks.as_first(lambda: store.load(run.hash) is not None):  # finished by another process since
+        if ranks.as_first(lambda: store.load(run.hash) is not None):  # another process has finished it meanwhile
             return
         workspace.progress, workspace.deadline, workspace.stop = progress, job.deadline, job.stop
-        started, code = time.perf_counter(), code_of(learner)  # of the code as loaded, not as it is at the end
+        started, code = time.perf_counter(), code_of(learner)  # the code as it was loaded; files may change later
         version = code.get("source") or code["commit"]
         workspace.commits = [version]
         device, measured = Device(learner.device_for(run, job.device), run.precision), dict[str, float]()
         asked = asked_threads()
-        most = asked or (job.threads if job.device == "cpu" else 1)  # beside a GPU other runs have the other cores
+        most = asked or (job.threads if job.device == "cpu" else 1)  # on a GPU, other runs need the other cores
         workspace.threads = workspace.saved_threads() or most
         if most > 1 and not asked and not workspace.saved_threads():
             workspace.threads, measured = choose_threads(run, device, most, job.out / "cache/threads.json")
         torch.set_num_threads(workspace.threads)
-        # Shapes are few, and a graph keeps what its first step chose. But trying algorithms waits for the whole device,
-        # which no other thread's capture survives.
+        # `cudnn.benchmark` synchronises the device, which breaks another thread's capture: only with one run at a time.
         torch.backends.cudnn.benchmark = job.jobs == 1
-        torch.backends.cudnn.allow_tf32 = False  # fp32 means fp32; bf16 is there for speed
-        chain = len(run.protocol.sizes) > 1  # its phases wait for one another, so it goes before runs of one phase
+        torch.backends.cudnn.allow_tf32 = False  # fp32 must be fp32; bf16 is there for speed
+        chain = len(run.protocol.sizes) > 1  # phases must run in sequence, so their kernels get priority
         with torch.cuda.stream(own_stream(high=chain)) if device.type == "cuda" else nullcontext():
             result = incremental.run(run, dataset, learner, workspace, device)
         earlier = [c for c in workspace.commits if c != version]
@@ -124,10 +127,10 @@ def train_here(run: Run, job: Job, progress: Callable[[int], None]) -> None:
 
 
 def warm_up(run: Run, job: Job) -> str:
-    """Train `run` and what it starts from for one epoch a stage, for nothing. Returns a problem as `train` does.
+    """Train `run` and the runs it starts from for one epoch per stage, and throw the results away.
 
-    Called while no other run is under way: what CUDA's libraries set up on first use would break captures of others.
-    Runs that capture nothing need none of it.
+    Returns a problem as `train` does. To be called while no other run is under way: what CUDA's libraries set up on
+    first use would break the captures of other runs. Runs that capture no graphs are skipped.
     """
     from common.incremental import learner_of
 
@@ -143,7 +146,7 @@ def warm_up(run: Run, job: Job) -> str:
 
 
 def briefly(run: Run) -> Run:
-    """The same with one epoch a stage, and so what it starts from; of cached views one is made."""
+    """Return the Run with one epoch per stage and one cached view; the Runs it starts from are cut down likewise."""
     changes: dict[str, Any] = {"views": 1} if hasattr(run.method, "views") else {}
     for each in fields(run.method):
         if isinstance(value := getattr(run.method, each.name), Schedule):
@@ -183,14 +186,14 @@ def launch(
     progress: Callable[[int], None] = lambda images: None,
     threads: Mapping[str, int] | None = None,
 ) -> Iterator[Outcome]:
-    """Train every run not in `finished` (hashes), shared starts first, and yield each as it ends.
+    """Train every run whose hash is not in `finished`, shared starts first. Yield the Outcome of each run as it ends.
 
-    threads: the CPU threads of a run by its hash, where they are not `job.threads`. A failed run does not stop the
-    others, only those that start from it. One whose step cannot be captured is yielded as such and trained at the end,
-    its steps called from Python. One that another process works on is yielded as such once, and tried again until that
-    process has finished it or let it go. After the deadline nothing is started, unless no run has got further yet. On
-    KeyboardInterrupt workers are stopped where they are; their checkpoints let the same command go on. Raises
-    InputError where no worker process can be started, as by a script that trains when it is imported.
+    threads: the CPU threads of a run by its hash, if they are not `job.threads`. A failed run stops only the runs that
+    start from it. A run whose step cannot be captured is yielded as "not captured", and trained at the end with its
+    steps called from Python. A run that another process trains is yielded once as "busy", and tried again until that
+    process has finished or left it. After the deadline no run is started, unless no run has made any progress yet. On
+    KeyboardInterrupt the workers are stopped where they are; the same command resumes from their checkpoints. Raises
+    InputError if no worker process can be started, as by a script that trains when it is imported.
     """
     todo, cores = unfinished(runs, finished), os.cpu_count() or 1
     jobs = job.jobs * max(1, len(job.gpus))
@@ -211,7 +214,7 @@ def launch(
                     eager = waiting.eager.get(run.hash, "")
                     running[pool.submit(run, replace(job, threads=own[run.hash], eager=eager))] = run
             done, _ = wait(running, timeout=0.3, return_when=FIRST_COMPLETED)
-            if not running:  # what is left is being worked on elsewhere
+            if not running:  # other processes train the runs that are left
                 time.sleep(0.3)
             for images in drain(pool.queue):
                 progress(images)
@@ -230,9 +233,9 @@ def launch(
 
 
 def load_code(methods: Iterable[type]) -> None:
-    """Load the learners of some methods, and find out their commit, before any of them trains.
+    """Load the learners of some methods and look up the commit of their code, before any of them trains.
 
-    What changes on disk while a queue is under way then has no part in it. Raises InputError as `learner_of`.
+    Files that change while a queue is under way then do not affect it. Raises InputError as `learner_of` does.
     """
     from common.incremental import learner_of
 
@@ -249,7 +252,7 @@ def _pool(job: Job, runs: Iterable[Run], progress: Callable[[int], None]) -> Her
     if job.device == "cpu" or any(run.inputs.kind != "crop-flip" for run in runs):
         return Processes(attempt, job.jobs, partial(load_code, {type(run.method) for run in runs}))
     for run in {(run.paper, type(run.method), run.network): run for run in runs}.values():
-        warm_up(run, job)  # what is wrong with it, the run itself will say
+        warm_up(run, job)  # its problem is ignored: the run itself will report it
     return Threads(attempt, job.jobs)
 
 

@@ -1,4 +1,4 @@
-"""What a command prints: runs in a few words, the time that is left, and what is finished and what is not."""
+"""Writes what a command prints: descriptions of runs, the progress with the time left, and the output of --list."""
 
 from __future__ import annotations
 
@@ -20,7 +20,10 @@ STATES = {"finished": "done", "failed": "failed", "out of time": "saved, to go o
 
 @contextmanager
 def progress(total: int, runs: int) -> Iterator[tuple[Callable[[int], None], Callable[[Outcome], None]]]:
-    """(advance by images, count a run): a bar with the time left for the whole job, or plain lines."""
+    """Show a progress bar with the time left for all `runs` runs of `total` images; off a terminal, a line per run.
+
+    Yields two functions to call: the first with a number of trained images, the second with the Outcome of a run.
+    """
     from rich.console import Console
     from rich.progress import (
         BarColumn,
@@ -64,7 +67,7 @@ def progress(total: int, runs: int) -> Iterator[tuple[Callable[[int], None], Cal
 
 
 def describe(run: Run) -> str:
-    """A Run in a few words."""
+    """Return a one-line description of a Run: method, protocol, class order, seed, start and folder."""
     protocol = run.protocol
     phases = len(protocol.sizes) - 1
     budget = (
@@ -80,7 +83,7 @@ def describe(run: Run) -> str:
 
 
 def title(run: Run, usual: Any = None) -> str:
-    """A Run as a heading: its method and how that differs from `usual`, its data, how the classes come, its seeds."""
+    """Return a heading for a Run: method, options that differ from `usual`, data, protocol, class order and seed."""
     protocol, tail = run.protocol, run.longtail
     phases, total = len(protocol.sizes) - 1, protocol.exemplars_total
     words = [f"base {protocol.base} + {many(phases, 'phase')}" if phases else f"{protocol.classes} classes at once"]
@@ -94,19 +97,20 @@ def title(run: Run, usual: Any = None) -> str:
 
 
 def many(count: int, thing: str) -> str:
-    """The count and the thing, such as "1 run" and "2 runs"."""
+    """Return a count with its noun, such as "1 run" or "2 runs"."""
     return f"{count} {thing}{'' if count == 1 else 's'}"
 
 
 def _folder(run: Run) -> str:
-    """The name of a Run's folder, or how it begins where the data or the precision are not settled."""
+    """Return the name of a Run's folder, or its beginning as long as the data or the precision are not known."""
     return run.hash if run.fingerprint and run.precision else f"{run.key}..."
 
 
 def _method(method: Any, usual: Any = None) -> str:
-    """A method's name with the settings that are not those of `usual`, by default its class's.
+    """Return a method's name, and in brackets the settings that differ from `usual` or else from the class's defaults.
 
-    A part is only named, and without `usual` left out: a preset's schedule is not the class's.
+    A setting that is no plain value is only named. Without `usual`, settings that are dataclasses are left out, since a
+    preset's schedule differs from the class's anyway.
     """
     values = {f.name: (getattr(method, f.name), getattr(usual, f.name, f.default)) for f in fields(method)}
     if usual is None:
@@ -130,10 +134,10 @@ def duration(seconds: float) -> str:
 
 
 def list_plan(plan: Plan, jobs: int) -> None:
-    """Print figures, runs, what is finished and the time left with up to `jobs` runs at once.
+    """Print the figures and the runs, how many are finished, and the time left with up to `jobs` runs at once.
 
-    Before a run of each network has ended here, the images to train stand in the place of the time. Figures that are
-    left out are listed too, or with --only those that it names.
+    Until a run with each network has ended here, the number of images to train stands in place of the time. Figures
+    that are left out are listed with the reason; with --only, just those that it names.
     """
     runs = plan.runs()
     finished = {key for key, run in runs.items() if plan.finished(run)}
@@ -157,7 +161,7 @@ def list_plan(plan: Plan, jobs: int) -> None:
 
 
 def _left(plan: Plan, todo: Sequence[Run], jobs: int) -> str:
-    """The time that runs take, or the images to train where no run has ended to take a rate from."""
+    """Return the time that runs take, as text, or the number of images to train if no speed is known yet."""
     ended = {r.key: r for run in plan.runs().values() for r in run.chain if plan.finished(r)}
     found = [result for run in ended.values() if (result := plan.store.find(run, records=False))]
     costs = [cost(run, plan.data.opened.get(run.data)) for run in todo]

@@ -1,4 +1,4 @@
-"""`--preset folder`: images of one's own in place of a paper's, with its methods and its epochs."""
+"""`--preset folder`: trains a paper's methods, for the paper's number of epochs, on the user's own images."""
 
 from __future__ import annotations
 
@@ -17,37 +17,39 @@ from common.runs import Schedule
 
 S = TypeVar("S", bound=Setting)
 OWN_IMAGES = "images of one's own"
-"""What figures and reports call them."""
+"""The name of the user's images in figures and reports."""
 EXEMPLARS = 20
-"""Of a class, unless --exemplars says more or fewer."""
+"""Exemplars per class, unless --exemplars gives another number."""
 STEPS, LEAST_BATCH = 10, 32
-"""A batch is halved while an epoch has fewer steps than that; it never gets smaller than that."""
+"""A batch is halved while it has more than LEAST_BATCH images and an epoch has fewer than STEPS steps."""
 LEAST_SIDE = 8
-"""Pixels: three stages of a ResNet leave a map of 2x2 of that."""
+"""The smallest side of an image in pixels: the three stages of a ResNet reduce it to a feature map of 2 x 2."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Options:
-    """What --preset folder asks of the images. No other preset takes these options: it has the paper's protocol."""
+    """Options of --preset folder. Other presets refuse them, since they have the paper's protocol."""
 
     base: int | None = None
-    """--preset folder, class-incremental papers: classes of the first phase."""
+    """--preset folder, class-incremental papers: number of classes in the first phase."""
     phases: int | None = None
-    """--preset folder, class-incremental papers: phases after the first; they share the other classes equally."""
+    """--preset folder, class-incremental papers: number of phases after the first. They share the other classes
+    equally."""
     exemplars: int | None = None
-    """--preset folder, class-incremental papers: images of each old class that are kept; default: 20."""
+    """--preset folder, class-incremental papers: number of images that are kept of each old class; default: 20."""
     imbalance: float | None = None
-    """--preset folder, long-tailed papers: largest class / smallest class of the subset to draw; default: no draw."""
+    """--preset folder, long-tailed papers: images of the largest class / images of the smallest, in a subset that is
+    sampled from the folder; default: all images."""
 
     @property
     def given(self) -> list[str]:
-        """The options that were given, as they are typed."""
+        """The options that the command line gives, as they are typed."""
         return [f"--{f.name}" for f in fields(Options) if getattr(self, f.name) is not None]
 
 
 @dataclass(frozen=True)
 class Folder:
-    """A folder of images as a paper's Setting needs it, and what a command asks of it."""
+    """Holds what a paper's Setting needs to know of the user's images, and the options of the command."""
 
     classes: tuple[str, ...]
     counts: tuple[int, ...]
@@ -58,7 +60,7 @@ class Folder:
 
     @classmethod
     def of(cls, dataset: Dataset, options: Options) -> Folder:
-        """The images at hand. Raises InputError on a single class, and on images too small for a network."""
+        """Describe a data set. Raises InputError if it has one class only, or if its images are too small."""
         counts = np.bincount(dataset.train_labels, minlength=len(dataset.classes))
         if len(counts) < 2:
             raise InputError(f"--data has one class, {dataset.classes[0]!r}; there must be two or more to tell apart")
@@ -69,10 +71,10 @@ class Folder:
         return cls(dataset.classes, tuple(counts.tolist()), not isinstance(images, np.ndarray), options)
 
     def setting(self, small: S, large: S, fewest: int, /, **changes: Any) -> S:
-        """A paper's setting with these images in place of its own, and `changes`.
+        """Return a paper's setting with the user's images in place of the paper's, and with `changes`.
 
-        small, large: the setting for images of up to 64 pixels, and of more. fewest: images of the shortest epoch,
-        by which batches are fitted (`fit`).
+        small, large: the settings for images of up to 64 pixels, and for larger ones. fewest: the number of images in
+        the shortest epoch, to which the batch size is fitted (see `fit`).
         """
         paper = large if self.large else small
         schedules = {f.name: value for f in fields(paper) if isinstance(value := getattr(paper, f.name), Schedule)}
@@ -81,11 +83,14 @@ class Folder:
         return replace(paper, **fitted | own | changes)
 
     def network(self, small: str = "resnet32", large: str = "resnet18-imagenet") -> str:
-        """The network for images of this size."""
+        """Return the name of the network for images of this size."""
         return large if self.large else small
 
     def incremental(self, paper: str) -> Growth:
-        """How classes arrive. Raises InputError where the options do not say so, or ask what is impossible."""
+        """Return how the classes are divided into phases.
+
+        Raises InputError if the options do not say so, or if they do not fit the classes or the numbers of images.
+        """
         options, count = self.options, len(self.classes)
         self._refuse(paper, ("imbalance",), "which learns classes phase by phase: give --base and --phases")
         base, phases = options.base, options.phases
@@ -102,7 +107,10 @@ class Folder:
         return Growth(base, step, phases, exemplars, min(base, step) * self.counts[smallest])
 
     def long_tailed(self, paper: str) -> Tail:
-        """The long tail to learn from. Raises InputError where there is none, or none can be drawn."""
+        """Return the long-tailed class sizes to train on.
+
+        Raises InputError if the imbalance is impossible, or if none is given and all classes have the same size.
+        """
         self._refuse(paper, ("base", "phases", "exemplars"), "which learns all classes at once")
         factor = self.options.imbalance
         if factor is None and len(set(self.counts)) == 1:
@@ -129,31 +137,31 @@ class Folder:
 
 @dataclass(frozen=True)
 class Growth:
-    """How classes arrive: `base` first, then `step` in each of `phases` phases."""
+    """Says how many classes each phase brings: `base` in the first, then `step` in each of `phases` phases."""
 
     base: int
     step: int
     phases: int
     exemplars: int
     images: int
-    """New images of a phase where it has fewest."""
+    """A lower bound of the number of new images in a phase."""
 
 
 @dataclass(frozen=True)
 class Tail:
-    """Images of every class, as many as there are or, with an imbalance `factor`, as are drawn."""
+    """Holds the number of training images of every class: all of them, or a sample with the imbalance `factor`."""
 
     factor: float | None
     counts: np.ndarray
 
     @property
     def images(self) -> int:
-        """Of an epoch."""
+        """The number of images in an epoch."""
         return int(self.counts.sum())
 
 
 def fit(schedule: Schedule, images: int) -> Schedule:
-    """The schedule with a batch that few images allow: halved while an epoch of `images` has fewer than ten steps."""
+    """Return the schedule with its batch halved while it is above 32 and an epoch of `images` has under ten steps."""
     batch = schedule.batch
     while batch > LEAST_BATCH and images < STEPS * batch:
         batch //= 2
@@ -161,7 +169,10 @@ def fit(schedule: Schedule, images: int) -> Schedule:
 
 
 def _ways(count: int, base: int | None, phases: int | None) -> str:
-    """What would divide so many classes: with the base asked for, or the phases, or with half of the classes first."""
+    """Return a hint with values of --base or --phases that divide `count` classes.
+
+    The hint keeps the base if that is possible, else the number of phases. Otherwise half of the classes come first.
+    """
     if count < 3:
         return "that takes three classes or more: two for the base, and one to come"
     known = base is not None and 2 <= base < count

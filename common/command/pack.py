@@ -1,4 +1,4 @@
-"""What one job of a cluster does: train some runs at once, and save them when the job has to end."""
+"""Defines the work of one cluster job: trains some runs at once, and saves them when the job has to end."""
 
 from __future__ import annotations
 
@@ -26,11 +26,11 @@ TOO_SHORT = "no epoch could be saved within the {} minutes of a job; give it mor
 
 @dataclass
 class Pack:
-    """Runs that one job trains at once. submitit calls it, and calls it again after each requeue.
+    """Runs that one job trains at once. submitit calls a `Pack`, and calls it again after each requeue.
 
-    Slurm sends SIGUSR2 some time before the job's limit, and a site may send SIGUSR1: no epoch begins any more, those
-    under way are finished and saved, and the job puts itself back into the queue. After SIGTERM the same is saved, but
-    who sent it, such as `scancel` or a preemption, decides whether the job comes back.
+    Slurm sends SIGUSR2 some time before the job's limit, and a site may send SIGUSR1. Then no epoch begins any more,
+    epochs under way are finished and saved, and the job puts itself back into the queue. SIGTERM has the same effect,
+    except that its sender, such as `scancel` or a preemption, decides whether the job comes back.
     """
 
     runs: tuple[Run, ...]
@@ -38,7 +38,7 @@ class Pack:
     minutes: int
     """The job's time limit."""
     grace: float
-    """Seconds that epochs under way have to end in, from the signal on."""
+    """Seconds after the signal within which epochs under way must end."""
 
     def __call__(self) -> None:
         self.began, self.saved = time.monotonic(), self._states()
@@ -46,14 +46,14 @@ class Pack:
         with TemporaryDirectory() as folder:
             self.stop = Path(folder) / "stop"
             signal.signal(signal.SIGTERM, self._told)
-            signal.signal(signal.SIGUSR1, signal.getsignal(signal.SIGUSR2))  # submitit has set its own for the latter
-            Thread(target=self._train, daemon=True).start()  # signals are handled by this thread, at any time
+            signal.signal(signal.SIGUSR1, signal.getsignal(signal.SIGUSR2))  # submitit handles the latter
+            Thread(target=self._train, daemon=True).start()  # this thread stays free for signals
             self.over.result()
             while self.told and self._unfinished():
-                signal.pause()  # what ended by itself now would not be requeued
+                signal.pause()  # a job that ended by itself now would not be requeued
 
     def checkpoint(self) -> Any:
-        """Called by submitit on the signal: what to submit again, or None where that would go on for ever."""
+        """Return what submitit must submit again after the signal, or None if no epoch can be saved within a job."""
         from submitit.helpers import DelayedSubmission
 
         self.stop.touch()
@@ -66,7 +66,7 @@ class Pack:
 
     def _told(self, number: int, frame: Any) -> None:
         self.told = True
-        with suppress(OSError):  # all has ended, and the file's folder is gone
+        with suppress(OSError):  # all runs have ended, and the folder of the file is gone
             self.stop.touch()
 
     def _train(self) -> None:
@@ -82,7 +82,7 @@ class Pack:
             self.over.set_exception(error)
 
     def _ready(self) -> Iterable[Run]:
-        """The unfinished runs whose starts are finished; the others are noted as failed."""
+        """Yield the unfinished runs whose starts are finished, and note the others as failed."""
         store = Store(self.job.out)
         for run in self._unfinished():
             if run.start and not store.sound(run.start.hash):
@@ -95,7 +95,7 @@ class Pack:
         return [run for run in self.runs if not store.sound(run.hash)]
 
     def _states(self) -> dict[Path, int]:
-        """When each file was written that a run can go on from."""
+        """Return the modification time of each file that a run can go on from, in nanoseconds."""
         folders = [self.job.out / "runs" / run.hash for run in self.runs]
         paths = [folder / name for folder in folders for name in (EPOCH, BOUNDARY, "result.json")]
         return {path: path.stat().st_mtime_ns for path in paths if path.exists()}

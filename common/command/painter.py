@@ -1,4 +1,4 @@
-"""Draws a plan's figures as their runs end, and the report when all is done."""
+"""Draws the figures of a plan as their runs end, and writes the report at the end."""
 
 from __future__ import annotations
 
@@ -19,21 +19,25 @@ from common.runs import Run
 
 @dataclass
 class Painter:
-    """Figures and report of one plan under OUT/PRESET/PAPER, or OUT/PRESET-xSCALE/PAPER."""
+    """Draws the figures of one plan and writes its report, into OUT/PRESET/PAPER or OUT/PRESET-xSCALE/PAPER."""
 
     plan: Plan
     out: Path
     rows: dict[str, ReportRow] = field(default_factory=dict)
+    """The report's row of each figure, by the figure's id."""
     used: dict[str, Result] = field(default_factory=dict)
+    """Every Result that a figure shows, by hash."""
     drawn: dict[str, set[tuple[str, bool]]] = field(default_factory=dict)
+    """What each figure was last drawn from: (hash, whether it is a record) of its Results."""
     groups: dict[str, Results] = field(default_factory=dict)
     """The Results behind each drawn figure, by curve."""
     problems: list[str] = field(default_factory=list)
+    """Figures that could not be drawn, with the error."""
     formats: tuple[str, ...] = ("png", "pdf")
 
     @property
     def folder(self) -> Path:
-        """Of another length of schedules than the paper's there is another folder: neither overwrites the other."""
+        """The folder of the figures and the report. Each --epochs-scale has its own: none overwrites another."""
         choice = self.plan.choice
         scale = "" if choice.epochs_scale == 1 else f"-x{choice.epochs_scale:g}"
         return self.out / f"{choice.preset}{scale}" / self.plan.paper
@@ -43,7 +47,7 @@ class Painter:
         return all(s.full_schedule for s in self.plan.settings)
 
     def labels(self, results: Sequence[Result]) -> list[str]:
-        """What keeps the numbers from being held against the published ones, if anything."""
+        """Return the reasons why the numbers cannot be compared with the published ones; empty if they can."""
         data = [r.config["data"] for r in results if r.embedded]
         sets = dict.fromkeys(f"{d['classes']} classes of {d['per_class']} images" for d in data)
         labels = [f"embedded data (glyphs, {', '.join(sets)}), not comparable with the paper's"] if sets else []
@@ -58,16 +62,16 @@ class Painter:
         return labels
 
     def draw_complete(self) -> list[str]:
-        """Draw every figure whose required runs are all finished here and that is not drawn yet; their paths."""
+        """Draw every figure whose required runs are now all finished here. Returns the paths of these figures."""
         waiting = [f for f in self.plan.figures if f.id not in self.rows and self.plan.complete(f)]
         return [path for figure in waiting if (path := self._draw(figure))]
 
     def draw_rest(self) -> list[str]:
-        """Draw what runs and records allow of the others, and again what has gained runs since."""
+        """Draw the other figures from the runs and records at hand, and redraw figures with new runs. Returns paths."""
         return [path for figure in self.plan.figures if (path := self._draw(figure))]
 
     def _draw(self, figure: Figure) -> str:
-        """Draw a figure from what is there of its runs. Its path, or "" where that is nothing or nothing new."""
+        """Draw a figure from its finished or recorded runs. Returns its path, or "" if there is nothing new to draw."""
         groups, missing = self.plan.results(figure)
         reason = self._missing(missing)
         results = {r.hash: r for group in groups.values() for r in group}
@@ -93,7 +97,7 @@ class Painter:
         return str(self.folder / f"{figure.id}.png")
 
     def _missing(self, runs: list[Run]) -> str:
-        """Why a figure is not whole, or ""."""
+        """Return why a figure is incomplete, or "" if no run is missing."""
         problem = next((p for run in runs if (p := self.plan.data.problem(run))), "")
         some = f"{len(runs)} of its runs {'is' if len(runs) == 1 else 'are'} not finished" if runs else ""
         return f"{some}: {problem}" if problem else some
@@ -105,7 +109,7 @@ class Painter:
         counts = sorted({len(group) for group in groups.values()})
         orders, seeds = sorted({r.repeat[0] for r in results}), sorted({r.repeat[1] for r in results})
         varied = [f"class order {', '.join(orders)}"] if orders != ["native"] else []
-        if not all(r.repeat[0] == str(r.repeat[1]) for r in results):  # a seed that is not its class order's
+        if not all(r.repeat[0] == str(r.repeat[1]) for r in results):  # some class order is not that of the seed
             varied.append(f"seed {', '.join(map(str, seeds))}")
         commits = sorted({code(r.environment, 7) + ("+" if r.environment.get("dirty") else "") for r in results})
         words = [f"{self.plan.choice.preset} preset", *self.labels(results)]
@@ -113,8 +117,8 @@ class Painter:
         return "; ".join([*words, f"commit {', '.join(commits)}", *([reason] if reason else [])])
 
     def report(self, failures: list[str]) -> Path:
-        """Write report.md and report.html; the path of the latter."""
-        for figure, why in self.plan.skipped:  # as earlier commands drew them, if their runs are there
+        """Write report.md and report.html. Returns the path of report.html."""
+        for figure, why in self.plan.skipped:  # figures of earlier commands stay in the report if their runs are there
             drawn = self.plan.choice.preset in figure.presets and (self.folder / f"{figure.id}.png").exists()
             if drawn and not self.plan.results(figure)[1]:
                 self._draw(figure)
@@ -124,7 +128,7 @@ class Painter:
         return self.folder / "report.html"
 
     def context(self, failures: Sequence[str] = ()) -> ReportContext:
-        """What a report says about all figures drawn so far."""
+        """Return what the report says about all figures drawn so far."""
         results, entries = list(self.used.values()), self.plan.published.of
         return ReportContext(
             labels=[*self.labels(results), *(f"failed: {f}" for f in failures)],
@@ -136,12 +140,12 @@ class Painter:
         )
 
     def undrawn(self) -> dict[str, str]:
-        """Why figures that were asked for could not be drawn, by their ids."""
+        """Return why figures that were asked for are not drawn, by the figure's id."""
         rows = [self.rows[f.id] for f in self.plan.figures]
         return {row.figure.id: row.reason for row in rows if row.drawing is None}
 
     def summary(self) -> str:
-        """How many figures were drawn and how the comparisons with published numbers came out, in a line."""
+        """Return one line: how many figures are drawn, and how many comparisons have each verdict."""
         asked = [self.rows[f.id] for f in self.plan.figures]
         drawn = [row.drawing for row in asked if row.drawing]
         rows = [c for drawing in drawn for c in drawing.comparisons if c.published is not None]
@@ -150,7 +154,7 @@ class Painter:
 
 
 def words(plan: Plan) -> str:
-    """The command that makes a report, without what decides no result."""
+    """Return the command that makes a report again, without options that do not change results."""
     choice = plan.choice
     words = [f"python {plan.prog} --preset {choice.preset}"]
     for option in choice.given:

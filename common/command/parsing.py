@@ -1,4 +1,4 @@
-"""Command lines as dataclasses: by tyro, or by argparse where tyro is not installed."""
+"""Parses command lines into dataclasses, with tyro, or with argparse if tyro is not installed."""
 
 from __future__ import annotations
 
@@ -20,13 +20,13 @@ PLAIN = {
     r"no type matching \{None\}\|(\w+) could be instantiated from \['(.*)'\]": r"it takes None or \1, not '\2'",
     r"Missing value for argument '(.+)'\. Expected 1 values": r"\1 needs a value",
 }
-"""How errors of tyro that a newcomer must read twice are worded instead. One that is not found stays as it is."""
+"""Clearer wordings for some of tyro's errors: regular expression -> replacement. Other errors stay as they are."""
 
 
 def parse(kind: type[T], prog: str, description: str | None, words: Sequence[str]) -> T:
-    """The words after `prog` as a dataclass. Raises InputError, in one line, where they do not fit.
+    """Parse the words after `prog` into a dataclass of type `kind`. Raises InputError, in one line, if they do not fit.
 
-    A `~` at the beginning of a path is expanded, since shells leave it as it is in `--out=~/x`.
+    A `~` at the beginning of a path is expanded, since shells do not expand it in `--out=~/x`.
     """
     found: Any = _parsed(kind, prog, description, words)
     try:
@@ -38,11 +38,11 @@ def parse(kind: type[T], prog: str, description: str | None, words: Sequence[str
 
 
 def change(value: T, prog: str, words: Sequence[str], spare: Any = None, note: str = "") -> T:
-    """A dataclass with the fields that words name: `--margin None --finetune.epochs 5`; without words, as it is.
+    """Return the dataclass with the fields changed that the words name, such as `--margin None --finetune.epochs 5`.
 
-    `--finetune None` leaves a part out that may be None. Where words name fields of a part that is None, it begins as
-    `spare` has it. note: a last sentence of the help. Raises InputError, in one line, where words do not fit, or where
-    tyro is not installed.
+    A part is a field that holds a dataclass or None. `--finetune None` sets such a part to None. If the words name
+    fields of a part that is None, the part is first copied from the field of the same name in `spare`. note: a sentence
+    to end the help with. Raises InputError, in one line, if words do not fit or tyro is not installed.
     """
     if not words:
         return value
@@ -71,7 +71,7 @@ def change(value: T, prog: str, words: Sequence[str], spare: Any = None, note: s
 
 
 def _switch(name: str, part: Any, spare: Any) -> str:
-    """How a part that may be None is turned off, or on. `spare` has what it begins as."""
+    """Return a sentence for the help text: how the part `name` is turned off or, if it is None, on (see `change`)."""
     if part is not None:
         return f"--{name} None turns {name} off."
     begun = getattr(spare, name, None)
@@ -103,14 +103,14 @@ def _parsed(kind: type[T], prog: str, description: str | None, words: Sequence[s
 
 
 def _possible(kind: type, name: str) -> str:
-    """The values of a field that has few, such as ": True or False"; "" for other fields."""
+    """Return the values that a bool or Literal field may have, such as ": True or False", or "" for other fields."""
     hint = get_type_hints(kind).get(name)
     values = (True, False) if hint is bool else get_args(hint) if get_origin(hint) is Literal else ()
     return f": {' or '.join(map(str, values))}" if values else ""
 
 
 def _is_rule(line: str) -> bool:
-    """Whether a line of tyro's error is drawn, with box characters or, where the terminal has none, with hyphens."""
+    """Return whether a line of tyro's error text is a rule: box characters, or hyphens on a simple terminal."""
     return not line.strip(" │─-")
 
 
@@ -120,7 +120,7 @@ class _Parser(argparse.ArgumentParser):
 
 
 def _plainly(kind: type[T], prog: str, description: str | None, words: Sequence[str]) -> T:
-    """The same options by argparse; its help has their names only."""
+    """Parse the same options with argparse. Its help lists only their names."""
     more = "With tyro installed this help says what each option means."
     parser = _Parser(prog, description=description, epilog=more, allow_abbrev=False)
     hints = get_type_hints(kind)

@@ -1,4 +1,4 @@
-"""One paper's part of a command: which figures it makes, what they wait for, and what it says when they are drawn."""
+"""Handles one paper's part of a command: waits for its runs, draws its figures, and says what was drawn."""
 
 from __future__ import annotations
 
@@ -24,30 +24,30 @@ if TYPE_CHECKING:
 
 @dataclass
 class Part:
-    """One paper's part of a command: its plan, and what has become of its runs."""
+    """One paper's part of a command. It holds the paper's plan and keeps track of its runs."""
 
     plan: Plan
     out: Path
     open: set[str] = field(default_factory=set)
-    """Hashes of the runs that it waits for."""
+    """Hashes of the runs that this part waits for."""
     threads: int = 1
     failures: list[str] = field(default_factory=list)
     closed: bool = False
     retrain: bool = False
-    """Whether runs of methods from outside are trained anew where their source has changed (`changed`)."""
+    """Whether runs of a user's own methods are trained anew if the source code has changed (see `changed`)."""
 
     @cached_property
     def painter(self) -> Painter:
-        """What makes the figures and the report."""
+        """The `Painter` that makes the figures and the report."""
         from common.command.painter import Painter
 
         return Painter(self.plan, self.out)
 
     def wait_for(self, device: Device, jobs: int) -> list[Run]:
-        """Find out what is to be trained, starts first, and how many threads each run may have.
+        """Return the runs to train, starts first, and set how many threads each run may use.
 
-        The threads depend on the whole plan, not on what is left or on other parts: sums depend on them in the last
-        bits, and in a queue they are to be those of the command alone.
+        The number of threads follows from the whole plan, not from the runs that are left or from other parts. The last
+        bits of sums depend on it, so a command in a queue must use the same number as the command alone.
         """
         runs = [self.plan.resolved(run, device.precision) for run in self.plan.unfinished()]
         runs = unfinished(runs, {r.hash for run in runs for r in run.chain if self.plan.store.sound(r.hash)})
@@ -56,19 +56,19 @@ class Part:
         return runs
 
     def note(self, outcome: Outcome) -> bool:
-        """Take in how a run ended. Returns whether this part has waited for it."""
+        """Record how a run ended. Returns whether this part was waiting for the run."""
         if outcome.run.hash not in self.open or outcome.ending not in ("finished", "failed"):
             return False
         self.open.remove(outcome.run.hash)
-        self.plan.store.sound(outcome.run.hash)  # for look-ups to come, since folders are listed once
+        self.plan.store.sound(outcome.run.hash)  # adds the new result to the store's list, which is made only once
         self.failures += [f"{describe(outcome.run)}: {outcome.problem}"] if outcome.problem else []
         return True
 
     def follow(self) -> None:
-        """Say how its runs get on, now that some have trained; here nothing, the figures say it."""
+        """Report progress after some training. Does nothing here, since the figures show the progress."""
 
     def draw(self) -> None:
-        """Draw what has become complete; when nothing is left to wait for, draw the rest and write the report."""
+        """Draw the figures that are now complete. After the last run, draw the others too and write the report."""
         if self.open:
             return _say(self.painter.draw_complete())
         self.closed = True
@@ -81,7 +81,7 @@ class Part:
         print(f"{self.plan.paper}: {self.painter.summary()}; report: {report}")
 
     def _undrawn(self) -> list[str]:
-        """A line for each figure that is not drawn; where no run is there at all, one line for all of them."""
+        """Return a line for each figure that is not drawn. With --draw and no run at hand, one line names them all."""
         undrawn = self.painter.undrawn()
         if not self.plan.choice.draw or not undrawn or self.painter.used:
             return [f"not drawn: {figure}: {reason}" for figure, reason in undrawn.items()]

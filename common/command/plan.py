@@ -1,4 +1,4 @@
-"""What a command has to do: which figures, which Runs they need, what is finished, what is left."""
+"""Plans what a command has to do: which figures it makes, which Runs they need, and which of them are finished."""
 
 from __future__ import annotations
 
@@ -26,17 +26,17 @@ from common.store import Result, Store
 
 PAPERS = ("lucir", "der", "feature_adaptation", "bbn", "class_balanced", "fsa")
 Copy = Literal["read", "known", "any"]
-"""Which copy of a data set a Run is on. read: the one at hand, read as training needs; known: that one, where its
-fingerprint is known without decoding, else any; any."""
+"""Which copy of a data set results must come from. "read": the copy at hand, which is read in full, as training needs.
+"known": the same copy if its fingerprint is known without decoding images, else any copy. "any": any copy."""
 
 
 @dataclass(frozen=True)
 class Figures:
-    """Which figures to make, and of which runs."""
+    """Holds the options that choose the figures and their runs."""
 
     preset: str = "quick"
     """quick (embedded data, minutes, no download), cifar (the paper's schedule), imagenet (image folders) or folder
-    (images of one's own, at the paper's schedule)."""
+    (your own images, at the paper's schedule)."""
     only: tuple[str, ...] = ()
     """Figure ids, such as fig5c, or their beginnings, such as fig3; default: every figure of the preset."""
     seeds: tuple[int, ...] = ()
@@ -44,16 +44,16 @@ class Figures:
     orders: tuple[str, ...] = ()
     """Class orders: seeds of the shuffle, or names of published orders."""
     epochs_scale: float = 1.0
-    """Shortens or stretches every schedule; what it made is labelled."""
+    """Shortens or stretches every schedule. Figures made with it are labelled."""
     list: bool = False
-    """Print figures, runs, what is finished and what is left to train, and train nothing."""
+    """Print figures, finished runs and runs still to train, and train nothing."""
     draw: bool = False
     """Draw from finished runs and committed records, and train nothing."""
 
 
 @dataclass(frozen=True)
 class Choice(Options, Figures):
-    """What is asked for, in the order of the help: figures first, then what --preset folder needs."""
+    """Holds what a command asks for. Its options stand in the order of the help: those of --preset folder come last."""
 
     @property
     def trains(self) -> bool:
@@ -62,13 +62,13 @@ class Choice(Options, Figures):
 
 @dataclass
 class Data:
-    """The data sets a command can reach: opened once, with the reason where one cannot be."""
+    """Opens each data set once for a command, and keeps the reason if one cannot be opened."""
 
     root: Path | None
     cache: Path
     opened: dict[DataSpec, Dataset | InputError] = field(default_factory=dict)
     known: dict[DataSpec, str] = field(default_factory=dict)
-    """Fingerprints found without decoding; a folder of large images is listed once."""
+    """Fingerprints that were found without decoding images. Kept, so that a folder of large images is listed once."""
 
     def open(self, spec: DataSpec) -> Dataset | InputError:
         if spec not in self.opened:
@@ -79,7 +79,7 @@ class Data:
         return self.opened[spec]
 
     def fingerprint(self, spec: DataSpec, copy: Copy) -> str:
-        """Of the copy that counts; "" for any."""
+        """Return the fingerprint of the copy of a data set that results must come from, or "" if any copy will do."""
         if copy == "any":
             return ""
         if copy == "read" or spec in self.opened:
@@ -94,7 +94,7 @@ class Data:
         return self.known[spec]
 
     def problem(self, run: Run) -> str:
-        """Why `run`, or one it starts from, cannot be trained for want of data, or ""."""
+        """Return why the data for `run`, or for a run it starts from, are missing or too few; "" if they are not."""
         for each in run.chain:
             found = self.opened.get(each.data)
             if isinstance(found, InputError):
@@ -109,23 +109,23 @@ class Data:
 
 @dataclass
 class Plan:
-    """One paper's figures as a command chooses them, and the Runs behind them."""
+    """A `Plan` holds the figures of one paper that a command chooses, and finds the Runs behind them."""
 
     paper: str
     choice: Choice
     settings: tuple[Any, ...]
     figures: list[Figure]
     skipped: list[tuple[Figure, str]]
-    """Figures this command cannot or does not make, with the reason."""
+    """Figures that this command cannot make or was not asked for, with the reason."""
     store: Store
     data: Data
     precision: str = "auto"
-    """The precision asked for; auto accepts finished runs in any."""
+    """The precision asked for. With auto, finished runs of any precision count."""
     copy: Copy = "read"
     _required: dict[str, Runs] = field(default_factory=dict, init=False)
 
     def required(self, figure: Figure) -> Runs:
-        """The figure's Runs by curve, on the copy of the data that counts."""
+        """Return the figure's required Runs by curve, with the data's fingerprint (see `Copy`)."""
         if figure.id not in self._required:
             self._required[figure.id] = self._resolved(figure.runs(self.settings))
         return self._required[figure.id]
@@ -135,11 +135,11 @@ class Plan:
         return {name: [self.resolved(run, precision) for run in runs] for name, runs in groups.items()}
 
     def resolved(self, run: Run, precision: str) -> Run:
-        """The Run on the copy of the data that counts."""
+        """Return the Run with the fingerprint of its data (see `Copy`) and with this precision."""
         return run.resolved(lambda spec: self.data.fingerprint(spec, self.copy), precision)
 
     def runs(self) -> dict[str, Run]:
-        """Every Run the figures need, by key, in the figures' order."""
+        """Return every Run that the figures need, by key, in the order of the figures."""
         found: dict[str, Run] = {}
         for figure in self.figures:
             for runs in self.required(figure).values():
@@ -147,27 +147,27 @@ class Plan:
         return found
 
     def find(self, run: Run) -> Result | None:
-        """The Run finished here, else its committed record."""
+        """Return the Run's result from the results folder, else its committed record, else None."""
         return self.store.find(run)
 
     def finished(self, run: Run) -> str:
-        """The hash of the Run where it is finished here, else ""; a committed record does not count."""
+        """Return the Run's hash if it is finished in the results folder, else "". A committed record does not count."""
         return self.store.finished(run)
 
     def unfinished(self) -> list[Run]:
-        """The Runs to train: not finished here, and their data at hand."""
+        """Return the Runs to train: those that are not finished here and whose data are at hand."""
         return [run for run in self.runs().values() if not self.finished(run) and not self.data.problem(run)]
 
     def problems(self) -> list[str]:
-        """Why some of the Runs cannot be trained for want of data, each reason once."""
+        """Return the reasons why the data of some Runs are missing, each reason once."""
         return [problem for problem in dict.fromkeys(map(self.data.problem, self.runs().values())) if problem]
 
     def complete(self, figure: Figure) -> bool:
-        """Whether every Run that the figure needs is finished here."""
+        """Return whether every Run that the figure needs is finished here."""
         return all(self.finished(run) for runs in self.required(figure).values() for run in runs)
 
     def results(self, figure: Figure) -> tuple[Results, list[Run]]:
-        """What is finished or recorded of a figure's required and optional Runs, and the required ones missing."""
+        """Return the Results of a figure's required and optional Runs by curve, and the required Runs without one."""
         found, missing = dict[Any, list[Result]](), list[Run]()
         for name, runs in self.required(figure).items():
             pairs = [(run, self.find(run)) for run in runs]
@@ -182,18 +182,18 @@ class Plan:
         return found, missing
 
     def asked_in_vain(self) -> list[tuple[Figure, str]]:
-        """Figures that --only names and this command cannot make, with the reason."""
+        """Return the figures that --only names but this command cannot make, with the reason."""
         wanted = named([*self.figures, *(f for f, _ in self.skipped)], self.choice.only, self.choice.preset)
         return [(f, why) for f, why in self.skipped if f.id in wanted]
 
     def title(self, figure: Figure) -> str:
-        """The figure's title, which may name the paper's data, and that they are glyphs where they are."""
+        """Return the figure's title. "(on glyphs)" is added on embedded data, since the title may name the paper's."""
         glyphs = any(run.data.name == "glyphs" for runs in self.required(figure).values() for run in runs)
         return f"{figure.title} (on glyphs)" if glyphs else figure.title
 
     @property
     def prog(self) -> str:
-        """What python is called with to make this plan again."""
+        """The words after `python` that make this plan again."""
         return f"-m {self.paper}.reproduce"
 
     @property
@@ -202,22 +202,22 @@ class Plan:
 
     @property
     def looks(self) -> Looks:
-        """Colours and markers of methods: those that packages share, and what this one declares."""
+        """Colours and markers of methods: those that all packages share, and those that this package declares."""
         return {**SHARED, **getattr(importlib.import_module(f"{self.paper}.reproduce.catalogue"), "LOOKS", {})}
 
 
 @lru_cache
 def published(paper: str) -> Published:
-    """The paper's numbers, from the package's published.json; none for a package without that file."""
+    """Return the paper's numbers from the package's published.json. They are empty if there is no such file."""
     path = Path(importlib.import_module(paper).__path__[0], "published.json")
     return Published.load(path) if path.exists() else Published({"title": paper}, {})
 
 
 def make_plan(paper: str, choice: Choice, store: Store, data: Data, precision: str = "auto") -> Plan:
-    """The plan of one paper. Raises InputError on an unknown preset or figure, or without data for any Run.
+    """Make the plan of one paper. Raises InputError on an unknown preset or figure, or if no Run has its data.
 
-    Only training reads the data sets; listing and drawing take missing data for no error. Without --data they count
-    records on whatever copy of the data, unless a run is finished here on the known one.
+    Only training reads the data sets. For listing and drawing, missing data are no error. Without --data these accept
+    records of any copy of the data, unless a run on the known copy is finished here.
     """
     settings, catalogue = settings_of(paper, choice, data), importlib.import_module(f"{paper}.reproduce.catalogue")
     figures = catalogue.OWN if choice.preset == FOLDER else catalogue.FIGURES
@@ -226,7 +226,7 @@ def make_plan(paper: str, choice: Choice, store: Store, data: Data, precision: s
 
 
 def on_copy(plan: Plan) -> Plan:
-    """The plan on the copy of the data that counts: the one read where it trains, else the known one or any."""
+    """Return the plan with its `copy` set: "read" if it trains, else "known" or "any" (see `make_plan`)."""
     if plan.choice.trains:
         return replace(plan, copy="read")
     known = replace(plan, copy="known")
@@ -236,7 +236,7 @@ def on_copy(plan: Plan) -> Plan:
 
 
 def checked(plan: Plan) -> Plan:
-    """A plan of which something can be trained, if it is to train. Raises InputError where not, or on bad input."""
+    """Check the plan's Runs, and return it. Raises InputError on bad input, or if it trains but no Run has its data."""
     runs = plan.runs().values()
     if plan.choice.trains and not all(map(plan.finished, runs)) and all(map(plan.data.problem, runs)):
         raise InputError("; ".join(plan.problems()))
@@ -246,9 +246,10 @@ def checked(plan: Plan) -> Plan:
 
 
 def settings_of(paper: str, choice: Choice, data: Data) -> tuple[Any, ...]:
-    """The settings of a paper that a command chooses; those of the preset `folder` depend on the images at hand.
+    """Return the settings of a paper that a command chooses. Those of --preset folder depend on the user's images.
 
-    Raises InputError on an unknown preset, on options that are another preset's, and without images of one's own.
+    Raises InputError on an unknown preset, on options that belong to another preset, and if --preset folder finds no
+    images.
     """
     presets = importlib.import_module(f"{paper}.reproduce.presets")
     chosen = choice.preset, choice.seeds, choice.orders, choice.epochs_scale
@@ -264,7 +265,10 @@ def settings_of(paper: str, choice: Choice, data: Data) -> tuple[Any, ...]:
 
 
 def named(figures: Sequence[Figure], only: Sequence[str], preset: str) -> set[str]:
-    """The ids that words name: each an id of the preset, an id that a figure had before, or the beginning of some."""
+    """Return the ids of the figures that the words of `only` name.
+
+    A word is the id of a figure of this preset, or an id that it had earlier, or else the beginning of ids.
+    """
     exact = {f.id for f in figures if preset in f.presets and {f.id, *f.formerly} & set(only)}
     known = {id for f in figures if f.id in exact for id in (f.id, *f.formerly)}
     begun = tuple(word for word in only if word and word not in known)
@@ -274,10 +278,10 @@ def named(figures: Sequence[Figure], only: Sequence[str], preset: str) -> set[st
 def select(
     figures: Sequence[Figure], only: Sequence[str], preset: str
 ) -> tuple[list[Figure], list[tuple[Figure, str]]]:
-    """(figures to make, figures left out with the reason): those of a preset, or those that `only` names.
+    """Return the figures to make, and the other figures with the reason why they are left out.
 
-    A word of `only` is an id of the preset, or else the beginning of some.
-    Raises InputError where a word fits no figure, or all fit another preset only.
+    Figures of the preset are made or, with `only`, those of them that its words name (see `named`). Raises InputError
+    if a word names no figure, or if all named figures belong to other presets.
     """
     for word in only:
         if not named(figures, [word], preset):
@@ -304,14 +308,21 @@ def select(
 
 
 def class_counts(run: Run, dataset: Dataset) -> np.ndarray:
-    """Training images of every class that a Run sees, in the data set's order. ValueError where there are too few."""
+    """Return how many training images of each class a Run sees, in the data set's class order.
+
+    Raises ValueError if the data set has too few images for the long-tailed subset.
+    """
     available = np.bincount(dataset.train_labels, minlength=len(dataset.classes))
     tail = run.longtail
     return splits.longtail_sizes(available, tail.imbalance, tail.profile) if tail else available
 
 
 def check(run: Run, dataset: Dataset | InputError | None) -> None:
-    """Find bad input before any training: phases that do not divide, K, exemplars. Raises InputError."""
+    """Raise InputError on bad input, before any training.
+
+    Checks phases, class order, seeds and the method's own options and, if the data set is open, the number of classes,
+    the image size and the exemplars per class.
+    """
     try:
         run.check()
         sizes = run.protocol.sizes

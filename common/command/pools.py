@@ -1,4 +1,4 @@
-"""Where several runs are trained at once: in worker processes, or in threads on a GPU; and this thread, for one."""
+"""Trains several runs at once in worker processes, or in threads on a GPU, and runs one by one in this thread."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from common.command.launcher import Job
 
 Attempt = Callable[[Run, "Job", Callable[[int], None]], Outcome]
-"""Trains one run; `common.command.launcher.attempt`."""
+"""A function that trains one run: `common.command.launcher.attempt`."""
 
 UNGUARDED = (
     "no worker process gets as far as its first run: each imports the script that was started, so in a script the "
@@ -30,7 +30,7 @@ UNGUARDED = (
 
 
 class Here:
-    """This thread, where runs are trained one after another. What is submitted is over when `submit` returns."""
+    """Trains runs one after another in this thread. A run has ended when `submit` returns."""
 
     def __init__(self, attempt: Attempt, progress: Callable[[int], None]) -> None:
         self.attempt, self.progress, self.queue = attempt, progress, SimpleQueue[int]()
@@ -41,15 +41,15 @@ class Here:
         return future
 
     def kill(self) -> None:
-        """Nothing runs any more."""
+        """Do nothing, since no run is under way any more."""
 
 
 class Processes:
-    """A worker process for each run at a time. One that dies takes the pool with it, so a new one is made."""
+    """Trains each run in a worker process. A worker that dies breaks the whole pool, so a new pool is then made."""
 
     def __init__(self, attempt: Attempt, jobs: int, prepare: Callable[[], None]) -> None:
         self.attempt, self.jobs, self.prepare = attempt, jobs, prepare
-        self.began = get_context("spawn").Event()  # set once a worker has come as far as our own code
+        self.began = get_context("spawn").Event()  # set once a worker has reached our own code
         self._start()
 
     def _start(self) -> None:
@@ -77,11 +77,11 @@ class Processes:
 
 
 class Threads:
-    """A thread of this process for each run at a time, each on its own CUDA stream.
+    """Trains each run in a thread of this process, on a CUDA stream of its own.
 
-    Processes only take turns on a GPU; streams of one process run side by side, and a captured step (see
-    `common.graphs`) needs Python for one launch, so that threads do not wait for each other. An error of the device
-    itself, such as an illegal address, ends every run of the process; the same command goes on.
+    Processes only take turns on a GPU, while streams of one process run side by side. A captured step (see
+    `common.graphs`) needs Python for a single launch, so threads do not wait for each other. An error of the device
+    itself, such as an illegal address, ends every run of the process. The same command then goes on with them.
     """
 
     def __init__(self, attempt: Attempt, jobs: int) -> None:
@@ -93,7 +93,7 @@ class Threads:
 
     def _report(self, images: int) -> None:
         self.queue.put(images)
-        if self.stopped.is_set():  # between two epochs; what was saved lets the run go on
+        if self.stopped.is_set():  # between two epochs, so that the run can go on from what is saved
             raise RunFailed("interrupted; the same command goes on from its last saved epoch")
 
     def kill(self) -> None:
@@ -102,7 +102,7 @@ class Threads:
 
 
 def drain(queue: Any) -> Iterator[int]:
-    """Numbers of images trained, as workers have reported them since the last call."""
+    """Yield the numbers of trained images that workers have reported since the last call."""
     while True:
         try:
             yield queue.get_nowait()
@@ -110,7 +110,7 @@ def drain(queue: Any) -> Iterator[int]:
             return
 
 
-_queue: Any = None  # of this worker process, set once by its initialiser
+_queue: Any = None  # the queue of this worker process, set once by its initialiser
 
 
 def _start_worker(queue: Any, parent: int, prepare: Callable[[], None], began: Any) -> None:
@@ -123,7 +123,7 @@ def _start_worker(queue: Any, parent: int, prepare: Callable[[], None], began: A
 
 
 def leave_signals() -> None:
-    """Leave it to the parent what a signal means; a terminal and Slurm send theirs to every process of a command."""
+    """Ignore signals in a worker: a terminal and Slurm send them to every process, but the parent handles them."""
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2):
         signal.signal(number, signal.SIG_IGN)
 

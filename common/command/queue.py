@@ -1,6 +1,7 @@
-"""The runs of many commands in one queue: no pause between papers, each part drawn as its runs end, and a time budget.
+"""Trains the runs of one or many commands in one queue, without a pause between papers and within a time budget.
 
-`python -m common.command.queue FILE` is `reproduce queue FILE`, for machines where the project is not installed.
+The figures of each paper are drawn as its runs end. `python -m common.command.queue FILE` does the same as
+`reproduce queue FILE`, for machines where the project is not installed.
 """
 
 from __future__ import annotations
@@ -36,47 +37,47 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Place:
-    """What runs are trained from and on, for how long, and where they go."""
+    """Holds the options that say where data and results are, on which device runs are trained, and for how long."""
 
     data: Path | None = None
-    """A data set's folder, or a root with cifar100/, imagenet/ ... inside; default: CIFAR is downloaded. With --preset
-    folder, images of one's own: train/<class>/* with test/<class>/* or val/<class>/*, or train.txt with test.txt."""
+    """A data set's folder, or a folder with cifar100/, imagenet/ ... in it; default: CIFAR is downloaded. With --preset
+    folder, your own images: train/<class>/* with test/<class>/* or val/<class>/*, or train.txt with test.txt."""
     out: Path = Path("results")
-    """Where runs, figures and reports go."""
+    """The folder for runs, figures and reports."""
     device: str = "auto"
-    """auto, cpu, cuda (all GPUs of this machine, a process each) or cuda:1 (that one)."""
+    """auto, cpu, cuda (all GPUs of this machine, with one process each) or cuda:1 (only that GPU)."""
     precision: str = "auto"
     """auto (bf16 where the hardware has it), fp32 or bf16."""
     minutes: float | None = None
-    """After so many minutes no epoch begins and the command ends; the same command goes on from there."""
+    """After so many minutes no epoch begins and the command ends. The same command then goes on from there."""
 
 
 @dataclass(frozen=True)
 class Resources(Place):
-    """The same, of a command with many runs."""
+    """Holds the options of `Place`, and those for commands with many runs."""
 
     jobs: int = 0
-    """Runs trained at once, on several GPUs on each; 0: as many as CPU cores (at most 8), on a GPU as measured."""
+    """Runs trained at once, on each GPU if there are several; 0: one per CPU core (at most 8), on a GPU as measured."""
     record: Path | None = None
     """Also write a record of each run as it ends, to PAPER/HASH.json in this folder."""
     launcher: str = "here"
-    """here, slurm (runs are trained by jobs of Slurm, --jobs of them in each) or local (a rehearsal of that)."""
+    """here, slurm (Slurm jobs train the runs, --jobs runs in each) or local (a rehearsal of slurm on this machine)."""
     slurm_partition: str = ""
     """The partition that jobs are submitted to."""
     slurm_gres: str = ""
-    """What each job asks for, such as gpu:a100:1."""
+    """The resources that each job asks for, such as gpu:a100:1."""
     gpus_per_node: int = 0
     """GPUs that each job asks for, in place of --slurm-gres."""
     slurm_time: int = 240
-    """Minutes a job may take; a run that takes longer goes on in the job's next turn."""
+    """Minutes that a job may take. A run that takes longer goes on when the job is started again."""
     slurm_max_jobs: int = 0
-    """Jobs that wait and run at once, the rest is submitted as they end; 0: any number."""
+    """Jobs that may wait or run at once; others are submitted as these end. 0: any number."""
     slurm_extra: tuple[str, ...] = ()
-    """Other options of sbatch, key=value: account=me cpus-per-task=4."""
+    """Other options of sbatch as key=value, such as account=me cpus-per-task=4."""
 
     @property
     def request(self) -> Request | None:
-        """What a job asks of the cluster; None where this command trains."""
+        """What each job asks of the cluster, or None if this command trains the runs itself."""
         if self.launcher == "here":
             return None
         most = self.slurm_max_jobs or (1 if self.launcher == "local" else 0)
@@ -86,31 +87,31 @@ class Resources(Place):
 
 @dataclass(frozen=True)
 class Command:
-    """What one line of a queue asks for, or a command on its own."""
+    """Holds what a command asks for: one line of a queue, or a command on its own."""
 
     papers: Sequence[str]
     choice: Choice
     place: str = ""
-    """Where it stands, to begin an error with, such as "queue.txt, line 3: "."""
+    """Where the command stands, as the beginning of error messages, such as "queue.txt, line 3: "."""
     retrain: bool = field(default=False, kw_only=True)
-    """Whether runs of methods from outside the six packages are trained anew where their source has changed since."""
+    """Whether runs of a user's own methods are trained anew if the method's source code has changed since."""
 
     def part(self, paper: str, store: Store, data: Data, use: Resources) -> Part:
-        """What is to be done for one of its papers. Raises InputError where that is nothing."""
+        """Return the command's part for one of its papers. Raises InputError if nothing can be done for the paper."""
         return Part(make_plan(paper, self.choice, store, data, use.precision), use.out)
 
 
 def work(commands: Sequence[Command], use: Resources) -> int:
-    """Train what is missing, draw figures as their runs end, write the reports. Returns the exit code.
+    """Train the missing runs, draw figures as their runs end, and write the reports. Returns the exit code.
 
-    Raises InputError, before any training, where a command has nothing that can run.
+    Raises InputError, before any training, if nothing of a command can run.
     """
     deadline = time.time() + 60 * use.minutes if use.minutes is not None else math.inf
     return finish(begin(commands, use), use, deadline)
 
 
 def finish(parts: Sequence[Part], use: Resources, deadline: float = math.inf) -> int:
-    """The same for parts that `begin` has made; deadline: the time of the day after which no epoch begins."""
+    """Do what `work` does for parts that `begin` has made. deadline: the `time.time` after which no epoch begins."""
     for part in parts:
         look_for_changes(part.plan.runs().values(), part.plan.store, part.retrain and part.plan.choice.trains)
     for part in parts:
@@ -131,7 +132,7 @@ def finish(parts: Sequence[Part], use: Resources, deadline: float = math.inf) ->
     lost |= _train(trained, use, deadline) if trained else False
     left = {digest for part in trained for digest in part.open}
     for part in parts:
-        waits = left and part not in trained and not part.plan.choice.draw  # for the command that comes to an end
+        waits = left and part not in trained and not part.plan.choice.draw  # a later command will draw this part
         if not part.open and not part.closed and not waits:
             part.draw()
     if left:
@@ -145,9 +146,10 @@ def finish(parts: Sequence[Part], use: Resources, deadline: float = math.inf) ->
 
 
 def _train(parts: Sequence[Part], use: Resources, deadline: float) -> bool:
-    """Train what the parts wait for, and draw beside it on a CPU. Returns whether a record could not be written.
+    """Train the runs that the parts wait for. Returns whether a record could not be written.
 
-    On a GPU drawing waits: it would hold up the threads that train.
+    Figures are drawn in between if a CPU or a cluster trains. On a GPU they are drawn at the end, since drawing would
+    hold up the threads that train.
     """
     commit()  # finds a wrong REPRO_COMMIT before any training
     device, lost = _device(use), False
@@ -164,7 +166,7 @@ def _train(parts: Sequence[Part], use: Resources, deadline: float) -> bool:
 
 
 def _outcomes(parts: Sequence[Part], device: Device, jobs: int, use: Resources, deadline: float) -> Iterator[Outcome]:
-    """Train with a progress line over the whole queue; a line a run where output is not a terminal."""
+    """Train the runs of all parts, show the progress of the whole queue, and yield the Outcome of each run."""
     runs, threads, costs, left = dict[str, Run](), dict[str, int](), dict[str, int](), 0
     for part in parts:
         for run in part.wait_for(device, jobs):
@@ -172,7 +174,7 @@ def _outcomes(parts: Sequence[Part], device: Device, jobs: int, use: Resources, 
                 runs[run.hash], threads[run.hash] = run, part.threads
                 costs[run.hash] = cost(run, part.plan.data.opened.get(run.data))
                 left += max(costs[run.hash] - part.plan.store.trained(run), 0)
-    if not runs:  # another process has finished them since
+    if not runs:  # another process has finished them meanwhile
         return
     jobs = min(jobs, len(runs))
     each = " to ".join(map(str, sorted({min(threads.values()), max(threads.values())})))
@@ -206,7 +208,7 @@ def _outcomes(parts: Sequence[Part], device: Device, jobs: int, use: Resources, 
 
 
 def _catch_up(parts: Sequence[Part], folder: Path) -> bool:
-    """Write the records that are missing of runs finished earlier. Returns whether all could be written."""
+    """Write the missing records of runs that were finished earlier. Returns whether all of them could be written."""
     finished = {
         digest: (part, run)
         for part in parts
@@ -220,7 +222,7 @@ def _catch_up(parts: Sequence[Part], folder: Path) -> bool:
 
 
 def _recorded(store: Store, run: Run, folder: Path) -> bool:
-    """Write the record of a finished run; a full disk must not stop the other runs."""
+    """Write the record of a finished run. Returns whether it could be written: a full disk must not stop other runs."""
     result = store.sound(run.hash) or store.find(run, records=False)
     assert result is not None
     try:
@@ -256,7 +258,7 @@ def _check(commands: Sequence[Command], use: Resources) -> None:
 
 
 def begin(commands: Sequence[Command], use: Resources) -> list[Part]:
-    """The parts of every paper of every command. Raises InputError where a command has none, or on bad resources."""
+    """Make a part for every paper of every command. Raises InputError if a command has no part, or on bad options."""
     _check(commands, use)
     store = Store(use.out, [records_folder(p) for p in dict.fromkeys(p for c in commands for p in c.papers)])
     if not all(command.choice.list for command in commands):
@@ -272,7 +274,7 @@ def begin(commands: Sequence[Command], use: Resources) -> list[Part]:
                 refused[paper] = error
         if len(refused) == len(command.papers):
             raise InputError(f"{command.place}{next(iter(refused.values()))}")
-        for paper, reason in refused.items():  # it has no such figure, or its data are not at hand; the others go on
+        for paper, reason in refused.items():  # the paper has no such figure or lacks its data; other papers go on
             print(f"skipped: {command.place}{paper}: {reason}", file=sys.stderr)
     quick = all(command.choice.preset == "quick" for command in commands)
     if use.data and quick and all(run.data.name == "glyphs" for part in parts for run in part.plan.runs().values()):
@@ -284,9 +286,10 @@ def begin(commands: Sequence[Command], use: Resources) -> list[Part]:
 
 
 def _device(use: Resources) -> Device:
-    """What runs are trained on. Of a cluster it is known only what is asked for, so there auto says no more than that.
+    """Return the device and precision that runs are trained with.
 
-    bf16 is what the GPUs have that are worth their electricity; an older one needs --precision fp32.
+    On a cluster only the request is known: auto means a GPU if the request asks for one, and bf16 there. GPUs without
+    bf16 need --precision fp32.
     """
     from common.training import Device, choose_device
 
@@ -297,9 +300,9 @@ def _device(use: Resources) -> Device:
 
 
 def _jobs(device: Device, runs: Sequence[Run]) -> int:
-    """How many runs are trained at once where nobody says.
+    """Return how many runs to train at once if --jobs does not say so.
 
-    On a GPU large images get one run at a time: its loader already takes every core, and it fills the device.
+    On a GPU, large images are trained one run at a time: its loader already uses every core, and it fills the GPU.
     """
     if device.type == "cpu":
         return min(cores(), 8)

@@ -1,8 +1,8 @@
-"""One run on several devices: `torchrun --nproc-per-node N -m PAPER.train ...` starts N processes that share its work.
+"""Trains one run on several devices: `torchrun --nproc-per-node N -m PAPER.train ...` starts N processes that share it.
 
-The first plans, prints, and reads and writes the run's folder, as a process on its own does. The others wait for the
-runs that it announces and train them with it. What they share is in `common.training`: the images of every batch, the
-gradients, and the features that herding and tests look at.
+The first process plans, prints, and reads and writes the run's folder, as a single process does. The others wait for
+the runs that it announces and train them together with it. `common.training` divides the work: the images of every
+batch, the gradients, and the features for herding and tests.
 """
 
 from __future__ import annotations
@@ -27,14 +27,14 @@ if TYPE_CHECKING:
     from common.command.launcher import Job
 
 PATIENCE = timedelta(hours=12)
-"""How long a process waits for the others. The first one may have much to do alone, such as read a large folder; a
-process that dies ends all of them, as torchrun sees to."""
+"""How long a process waits for the others. The first one may have much to do alone, such as reading a large folder. If
+a process dies, torchrun ends all of them."""
 
 T = TypeVar("T")
 
 
 def together(lead: Callable[[], int]) -> int:
-    """Do what `lead` does, and return its exit code; under torchrun in the first process, with the others' help."""
+    """Call `lead` and return its exit code. Under torchrun only the first process calls it, and the others help."""
     if not several():
         return lead()
     import torch
@@ -51,26 +51,26 @@ def together(lead: Callable[[], int]) -> int:
             return 1  # the first process has ended, and has said why
     try:
         code = lead()
-    except SystemExit as ended:  # --help
+    except SystemExit as ended:  # as --help does
         code = int(ended.code or 0)
-    if code in (0, 130):  # after a failure they may not be listening: torchrun ends those that are left
+    if code in (0, 130):  # after a failure the others may not listen any more, and torchrun ends them
         as_first(lambda: None)
         _leave(code)
     return code
 
 
 def _leave(code: int) -> NoReturn:
-    """End this process of a group. What Python does besides at its end can meet gloo's threads, which abort it then."""
+    """End this process of a group at once. Python's usual clean-up may run into gloo's threads, which then abort it."""
     import torch.distributed as dist
 
-    dist.barrier()  # nobody goes while another still listens
+    dist.barrier()  # no process ends while another still listens to it
     sys.stdout.flush()
     sys.stderr.flush()
     os._exit(code)
 
 
 def check() -> None:
-    """Raises InputError where torchrun has started a command that its processes do not share."""
+    """Raise InputError if torchrun has started a command whose work its processes cannot share."""
     if several():
         from common.training import ranks
 
@@ -82,7 +82,7 @@ def check() -> None:
 
 
 def _follow() -> int:
-    """Train what the first process announces until nothing more comes."""
+    """Train the runs that the first process announces, until it announces no more."""
     from common.command.launcher import train_here
 
     while task := as_first(lambda: None):
@@ -90,13 +90,13 @@ def _follow() -> int:
         pinned(job.device)
         try:
             train_here(run, job, lambda images: None)
-        except (OutOfTime, RunFailed):  # it stops the first process too, which says so
+        except (OutOfTime, RunFailed):  # the first process meets the same error, and reports it
             continue
     return 0
 
 
 def announce(run: Run, job: Job) -> None:
-    """Have the other processes train a run with the first; nothing where there are none, or in one of them."""
+    """Tell the other processes to train a run together with the first. Does nothing in those or without them."""
     from common.training import rank
 
     if rank() == 0:
@@ -104,7 +104,7 @@ def announce(run: Run, job: Job) -> None:
 
 
 def as_first(find: Callable[[], T]) -> T:
-    """What `find` returns in the first process, in all of them; the others do not call it."""
+    """Call `find` in the first process only, and return its value in all processes."""
     from common.training import rank, ranks
 
     if ranks() == 1:
@@ -118,7 +118,7 @@ def as_first(find: Callable[[], T]) -> T:
 
 @contextmanager
 def open_run(store: Store, run: Run) -> Iterator[Workspace]:
-    """A run's folder for one process, or for all that train it together: locked and written by the first alone."""
+    """Open a run's folder, for one process or for all that train it together. Only the first locks and writes it."""
     from common.training import rank, ranks
 
     if rank():
@@ -130,7 +130,7 @@ def open_run(store: Store, run: Run) -> Iterator[Workspace]:
 
 @dataclass
 class Shared(Workspace):
-    """The folder of a run that several processes train: the first reads and writes it, and tells the others."""
+    """The folder of a run that several processes train. The first one reads and writes it, and tells the others."""
 
     def __post_init__(self) -> None:
         from common.training import rank
@@ -156,7 +156,7 @@ class Shared(Workspace):
         return saved
 
     def keep(self, name: str, tensors: dict[str, Tensor]) -> None:
-        as_first(lambda: Workspace.keep(self, name, tensors))  # all may read it from here on
+        as_first(lambda: Workspace.keep(self, name, tensors))  # all processes may read the file from here on
 
     def _save(self, name: str, tensors: dict[str, Tensor], meta: dict) -> None:
         if self.first:

@@ -1,4 +1,4 @@
-"""With which options figures can be drawn, where those of a command name no run that is finished or recorded."""
+"""Finds the seeds, class orders and schedule lengths for which a plan's figures have finished runs or records."""
 
 from __future__ import annotations
 
@@ -10,15 +10,15 @@ from common.command.plan import Choice, Plan
 
 
 def recorded(plan: Plan) -> list[str]:
-    """Options for which runs of the plan's figures are at hand, such as "--seeds 1993 --epochs-scale 0.05"."""
+    """Return the options that name runs at hand for the plan's figures, such as "--seeds 1993 --epochs-scale 0.05"."""
     return [_words(order, scale, seeds) for (order, scale), seeds in at_hand(plan).items()]
 
 
 def choices(plan: Plan) -> list[Choice]:
-    """The choices under which runs of the plan's figures are at hand, one for each length of the schedules.
+    """Return the plan's choice with the seeds and orders of the runs at hand, once for each length of the schedules.
 
-    Where some runs have a class order of their own, seeds and orders are combined as --seeds and --orders are: pairs
-    that were never run are missing then.
+    If some class orders differ from those of their seeds, the choice combines every order with every seed, as --orders
+    and --seeds do. Some of these pairs may never have been run; their runs then count as missing.
     """
     found: dict[float, list[tuple[str, int]]] = {}
     for (order, scale), seeds in at_hand(plan).items():
@@ -34,7 +34,7 @@ def _choice(choice: Choice, scale: float, pairs: list[tuple[str, int]]) -> Choic
 
 
 def at_hand(plan: Plan) -> dict[tuple[str, float], list[int]]:
-    """The seeds of runs that are at hand, by class order ("": that of the seed) and length of schedules."""
+    """Return the seeds of the runs at hand by (class order, epochs scale). Order "" is the one that the seed sets."""
     found: dict[tuple[str, float], list[int]] = {}
     for order, seed, ratio in sorted(set(_candidates(plan))):
         for scale in dict.fromkeys(float(f"{ratio:.{digits}g}") for digits in (1, 2, 3)):  # epochs are rounded
@@ -45,9 +45,9 @@ def at_hand(plan: Plan) -> dict[tuple[str, float], list[int]]:
 
 
 def _candidates(plan: Plan) -> Iterator[tuple[str, int, float]]:
-    """(class order, seed, epochs as a multiple of the preset's) of every run of the paper here and in the records.
+    """Yield (class order, seed, epochs as a multiple of the preset's) for every finished or recorded run of the paper.
 
-    The order is "" where it is that of the seed, or of the data set.
+    The order is "" if it is the one that the seed sets, or the data set's own.
     """
     store, paper = plan.store, plan.paper
     settings = importlib.import_module(f"{paper}.reproduce.presets").settings(plan.choice.preset, None, None, 1.0)
@@ -63,7 +63,7 @@ def _candidates(plan: Plan) -> Iterator[tuple[str, int, float]]:
 
 
 def _at_hand(plan: Plan, order: str, seed: int, scale: float) -> bool:
-    """Whether any Run of the plan's figures is finished or recorded with these options."""
+    """Return whether any Run of the plan's figures is finished or recorded with these options."""
     presets = importlib.import_module(f"{plan.paper}.reproduce.presets")
     settings = presets.settings(plan.choice.preset, (seed,), (order,) if order else None, scale)
     precision = "" if plan.precision == "auto" else plan.precision

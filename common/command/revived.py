@@ -1,4 +1,4 @@
-"""Runs made again from what `config.json` and records hold of them."""
+"""Makes a Run again from its configuration in `config.json` or in a record."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ from common.runs import Run, type_name
 
 
 def run_of(config: dict, digest: str) -> Run:
-    """The Run with this canonical form (see `common.runs.canonical`) and this hash.
+    """Return the Run with this canonical form (see `common.runs.canonical`) and this hash.
 
-    Raises InputError where the code here has no such Run: its method is of no package, or of another version.
+    Raises InputError if the code here cannot make such a Run: no package has its method, or the version differs.
     """
     paper = config["paper"]
     modules = [runs, imbalance, *(importlib.import_module(f"{p}.methods") for p in sorted(PAPERS, key=paper.__eq__))]
@@ -37,7 +37,7 @@ def run_of(config: dict, digest: str) -> Run:
 
 
 def _made(value: Any, kinds: dict[str, type]) -> Any:
-    """A value of a Run from its JSON-ready form."""
+    """Return a value of a Run, made from its JSON-ready form. kinds: the dataclasses by name."""
     if isinstance(value, list):
         return tuple(_made(each, kinds) for each in value)
     if not isinstance(value, dict):

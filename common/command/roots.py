@@ -1,4 +1,4 @@
-"""What stands at the root of every package: public names that load when they are used, and no mix-up with others'."""
+"""Helps the `__init__` of every package: loads public names only when used, and checks which package Python finds."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ HERE = Path(__file__).resolve().parents[2]
 
 
 def lazily(package: str, **homes: tuple[str, ...]) -> tuple[Callable[[str], Any], Callable[[], list[str]]]:
-    """A package's `__getattr__` and `__dir__` (PEP 562), so that importing the package loads nothing heavy.
+    """Return a package's `__getattr__` and `__dir__` (PEP 562), so that importing the package loads nothing heavy.
 
-    homes: by module of the package, the public names that it holds. A module loads when one of its names is asked for.
+    homes: the public names of each module of the package. A module is loaded when one of its names is first used.
     """
     home = {name: module for module, names in homes.items() for name in names}
 
@@ -30,7 +30,7 @@ def lazily(package: str, **homes: tuple[str, ...]) -> tuple[Callable[[str], Any]
 
 
 def check(packages: Iterable[str]) -> None:
-    """Raises InputError where Python finds another package under the name of one of this project's."""
+    """Raise InputError if Python finds another package under the name of one of this project's packages."""
     for name in packages:
         spec = find_spec(name)
         if spec is None:

@@ -1,4 +1,4 @@
-"""What a preset fixes: one of a paper's data sets with the schedule on it, and the Runs made from that."""
+"""Defines `Setting`, what a preset fixes for one data set of a paper, and makes Runs from it."""
 
 from __future__ import annotations
 
@@ -14,39 +14,39 @@ from common.runs import Inputs, Protocol, Run, Schedule
 
 S = TypeVar("S", bound="Setting")
 Repeats = tuple[tuple[str, int], ...]
-"""(class order, seed) of each repeat."""
+"""A pair (class order, seed) for each repeat of an experiment."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Setting:
-    """One of a paper's data sets under one preset. Packages add what their methods need besides."""
+    """One of a paper's data sets under one preset, with its schedule. Packages add fields that their methods need."""
 
     paper: ClassVar[str]
     """The package's name."""
     unscaled: ClassVar[tuple[str, ...]] = ()
-    """Names of the schedules that --epochs-scale leaves as they are."""
+    """Names of the schedules that --epochs-scale does not change."""
 
     preset: str
     role: str
-    """Which of the paper's data sets this is, or which one it stands for in the quick preset."""
+    """The name of the paper's data set that this is or, in the quick preset, stands for."""
     data: DataSpec
     classes: int
     network: str
     schedule: Schedule
     inputs: Inputs
     test_every: int = 0
-    """Epochs between tests during training; 0: the network is tested at the end only."""
+    """Number of epochs between tests during training; 0: the network is tested at the end only."""
     repeats: Repeats = ()
     epochs_scale: float = 1.0
 
     @property
     def comparable(self) -> bool:
-        """Whether published numbers are about these data; they are not about embedded ones or one's own."""
+        """Whether the paper's numbers are about these data: not if the data are embedded or the user's own images."""
         return self.preset not in ("quick", FOLDER)
 
     @property
     def full_schedule(self) -> bool:
-        """Whether results can be held against the published ones: the paper's data at the paper's schedule."""
+        """Whether results can be compared with published ones: the paper's data at the paper's schedule."""
         return self.comparable and self.epochs_scale == 1
 
     @property
@@ -55,11 +55,11 @@ class Setting:
         return tuple(seed for _, seed in self.repeats)
 
     def at_once(self) -> Protocol:
-        """All classes in one phase, without exemplars."""
+        """Return the protocol with all classes in one phase, without exemplars."""
         return Protocol(self.classes, self.classes, 0, exemplars_per_class=0)
 
     def run(self, method: Any, protocol: Protocol, **changes: Any) -> list[Run]:
-        """One Run per repeat. `changes` are fields of the Run that differ from the setting's."""
+        """Return one Run per repeat. changes: fields of the Run that differ from those of the setting."""
         run = Run(
             self.paper,
             method,
@@ -73,9 +73,10 @@ class Setting:
         return [replace(run, order=order, seed=seed, **changes) for order, seed in self.repeats]
 
     def tenfold(self: S) -> S:
-        """This setting with ten repeats in place of one on embedded data, where a single one decides nothing.
+        """Return this setting with ten repeats in place of one on embedded data, where a single run decides nothing.
 
-        Their seeds are the one's own and the nine after it; so are their class orders where the seed chooses the order.
+        Their seeds are the one given and the nine after it. If the seed chooses the class order, so do the new seeds.
+        Other settings are returned unchanged.
         """
         if self.preset != "quick" or len(self.repeats) != 1:
             return self
@@ -84,7 +85,7 @@ class Setting:
         return replace(self, repeats=tuple((str(each) if order == str(seed) else order, each) for each in seeds))
 
     def scaled(self: S, scale: float) -> S:
-        """This setting with every schedule scaled (`Schedule.scaled`), except those named in `unscaled`."""
+        """Return this setting with every schedule scaled (`Schedule.scaled`), except those named in `unscaled`."""
         schedules = {f.name: value for f in fields(self) if isinstance(value := getattr(self, f.name), Schedule)}
         changed = {name: value.scaled(scale) for name, value in schedules.items() if name not in self.unscaled}
         return replace(self, epochs_scale=scale, **changed)  # type: ignore[arg-type]
@@ -93,9 +94,9 @@ class Setting:
 def chosen(
     presets: Mapping[str, Sequence[S]], preset: str, repeats: Sequence[tuple[str, int]], epochs_scale: float
 ) -> tuple[S, ...]:
-    """The settings of one preset, with the repeats and the length of schedules asked for.
+    """Return the settings of one preset, with the given repeats and with schedules scaled by `epochs_scale`.
 
-    Raises InputError on an unknown preset, or on a scale that is not positive.
+    Raises InputError on an unknown preset, or on a scale of 0 or less, or above 1000.
     """
     if preset not in presets:
         raise InputError(f"unknown preset {preset!r}; choose one of {', '.join(dict.fromkeys((*presets, FOLDER)))}")
@@ -105,7 +106,7 @@ def chosen(
 
 
 def repeated(seeds: Sequence[int], orders: Sequence[str] | None) -> Repeats:
-    """(class order, seed) of each repeat, each once: every pair of the two lists.
+    """Return (class order, seed) of each repeat: every pair of the two lists, each once.
 
     Without `orders`, seed s also chooses class order s.
     """
@@ -119,9 +120,9 @@ SEEDS = {"quick": (0,), "cifar": (0, 1, 2), "imagenet": (0,), FOLDER: (0,)}
 
 
 def repeated_natively(paper: str, preset: str, seeds: Sequence[int] | None, orders: Sequence[str] | None) -> Repeats:
-    """The repeats where all classes are learnt at once, in the data set's own order.
+    """Return the repeats for papers that learn all classes at once, in the data set's own order.
 
-    Warns that `orders` mean nothing there.
+    Warns if `orders` are given, since they have no effect there.
     """
     if orders:
         warnings.warn(f"{paper} learns all classes at once, so that a class order means nothing there", stacklevel=3)

@@ -1,4 +1,4 @@
-"""One run as a part of a command: lines while it trains, then a table, published numbers beside it, and its folder."""
+"""Reports on a single run: lines while it trains, then a table, the published numbers and the run's folder."""
 
 from __future__ import annotations
 
@@ -21,17 +21,17 @@ if TYPE_CHECKING:
     from common.training import Device
 
 LINES = 10
-"""At most so many lines tell of the epochs of a run with one phase."""
+"""The most lines that report on the epochs of a run with one phase."""
 
 
 @dataclass
 class Single(Part):
-    """The one run of a plan."""
+    """A part of a command that has a single run. It prints a table and draws no figure."""
 
     training: list[Run] = field(default_factory=list)
-    """What is left to train: the run, and what it starts from."""
+    """The runs to train: the run itself and the runs that it starts from, as far as they are not finished."""
     told: dict[str, int] = field(default_factory=dict)
-    """Phases of each run that a line has told of, or epochs; by the run's hash."""
+    """How many phases or epochs of each run have been reported, by the run's hash."""
 
     @property
     def run(self) -> Run:
@@ -43,7 +43,7 @@ class Single(Part):
 
     @property
     def result(self) -> Result | None:
-        """What the run has measured, where it is finished here."""
+        """The run's Result, or None if the run is not finished in the results folder."""
         return self.plan.store.find(self.run, records=False)
 
     def wait_for(self, device: Device, jobs: int) -> list[Run]:
@@ -52,7 +52,7 @@ class Single(Part):
         return self.training
 
     def follow(self) -> None:
-        """A line for each phase that has ended since the last call, or, of one phase, for some of its epochs."""
+        """Print a line for each phase that has ended since the last call or, in one-phase runs, for some epochs."""
         for run in self.training:
             if run.hash in self.open:
                 for line in self._news(run):
@@ -74,7 +74,7 @@ class Single(Part):
         self.told[run.hash] = max(told, len(lines))
 
     def draw(self) -> None:
-        """Print the table once the run is finished."""
+        """Print the table, the published numbers and the folder, once the run is finished."""
         if self.open or self.closed:
             return
         self.closed = True
@@ -88,8 +88,8 @@ class Single(Part):
 
 
 def _ended(path: Path) -> list[dict]:
-    """The phases of a run under way that have ended."""
-    with suppress(Damaged):  # the run itself says so when it goes on
+    """Return the finished phases of a run under way, read from its checkpoint."""
+    with suppress(Damaged):  # the run reports the damage itself when it goes on
         return (read_meta(path) or {"phases": []})["phases"]
     return []
 
@@ -100,7 +100,12 @@ def _accuracies(phase: dict) -> str:
 
 
 def table(result: Result) -> list[str]:
-    """Accuracy, percent, of every read-out: by phase with its average, or of one phase by the size of classes."""
+    """Return a table of the accuracies of all read-outs, in percent.
+
+    A run of several phases has a row for each phase and one for the average, and a column for each read-out. A run of
+    one phase has a row for each read-out: the accuracy over all classes and, for long-tailed data, over classes with
+    many, medium and few images.
+    """
     *_, last = result.phases()[-1]["stages"].values()
     if len(result.phases()) == 1:
         groups = [key for key in ("accuracy", "many", "medium", "few") if key in next(iter(last.values()))]
@@ -114,18 +119,18 @@ def table(result: Result) -> list[str]:
 
 
 def _cell(value: float) -> str:
-    """Two decimals; nothing of a read-out that not every phase has."""
+    """Return a value with two decimals, or "" for nan: a read-out need not exist in every phase."""
     return "" if math.isnan(value) else f"{value:.2f}"
 
 
 def _shared(result: Result) -> list[str]:
-    """A line where several processes have trained the run, which one alone would have ended otherwise."""
+    """Return a line if several processes have trained the run. A single process would have measured other numbers."""
     ranks = result.environment.get("ranks", 1)
     return [f"trained by {ranks} processes, BatchNorm by the statistics of each one's images"] if ranks > 1 else []
 
 
 def aligned(rows: Sequence[Sequence[str]]) -> list[str]:
-    """Rows of cells as lines: the first column to the left, the others to the right."""
+    """Return rows of cells as lines of text. The first column is aligned to the left, the others to the right."""
     first, *others = ([len(cell) for cell in column] for column in zip(*rows, strict=True))
     widths = [max(column) for column in others]
     return [
@@ -135,9 +140,9 @@ def aligned(rows: Sequence[Sequence[str]]) -> list[str]:
 
 
 def beside(plan: Plan, run: Run, result: Result) -> list[str]:
-    """What the paper prints of this run, as the first figure has it that holds it against a published number.
+    """Return lines with the paper's numbers for this run, from the first figure that compares it with any.
 
-    Nothing where the data are not the paper's.
+    The list is empty if the data are not the paper's, or if no figure has a number.
     """
     if not plan.settings or not all(s.comparable for s in plan.settings):
         return []

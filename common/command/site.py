@@ -1,4 +1,4 @@
-"""`reproduce report`: a static site from committed records alone."""
+"""`reproduce report`: writes a static site from committed records alone."""
 
 from __future__ import annotations
 
@@ -28,9 +28,9 @@ from common.errors import InputError
 from common.store import Result, Store, read_record
 
 ROOT = Path(__file__).resolve().parents[2]
-"""The repository, for files that stand beside the packages."""
+"""The root of the repository, for files that stand beside the packages."""
 PRESETS = ("cifar", "imagenet", "quick")
-"""Of which records there may be: those nearest to the paper's setting first."""
+"""The presets that may have records, the nearest to the paper's setting first."""
 KINDS = {"matrix": "matrices", "heat": "tables of numbers", "change": "matrices of changes", "picture": "images"}
 
 
@@ -39,13 +39,13 @@ class SiteArguments:
     """Write a static site of all figures, claims and tables, from the committed records. Nothing is trained."""
 
     out: Path = Path("results")
-    """The results folder: the site is OUT/site/index.html."""
+    """The results folder. The site becomes OUT/site/index.html."""
 
 
 def write(args: SiteArguments) -> tuple[Path, list[str]]:
-    """Write OUT/site, in place of an earlier one. Returns its front page, and what could not be drawn.
+    """Write the site to OUT/site, in place of an earlier one. Returns its front page, and what could not be drawn.
 
-    Raises InputError where the folder is something else than an earlier site, or cannot be written.
+    Raises InputError if the folder holds something else than an earlier site, or if it cannot be written.
     """
     folder = args.out / "site"
     try:
@@ -72,7 +72,7 @@ def _clear(folder: Path) -> None:
 
 
 def _work(empty: Path) -> Iterator[tuple[str, Choice]]:
-    """Every (paper, choice of preset, seeds and schedule) that has records; the longest to draw first."""
+    """Yield every (paper, choice of preset, seeds and schedule) that has records. The slowest to draw come first."""
     for preset in reversed(PRESETS):
         for paper in PAPERS:
             try:
@@ -85,12 +85,12 @@ def _work(empty: Path) -> Iterator[tuple[str, Choice]]:
 
 
 def _plan(paper: str, choice: Choice, empty: Path) -> Plan:
-    """A plan that knows committed records only, on whatever copy of the data: its results folder is empty."""
+    """Return a plan that sees committed records only, of any copy of the data. empty: an empty results folder."""
     return make_plan(paper, choice, Store(empty, [records_folder(paper)]), Data(None, empty))
 
 
 def _part(work: tuple[str, Choice, Path, Path]) -> tuple[str, PartView]:
-    """Draw all figures of one paper under one choice. Runs in a process of its own."""
+    """Draw all figures of one paper for one choice. Returns (paper, view). Called in a worker process."""
     paper, choice, folder, empty = work
     painter = Painter(_plan(paper, choice, empty), folder / "figures", formats=("png",))
     painter.draw_rest()
@@ -147,7 +147,7 @@ def _key(key: object) -> str:
 
 
 def _table(painter: Painter, row: ReportRow, part: str, records: Mapping[str, Sequence[str]]) -> Table:
-    """The report's table. A measured number leads to the one record of its method, or to the list of the figure's."""
+    """Return the report's table. Each measured number links to its record, or to the figure's list of records."""
     titles, body = table(row, painter.context())
     at, paper = titles.index("ours"), painter.plan.paper
     rows = []
@@ -162,7 +162,7 @@ def _table(painter: Painter, row: ReportRow, part: str, records: Mapping[str, Se
 
 
 def _printed(published: PublishedFigure, painter: Painter, figure: Figure, part: str) -> Table | None:
-    """Every number that the paper prints in the figure, with where it is from."""
+    """Return a table of every number that the paper prints in the figure, with its provenance; None without numbers."""
     rows = []
     for entry in painter.plan.published.of(figure.id):
         for series in entry["series"]:
@@ -179,7 +179,7 @@ def _printed(published: PublishedFigure, painter: Painter, figure: Figure, part:
 
 
 def _alternative(title: str, drawing: Drawing) -> str:
-    """What a figure shows, in words, for who does not see it."""
+    """Return the alternative text of a figure's image: its panels, axes and curves in words."""
     panels = []
     for panel in drawing.panels[:4]:
         names = ", ".join(dict.fromkeys(c.name for c in panel.curves))
@@ -190,7 +190,7 @@ def _alternative(title: str, drawing: Drawing) -> str:
 
 
 def _effects(painter: Painter) -> list[Effect]:
-    """The paper's claims as this part measures them."""
+    """Return the effects of the paper's claims that this part of the records measures."""
     figures = {figure.id: figure for figure in painter.plan.figures}
     path, found = records_folder(painter.plan.paper).parent / "claims.json", []
     for claim in claimed.load(path):
@@ -205,7 +205,7 @@ def _effects(painter: Painter) -> list[Effect]:
 
 
 def _paper(paper: str, parts: Sequence[PartView], folder: Path) -> PaperView:
-    """All of a paper's page, its parts in the order of PRESETS and the longest schedule first."""
+    """Return all content of a paper's page. Its parts follow the order of PRESETS, then the longest schedule first."""
     parts = sorted(parts, key=lambda part: (PRESETS.index(part.preset), -part.scale))
     results = [read_record(path) for path in sorted(records_folder(paper).glob("*.json"))]
     used = {digest for part in parts for digest in part.used}
@@ -240,7 +240,7 @@ def _copy(paper: str, folder: Path) -> None:
 
 
 def _thumbnail(figure: FigureView | None, folder: Path) -> FigureView | None:
-    """The figure, scaled to 640 pixels."""
+    """Write a small copy of the figure's image, at most 640 x 480 pixels, and return the figure with that image."""
     if figure is None:
         return None
     with Image.open(folder / f"{figure.image}.png") as image:

@@ -1,4 +1,4 @@
-"""Images that are too small for a network when they come alone: found before any training."""
+"""Finds, before any training, images so small that a network cannot be trained on a batch of one."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ SIDE = 8  # pixels; larger images keep more than one value a channel in every ne
 
 
 def refuse_lone_images(run: Run, dataset: Dataset, counts: np.ndarray) -> None:
-    """InputError where a batch of one image becomes one value a channel, which BatchNorm cannot normalise.
+    """Raise InputError if some batch has a single image that the network reduces to one value per channel.
 
-    counts: training images of every class, in the data set's order. It is the last batch of a phase's images, those of
-    its new classes and the exemplars of the old, that may have a single one.
+    BatchNorm cannot normalise a single value. The last batch of a phase, over images of new classes and exemplars of
+    old ones, may hold one image. counts: training images of every class, in the data set's class order.
     """
     images = dataset.train_images
     if not isinstance(images, np.ndarray) or max(images.shape[1:3]) > SIDE or run.schedule.drop_last:
@@ -30,7 +30,7 @@ def refuse_lone_images(run: Run, dataset: Dataset, counts: np.ndarray) -> None:
 
     try:
         backbone(run.network).train()(torch.zeros(1, 3, *images.shape[1:3]))
-    except ValueError:  # more than one value a channel is expected
+    except ValueError:  # BatchNorm expects more than one value per channel
         raise InputError(
             f"images of {images.shape[1]} x {images.shape[2]} pixels are a single value a channel after {run.network}, "
             f"which cannot be trained on one image, and a phase has {lone:,}, so that its last batch of "
@@ -39,7 +39,7 @@ def refuse_lone_images(run: Run, dataset: Dataset, counts: np.ndarray) -> None:
 
 
 def _phase_sizes(run: Run, counts: np.ndarray) -> list[int]:
-    """Images that each phase trains on: all of its new classes, and the exemplars of the old."""
+    """Return how many images each phase trains on: all images of its new classes, and the exemplars of old classes."""
     from common.memory import ExemplarMemory
 
     protocol, sizes, seen = run.protocol, list[int](), 0

@@ -1,4 +1,4 @@
-"""What has become of the runs of a results folder, whoever trains them: `reproduce status`."""
+"""`reproduce status`: tells how the runs of a results folder stand, wherever they are trained."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ from common.errors import InputError
 from common.store import read_lines
 
 FAILED = "failed.txt"
-"""In a run's folder: why it failed, in a line, until it is tried again."""
+"""A file in a run's folder that says in one line why the run failed, until it is tried again."""
 
 
 def note(out: Path, outcome: Outcome) -> None:
-    """Leave the reason in the folder of a run that failed, and remove that of an earlier failure where it did not."""
+    """Write the reason into the folder of a run if it failed, else remove the reason of an earlier failure."""
     path = out / "runs" / outcome.run.hash / FAILED
     with suppress(OSError):  # on a full disk the reason itself may find no room
         if outcome.ending == "failed":
@@ -33,14 +33,14 @@ def note(out: Path, outcome: Outcome) -> None:
 
 
 def reason(folder: Path) -> str:
-    """Why the run of a folder failed, in a line; "" where it did not."""
+    """Return in one line why the run in a folder failed, or "" if it did not."""
     path = folder / FAILED
     return path.read_text(encoding="utf-8").strip() if path.exists() else ""
 
 
 @dataclass(frozen=True)
 class StatusArguments:
-    """Say which runs are queued, running, finished and failed, and how long is left."""
+    """Tell which runs are queued, running and failed, how many are finished, and how long the rest will take."""
 
     out: Path = Path("results")
     """The results folder to look at."""
@@ -48,18 +48,18 @@ class StatusArguments:
 
 @dataclass(frozen=True)
 class Standing:
-    """How a run stands that is not finished."""
+    """Holds the state of a run that is not finished."""
 
     state: Literal["running", "queued", "failed", "stopped"]
     words: str
     left: int = 0
-    """Images it is still to be trained on, as far as a job knows them."""
+    """Images still to train on; 0 if the run was not submitted as a job."""
     rate: float = 0.0
-    """Images a second at which it is trained now."""
+    """Images per second in the run's last epoch; 0 if it is not running."""
 
 
 def status(args: StatusArguments) -> None:
-    """Print a line for each run that is not finished, and a sum. Raises InputError where Slurm does not answer."""
+    """Print a line for each unfinished run, and a summary. Raises InputError if Slurm does not answer."""
     if not (args.out / "runs").is_dir():
         raise InputError(f"--out {args.out} holds no runs; pass the folder a reproduce command wrote to")
     board = Board(args.out)
@@ -79,13 +79,13 @@ def status(args: StatusArguments) -> None:
 
 
 def _standing(board: Board, folder: Path, entry: Entry | None, job: Alive | None) -> Standing:
-    """How the run of a folder stands, from the job that has it, if any, and from what it has left there."""
+    """Return the state of the run in a folder, given its entry and its job on the cluster, if any, and its files."""
     lines = read_lines(folder / "metrics.jsonl")
     images, rate = sum(line["images"] for line in lines), lines[-1]["images_per_second"] if lines else 0.0
     words, left = entry.words if entry else _words(folder), max(entry.images - images, 0) if entry else 0
     if entry and job and job.waits:
         return Standing("queued", f"{words}: job {entry.job}, {job.reason}", left)
-    problem = reason(folder)  # removed when a job is submitted, so of the job that has the run now
+    problem = reason(folder)  # removed when a job is submitted, so it comes from the job that has the run now
     if entry and job and not problem:
         time = f", about {duration(left / rate)} left" if rate else ""
         return Standing("running", f"{words}: job {entry.job}{time}", left, rate)
@@ -97,7 +97,7 @@ def _standing(board: Board, folder: Path, entry: Entry | None, job: Alive | None
 
 
 def _words(folder: Path) -> str:
-    """A run in a few words, from its configuration."""
+    """Return a short description of a run, read from its config.json."""
     try:
         config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
         return f"{config['method']['type']}, order {config['order']}, seed {config['seed']} ({folder.name})"

@@ -1,4 +1,4 @@
-"""Train one method: `python -m PAPER.train`, a line `train PAPER ...` of a queue, and `train(run)` in Python."""
+"""Trains one method: for `python -m PAPER.train`, for a line `train PAPER ...` of a queue, and for `train(run)`."""
 
 from __future__ import annotations
 
@@ -28,15 +28,15 @@ from common.store import Result, Store
 
 @dataclass(frozen=True)
 class Which:
-    """On what data and schedule a method is trained, and what is drawn at random."""
+    """Holds the options that choose data, schedule and seeds for one method."""
 
     preset: str = "quick"
     """quick (embedded data, no download), cifar (the paper's schedule), imagenet (image folders) or folder
-    (images of one's own, at the paper's schedule)."""
+    (your own images, at the paper's schedule)."""
     dataset: str | None = None
-    """Which of the preset's data sets, such as cifar100; default: the first."""
+    """The data set, of those that the preset has, such as cifar100; default: the first."""
     seed: int | None = None
-    """Of initialisation and batch order; without --order it also chooses the class order. Default: the preset's."""
+    """Seed of initialisation and batch order; without --order, also of the class order. Default: the preset's."""
     order: str | None = None
     """Class order: the seed of the shuffle, or the name of a published order."""
     epochs_scale: float = 1.0
@@ -45,12 +45,12 @@ class Which:
 
 @dataclass(frozen=True)
 class Arguments(Options, Place, Which):
-    """What `train` takes before the method, in the order of its help."""
+    """Holds the options that `train` takes before the method, in the order of its help."""
 
 
 @dataclass(frozen=True)
 class Line(Options, Which):
-    """What a line of a queue takes before the method."""
+    """Holds the options that a `train` line of a queue takes before the method."""
 
 
 A = TypeVar("A", Arguments, Line)
@@ -59,18 +59,18 @@ ELSEWHERE = {
     "orders": "train takes one --order",
     "only": "train draws no figures and takes the name of a method",
 }
-"""Options of figures that one looks for here too, and what to do instead."""
+"""Options of figure commands that a user may try with `train` too, and what to do instead."""
 
 
 @dataclass(frozen=True)
 class One(Command):
-    """A command for one run."""
+    """A command that trains one run."""
 
     run: Run = field(kw_only=True)
     settings: tuple[Any, ...] = ()
-    """The preset's, where the run is of one."""
+    """The settings of the preset that the run belongs to; empty for other runs."""
     usual: Any = None
-    """The method as the setting has it."""
+    """The method with the preset's options, from which the heading names the differences."""
 
     def part(self, paper: str, store: Store, data: Data, use: Resources) -> Single:
         self.run.check()
@@ -89,11 +89,11 @@ def train(
     minutes: float | None = None,
     retrain: bool = False,
 ) -> Result:
-    """Train a Run, and first what it starts from, or read it where it is finished; prints how it gets on.
+    """Train a Run, after the Runs that it starts from, and return its Result. A finished Run is only read.
 
-    The options are those of the command. retrain: of a method from outside the packages, what an earlier version of its
-    file has trained is trained anew. Raises InputError on bad input before any training, RunFailed where the run fails,
-    and OutOfTime when the minutes are over: the same call goes on from there.
+    Prints the progress. The options are those of the command. retrain: trains your own method anew if its source code
+    has changed since. Raises InputError on bad input before any training, RunFailed if the run fails, and OutOfTime
+    when the minutes are over; the same call then goes on from there.
     """
     roots.check(["common", *PAPERS])
     if precision not in ("auto", run.precision or precision):
@@ -113,27 +113,31 @@ def train(
 
 
 def main(paper: str, argv: Sequence[str] | None = None) -> None:
-    """Entry point of `python -m PAPER.train`. Exits."""
+    """Run `python -m PAPER.train`. Ends the process."""
     words = list(sys.argv[1:] if argv is None else argv)
     run_command(lambda: ranks.together(lambda: command(paper, words, f"python -m {paper}.train")))
 
 
 def command(paper: str, words: Sequence[str], prog: str) -> int:
-    """Train what words ask for, and print a table. Returns the exit code."""
+    """Train the method that the words ask for, and print a table. Returns the exit code."""
     args, one = _asked(paper, words, Arguments, prog, None)
     return work([one], Resources(**{f.name: getattr(args, f.name) for f in fields(Place)}, jobs=1))
 
 
 def line(paper: str, words: Sequence[str], place: str, use: Place | None = None) -> One:
-    """What the words after `train PAPER` in a line of a queue ask for; `place` begins errors found later.
+    """Return the command for the words after `train PAPER` in a line of a queue.
 
-    use: what the queue is trained from, where images of one's own are.
+    place: the line's file and number, for errors found later. use: the queue's options, which say where the user's
+    images are.
     """
     return replace(_asked(paper, words, Line, f"reproduce train {paper}", use or Place())[1], place=place)
 
 
 def _asked(paper: str, words: Sequence[str], kind: type[A], prog: str, use: Place | None) -> tuple[A, One]:
-    """The options before the method, and the one run that they and the method make. use: None where these have it."""
+    """Return the options before the method, and the command for the run that options and method make.
+
+    use: says where data and results are; None if the options themselves say so.
+    """
     presets = importlib.import_module(f"{paper}.reproduce.presets")
     methods = {type_name(type(m)): m for m in presets.settings("quick", (), (), 1.0)[0].defaults()}
     own, *others = methods
@@ -154,12 +158,12 @@ def _asked(paper: str, words: Sequence[str], kind: type[A], prog: str, use: Plac
     default = _named({type_name(type(m)): m for m in setting.defaults()}, rest[0] if rest else "", "method")
     note = f"The defaults below are those of --preset {args.preset}; another preset stands before the method's name."
     method = change(default, f"{prog} {type_name(type(default))}", rest[1:], setting, note)
-    choice = replace(choice, seeds=(), orders=())  # the run has its own
+    choice = replace(choice, seeds=(), orders=())  # the run has them already
     return args, One([paper], choice, run=setting.main(method)[0], settings=settings, usual=default)
 
 
 def _parted(words: Sequence[str]) -> tuple[Sequence[str], Sequence[str]]:
-    """The words before the method's name, each an option with its value, and the others."""
+    """Split the words into options with their values before the method's name, and the words from the name on."""
     at = 0
     while at < len(words) and words[at].startswith("-"):
         at += 1 if "=" in words[at] or words[at] in ("-h", "--help") else 2
@@ -182,12 +186,12 @@ def _in_place(first: Sequence[str], rest: Sequence[str], kind: type[A], methods:
 
 
 def _field(word: str) -> str:
-    """The name of the field that an option sets, such as finetune for --finetune.epochs=5; "" for other words."""
+    """Return the field that an option sets, such as "finetune" for --finetune.epochs=5, or "" for other words."""
     return re.split(r"[=.]", word[2:])[0].replace("-", "_") if word.startswith("--") else ""
 
 
 def _named(choices: dict[str, Any], name: str, what: str) -> Any:
-    """The choice of that name, or the first. Raises InputError on another name."""
+    """Return the choice with this name, or the first choice if the name is "". Raises InputError on an unknown name."""
     if name and name not in choices:
         raise InputError(f"unknown {what} {name!r}; choose one of {', '.join(choices)}")
     return choices[name] if name else next(iter(choices.values()))

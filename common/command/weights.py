@@ -1,4 +1,4 @@
-"""`reproduce export HASH`: the network of a finished run for others to use, and the function that loads it again."""
+"""`reproduce export HASH`: writes the network of a finished run for others to use, and loads it again."""
 
 from __future__ import annotations
 
@@ -24,15 +24,15 @@ if TYPE_CHECKING:
     from torch import Tensor, nn
 
 FILE, CARD = "model.safetensors", "README.md"
-FORMAT = 1  # of exported files
+FORMAT = 1  # the version of the layout of exported files
 PER_CLASS = 100
-"""Images of each class that a learner believes in while it builds a network for export."""
+"""Images per class of the stand-in data set with which a learner builds a network for export."""
 
 
 @dataclass(frozen=True)
 class ExportArguments:
-    """Write the network of the finished run whose hash is, or begins with, HASH: DIR/HASH/model.safetensors, and a
-    model card beside it. Nothing is uploaded."""
+    """Write the network of a finished run to DIR/HASH/model.safetensors, with a model card beside it. HASH is the run's
+    hash or its beginning. Nothing is uploaded."""
 
     out: Path = Path("results")
     """The results folder to read."""
@@ -42,16 +42,16 @@ class ExportArguments:
 
 @dataclass(frozen=True)
 class Exported:
-    """A network as a run has left it, in evaluation mode, and what its images and its outputs are."""
+    """A trained network in evaluation mode, with the Run that trained it and the meaning of its outputs."""
 
     net: nn.Module
-    """Normalised images [n, 3, h, w] -> logits [n, c]."""
+    """Maps normalised images [n, 3, h, w] to logits [n, c]."""
     run: Run
     labels: Sequence[int] | None
-    """Which label of the data set each output stands for, [c]; None where that is not known without the images."""
+    """The data set's label that each output stands for, [c]; None if it is not known without the images."""
 
     def __call__(self, images: Tensor) -> Tensor:
-        """Images as bytes, uint8 [n, 3, h, w] on the network's device -> logits [n, c]. No gradients are kept."""
+        """Return the logits [n, c] of images, uint8 [n, 3, h, w] on the network's device. No gradients are kept."""
         import torch
 
         from common.loader import scale_and_shift
@@ -62,9 +62,9 @@ class Exported:
 
 
 def load_exported(folder: Path | str, device: str = "cpu") -> Exported:
-    """The network that `reproduce export` wrote to a folder, on "cpu" or "cuda", in the precision it was trained in.
+    """Load the network that `reproduce export` wrote to a folder, on "cpu" or "cuda", in its training precision.
 
-    Raises InputError where there is none, where it is damaged, and where timm is to load it.
+    Raises InputError if there is no network, if it is damaged, or if it is one for timm to load.
     """
     path = Path(folder) / FILE
     saved = read_state(path)
@@ -81,7 +81,7 @@ def load_exported(folder: Path | str, device: str = "cpu") -> Exported:
 
 
 def build(run: Run, device: str = "cpu") -> nn.Module:
-    """The network that a Run ends with, its weights as its learner makes them. No image is opened."""
+    """Build the network that a Run ends with, with the learner's initial weights. No image is opened."""
     import numpy as np
     import torch
 
@@ -102,7 +102,7 @@ def build(run: Run, device: str = "cpu") -> nn.Module:
 
 
 def export(beginning: str, args: ExportArguments) -> None:
-    """`reproduce export HASH`. Raises InputError, and writes nothing, where that run has no network to export."""
+    """Run `reproduce export HASH`. Raises InputError, and writes nothing, if that run has no network to export."""
     from common.incremental import learner_of
 
     store = opened(args.out)
@@ -131,7 +131,7 @@ def export(beginning: str, args: ExportArguments) -> None:
 
 
 def found(beginning: str, store: Store) -> str:
-    """The hash of the one finished run whose hash begins so. Raises InputError where there is none, or several."""
+    """Return the hash of the finished run whose hash begins with `beginning`. Raises InputError on none or several."""
     begun = sorted(path.name for path in store.runs.iterdir() if path.is_dir() and path.name.startswith(beginning))
     finished = [name for name in begun if (store.runs / name / "result.json").exists()]
     if len(finished) == 1:
@@ -145,7 +145,7 @@ def found(beginning: str, store: Store) -> str:
 
 
 def _left(store: Store, run: Run) -> dict[str, Tensor]:
-    """The weights that a finished run has left. Raises InputError where they are damaged or gone."""
+    """Return the weights at the end of a finished run. Raises InputError if they are damaged or gone."""
     path = store.folder(run) / BOUNDARY
     if (saved := read_state(path)) is None:
         raise InputError(f"the weights of run {run.hash} are gone; delete {path.parent} and train it again")
@@ -153,9 +153,9 @@ def _left(store: Store, run: Run) -> dict[str, Tensor]:
 
 
 def labels_of(run: Run) -> list[int] | None:
-    """Which label of the data set each output of a Run's network stands for.
+    """Return the data set's label for each output of a Run's network.
 
-    None where a shuffle of the classes has put them in order and only the data tell how many there are.
+    Returns None if the class order is a shuffle and the number of classes is not known without the data.
     """
     total, seen = number_of_classes(run.data), run.protocol.classes
     if total is None and run.order != "native":
@@ -164,7 +164,7 @@ def labels_of(run: Run) -> list[int] | None:
 
 
 def number_of_classes(data: DataSpec) -> int | None:
-    """Of a data set known by name; None of another."""
+    """Return the number of classes of a data set that is known by name, else None."""
     if data.name == "glyphs":
         return data.classes or 100
     published: dict[str, Sequence] = {"cifar20": tuple(CIFAR20), **PUBLISHED}
@@ -174,9 +174,10 @@ def number_of_classes(data: DataSpec) -> int | None:
 
 
 def as_timm(net: Any) -> tuple[str, dict[str, Tensor]] | None:
-    """How timm makes a network, as arguments of `timm.create_model`, and its weights by timm's names.
+    """Return the arguments of `timm.create_model` that make this network, and its weights under timm's names.
 
-    None where it is not timm's: another backbone, one without its last ReLU, or a classifier that is not linear.
+    Returns None if timm has no such network: another backbone, one without its last ReLU, or a classifier other than
+    `LinearHead`.
     """
     from common.heads import LinearHead
     from common.resnet import ImageNetResNet

@@ -1,5 +1,6 @@
-"""From Results to pages. Nothing here loads torch.
+"""Turns Results into figures, reports and pages. No module here loads torch.
 
-`figures` says what a figure is, as data. `curves` makes the drawings that papers share. `plots` turns a drawing into
-files, with `heat` and `pictures` for special panels and the colours of `looks`. `report` sets figures beside numbers.
+`figures` describes a figure as data. `curves` makes the drawings that papers share. `plots` turns a drawing into
+files; `heat` and `pictures` do so for special panels, and `looks` chooses the colours. `report` writes the figures and
+the published numbers into one report.
 """

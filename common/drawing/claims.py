@@ -1,6 +1,7 @@
-"""A paper's claims: the effect it reports, and the same effect in a figure drawn from our Results.
+"""Measures a paper's claims: compares each effect that it reports with the same effect in our Results.
 
-PAPER/claims.json lists them. An effect is a number of a figure's comparison, or the difference of two of them.
+PAPER/claims.json lists the claims. An effect is a number from the comparisons of a figure, or the difference of two
+such numbers.
 """
 
 from __future__ import annotations
@@ -33,31 +34,31 @@ class Term:
     published: float | None
 
     def find(self, drawing: Drawing) -> Estimate | None:
-        """What was measured of it in a drawing; None where it was not."""
+        """Return the number measured in a drawing, or None if it was not measured."""
         rows = (c.ours for c in drawing.comparisons if (c.quantity, c.method) == (self.quantity, self.method))
         return next(rows, None)
 
 
 @dataclass(frozen=True)
 class Claim:
-    """What a paper says, as a number: `of`, or `of` minus `minus`."""
+    """A claim of a paper as a number: the term `of`, or the difference of the terms `of` and `minus`."""
 
     id: str
     text: str
     source: str
     """Section, table or figure of the paper."""
     figure: str
-    """The id of our figure that bears on it."""
+    """The id of this repository's figure that measures the claim."""
     unit: str
     provenance: str
     of: Term
     minus: Term | None = None
     tolerance: float = 1.0
-    """As of `Comparison`: points by which a reproduction may miss."""
+    """Points by which a reproduction may miss, as in `Comparison`."""
 
     @property
     def published(self) -> float | None:
-        """The published effect; None where the paper's number is not known."""
+        """The published effect, or None if a number of the paper is not known."""
         if self.minus is None or self.of.published is None:
             return self.of.published
         return None if self.minus.published is None else round(self.of.published - self.minus.published, 4)
@@ -70,9 +71,9 @@ class Claim:
     def measure(
         self, figure: Figure, settings: Sequence[Any], results: Results, published: Published
     ) -> Estimate | None:
-        """The effect; None where it was not measured.
+        """Return the measured effect, or None if it was not measured.
 
-        A difference is paired: the figure is drawn from one repeat at a time, and the repeats that have both count.
+        A difference is paired: the figure is drawn from one repeat at a time, and repeats that have both terms count.
         """
         if self.minus is None:
             return self.of.find(figure.draw(settings, results, published))
@@ -87,19 +88,19 @@ class Claim:
         return estimate(values, whole) if values else None
 
     def words(self, ours: Estimate) -> str:
-        """A measured effect as text; a difference with its sign."""
+        """Return a measured effect as text. A difference has its sign."""
         mean = f"{ours.mean:{'+' if self.signed else ''}.2f}"
         spread = f" ± {ours.interval:.2f}" if ours.n > 1 else ""
         return f"{mean}{spread}{f' {self.unit}' if self.unit else ''} (n = {ours.n})"
 
     def verdict(self, ours: Estimate | None, full_schedule: bool) -> Verdict:
-        """By the rule for every published number (`figures.verdict`)."""
+        """Judge the measured effect by the rule for every published number (`figures.verdict`)."""
         row = Comparison(self.text, self.of.method, self.published, self.provenance, ours, self.tolerance)
         return verdict(row, full_schedule)
 
 
 def load(path: Path) -> list[Claim]:
-    """The claims in PAPER/claims.json; none where there is no such file."""
+    """Read the claims from PAPER/claims.json. The list is empty if there is no such file."""
     if not path.exists():
         return []
     content = json.loads(path.read_text(encoding="utf-8"))

@@ -1,4 +1,4 @@
-"""Accuracy-against-classes curves that the class-incremental papers share, published lines beside ours."""
+"""Makes the curves and table rows that several papers share, such as accuracy against classes, with published lines."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ PAIRED = "average incremental accuracy minus that of {} (points, paired by seed 
 
 
 def paired(groups: Sequence[Sequence[Result]]) -> list[list[Result]]:
-    """The groups cut down to the repeats (class order, seed) they have in common, in the same order; [] without any."""
+    """Cut the groups down to the repeats (class order, seed) that all have, in the same order; [] if there are none."""
     common = set.intersection(*({r.repeat for r in group} for group in groups)) if groups else set()
     if not common:
         return []
@@ -27,14 +27,15 @@ def paired(groups: Sequence[Sequence[Result]]) -> list[list[Result]]:
 
 
 def average(result: Result, readout: str) -> float:
-    """Average incremental accuracy of a read-out."""
+    """Return the average incremental accuracy of a read-out, in percent."""
     return average_incremental_accuracy(result.curve(readout))
 
 
 def by_epoch(result: Result, readout: str = "cnn", group: str = "accuracy") -> dict[int, float]:
-    """Test accuracy of a run with one phase, by epoch where it was measured, and at the last one, which always is.
+    """Return the test accuracy of a run with one phase, by the epochs at which it was measured.
 
-    Of a read-out on a group of classes. A schedule shorter than the tests' interval leaves the last epoch alone.
+    readout, group: the read-out, and the group of classes. The last epoch is always included. It is the only one if the
+    schedule is shorter than the interval between tests.
     """
     trace = result.values["trace"]
     column = trace.get("test_accuracy" if (readout, group) == ("cnn", "accuracy") else f"{readout} {group}")
@@ -45,7 +46,7 @@ def by_epoch(result: Result, readout: str = "cnn", group: str = "accuracy") -> d
 def through(
     name: str, x: Sequence[float | str], found: Sequence[Estimate | None], legend: str = "", reference: bool = False
 ) -> Curve:
-    """A line or a row of bars through Estimates, with their intervals. Where there is no Estimate, x is left out."""
+    """Return a line or a row of bars through Estimates, with their intervals. An x without Estimate is left out."""
     known = [(at, e) for at, e in zip(x, found, strict=True) if e]
     n = max((e.n for _, e in known), default=1)
     interval = [e.interval for _, e in known] if n > 1 else None
@@ -54,24 +55,24 @@ def through(
 
 
 def mean_curve(name: str, x: Sequence[float | str], repeats: Sequence[Sequence[float]], legend: str = "") -> Curve:
-    """The mean of one line a repeat, with its 95 % interval at each point."""
+    """Return the mean over repeats, with its 95 % interval at each x. repeats: one line of values per repeat."""
     return through(name, x, [estimate(column) for column in zip(*repeats, strict=True)], legend)
 
 
 def neighbours(count: int) -> list[np.ndarray]:
-    """Positions 0 ... count - 1 in at most ten groups of neighbours, which bars stand for."""
+    """Split the positions 0 ... count - 1 into at most ten groups of neighbours, one for each bar."""
     return np.array_split(np.arange(count), min(10, count)) if count else []
 
 
 def span(first: int, last: int) -> str:
-    """A group's name under its bar: 4, or 4-7."""
+    """Return the label under a group's bar, such as 4 or 4-7."""
     return f"{first}" if first == last else f"{first}-{last}"
 
 
 def class_bars(name: str, repeats: Sequence[Sequence[float]], legend: str = "") -> Curve:
-    """A bar for each group of `neighbours`: the mean over its classes. repeats: a value for each class, by repeat.
+    """Return a bar for each group of `neighbours`, with the mean over its classes.
 
-    Lines from class to class zigzag too much to be told apart.
+    repeats: one value per class, for each repeat. Lines from class to class would zigzag too much to be told apart.
     """
     groups = neighbours(len(repeats[0]))
     labels = [span(group[0], group[-1]) for group in groups]
@@ -79,25 +80,28 @@ def class_bars(name: str, repeats: Sequence[Sequence[float]], legend: str = "") 
 
 
 def across(name: str, x: Sequence[float | str], height: float, legend: str = " ") -> Curve:
-    """A dashed line at one height, to hold others against."""
+    """Return a dashed horizontal line at one height, as a reference for other curves."""
     return Curve(name, x, [height] * len(x), reference=True, legend=legend)
 
 
 def published_points(name: str, x: Sequence[float | str], values: Sequence[float | None]) -> list[Curve]:
-    """What the paper prints at each x, as points or bars over the measured ones; empty where it prints nothing."""
+    """Return the paper's values at each x as one curve of points or bars; an empty list if all values are None."""
     if all(value is None for value in values):
         return []
     return [Curve(name, x, [float("nan") if v is None else v for v in values], published=True)]
 
 
 def accuracy_curve(name: str, x: Sequence[float], repeats: Sequence[Sequence[float]]) -> tuple[Curve, Comparison]:
-    """Accuracy after each phase with the average in the legend, and that average as a row without published value."""
+    """Return the accuracy after each phase as a curve, and its average as a row without published value.
+
+    The average is also in the curve's legend. repeats: one line of accuracies per repeat.
+    """
     stat = estimate([average_incremental_accuracy(line) for line in repeats])
     return mean_curve(name, x, repeats, f"average {stat.mean:.2f}"), Comparison(AVERAGE, name, None, "", stat)
 
 
 def published_curve(published: PublishedFigure, method: str) -> list[Curve]:
-    """The paper's line, broken where points are not known; empty where none is."""
+    """Return the paper's line for a method, broken where points are not known; an empty list if none is known."""
     series = published.series(method)
     if series is None or not series["y"]:
         return []
@@ -113,7 +117,10 @@ def published_curve(published: PublishedFigure, method: str) -> list[Curve]:
 
 
 def average_row(row: Comparison, published: PublishedFigure) -> Comparison:
-    """The row with the paper's average filled in; averages are printed in legends even where points are digitised."""
+    """Return the row with the paper's average filled in.
+
+    Papers print averages in legends, so an average counts as printed even if the points of its line are digitised.
+    """
     series = published.series(row.method)
     if series is None or series["average"] is None:
         return row
@@ -122,7 +129,7 @@ def average_row(row: Comparison, published: PublishedFigure) -> Comparison:
 
 
 def end_rows(name: str, found: Sequence[Result], readout: str, published: PublishedFigure) -> list[Comparison]:
-    """Accuracy after the last phase beside the paper's, and forgetting (`metrics.forgetting`), which papers omit."""
+    """Return two rows: the last phase's accuracy beside the paper's, and the forgetting, which papers do not print."""
     series = published.series(name)
     phases = published.protocol.get("phases")
     known = series if series and len(series["y"]) > 1 and phases == len(found[0].phases()) - 1 else None
@@ -138,7 +145,11 @@ def end_rows(name: str, found: Sequence[Result], readout: str, published: Publis
 def paired_rows(
     results: Results, readouts: Mapping[str, tuple[Any, str]], reference: str, published: PublishedFigure
 ) -> list[Comparison]:
-    """How far each variant's average lies from the reference's, repeat by repeat, beside the published difference."""
+    """Return rows with the difference of each variant's average from the reference's, beside the published difference.
+
+    Differences are taken repeat by repeat. readouts: curve name -> (key of the Results, read-out). reference: the name
+    of the curve to subtract.
+    """
     rows = []
     label, readout = readouts[reference]
     paper = published.series(reference)
@@ -163,9 +174,10 @@ def accuracy_figure(
     title: str,
     only_published: Sequence[str] = (),
 ) -> Drawing:
-    """Accuracy against classes for each `readouts` entry: curve name -> (key of the Results, read-out).
+    """Return a drawing of accuracy against classes, with a curve and table rows for each entry of `readouts`.
 
-    only_published: methods without runs, of which the published line and average are shown.
+    readouts: curve name -> (key of the Results, read-out). only_published: methods without runs, for which only the
+    published line and average are shown.
     """
     curves, rows = [], []
     for name, (key, readout) in readouts.items():

@@ -1,4 +1,7 @@
-"""What a choice is worth: arms that differ in it alone, and their difference repeat by repeat, with an interval."""
+"""Measures what a choice is worth: the difference of two arms that differ in it alone, repeat by repeat.
+
+An arm is one side of the comparison: a method in one configuration, with all its repeats.
+"""
 
 from __future__ import annotations
 
@@ -22,7 +25,7 @@ from common.runs import Run
 from common.store import Result
 
 WIDE = 3.0
-"""Points on either side of a mean from which an interval leaves the difference undecided."""
+"""A difference is undecided if its interval reaches further than this to either side of the mean, in points."""
 UNDECIDED, NONE_SEEN = "undecided", "none seen"
 DIFFERENCE = "{} minus {} (points, paired by seed and order)"
 RULE = (
@@ -30,12 +33,12 @@ RULE = (
     "holds 0"
 )
 Sides = Mapping[str, list[Run]]
-"""The Runs of two arms, by name. What counts is by how much the first exceeds the second."""
+"""The Runs of two arms by name. The difference is the first minus the second."""
 
 
 def reading(difference: Estimate) -> str:
-    """What a paired difference says, in words: undecided, none seen, higher or lower."""
-    if not difference.interval <= WIDE:  # nor where there is one repeat, whose interval is not a number
+    """Return what a paired difference shows: "undecided", "none seen", "higher" or "lower"."""
+    if not difference.interval <= WIDE:  # also true for a single repeat, whose interval is nan
         return UNDECIDED
     if abs(difference.mean) <= difference.interval:
         return NONE_SEEN
@@ -43,22 +46,25 @@ def reading(difference: Estimate) -> str:
 
 
 def differences(first: Sequence[Result], second: Sequence[Result], readouts: tuple[str, str]) -> dict[str, float]:
-    """Average accuracy of the first arm minus the second's, by the seed of each repeat that both have."""
+    """Return the average accuracy of the first arm minus that of the second, by the seed of each repeat that both have.
+
+    readouts: the read-out of each arm.
+    """
     pairs = zip(*paired([first, second]), strict=True)
     return {_name(a): average(a, readouts[0]) - average(b, readouts[1]) for a, b in pairs}
 
 
 def _name(result: Result) -> str:
-    """A repeat's seed, and its class order where that is another number."""
+    """Return a repeat's seed, with its class order in front if that is another number."""
     order, seed = result.repeat
     return str(seed) if order in ("native", str(seed)) else f"{order}, {seed}"
 
 
 def headline(sides: Callable[[Any], Sides], quantity: str, readouts: Mapping[str, str] = {}, role: str = "") -> Figure:
-    """The figure of the two arms that carry a paper's claim, on request.
+    """Return the figure that compares the two arms behind a paper's main claim. It is made on request only.
 
-    sides: the setting -> the arm that is claimed to be better, and the other. quantity: what is compared, with its
-    unit. readouts: of each arm, by its name, where it is not "cnn". role: of the setting, as `Figure.role`.
+    sides: returns the Runs of both arms, given the setting; the first arm is claimed to be better. quantity: what is
+    compared, with its unit. readouts: the read-out of an arm by its name, if it is not "cnn". role: as `Figure.role`.
     """
     drawing = partial(_headline, quantity=quantity, readouts=readouts)
     return Figure("headline", "Headline: the pair that carries the claim", partial(_tenfold, sides=sides),
@@ -68,10 +74,11 @@ def headline(sides: Callable[[Any], Sides], quantity: str, readouts: Mapping[str
 def disagreements(
     choices: Callable[[Any], Mapping[str, Sides]], quantity: str, readouts: Mapping[str, str] = {}, role: str = ""
 ) -> Figure:
-    """The figure of what each open choice of a paper is worth, on request.
+    """Return the figure of what each open choice of a paper is worth. It is made on request only.
 
-    choices: the setting -> by the choice's name the arm that makes it in the other way, and the arm that makes it as
-    by default here. The others as in `headline`.
+    choices: returns the Runs of two arms for each choice, by the choice's name, given the setting. The first arm takes
+    the alternative, the second the default of this repository. readouts: the read-out of a choice by its name, if it
+    is not "cnn". The other arguments are those of `headline`.
     """
     drawing = partial(_disagreements, quantity=quantity, readouts=readouts)
     title = "Disagreements: what each choice is worth"
@@ -89,7 +96,7 @@ def _flat(s: Any, choices: Callable[[Any], Mapping[str, Sides]]) -> Runs:
 def _headline(
     s: Any, results: Results, published: PublishedFigure, quantity: str, readouts: Mapping[str, str]
 ) -> Drawing:
-    """Both arms, and the difference of every repeat beside their mean."""
+    """Draw the averages of both arms, and the difference of every repeat beside the mean difference."""
     found = {name: group for name, group in results.items() if group}
     means = {name: estimate([average(r, readouts.get(name, "cnn")) for r in group]) for name, group in found.items()}
     rows = [Comparison(quantity, name, None, "", mean) for name, mean in means.items()]
@@ -113,7 +120,7 @@ def _headline(
 def _disagreements(
     s: Any, results: Results, published: PublishedFigure, quantity: str, readouts: Mapping[str, str]
 ) -> Drawing:
-    """The effect of every choice on the headline number, and both arms of each in the table."""
+    """Draw the effect of every choice on `quantity`, with both arms of each choice in the table."""
     rows, effects = list[Comparison](), dict[str, Estimate]()
     for choice in dict.fromkeys(choice for choice, _ in results):
         readout = readouts.get(choice, "cnn")
@@ -135,7 +142,7 @@ def _disagreements(
 
 
 def _shared(results: Results) -> list[str]:
-    """A warning where repeats start from one Run, of which intervals then know nothing."""
+    """Return a warning if some repeats start from the same Run: intervals do not include the spread of that Run."""
     starts = [[str(r.config["start"]) for r in found if r.config["start"]] for found in results.values()]
     if any(len(set(each)) < len(each) for each in starts):
         return ["some repeats share the run that they start from, of whose spread the intervals know nothing"]

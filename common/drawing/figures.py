@@ -1,4 +1,4 @@
-"""A figure as data: what it needs, shows and compares. `plots` draws it, `report` sets it in text."""
+"""Describes a figure as data: the Runs it needs, what it plots and what it compares. `plots` draws it."""
 
 from __future__ import annotations
 
@@ -15,23 +15,23 @@ from common.runs import Run
 
 Verdict = Literal["reproduced", "not reproduced", "indicative", "not measured", "no published number"]
 UNVERIFIED = "memory-unverified"
-"""Provenance of a number that is known from memory alone: shown, never judged against."""
+"""Provenance of a number that is known from memory alone. It is shown, but gives no verdict on a reproduction."""
 
 
 @dataclass(frozen=True)
 class Estimate:
-    """Mean over repeats with its standard deviation and 95 % t-interval half-width (nan where n = 1)."""
+    """A mean over n repeats, with the standard deviation and the half-width of the 95 % t-interval (nan if n = 1)."""
 
     mean: float
     std: float
     interval: float
     n: int
     whole: bool = True
-    """Whether each repeat was trained from the start; not so where they share a first phase, as the caller must say."""
+    """Whether each repeat was trained from the start. Set to False by the caller if repeats share a first phase."""
 
 
 def estimate(values: Sequence[float], whole: bool = True) -> Estimate:
-    """Mean, standard deviation (n - 1) and 95 % t-interval of repeats. Raises ValueError on none."""
+    """Return mean, standard deviation (n - 1) and 95 % t-interval of repeats. Raises ValueError if there are none."""
     if not len(values):
         raise ValueError("no values to average")
     data, n = np.asarray(values, dtype=float), len(values)
@@ -45,28 +45,29 @@ def estimate(values: Sequence[float], whole: bool = True) -> Estimate:
 
 @dataclass(frozen=True)
 class Curve:
-    """One line, set of bars or row of points. `name` picks the colour, so a method looks the same everywhere."""
+    """One line, set of bars or row of points. `name` chooses the colour, so that a method always looks the same."""
 
     name: str
     x: Sequence[float | str]
     y: Sequence[float]
     interval: Sequence[float] | None = None
-    """Half-width of the 95 % interval at each point; None where n = 1."""
+    """Half-width of the 95 % interval at each point; None if n = 1."""
     n: int = 1
     published: bool = False
     legend: str = ""
     """Text beside the name in the legend, such as the average."""
     reference: bool = False
-    """A limit or baseline to hold others against: a thin dashed line; not in the legend unless it has a text there."""
+    """Whether this is a limit or baseline: a thin dashed line, which the legend lists only if `legend` has a text."""
 
 
 @dataclass(frozen=True)
 class Panel:
-    """One pair of axes.
+    """One pair of axes, with curves or with a matrix.
 
-    matrix: counts [true, predicted], drawn as log(1 + x), with a line at `boundary`; in a "heat" map numbers [row,
-    column] printed in cells, coloured from each column's least to its greatest, the least of a column in bold; in
-    "change" signed numbers [row, column] in two colours; in "picture" an RGB image [h, w, 3], rows and columns named.
+    The meaning of `matrix` depends on `kind`. "matrix": counts [true, predicted], drawn as log(1 + x), with a line at
+    `boundary`. "heat": numbers [row, column], printed in cells; colours run from each column's least to its greatest
+    number, and the least is bold. "change": signed numbers [row, column] in two colours. "picture": an RGB image
+    [h, w, 3] with names for rows and columns.
     """
 
     title: str
@@ -81,25 +82,26 @@ class Panel:
     y_log: bool = False
     rows: Sequence[str] = ()
     columns: Sequence[str] = ()
-    """Names of a heat map's or a picture's rows and columns."""
+    """Names of the rows and columns of a heat map or a picture."""
 
 
 @dataclass(frozen=True)
 class Comparison:
-    """A published number beside ours."""
+    """A published number beside the number measured here."""
 
     quantity: str
     method: str
     published: float | None
     provenance: str
     ours: Estimate | None
+    """The number measured here, or None."""
     tolerance: float = 1.0
-    """Points of accuracy a reproduction may miss by; 0 for other quantities, where only the interval counts."""
+    """Points of accuracy that a reproduction may miss by; 0 for other quantities, where only the interval counts."""
 
 
 @dataclass(frozen=True)
 class Drawing:
-    """Everything a figure plots, and the comparisons its row of the report lists."""
+    """Holds everything that a figure plots, and the comparisons that the report lists below it."""
 
     panels: Sequence[Panel]
     comparisons: Sequence[Comparison] = ()
@@ -107,39 +109,39 @@ class Drawing:
 
 
 Runs = Mapping[Any, list[Run]]
-"""The Runs of each curve, one per repeat. A key is a name, or a tuple where the name has parts: ("iCaRL", 20)."""
+"""The Runs of each curve, one per repeat. A key is a name, or a tuple if the name has parts, such as ("iCaRL", 20)."""
 Results = Mapping[Any, list[Result]]
-"""What is finished of `Runs`, by the same keys."""
+"""The Results of those `Runs` that are finished, by the same keys."""
 
 
 def no_runs(setting: Any) -> Runs:
-    """What a figure needs that follows from formulas."""
+    """Return no Runs, for a figure that follows from formulas alone."""
     return {}
 
 
 @dataclass(frozen=True)
 class Figure:
-    """One figure or table of a paper: the setting it is about, the Runs it needs, and how Results become a Drawing."""
+    """One figure or table of a paper: says which Runs it needs, and makes a Drawing from their Results."""
 
     id: str
     title: str
     experiment: Callable[[Any], Runs]
-    """The setting -> the Runs that the figure needs."""
+    """Returns the Runs that the figure needs, given the setting."""
     drawing: Callable[[Any, Results, PublishedFigure], Drawing]
-    """(setting, what is finished, what the paper prints in this figure) -> everything to plot."""
+    """Makes the Drawing, given the setting, the Results and the paper's numbers for this figure."""
     presets: tuple[str, ...] = ("quick", "cifar")
     role: str | None = ""
-    """Which of the preset's settings the figure is about: the one of this role, or "" for the first. None: all of
-    them, as a tuple."""
+    """Chooses the setting that the figure is about: the one with this role, or "" for the preset's first. With None the
+    figure is about all settings of the preset, as a tuple."""
     extra: Callable[[Any], Runs] = no_runs
-    """The setting -> Runs that are drawn where they are finished, and never trained for this figure."""
+    """Returns Runs, given the setting, that are drawn if they are finished but never trained for this figure."""
     on_request: bool = False
     """Whether the figure is made only when --only names it."""
     formerly: tuple[str, ...] = ()
-    """Earlier ids of this figure, and of figures that it has taken in. --only still knows them, with a note."""
+    """Earlier ids of this figure and of figures merged into it. --only still accepts them, with a note."""
 
     def about(self, settings: Sequence[Any]) -> Any:
-        """The setting, of a preset's, that this figure is about."""
+        """Return the one of a preset's settings that this figure is about, or all of them if `role` is None."""
         if self.role is None:
             return tuple(settings)
         return next(s for s in settings if self.role in ("", s.role))
@@ -151,9 +153,9 @@ class Figure:
         return self.extra(self.about(settings))
 
     def draw(self, settings: Sequence[Any], results: Results, published: Published) -> Drawing:
-        """The Drawing of `results`. On data that are not the paper's, or a small part, nothing published goes into it.
+        """Draw `results`, beside the paper's numbers if the data are the paper's and no small part of them.
 
-        A figure without Runs follows from formulas, which no data change.
+        A figure without Runs follows from formulas, so the paper's numbers always belong into it.
         """
         comparable = all(s.comparable for s in settings) or not self.runs(settings)
         comparable &= not any(result.partial for found in results.values() for result in found)
@@ -170,9 +172,9 @@ def per_data(
     extra: Callable[[Any], Runs] = no_runs,
     formerly: Mapping[str, tuple[str, ...]] = {},
 ) -> list[Figure]:
-    """One figure for each data set, ID-ROLE, with its presets and earlier ids by role.
+    """Return one figure for each data set, with the id ID-ROLE.
 
-    names: the data sets' names by role, for the titles.
+    names: the data set's name in the title, by role. presets, formerly: the figure's presets and earlier ids, by role.
     """
     return [
         Figure(f"{id}-{r}", f"{title}, {names[r]}", experiment, drawing, at, r, extra, formerly=formerly.get(r, ()))
@@ -181,11 +183,11 @@ def per_data(
 
 
 def verdict(comparison: Comparison, full_schedule: bool) -> Verdict:
-    """The fixed rule: reproduced if the published mean lies within max(1 point, the interval) of ours.
+    """Judge a comparison by the fixed rule: reproduced if |published - measured mean| <= max(1 point, the interval).
 
-    full_schedule is False for reduced schedules and embedded data, which are indicative, as are n = 1, repeats that
-    share a first phase, and a number known from memory. So is agreement within the interval of two repeats, or within
-    one wider than twice the tolerance: almost any number would agree.
+    full_schedule: False for reduced schedules and embedded data. The verdict is then indicative. It is also indicative
+    for n = 1, for repeats that share a first phase, and for a published number known from memory. Agreement of two
+    repeats, or within an interval of more than twice the tolerance, is indicative too: almost any number would agree.
     """
     if comparison.published is None:
         return "no published number"
@@ -202,29 +204,29 @@ def verdict(comparison: Comparison, full_schedule: bool) -> Verdict:
 
 @dataclass(frozen=True)
 class PublishedFigure:
-    """What the paper prints in one figure; nothing at all where the data at hand are not the paper's."""
+    """The numbers that a paper prints in one figure. They are left out if the data at hand are not the paper's."""
 
     entries: Mapping[str, dict]
     id: str
 
     def of(self, id: str) -> PublishedFigure:
-        """What the paper prints in another figure."""
+        """Return the numbers that the paper prints in another figure."""
         return replace(self, id=id)
 
     @property
     def protocol(self) -> dict[str, Any]:
-        """Base classes, phases and whatever else the entry says of what was run."""
+        """Base classes, phases and whatever else published.json says about the paper's own runs."""
         return self.entries[self.id]["protocol"] if self.id in self.entries else {}
 
     def series(self, method: str) -> dict | None:
-        """A method's published series: x, y, std, average, provenance, note."""
+        """Return a method's published series (x, y, std, average, provenance, note), or None."""
         entry = self.entries.get(self.id, {"series": []})
         return next((s for s in entry["series"] if s["method"] == method), None)
 
     def value(self, method: str, x: float | str | None) -> tuple[float | None, str]:
-        """A method's published number at one x, and its provenance; (None, "") where there is none.
+        """Return a method's published number at one x, and its provenance; (None, "") if there is none.
 
-        A method may have several series, which differ in provenance. The first that has x counts.
+        A method may have several series, which differ in provenance. The first one that contains x counts.
         """
         for series in self.entries.get(self.id, {"series": []})["series"]:
             if series["method"] == method and x in series["x"]:
@@ -234,23 +236,23 @@ class PublishedFigure:
 
 @dataclass(frozen=True)
 class Published:
-    """A paper's numbers with their provenance."""
+    """Holds the numbers that a paper prints, with their provenance."""
 
     paper: Mapping[str, Any]
-    """Its title, authors, venue, year."""
+    """The paper's title, authors, venue and year."""
     entries: Mapping[str, dict]
-    """What each figure prints, by the figure's id."""
+    """The numbers of each figure, by the figure's id."""
 
     @classmethod
     def load(cls, path: Path) -> Published:
-        """The numbers in PAPER/published.json."""
+        """Read the numbers from PAPER/published.json."""
         content = json.loads(path.read_text(encoding="utf-8"))
         return cls(content["paper"], {entry["id"]: entry for entry in content["entries"]})
 
     def of(self, figure: str) -> list[dict]:
-        """The entries of a figure: that of its id, and its parts, whose ids go on with a hyphen."""
+        """Return the entries of a figure: the one with its id, and those of its parts, such as ID-params."""
         return [e for i, e in self.entries.items() if i == figure or i.startswith(f"{figure}-")]
 
     def figure(self, id: str, comparable: bool = True) -> PublishedFigure:
-        """What the paper prints in one figure; nothing where the data are not comparable with the paper's."""
+        """Return the numbers that the paper prints in one figure; none if the data at hand are not comparable."""
         return PublishedFigure(self.entries if comparable else {}, id)

@@ -1,4 +1,4 @@
-"""Heat maps of printed numbers, as papers set the grids of their appendices."""
+"""Draws heat maps with a number in every cell, like the grids in papers' appendices."""
 
 from __future__ import annotations
 
@@ -9,16 +9,16 @@ from matplotlib.axes import Axes
 from common.drawing.figures import Panel
 
 CELL, COLOURS = (0.62, 0.24), "YlGnBu"
-"""Width and height of a cell in inches; light colours stand for small numbers."""
+"""Width and height of a cell in inches, and matplotlib's colour map. Light colours stand for small numbers."""
 
 
 def heat_size(panel: Panel) -> tuple[float, float]:
-    """Width and height of a heat map, inches."""
+    """Return the width and height of a heat map in inches."""
     return CELL[0] * max(len(panel.columns), 1), CELL[1] * max(len(panel.rows), 1)
 
 
 def heat(axes: Axes, panel: Panel) -> None:
-    """Draw `panel.matrix` [row, column]; cells without a number stay empty."""
+    """Draw `panel.matrix` [row, column]. Cells without a finite number stay empty."""
     values = np.asarray(panel.matrix, dtype=float).reshape(len(panel.rows), len(panel.columns))
     shades = _shades(values)
     colours = matplotlib.colormaps[COLOURS]
@@ -38,7 +38,7 @@ def heat(axes: Axes, panel: Panel) -> None:
 
 
 def _shades(values: np.ndarray) -> np.ndarray:
-    """0 at a column's least number, 1 at its greatest; nan where there is none."""
+    """Scale each column so that its least number becomes 0 and its greatest 1. Cells without a number become nan."""
     known = np.where(np.isfinite(values), values, np.nan)
     some = np.isfinite(known).any(axis=0)
     low, high = np.zeros(values.shape[1]), np.ones(values.shape[1])

@@ -1,6 +1,7 @@
-"""Colours and markers of methods, the same in every figure.
+"""Chooses the colour and the marker of each method, the same in every figure.
 
-A package declares those of its own methods, as LOOKS in its catalogue. What several packages draw is declared here.
+A package declares those of its own methods as LOOKS in its catalogue. Those of methods that several packages show are
+declared here.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ from collections.abc import Mapping
 from common.drawing.figures import Drawing
 
 Looks = Mapping[str, tuple[str, str]]
-"""Colour and marker of each name."""
+"""A pair (colour, marker) for each name."""
 
 # Okabe and Ito's colours without their yellow (too faint for lines), and four that stay apart from them.
 BLUE, RED, GREEN, PINK, SKY, ORANGE = "#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00"
@@ -21,7 +22,7 @@ MARKERS = "osD^vP<X>ph"
 
 
 def declare(*rows: tuple[str, ...]) -> Looks:
-    """Looks from rows of a colour, a marker, and the names that have both."""
+    """Make Looks from rows that hold a colour, a marker, and the names that share them."""
     return {name: (colour, marker) for colour, marker, *names in rows for name in names}
 
 
@@ -39,16 +40,16 @@ SHARED = declare(
     (WINE, ">", "CE-DRS"),
     (INDIGO, "X", "cRT"),
 )
-"""Methods that several packages draw: first those that learn classes in steps, then those for long tails."""
+"""Looks of methods that several packages show: first class-incremental methods, then those for long tails."""
 
 
 def looks(drawing: Drawing, declared: Looks = SHARED) -> Looks:
-    """Colour and marker of every name: those declared, else the first pair that no other name here has."""
+    """Return colour and marker of every name in a drawing: the declared ones, else the next pair that is still free."""
     names = list(dict.fromkeys(c.name for panel in drawing.panels for c in panel.curves))
     chosen = {name: declared[name] for name in names if name in declared}
     colours = [c for c in PALETTE if c not in {colour for colour, _ in chosen.values()}] or PALETTE
     markers = [m for m in MARKERS if m not in {marker for _, marker in chosen.values()}] or MARKERS
     for i, name in enumerate(name for name in names if name not in declared):
-        turn = i + i // math.lcm(len(colours), len(markers))  # another marker once every pair on the diagonal is taken
+        turn = i + i // math.lcm(len(colours), len(markers))  # shift the markers once all pairs (i, i) are taken
         chosen[name] = colours[i % len(colours)], markers[turn % len(markers)]
     return chosen

@@ -1,4 +1,4 @@
-"""Panels that show things as they are: points in a plane, images with names beside them, signed changes of a matrix."""
+"""Draws special panels: points in a plane, grids of images with names, and signed changes of a matrix."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ from matplotlib.axes import Axes
 from common.drawing.figures import Curve, Panel
 
 CELL = 0.85
-"""Inches of an image's side in a picture."""
+"""Side of an image in a picture, in inches."""
 LINE = "0.35"
 
 
 def scatter(axes: Axes, curves: Sequence[tuple[Curve, str, tuple[str, str]]]) -> None:
-    """Points of each curve with its label and (colour, marker); a reference is small and faint, behind the others.
+    """Draw the points of each (curve, label, (colour, marker)). A reference is small and faint, behind the others.
 
-    Axes without numbers: of an embedding only distances mean something, and those only nearby.
+    The axes have no numbers: in an embedding only distances have a meaning, and only between near points.
     """
     for curve, label, (colour, marker) in curves:
         shape: dict[str, Any] = (
@@ -31,12 +31,12 @@ def scatter(axes: Axes, curves: Sequence[tuple[Curve, str, tuple[str, str]]]) ->
 
 
 def picture_size(panel: Panel) -> tuple[float, float]:
-    """Width and height of a picture, inches: one cell for each named column and row."""
+    """Return the width and height of a picture in inches: one cell for each named column and row."""
     return CELL * max(len(panel.columns), 1), CELL * max(len(panel.rows), 1)
 
 
 def picture(axes: Axes, panel: Panel) -> None:
-    """Draw `panel.matrix`, RGB [h, w, 3] from 0 to 255: a grid of images of one size, named by row and column."""
+    """Draw `panel.matrix`, RGB [h, w, 3] from 0 to 255: a grid of images of one size, with named rows and columns."""
     values = np.asarray(panel.matrix, dtype=float)
     height, width = values.shape[:2]
     axes.imshow(values.clip(0, 255) / 255, aspect="auto", interpolation="nearest", extent=(0, width, height, 0))
@@ -50,9 +50,9 @@ def picture(axes: Axes, panel: Panel) -> None:
 
 
 def change(axes: Axes, panel: Panel) -> None:
-    """Draw `panel.matrix` of signed numbers: blue below zero, red above, white at zero, with its own scale.
+    """Draw `panel.matrix` of signed numbers: blue below zero, red above, white at zero, with a colour scale of its own.
 
-    Lines lie at `panel.boundary`.
+    Two lines mark `panel.boundary`.
     """
     values = np.asarray(panel.matrix, dtype=float)
     limit = float(np.nanmax(np.abs(values), initial=0.0)) or 1.0

@@ -1,6 +1,6 @@
-"""Draws a Drawing as PNG and PDF in one style, and writes the numbers behind it as JSON.
+"""Plots a Drawing as PNG and PDF in one style, and writes the numbers behind it as JSON.
 
-Sizes are inches: axes have a fixed size and the figure grows by whatever labels and legends need, so nothing overlaps.
+Sizes are in inches. Axes have a fixed size, and the figure grows as labels and legends need, so that nothing overlaps.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ from common.drawing.looks import SHARED, Looks, looks
 from common.drawing.pictures import change, picture, picture_size, scatter
 
 DPI, MARGIN, GAP, COLOUR_MAP = 140, 0.15, 0.3, "viridis"
-PER_ROW, WIDEST = 4, 16.0  # at most so many panels and inches a row
+PER_ROW, WIDEST = 4, 16.0  # the most panels, and the most inches, in a row
 FRAME, INK = "0.35", "0.15"
 STYLE: dict[Any, Any] = {
     "font.family": "DejaVu Sans", "font.size": 8.5,  # comes with matplotlib: the same figure everywhere, offline
@@ -54,7 +54,7 @@ def render(
     declared: Looks = SHARED,
     formats: Sequence[str] = ("png", "pdf"),
 ) -> None:
-    """Write path.json and path with each of `formats` for its ending, each whole or not at all."""
+    """Write the file `path`.json and one file for each of `formats`. Each file is written whole or not at all."""
     path.parent.mkdir(parents=True, exist_ok=True)
     contents = {"json": json.dumps(plotted(drawing, title, caption), allow_nan=False).encode()}
     with styled():
@@ -70,21 +70,21 @@ def render(
 
 
 def styled() -> AbstractContextManager[None]:
-    """Within it, figures look as STYLE says and else as matplotlib's own defaults, whatever the user's file says."""
+    """Return a context in which STYLE and matplotlib's own defaults hold, not the settings of the user's file."""
     return rc_context({**rcParamsDefault, **STYLE})
 
 
 def plotted(drawing: Drawing, title: str, caption: str) -> dict:
-    """Title, caption and everything in the Drawing as plain JSON values; null where a number is not finite."""
+    """Return title, caption and everything in the Drawing as plain JSON values. A number that is not finite is null."""
     content = {"title": title, "caption": caption, **vars(drawing)}
     text = json.dumps(content, default=lambda v: v.tolist() if hasattr(v, "tolist") else vars(v))
     return json.loads(text, parse_constant=lambda name: None)
 
 
 def build(drawing: Drawing, title: str, caption: str, declared: Looks = SHARED) -> Figure:
-    """The matplotlib figure, ready to save."""
+    """Build the matplotlib figure, ready to save."""
     with styled():
-        # In a figure of one inch, positions are inches: axes get their size before the figure's is known.
+        # In a figure of one inch, positions are inches: axes get their size before the size of the figure is known.
         figure = Figure(figsize=(1, 1), dpi=DPI)
         FigureCanvasAgg(figure)
         panels = drawing.panels or [Panel("", "", "")]
@@ -152,7 +152,7 @@ def _lines(axes: Axes, panel: Panel, curves: Sequence[Curve], style: Looks, widt
         x = np.array([names.index(v) for v in _words(curve.x)] if names else curve.x, dtype=float)
         y = np.asarray(curve.y, dtype=float)
         shape: dict[str, Any] = {"linestyle": "-", "linewidth": 1.7, "markersize": 4.5, "zorder": 4}
-        if curve.published:  # larger and behind ours: a ring where both coincide
+        if curve.published:  # larger, and behind the measured marker: a ring if both coincide
             shape = {"linestyle": "--", "linewidth": 1.2, "markersize": 6.5, "zorder": 3, "markerfacecolor": "white"}
         if curve.reference:
             shape |= {"linestyle": (0, (4, 2)), "linewidth": 1.0, "zorder": 2}
@@ -161,7 +161,7 @@ def _lines(axes: Axes, panel: Panel, curves: Sequence[Curve], style: Looks, widt
         axes.plot(x, y, color=colour, marker=marker, markevery=every, label=_label(curve), **shape)
         half = np.asarray([np.nan] * len(x) if curve.interval is None else curve.interval, dtype=float)
         finite = np.isfinite(y + half)
-        if finite.sum() == 1:  # a band of one point has no width
+        if finite.sum() == 1:  # a band through one point would have no width
             axes.errorbar(x, y, half, fmt="none", ecolor=colour, capsize=3, elinewidth=1)
         elif finite.any():
             axes.fill_between(x, y - half, y + half, where=finite, color=colour, alpha=0.16, linewidth=0, zorder=2)
@@ -184,7 +184,7 @@ def _bars(axes: Axes, panel: Panel, curves: Sequence[Curve], style: Looks, width
 
 
 def _sorted_bars(axes: Axes, panel: Panel, curves: Sequence[Curve], style: Looks, width: float) -> None:
-    for curve in [c for c in curves if c.published]:  # known as a mean only: a line across
+    for curve in [c for c in curves if c.published]:  # only the mean is known: a horizontal line
         axes.axhline(
             curve.y[0], color=style[curve.name][0], linestyle="--", linewidth=1.3, label=_label(curve), zorder=5
         )
@@ -216,7 +216,7 @@ def _matrix(axes: Axes, counts: np.ndarray, boundary: int | None) -> None:
 
 
 def _colour_bar(images: Sequence[AxesImage]) -> None:
-    """One scale for all matrices of the figure, beside the last, so that they can be compared."""
+    """Give all matrices of the figure one colour scale, so that they can be compared. Draw it beside the last one."""
     top = max(image.get_clim()[1] for image in images)
     for image in images:
         image.set_clim(0, top or 1)
@@ -229,7 +229,7 @@ def _words(values: Iterable[float | str]) -> list[str]:
 
 
 def _name_ticks(axes: Axes, names: Sequence[str], width: float) -> None:
-    """Names wrapped to the room they have, line by line, and turned where a word is longer than that."""
+    """Label the x axis with names, wrapped to the space between two ticks, or turned if a word is longer than that."""
     room = max(5, int(width / len(names) / 0.085))  # characters between two ticks
     fits = max(len(word) for name in names for word in name.split()) <= room
     labels = ["\n".join(textwrap.fill(line, room if fits else 24) for line in name.split("\n")) for name in names]
@@ -239,11 +239,11 @@ def _name_ticks(axes: Axes, names: Sequence[str], width: float) -> None:
 
 
 def _number_ticks(axes: Axes, values: Sequence[float], log: bool, width: float) -> None:
-    """Ticks at the values themselves if they are few, without those whose labels would touch.
+    """Put ticks at the x values if these are few, and leave out ticks whose labels would touch.
 
-    Places that were measured, not chosen, need more than three digits; on a linear axis they get round ticks instead.
+    Values with more than three digits were measured, not chosen. On a linear axis they get round ticks instead.
     """
-    if log:  # symlog is log from linthresh up, and keeps a zero
+    if log:  # symlog is logarithmic from linthresh on, and can show a zero
         axes.set_xscale("symlog", linthresh=min((v for v in values if v > 0), default=1.0))
     chosen = all(math.isclose(float(f"{v:.3g}"), v) for v in values)
     if len(values) <= 12 and (chosen or log):
@@ -262,7 +262,7 @@ def _number_ticks(axes: Axes, values: Sequence[float], log: bool, width: float) 
 
 
 def _log_ticks(axes: Axes) -> None:
-    """Plain numbers at powers of ten, and at 2 and 5 times these where few would be seen."""
+    """Label a logarithmic y axis at powers of ten; also at 2 and 5 times these if it spans a factor of 200 or less."""
     low, high = axes.get_ylim()
     axes.yaxis.set_major_locator(LogLocator(subs=(1.0,) if high > 200 * low else (1.0, 2.0, 5.0)))
     axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
@@ -270,7 +270,7 @@ def _log_ticks(axes: Axes) -> None:
 
 
 def _legends(grid: list[list[Axes]], boxes: dict[Axes, Bbox]) -> None:
-    """One legend on the right where all panels share it, else one below each panel; never on the data."""
+    """Draw one legend on the right if all panels share it, else one below each panel. None lies on the data."""
     entries = {axes: axes.get_legend_handles_labels() for row in grid for axes in row}
     shared = all(labels == entries[grid[0][-1]][1] for _, labels in entries.values())
     for row in grid[:1] if shared else grid:
@@ -278,7 +278,7 @@ def _legends(grid: list[list[Axes]], boxes: dict[Axes, Bbox]) -> None:
         for axes in row[-1:] if shared else row:
             size, (handles, labels) = axes.get_position(), entries[axes]
             anchor = ((boxes[axes].x1 + 0.15) / size.width, 1) if shared else (0, depth / size.height)
-            wide = 0.058 * max(map(len, labels), default=0) + 0.5  # of an entry, about
+            wide = 0.058 * max(map(len, labels), default=0) + 0.5  # approximate width of an entry in inches
             columns = 2 if 2 * wide < size.width and not shared else 1
             if labels:
                 legend = axes.legend(handles, labels, loc="upper left", bbox_to_anchor=anchor, ncols=columns)
@@ -286,7 +286,7 @@ def _legends(grid: list[list[Axes]], boxes: dict[Axes, Bbox]) -> None:
 
 
 def _arrange(figure: Figure, grid: list[list[Axes]], boxes: dict[Axes, Bbox], title: str, notes: list[str]) -> None:
-    """Choose the figure's size, put all axes in their places, the title above and the notes below."""
+    """Choose the size of the figure, and place all axes, the title above them and the notes below."""
     columns = [[boxes[row[j]] for row in grid if j < len(row)] for j in range(len(grid[0]))]
     lefts, rights = [-min(b.x0 for b in c) for c in columns], [max(b.x1 for b in c) for c in columns]
     tops, depths = [max(boxes[a].y1 for a in row) for row in grid], [-min(boxes[a].y0 for a in row) for row in grid]
@@ -308,7 +308,7 @@ def _arrange(figure: Figure, grid: list[list[Axes]], boxes: dict[Axes, Bbox], ti
 
 
 def _text(figure: Figure, paragraphs: Sequence[str], width: float, **style: Any) -> Text:
-    """Paragraphs wrapped to the figure's width."""
+    """Add paragraphs of text, wrapped to the width of the figure in inches."""
     text = figure.text(0, 0, " ".join(paragraphs) or " ", **style)
     limit = int(0.93 * (width - 2 * MARGIN) * len(text.get_text()) / max(_inches(text).width, 0.01))
     text.set_text("\n".join(line for p in paragraphs for line in textwrap.wrap(p, max(20, limit))) or " ")

@@ -1,4 +1,4 @@
-"""Sections of a package's README as HTML, for its page of the site."""
+"""Turns sections of a package's README into HTML, for its page of the site."""
 
 from __future__ import annotations
 
@@ -9,15 +9,15 @@ from markdown_it import MarkdownIt
 from markdown_it.token import Token
 
 SHOWN_OTHERWISE = ("How each figure is made", "Published against ours")
-"""Sections that the page itself stands for."""
+"""Titles of sections that are left out, since the page shows their content in its own form."""
 DIFFERS = re.compile("deviation|disagree|leaves open|is known", re.IGNORECASE)
 
 Sections = list[tuple[str, str]]
-"""Title and HTML of each."""
+"""The title and the HTML of each section."""
 
 
 def sections(path: Path) -> tuple[Sections, Sections]:
-    """(what the method is, where the reproduction differs) of a README; nothing where there is no file."""
+    """Return a README's sections: (those on the method, those on deviations). Both are empty if there is no file."""
     text = path.read_text(encoding="utf-8") if path.exists() else ""
     parts = re.split(r"^## (.+)$", text, flags=re.MULTILINE)[1:]
     found = [(title.strip(), _html(body)) for title, body in zip(parts[::2], parts[1::2], strict=True)]
@@ -26,7 +26,7 @@ def sections(path: Path) -> tuple[Sections, Sections]:
 
 
 def _html(markdown: str) -> str:
-    """HTML of Markdown, in which HTML is text; a link to a file of the repository is text too, and a table scrolls."""
+    """Convert Markdown to HTML. Raw HTML and links to files of the repository become plain text; tables can scroll."""
     parser = MarkdownIt("commonmark", {"html": False}).enable("table")
     tokens = parser.parse(markdown)
     for token in tokens:

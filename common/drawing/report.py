@@ -1,6 +1,7 @@
-"""The report of one paper: every figure beside its published and measured numbers, with the verdict.
+"""Writes the report of one paper: every figure with its published and measured numbers and the verdicts.
 
-One list of facts, one table of counts and one table a figure, written twice: as Markdown and as HTML.
+The report has a list of facts, a table that counts the verdicts, and a table for each figure. It is written as Markdown
+and as HTML.
 """
 
 from __future__ import annotations
@@ -64,21 +65,21 @@ class ReportRow:
     figure: Figure
     drawing: Drawing | None
     reason: str = ""
-    """Why it is not drawn, or which of its runs are missing."""
+    """Why the figure is not drawn, or which of its runs are missing."""
 
 
 @dataclass(frozen=True)
 class ReportContext:
-    """What a report says about all of its figures."""
+    """Holds what a report says about all of its figures together."""
 
     labels: list[str]
-    """What keeps the numbers from being held against the published ones, and what failed."""
+    """The reasons why the numbers cannot be compared with the published ones, and the runs that failed."""
     full_schedule: bool
     results: list[Result]
     from_records: int
     command: str
     published_on: Mapping[str, str] = field(default_factory=dict)
-    """The data set behind a figure's published numbers, by the figure's id."""
+    """The data set of a figure's published numbers, by the figure's id."""
 
 
 def write_report(
@@ -91,13 +92,13 @@ def write_report(
 
 
 def _device(environment: Mapping[str, Any]) -> str:
-    """What a run was trained on, and on how many of them where several processes shared it."""
+    """Return the device that a run was trained on, with their number if several processes trained it together."""
     device, ranks = environment.get("device", "unknown"), environment.get("ranks", 1)
     return f"{ranks} x {device}" if ranks > 1 else device
 
 
 def facts(paper: Mapping[str, Any], preset: str, context: ReportContext) -> dict[str, str]:
-    """What was run, where and how, by name."""
+    """Return what was run, where and how, as text by name, such as "machines"."""
     results = context.results
     configs, places = [r.config for r in results], [r.environment for r in results]
     commits = _each(code(e, 10) + (" (with changes)" if e.get("dirty") else "") for e in places)
@@ -126,19 +127,19 @@ def facts(paper: Mapping[str, Any], preset: str, context: ReportContext) -> dict
 
 
 def code(environment: Mapping[str, Any], digits: int) -> str:
-    """The commit of the code that trained a run; of a learner's file that no repository tracks, its digest."""
+    """Return the commit of the code that trained a run, or the digest of a learner's file that no repository tracks."""
     commit, source = environment.get("commit", "unknown"), environment.get("source", "unknown")
     return commit[:digits] if commit else f"source {source[:digits]}"
 
 
 def citation(paper: Mapping[str, Any]) -> str:
-    """Venue, year and arXiv number."""
+    """Return a paper's venue, year and arXiv number."""
     number = f", arXiv:{paper['arxiv']}" if paper.get("arxiv") else ""
     return f"{paper.get('venue', '')} {paper.get('year', '')}".strip() + number
 
 
 def varied(configs: Sequence[dict]) -> str:
-    """How many repeats there are, and what differs between them: seeds, class orders or both."""
+    """Return how many repeats there are, and what differs between them: seeds, class orders or both."""
     pairs = sorted({(str(c.get("order", "")), c.get("seed", 0)) for c in configs})
     orders, seeds = list(dict.fromkeys(o for o, _ in pairs)), sorted({s for _, s in pairs})
     lists = f"class orders {', '.join(orders)}; seeds {', '.join(map(str, seeds))}"
@@ -154,7 +155,7 @@ def varied(configs: Sequence[dict]) -> str:
 
 
 def _each(words: Iterable[str]) -> str:
-    """Distinct words, each with how many runs it holds for where they differ."""
+    """Join the distinct words into one text. If there are several, the number of runs follows each in brackets."""
     counts = Counter(words)
     return "; ".join(f"{w} ({n} run{'s' * (n > 1)})" if len(counts) > 1 else w for w, n in counts.most_common())
 
@@ -164,7 +165,7 @@ def _number(value: float | None, sign: str = "", digits: int = 2) -> str:
 
 
 def shown(ours: Estimate | None) -> str:
-    """A measured number as text: mean ± interval with standard deviation and n; a dash where there is none."""
+    """Return a measured number as text: mean ± interval, standard deviation and n, or a dash if there is none."""
     if ours is None:
         return "–"
     if ours.n == 1:
@@ -175,7 +176,7 @@ def shown(ours: Estimate | None) -> str:
 
 
 def table(row: ReportRow, context: ReportContext) -> tuple[list[str], list[list[str]]]:
-    """Titles and cells of a figure's table. Where nothing published bears on it, it lists what was measured."""
+    """Return titles and cells of a figure's table. Without any published number it lists what was measured."""
     comparisons = row.drawing.comparisons if row.drawing else ()
     if all(c.published is None for c in comparisons):
         return ["quantity", "method", "ours"], [[c.quantity, c.method, shown(c.ours)] for c in comparisons]
@@ -185,7 +186,7 @@ def table(row: ReportRow, context: ReportContext) -> tuple[list[str], list[list[
 
 
 def cells(comparison: Comparison, full_schedule: bool) -> list[str]:
-    """One row beside its published number; the verdict comes last."""
+    """Return the cells of a comparison: quantity, method, published, measured, difference and verdict."""
     published, ours = comparison.published, comparison.ours
     printed = _number(published)
     if published is not None and comparison.provenance:
@@ -196,7 +197,7 @@ def cells(comparison: Comparison, full_schedule: bool) -> list[str]:
 
 
 def counts(rows: Sequence[ReportRow], full_schedule: bool) -> tuple[list[str], list[list[str]]]:
-    """Titles and cells of the summary: verdicts by drawn figure, and their sum in the last row."""
+    """Return titles and cells of the summary: the number of verdicts for each drawn figure, and their sum last."""
     drawn = [(row, row.drawing) for row in rows if row.drawing]
     found = [Counter(verdict(c, full_schedule) for c in drawing.comparisons) for _, drawing in drawn]
     total = sum(found, Counter[str]())

@@ -1,4 +1,4 @@
-"""Results: what finished runs have measured, as figures read it, from a run's folder or from a committed record."""
+"""Defines `Result`, the measurements of a finished run, and reads and writes committed records."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from common.data.datasets import PART
 from common.errors import InputError
 from common.runs import key_of
 
-FORMAT = 1  # of everything under OUT/runs and of records; raised when older results can no longer be read
+FORMAT = 1  # version of the files under OUT/runs and of records; raised when older results can no longer be read
 
 NUMBER = (int, float, NoneType)
 ENVIRONMENT: dict[str, Any] = {
@@ -32,7 +32,7 @@ ENVIRONMENT: dict[str, Any] = {
 
 @dataclass(frozen=True, eq=False)
 class Result:
-    """What a finished run measured, and where and how."""
+    """Holds what a finished run measured, with its configuration and environment."""
 
     hash: str
     config: dict
@@ -40,25 +40,25 @@ class Result:
     values: dict
     arrays: Path | None = None
     checksums: dict[str, str] = field(default_factory=dict)
-    """Of the arrays by name; none where they were written before there were any."""
+    """Checksums of the arrays by name. Empty for results from before checksums were introduced."""
 
     def phases(self) -> list[dict]:
-        """A dict a phase: `classes`, `num_old`, and `stages`: {stage: {read-out: values}} in the order evaluated."""
+        """Return a dict per phase: `classes`, `num_old` and `stages`: {stage: {read-out: values}} in training order."""
         return self.values["phases"]
 
     @property
     def recorded(self) -> bool:
-        """Whether it comes from a committed record, not from the output folder."""
+        """Whether the result comes from a committed record, not from the results folder."""
         return self.arrays is None
 
     @property
     def embedded(self) -> bool:
-        """Whether it is of the embedded data set, which nobody has published numbers on."""
+        """Whether the run is on the embedded data set, for which no published numbers exist."""
         return self.config["data"]["name"] == "glyphs"
 
     @property
     def partial(self) -> bool:
-        """Whether it, or a run it starts from, is of a known data set with far fewer images than were published."""
+        """Whether the run, or one it starts from, had far fewer images of a known data set than were published."""
         config: dict | None = self.config
         while config:
             if config.get("fingerprint", "").startswith(PART):
@@ -68,23 +68,23 @@ class Result:
 
     @property
     def repeat(self) -> tuple[str, int]:
-        """(class order, seed): what pairs the repeats of two methods."""
+        """(class order, seed), by which repeats of two methods are paired."""
         return self.config["order"], self.config["seed"]
 
     def readout(self, name: str, phase: int = -1) -> dict:
-        """Accuracy, accuracy by class group and confusion rates of a read-out, after the phase's last stage."""
+        """Return a read-out's accuracy, accuracy by class group and confusion rates after the last stage of a phase."""
         *_, last = self.phases()[phase]["stages"].values()
         return last[name]
 
     def curve(self, name: str, key: str = "accuracy") -> list[float]:
-        """A read-out's value after every phase; nan where it was not measured. KeyError where it never was."""
+        """Return a read-out's value after every phase, nan if it was not measured. Raises KeyError if it never was."""
         last = [list(phase["stages"].values())[-1] for phase in self.phases()]
         if not any(name in readouts for readouts in last):
             raise KeyError(f"no read-out {name!r}; there are {', '.join(sorted({n for r in last for n in r}))}")
         return [readouts.get(name, {}).get(key, float("nan")) for readouts in last]
 
     def confusion(self, name: str) -> np.ndarray:
-        """Confusion matrix [true, predicted] of a read-out after the last phase."""
+        """Return a read-out's confusion matrix [true, predicted] after the last phase. Raises Damaged on a bad file."""
         if self.arrays is None:
             return _unpack(self.values["confusion"][name])
         try:
@@ -100,7 +100,7 @@ class Result:
 
 
 def write_record(result: Result, folder: Path) -> Path:
-    """Copy a finished run to `folder` as one small JSON: config, environment, metrics; no images, no weights."""
+    """Write a finished run to `folder` as one small JSON: config, environment, metrics; no images, no weights."""
     *_, readouts = result.phases()[-1]["stages"].values()
     confusion = {name: _pack(result.confusion(name)) for name in readouts}
     head = {"format": FORMAT, "config": result.config, "environment": result.environment}
@@ -111,12 +111,12 @@ def write_record(result: Result, folder: Path) -> Path:
 
 
 def stamped(record: dict) -> str:
-    """The text of a record, with its checksum."""
+    """Return the text of a record, with its checksum added."""
     return json.dumps({**record, "checksum": checksum(record)}, separators=(",", ":")) + "\n"
 
 
 def read_record(path: Path) -> Result:
-    """A committed record as a Result. Raises InputError on one that has changed or was written by another version."""
+    """Read a committed record. Raises InputError if it was changed, or was written by another version."""
     record = read_json(path, f"bring it back with `git checkout -- {path.name}` in its folder, or delete it")
     if record.pop("format", None) != FORMAT:
         raise InputError(f"{path} is a record of another version; this one reads format {FORMAT}")
@@ -126,7 +126,7 @@ def read_record(path: Path) -> Result:
 
 
 def require_whole(path: Path, digest: str, config: Any, environment: Any, values: Mapping[str, Any]) -> None:
-    """Raises InputError where what `path` holds is not the result of the Run whose hash is `digest`."""
+    """Raise InputError if the content of `path` is not the result of the Run whose hash is `digest`."""
     phases = values.get("phases")
     named = isinstance(config, dict) and all(isinstance(config.get(k), str) for k in ("fingerprint", "precision"))
     if not named or key_of(config) != digest[:12]:
@@ -148,12 +148,12 @@ def _is_environment(value: Any) -> bool:
 
 
 def array_checksum(array: np.ndarray) -> str:
-    """Of an array's type, shape and content."""
+    """Return a checksum of an array's type, shape and content."""
     return checksum([str(array.dtype), list(array.shape), zlib.crc32(np.ascontiguousarray(array).data)])
 
 
 def _pack(confusion: np.ndarray) -> str:
-    """A square int32 matrix as text: zlib and base64, a few kB for 100 classes."""
+    """Pack a square int32 matrix into text, by zlib and base64: a few kB for 100 classes."""
     return base64.b64encode(zlib.compress(np.ascontiguousarray(confusion, dtype="<i4").tobytes(), 6)).decode()
 
 

@@ -1,4 +1,4 @@
-"""Results looked up by their Runs, among thousands: folders are listed once, and each result is read once."""
+"""Finds the Results of Runs among thousands. Folders are listed only once, and each result is read only once."""
 
 from __future__ import annotations
 
@@ -13,16 +13,16 @@ from common.runs import KEY, Run
 if TYPE_CHECKING:
     from common.store import Result
 
-KEPT = 200  # results in memory at once; one of a paper's own schedule takes up to a fifth of a megabyte
+KEPT = 200  # the most results in memory; one at a paper's own schedule takes up to a fifth of a megabyte
 
 S = TypeVar("S", str, Path)
 
 
 class Shelf(Generic[S]):
-    """Results of one kind, each with a name that begins with its Run's key.
+    """An index of Results from one source. The name of each begins with its Run's key.
 
-    names: lists the results there are, once, at the first look-up. read: a result by its name, None where there is
-    none yet, InputError where it is damaged. refused: takes in what look-ups have passed over as damaged.
+    names: lists all results; called once, at the first look-up. read: returns a result by its name, or None if there is
+    none yet, and raises InputError if it is damaged. refused: collects the problems of damaged results.
     """
 
     def __init__(
@@ -33,7 +33,7 @@ class Shelf(Generic[S]):
         self.read: Callable[[S], Result | None] = read
         self._last: dict[S, Result] = {}
         self._settled: dict[S, tuple[str, str]] = {}
-        """(fingerprint, precision) of every result that was ever read, which is all that most look-ups need."""
+        """(fingerprint, precision) of every result that was ever read. Most look-ups need no more than this."""
 
     @cached_property
     def _by_key(self) -> dict[str, dict[S, None]]:
@@ -43,7 +43,7 @@ class Shelf(Generic[S]):
         return found
 
     def get(self, name: S) -> Result | None:
-        """A result by its name. One that has ended since the list was made is on it from then on."""
+        """Return a result by its name, or None. A result that is newer than the list is added to the list."""
         if name not in self._last:
             result = self.read(name)
             if result is None:
@@ -56,7 +56,7 @@ class Shelf(Generic[S]):
         return self._last.get(name)
 
     def sound(self, name: S) -> Result | None:
-        """The same; None too where it is damaged, which is noted in `refused`."""
+        """Return a result as `get` does, but None if it is damaged. The problem is then added to `refused`."""
         try:
             return self.get(name)
         except InputError as error:
@@ -64,13 +64,13 @@ class Shelf(Generic[S]):
             return None
 
     def forget(self, name: S) -> None:
-        """Take back that there is such a result; whether there is one again, only `get` finds out."""
+        """Remove a result from the index. Only `get` finds out whether it exists again."""
         self._last.pop(name, None)
         self._settled.pop(name, None)
         self._by_key.get(_key(name), {}).pop(name, None)
 
     def first(self, run: Run) -> S | None:
-        """The name of the first result with the Run's key; an empty fingerprint or precision stands for any."""
+        """Return the name of the first result of the Run, or None. An empty fingerprint or precision fits any."""
         for name in tuple(self._by_key.get(run.key, ())):
             if name in self._settled or self.sound(name):
                 fingerprint, precision = self._settled[name]

@@ -1,4 +1,4 @@
-"""The static site: a front page, and for each paper a page and its list of records. No network, no build tools."""
+"""Writes the static site: a front page, and a page and a list of records for each paper. Needs no network."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ from common.drawing.views import PaperView
 from common.store import write_atomic
 
 MARK = ".written-by-reproduce-report"
-"""A file that tells our folder from one that must not be replaced."""
+"""A file that marks a folder as written by `reproduce report`. Other folders must not be replaced."""
 ASSETS = ("site.css", "site.js")
 
 
 def write(papers: Sequence[PaperView], folder: Path, root: Path) -> None:
-    """Write every page and table. The pictures and records are there already.
+    """Write every page and table. The caller has written the pictures and records.
 
-    root: the repository, whose CITATION.cff says how to cite it.
+    root: the root of the repository, whose CITATION.cff says how to cite it.
     """
     pages = Environment(
         loader=PackageLoader("common.drawing"),
@@ -66,7 +66,7 @@ def _figure_tables(paper: PaperView) -> Iterator[Table]:
 
 
 def glance(papers: Sequence[PaperView]) -> Table:
-    """The first claim of each paper: published, measured, verdict."""
+    """Return a table with the first claim of each paper: published, measured, verdict."""
     rows = []
     for paper in papers:
         page = f"{paper.package}.html"
@@ -82,7 +82,7 @@ def glance(papers: Sequence[PaperView]) -> Table:
 
 
 def claims_table(paper: PaperView) -> Table:
-    """Every claim of a paper: published effect, measured effect with n and interval, schedule, verdict."""
+    """Return a table of a paper's claims: published effect, measured effect with n and interval, schedule, verdict."""
     rows = []
     for claim in paper.claims:
         source = Cell(claim.source, f"#{claim.figure}" if claim.figure else "")
@@ -94,14 +94,14 @@ def claims_table(paper: PaperView) -> Table:
 
 
 def bibtex(path: Path, key: str) -> str:
-    """The entry of a BibTeX file with this key; "" where there is none."""
+    """Return the entry of a BibTeX file with this key, or "" if there is none."""
     text = path.read_text(encoding="utf-8") if path.exists() else ""
     found = re.search(rf"^@\w+\{{{re.escape(key)},.*?^\}}", text, flags=re.MULTILINE | re.DOTALL)
     return found[0] if found else ""
 
 
 def repository_bibtex(citation: Path) -> str:
-    """The repository's own entry, from its CITATION.cff; "" where there is no such file."""
+    """Return a BibTeX entry for the repository, made from its CITATION.cff, or "" if there is no such file."""
     text = citation.read_text(encoding="utf-8") if citation.exists() else ""
     fields = dict(re.findall(r"^(title|version|url|date-released): *(.+?) *$", text, flags=re.MULTILINE))
     author = re.search(r"^authors:\n  - name: *(.+?) *$", text, flags=re.MULTILINE)

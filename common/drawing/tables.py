@@ -1,4 +1,4 @@
-"""A table for reading, for a spreadsheet and for a paper: the same cells as HTML, CSV and LaTeX."""
+"""Defines a table that can be written as HTML, CSV and LaTeX, with the same cells in each."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Cell:
-    """A text, and where it leads."""
+    """A text, and the address that it links to, if any."""
 
     text: str
     link: str = ""
@@ -20,7 +20,7 @@ class Cell:
 
 @dataclass(frozen=True)
 class Table:
-    """Titles and rows. `name` is the stem of its files."""
+    """A table with a title for each column. `name` is the stem of the table's files."""
 
     name: str
     caption: str
@@ -29,12 +29,12 @@ class Table:
 
 
 def plain(name: str, caption: str, titles: Sequence[str], rows: Sequence[Sequence[str]]) -> Table:
-    """A table without links."""
+    """Return a table without links."""
     return Table(name, caption, titles, [[Cell(text) for text in row] for row in rows])
 
 
 def as_csv(table: Table) -> str:
-    """Comma-separated, with titles; cells as they are shown."""
+    """Return the table as comma-separated values, with titles and with cells as they are shown."""
     text = io.StringIO()
     lines = csv.writer(text, lineterminator="\n")
     lines.writerow(table.titles)
@@ -43,7 +43,7 @@ def as_csv(table: Table) -> str:
 
 
 def as_latex(table: Table) -> str:
-    r"""A tabular for \usepackage{booktabs}, in plain LaTeX without Unicode."""
+    r"""Return the table as a tabular for \usepackage{booktabs}, in plain LaTeX without Unicode."""
     lines = [[cell.text for cell in row] for row in table.rows]
     body = "\n".join(" & ".join(map(latex, line)) + r" \\" for line in lines)
     head = " & ".join(map(latex, table.titles)) + r" \\"
@@ -65,7 +65,7 @@ _LATEX = {
 
 
 def latex(text: str) -> str:
-    """The text with everything escaped that means something to LaTeX; letters without a place in ASCII by name."""
+    """Escape every character that means something to LaTeX. Greek letters become commands, others plain ASCII."""
     return "".join(_latex(character) for character in _line(text))
 
 

@@ -1,4 +1,4 @@
-"""What the site shows of a paper, as plain values: processes that draw hand it over, templates set it."""
+"""Defines what the site shows of a paper as plain values, so that worker processes can return it to the templates."""
 
 from __future__ import annotations
 
@@ -17,20 +17,20 @@ class FigureView:
     id: str
     title: str
     image: str
-    """Address of the PNG from the site's root, without its ending; the JSON of all plotted numbers lies beside it."""
+    """Address of the PNG from the site's root, without its ending. The JSON of all plotted numbers lies beside it."""
     size: tuple[int, int]
     alt: str
     notes: Sequence[str]
     table: Table | None
     printed: Table | None
-    """What the paper prints in this figure, where anything is known."""
+    """The numbers that the paper prints in this figure, if any are known."""
     records: Mapping[str, Sequence[str]]
-    """Hashes of the runs by the curve they are drawn in."""
+    """Hashes of the runs behind each curve, by its name."""
 
 
 @dataclass(frozen=True)
 class Effect:
-    """A claim as measured in one part: mean, interval, n, and how it compares."""
+    """A claim as measured in one part: mean, interval and n as text, and the verdict."""
 
     claim: str
     text: str
@@ -40,15 +40,15 @@ class Effect:
 
 @dataclass(frozen=True)
 class PartView:
-    """All that a paper's figures show of one preset at one length of schedules."""
+    """All figures of a paper for one preset and one length of schedules."""
 
     name: str
-    """Such as cifar-x0.05; part of addresses."""
+    """The part's name in addresses, such as cifar-x0.05."""
     preset: str
     scale: float
     heading: str
     schedule: str
-    """What was run, in few words."""
+    """What was run, in a few words."""
     labels: Sequence[str]
     facts: Mapping[str, str]
     figures: Sequence[FigureView]
@@ -56,7 +56,7 @@ class PartView:
     undrawn: Sequence[tuple[str, str, str]]
     """Id, title and reason of each figure that is not drawn."""
     used: Sequence[str]
-    """Hashes of the runs."""
+    """Hashes of the runs that the figures show."""
     problems: Sequence[str]
     """Figures that could not be drawn, with the error."""
 
@@ -73,12 +73,12 @@ class ClaimView:
     schedule: str
     verdict: Verdict
     figure: str
-    """Where the figure is on the paper's page, or ""."""
+    """The anchor of the figure on the paper's page, or ""."""
 
 
 @dataclass(frozen=True)
 class PaperView:
-    """One page."""
+    """The content of a paper's page."""
 
     package: str
     paper: Mapping[str, Any]
@@ -88,12 +88,12 @@ class PaperView:
     methods: Sequence[tuple[str, str]]
     """Title and HTML of the README's sections on what the method is."""
     deviations: Sequence[tuple[str, str]]
-    """The same of those on where the reproduction differs."""
+    """Title and HTML of the README's sections on deviations from the paper."""
     machines: str
-    """What the records were measured on."""
+    """The machines and precisions of the records."""
     cost: Table
     records: Table
     bibtex: str
     unused: int = 0
-    """Records that no figure of today counts."""
+    """The number of records that no current figure shows."""
     thumbnail: FigureView | None = None
