@@ -337,10 +337,10 @@ def write_table(path: Path, args: argparse.Namespace, text: str, minutes: float)
     """Write the table, and the command that made it, between the marks in the file."""
     words = f"--kills {args.kills} --scale {args.scale:g} --seed {args.seed}"
     words += f" --only {' '.join(args.only)}" if args.only else ""
-    about = f"`python benchmarks/faults.py {words}`, {minutes:.0f} minutes on {os.cpu_count()} cores.\n\n"
+    heading = f"`python benchmarks/faults.py {words}`, {minutes:.0f} minutes on {os.cpu_count()} cores.\n\n"
     begin, end = "<!-- faults -->\n", "<!-- end -->"
     before, _, rest = path.read_text(encoding="utf-8").partition(begin)
-    path.write_text(f"{before}{begin}{about}{text}{end}{rest.partition(end)[2]}", encoding="utf-8")
+    path.write_text(f"{before}{begin}{heading}{text}{end}{rest.partition(end)[2]}", encoding="utf-8")
 
 
 if __name__ == "__main__":

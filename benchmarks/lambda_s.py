@@ -76,7 +76,7 @@ def _about(s: Setting, steps: int, base: bool) -> tuple[str, Run]:
 def _share(s: Setting, steps: int, base: bool, published: PublishedFigure) -> float:
     table = TABLES[s.role, base]
     x: int | str = steps if s.role == "cifar100" else "mean over steps"
-    pruned, whole = (published.of(f"{table}-params").value(name, x)[0] for name in (MASKED, UNPRUNED))
+    pruned, whole = (published.figure(f"{table}-params").value(name, x)[0] for name in (MASKED, UNPRUNED))
     assert pruned and whole
     return 100 * pruned / whole
 

@@ -97,7 +97,7 @@ def training(s: Setting, results: Results, names: Iterable[str], factor: float |
 
 def loss_curves(s: Setting, results: Results, published: PublishedFigure) -> Drawing:
     """Draw training loss and test error of each loss, without and with class weights."""
-    rerun = published.of(f"official-rerun-{s.role}-lt")
+    rerun = published.figure(f"official-rerun-{s.role}-lt")
     rows = [
         Comparison(
             f"{ERROR}; published: authors' re-run",
@@ -152,7 +152,7 @@ def reductions(s: Setting, results: Results, published: PublishedFigure) -> Draw
         ends = {name: e for name, group in groups.items() if (e := mean_error(group))}
         lines.append(through(label, [f"{models[name].beta:g}" for name in ends], list(ends.values())))
         for name, e in ends.items():
-            printed = published.of(GRIDS[s.role]).value(name, factor) if reduction == "batch" else (None, "")
+            printed = published.figure(GRIDS[s.role]).value(name, factor) if reduction == "batch" else (None, "")
             rows.append(Comparison(ERROR, f"{name}, {label}", *printed, e))
     for name in models:
         pairs = paired([results.get((name, reduction), []) for reduction in ("weighted_mean", "batch")])

@@ -55,7 +55,7 @@ def cell_row(
     s: Setting, results: Results, published: PublishedFigure, name: str, factor: float | None, quantity: str = ERROR
 ) -> Comparison:
     """Return the error of a model of the grid at an imbalance factor, beside the error that the appendix prints."""
-    printed = published.of(GRIDS.get(s.role, "")).value(name, factor)
+    printed = published.figure(GRIDS.get(s.role, "")).value(name, factor)
     return Comparison(quantity, name, *printed, mean_error(results.get((name, factor))))
 
 
@@ -129,7 +129,7 @@ def large_images(s: Setting, results: Results, published: PublishedFigure) -> Dr
             method = f"{loss} ({size} px)"
             names.append(f"{method}, ResNet-{depth}")
             for k, readout in ((1, "cnn"), (5, "top5")):
-                value = published.of(f"table3-{s.role}-top{k}").value(method, depth)
+                value = published.figure(f"table3-{s.role}-top{k}").value(method, depth)
                 ours = mean_error(results.get((loss, size, depth)), readout)
                 rows.append(Comparison(f"top-{k} error (%)", names[-1], *value, ours))
     panels = side_by_side(s, "validation error (%)", names, ["top-1", "top-5"], rows)

@@ -129,7 +129,7 @@ class Painter:
 
     def context(self, failures: Sequence[str] = ()) -> ReportContext:
         """Return what the report says about all figures drawn so far."""
-        results, entries = list(self.used.values()), self.plan.published.of
+        results, entries = list(self.used.values()), self.plan.published.entries_of
         return ReportContext(
             labels=[*self.labels(results), *(f"failed: {f}" for f in failures)],
             full_schedule=self.full_schedule,

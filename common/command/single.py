@@ -79,7 +79,7 @@ class Single(Part):
             return
         self.closed = True
         if result := self.result:
-            lines = ["", self.title, *table(result), *_shared(result), *beside(self.plan, self.run, result)]
+            lines = ["", self.title, *table(result), *_shared(result), *published_lines(self.plan, self.run, result)]
             print("\n".join([*lines, str(self.plan.store.runs / result.hash)]), flush=True)
 
     @property
@@ -139,7 +139,7 @@ def aligned(rows: Sequence[Sequence[str]]) -> list[str]:
     ]
 
 
-def beside(plan: Plan, run: Run, result: Result) -> list[str]:
+def published_lines(plan: Plan, run: Run, result: Result) -> list[str]:
     """Return lines with the paper's numbers for this run, from the first figure that compares it with any.
 
     The list is empty if the data are not the paper's, or if no figure has a number.

@@ -164,14 +164,14 @@ def _table(painter: Painter, row: ReportRow, part: str, records: Mapping[str, Se
 def _printed(published: PublishedFigure, painter: Painter, figure: Figure, part: str) -> Table | None:
     """Return a table of every number that the paper prints in the figure, with its provenance; None without numbers."""
     rows = []
-    for entry in painter.plan.published.of(figure.id):
+    for entry in painter.plan.published.entries_of(figure.id):
         for series in entry["series"]:
             points = [*zip(series["x"], series["y"], strict=True)]
             points += [("average", series["average"])] if series["average"] is not None else []
             rows += [[series["method"], str(x), str(y), series["provenance"]] for x, y in points if y is not None]
     if not rows:
         return None
-    entries = painter.plan.published.of(figure.id)
+    entries = painter.plan.published.entries_of(figure.id)
     metric = " / ".join(dict.fromkeys(e["metric"].replace("_", " ") for e in entries))
     data = " / ".join(dict.fromkeys(e["dataset"] for e in entries))
     at = " / ".join(dict.fromkeys(e["x_label"] for e in entries if e.get("x_label"))) or "at"
@@ -209,7 +209,7 @@ def _paper(paper: str, parts: Sequence[PartView], folder: Path) -> PaperView:
     parts = sorted(parts, key=lambda part: (PRESETS.index(part.preset), -part.scale))
     results = [read_record(path) for path in sorted(records_folder(paper).glob("*.json"))]
     used = {digest for part in parts for digest in part.used}
-    about = published(paper).paper
+    bibliography = published(paper).paper
     listed = claims(claimed.load(records_folder(paper).parent / "claims.json"), parts)
     methods, deviations = readme.sections(records_folder(paper).parent / "README.md")
     _copy(paper, folder)
@@ -217,8 +217,8 @@ def _paper(paper: str, parts: Sequence[PartView], folder: Path) -> PaperView:
     first = next((figures[c.figure] for c in listed if c.figure in figures), next(iter(figures.values()), None))
     return PaperView(
         package=paper,
-        paper=about,
-        citation=citation(about),
+        paper=bibliography,
+        citation=citation(bibliography),
         claims=listed,
         parts=parts,
         methods=methods,

@@ -142,12 +142,12 @@ def _asked(paper: str, words: Sequence[str], kind: type[A], prog: str, use: Plac
     methods = {type_name(type(m)): m for m in presets.settings("quick", (), (), 1.0)[0].defaults()}
     own, *others = methods
     first, rest = _parted(words)
-    about = (
+    description = (
         f"Train one method, on embedded data unless told otherwise. After these options may stand {own} (the paper's "
         f"own, and the default), {', '.join(others)}, and then its own options: {prog} {own} --help lists them."
     )
     _in_place(first, rest, kind, methods, prog)
-    args = parse(kind, prog, about, first)
+    args = parse(kind, prog, description, first)
     seeds, orders = (args.seed,) if args.seed is not None else (), (args.order,) if args.order else ()
     given = {f.name: getattr(args, f.name) for f in fields(Options)}
     choice = Choice(args.preset, seeds=seeds, orders=orders, epochs_scale=args.epochs_scale, **given)

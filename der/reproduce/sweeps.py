@@ -24,7 +24,7 @@ def size(found: Sequence[Result]) -> float:
 
 def sizes(s: Setting, results: Results, published: PublishedFigure) -> Drawing:
     """Draw Fig. 1: accuracy against parameters, with lambda_s from little to much, and other methods as points."""
-    points, rows, table = list[Curve](), list[Comparison](), published.of("table1")
+    points, rows, table = list[Curve](), list[Comparison](), published.figure("table1")
     for name, readout in READOUTS.items():
         if name != MASKED and (found := results.get(name)):
             ours = estimate([average(r, readout) for r in found])
@@ -42,7 +42,7 @@ def sizes(s: Setting, results: Results, published: PublishedFigure) -> Drawing:
         swept.sort(key=lambda point: point[0])
         points.append(through(MASKED, [x for x, _ in swept], [ours for _, ours in swept]))
     for name in (*READOUTS, "PODNet", "Bound"):
-        x, _ = published.of("table1-params").value(name, s.steps)
+        x, _ = published.figure("table1-params").value(name, s.steps)
         y, _ = table.value(name, s.steps)
         points += published_points(name, [x], [y]) if x is not None else []
     panel = Panel(f"{s.steps} steps", PARAMETERS, AVERAGE, points, x_log=True)

@@ -226,7 +226,7 @@ def anchors(s: Setting, results: Results, published: PublishedFigure) -> Drawing
     panels = [Panel("iCaRL paper, Table 1a", "classes a task", AVERAGE, curves)]
     if lwf := results.get(("LwF", s.classes_per_task)):
         x = [p["classes"] for p in lwf[0].phases()]
-        port = published_curve(published.of("anchors-port"), "LwF.MC (port)")
+        port = published_curve(published.figure("anchors-port"), "LwF.MC (port)")
         panels.append(
             Panel(
                 f"{s.classes_per_task} classes a task",

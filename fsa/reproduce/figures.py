@@ -51,7 +51,7 @@ def shared(panels: Sequence[Panel]) -> list[Panel]:
 
 def printed(s: Setting, published: PublishedFigure, name: str, factor: float | None = None) -> tuple[float | None, str]:
     """Return the number that the setting's table prints for a method, by default at the setting's factor."""
-    return published.of(s.table).value("CE" if name == PHASE_1 else name, factor or s.factor or 0)
+    return published.figure(s.table).value("CE" if name == PHASE_1 else name, factor or s.factor or 0)
 
 
 def difference(value: tuple[float | None, str], other: tuple[float | None, str]) -> tuple[float | None, str]:
