@@ -51,7 +51,7 @@ def _candidates(plan: Plan) -> Iterator[tuple[str, int, float]]:
     """
     store, paper = plan.store, plan.paper
     settings = importlib.import_module(f"{paper}.reproduce.presets").settings(plan.choice.preset, None, None, 1.0)
-    here = [result for folder in store.runs.glob("*/") if (result := store.sound(folder.name))]
+    here = [result for folder in store.runs.glob("*/") if (result := store.load_or_note(folder.name))]
     for result in [*here, *filter(None, map(store.record, store.records.values()))]:
         config = first = result.config
         while first.get("start"):
