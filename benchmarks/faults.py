@@ -144,9 +144,8 @@ def damaged_records(bench: Bench, times: int) -> Row:
     """Damage committed records. Each must be refused, or be read unchanged."""
     row = Row("damaged records", f"{times} flipped bits, and each record cut and empty")
     store = Store(bench.reference(True))
-    records = [
-        write_record(r, bench.folder / "records") for p in store.runs.iterdir() if (r := store.load_or_note(p.name))
-    ]
+    results = [store.load_or_note(folder.name) for folder in store.runs.iterdir()]
+    records = [write_record(result, bench.folder / "records") for result in results if result]
     for path in records:
         whole, content = read_record(path), path.read_bytes()
         for harm in (cut, empty, *[flip] * (times // len(records))):

@@ -60,9 +60,7 @@ class Part:
         if outcome.run.hash not in self.open or outcome.ending not in ("finished", "failed"):
             return False
         self.open.remove(outcome.run.hash)
-        self.plan.store.load_or_note(
-            outcome.run.hash
-        )  # adds the new result to the store's list, which is made only once
+        self.plan.store.load_or_note(outcome.run.hash)  # adds it to the store's list of results, which is made once
         self.failures += [f"{describe(outcome.run)}: {outcome.problem}"] if outcome.problem else []
         return True
 
