@@ -49,8 +49,8 @@ class BBNLearner(Learner):
         """
         epochs, c, count = self.context.run.schedule.epochs, self.config, len(self.alphas.values)
         generator = self.context.generator("alpha", epoch)
-        draws = count if c.adaptor == "beta" else 1
-        values = [alpha(epoch + 1, epochs, c.adaptor, c.offset, generator, c.stretch) for _ in range(draws)]
+        samples = count if c.adaptor == "beta" else 1
+        values = [alpha(epoch + 1, epochs, c.adaptor, c.offset, generator, c.stretch) for _ in range(samples)]
         self.alphas.set(np.resize(values, count))
         self.mean_alpha = float(np.mean(values))
 

@@ -93,9 +93,9 @@ class RebalanceLearner(Learner):
     def main(self, phase: Phase) -> Stage:
         """Return the main stage, which samples uniformly before epoch `defer`, and by `sampler` after it."""
         main = super().main(phase)
-        uniform, drawn = (class_sampler(self.context.train.labels, k) for k in ("uniform", self.config.sampler))
+        uniform, sampled = (class_sampler(self.context.train.labels, k) for k in ("uniform", self.config.sampler))
         main.on_epoch = self.begin_epoch
-        main.sampler = lambda indices, generator: (uniform if self.deferred else drawn)(indices, generator)
+        main.sampler = lambda indices, generator: (uniform if self.deferred else sampled)(indices, generator)
         return main
 
     def begin_epoch(self, epoch: int) -> None:
