@@ -27,8 +27,9 @@ def figure(id: str = "quick-fig1") -> FigureView:
     printed = plain("published-fig1", "Fig. 1", ["method", "published"], [["CN", "9.7"], ["IS", "63.42"]])
     records = {"CN": [HASH]}
     return FigureView(
-        id, f"Fig. 1: {NASTY}", f"figures/{id}", (900, 400), f"Fig. 1. {NASTY}", [], table, printed, records
-    )
+        id, "fig1", f"Fig. 1: {NASTY}", [], table, printed, records, "python -m lucir.reproduce --only fig1 --draw",
+        f"figures/{id}", (900, 400), f"Fig. 1. {NASTY}",
+    )  # fmt: skip
 
 
 def paper() -> PaperView:
@@ -41,7 +42,7 @@ def paper() -> PaperView:
         ClaimView("b", "Another", "Fig. 2", "–", "–", "–", "not measured", ""),
     ]
     part = PartView(
-        "quick", "quick", 1.0, "Embedded data", "embedded", [f"embedded data {NASTY}"], {"paper": NASTY, "long": WIDE},
+        "quick", "quick", 1.0, "Embedded data", [f"embedded data {NASTY}"], {"paper": NASTY, "long": WIDE},
         [shown], [], [("fig2", "Fig. 2", "needs runs")], [HASH], [],
     )  # fmt: skip
     row = [Cell(HASH, f"{PAPER}/{HASH}.json"), Cell("LUCIR"), Cell("8")]

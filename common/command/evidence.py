@@ -29,7 +29,7 @@ def _claim(claim: Claim, parts: Sequence[PartView]) -> ClaimView:
                     claim.source,
                     printed,
                     effect.text,
-                    part.schedule,
+                    part.heading,
                     effect.verdict,
                     effect.figure,
                 )

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from common.command.environment import PACKAGES
+from common.command.plan import PAPERS
 from common.drawing.results import Result, write_record
 from common.errors import InputError
 from common.store import Store, read_lines
@@ -30,10 +31,32 @@ class RecordArguments:
     """Write to this folder instead, such as to send records to someone."""
     embedded: bool = False
     """Also copy runs on the embedded data set."""
+    results_only: bool = False
+    """Copy nothing. Write PAPER/RESULTS.md from the records that are there."""
 
 
 def record(args: RecordArguments) -> None:
-    """Copy finished runs on real data into records: PAPER/records/HASH.json, which are committed, or TO/HASH.json."""
+    """Copy finished runs on real data into records: PAPER/records/HASH.json, which are committed, or TO/HASH.json.
+
+    Then write PAPER/RESULTS.md from all records of each package that has such runs.
+    """
+    if not args.results_only:
+        papers = _copy(args)
+    elif unknown := set(args.papers) - set(PAPERS):
+        raise InputError(f"there is no package {', '.join(sorted(unknown))}; choose from {', '.join(PAPERS)}")
+    elif args.to:
+        raise InputError("--results-only writes into the packages; leave --to out")
+    else:
+        papers = list(args.papers or PAPERS)
+    if papers and not args.to:
+        from common.command.measured import write_results  # loads matplotlib, which nothing else here needs
+
+        for paper in papers:
+            print(write_results(paper))
+
+
+def _copy(args: RecordArguments) -> list[str]:
+    """Write the records that are asked for. Returns the packages that they belong to."""
     found = _finished(args.out)
     if unknown := set(args.papers) - {r.config["paper"] for r in found}:
         raise InputError(f"{args.out} holds no finished run of {', '.join(sorted(unknown))}")
@@ -51,6 +74,7 @@ def record(args: RecordArguments) -> None:
             f"the {len(asked)} finished runs are on embedded data; --embedded has them" if asked else "no finished run"
         )
         print(f"nothing recorded from {args.out}: {why}")
+    return [paper for paper in PAPERS if any(r.config["paper"] == paper for r in wanted)]
 
 
 def _younger(record: Path, result: Path) -> bool:

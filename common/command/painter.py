@@ -34,6 +34,7 @@ class Painter:
     problems: list[str] = field(default_factory=list)
     """Figures that could not be drawn, with the error."""
     formats: tuple[str, ...] = ("png", "pdf")
+    """Endings of a figure's files. Without any, only its numbers are collected."""
 
     @property
     def folder(self) -> Path:
@@ -89,7 +90,8 @@ class Painter:
             titled = replace(figure, title=self.plan.title(figure))
             self.rows[figure.id] = ReportRow(titled, drawing, reason)
             caption, path = self._caption(groups, reason), self.folder / figure.id
-            plots.render(drawing, titled.title, caption, path, self.plan.looks, self.formats)
+            if self.formats:
+                plots.render(drawing, titled.title, caption, path, self.plan.looks, self.formats)
         except Exception as error:  # a full disk, a damaged file or a bug in one figure must not stop the runs
             self.problems.append(f"{figure.id} could not be drawn: {error}")
             self.rows[figure.id] = ReportRow(figure, None, f"could not be drawn: {error}")

@@ -68,8 +68,8 @@ def _at_hand(plan: Plan, order: str, seed: int, scale: float) -> bool:
     settings = presets.settings(plan.choice.preset, (seed,), (order,) if order else None, scale)
     precision = "" if plan.precision == "auto" else plan.precision
     known = {name[:12] for name in (*plan.store.records, *(folder.name for folder in plan.store.runs.glob("*/")))}
-    runs = {run.key: run for figure in plan.figures for group in figure.runs(settings).values() for run in group}
-    return any(plan.find(plan.resolved(runs[key], precision)) for key in runs.keys() & known)
+    runs = (run for figure in plan.figures for group in figure.runs(settings).values() for run in group)
+    return any(plan.find(plan.resolved(run, precision)) for run in runs if run.key in known)
 
 
 def _words(order: str, scale: float, seeds: list[int]) -> str:

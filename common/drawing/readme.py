@@ -8,7 +8,7 @@ from pathlib import Path
 from markdown_it import MarkdownIt
 from markdown_it.token import Token
 
-SHOWN_OTHERWISE = ("How each figure is made", "Published against ours")
+SHOWN_OTHERWISE = ("Run it", "What we found")
 """Titles of sections that are left out, since the page shows their content in its own form."""
 DIFFERS = re.compile("deviation|disagree|leaves open|is known", re.IGNORECASE)
 

@@ -17,6 +17,7 @@ from urllib.parse import quote
 from common.checkpoints import write_atomic
 from common.drawing.figures import Comparison, Drawing, Estimate, Figure, Verdict, verdict
 from common.drawing.results import Result
+from common.drawing.tables import escaped, markdown
 
 VERDICTS: tuple[Verdict, ...] = get_args(Verdict)
 RULE = (
@@ -210,32 +211,21 @@ def counts(rows: Sequence[ReportRow], full_schedule: bool) -> tuple[list[str], l
     return ["figure", "state", *named], [*body, last]
 
 
-def _table_md(titles: Sequence[str], body: Iterable[Sequence[str]]) -> str:
-    lines = [titles, ["---"] * len(titles), *([_md(cell) for cell in row] for row in body)]
-    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
-
-
-def _md(text: str) -> str:
-    for mark, safe in (("&", "&amp;"), ("<", "&lt;"), ("|", "\\|"), ("*", "\\*"), ("\n", " ")):
-        text = text.replace(mark, safe)
-    return text
-
-
 def _markdown(paper: Mapping[str, Any], preset: str, rows: Sequence[ReportRow], context: ReportContext) -> str:
-    parts = [f"# {_md(paper['title'])}", *(f"> **{_md(label)}**" for label in context.labels)]
-    parts.append("\n".join(f"- {name}: {_md(text)}" for name, text in facts(paper, preset, context).items()))
-    parts += ["## Summary", _table_md(*counts(rows, context.full_schedule))]
+    parts = [f"# {escaped(paper['title'])}", *(f"> **{escaped(label)}**" for label in context.labels)]
+    parts.append("\n".join(f"- {name}: {escaped(text)}" for name, text in facts(paper, preset, context).items()))
+    parts += ["## Summary", markdown(*counts(rows, context.full_schedule))]
     for row in rows:
         if row.drawing is None:
             continue
         name = quote(row.figure.id)
-        parts += [f"## {row.figure.id}: {_md(row.figure.title)}", f"![{row.figure.id}]({name}.png)"]
+        parts += [f"## {row.figure.id}: {escaped(row.figure.title)}", f"![{row.figure.id}]({name}.png)"]
         parts.append(f"[PDF]({name}.pdf) · [numbers]({name}.json)")
-        parts += [_md(text) for text in (row.drawing.note, row.reason) if text]
+        parts += [escaped(text) for text in (row.drawing.note, row.reason) if text]
         if row.drawing.comparisons:
-            parts.append(_table_md(*table(row, context)))
+            parts.append(markdown(*table(row, context)))
     if missing := [row for row in rows if row.drawing is None]:
-        lines = [f"- {row.figure.id} ({_md(row.figure.title)}): {_md(row.reason)}" for row in missing]
+        lines = [f"- {row.figure.id} ({escaped(row.figure.title)}): {escaped(row.reason)}" for row in missing]
         parts += ["## Not drawn", "\n".join(lines)]
     return "\n\n".join(parts) + "\n"
 

@@ -10,7 +10,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from common.drawing.report import RULE, VERDICTS
 from common.drawing.tables import Cell, Table, as_csv, as_latex
-from common.drawing.views import PaperView
+from common.drawing.views import PaperView, claims_table
 from common.store import write_atomic
 
 MARK = ".written-by-reproduce-report"
@@ -40,7 +40,7 @@ def write(papers: Sequence[PaperView], folder: Path, root: Path) -> None:
     _page(pages, folder / "index.html", "index.html", "", overview=overview, bibtex=bibtex, **common)
     _files(folder / "tables", overview)
     for paper in papers:
-        summary = claims_table(paper)
+        summary = claims_table(paper.paper["title"], paper.claims)
         tables = [t for t in (summary, paper.cost, paper.records) if t.rows] + list(_figure_tables(paper))
         for table in tables:
             _files(folder / "tables" / paper.package, table)
@@ -79,18 +79,6 @@ def glance(papers: Sequence[PaperView]) -> Table:
         rows.append([Cell(f"{paper.package} ({paper.citation})", page), *cells])
     titles = ["paper", "main claim", "published", "measured", "measured on", "verdict"]
     return Table("papers", "The six papers at a glance", titles, rows)
-
-
-def claims_table(paper: PaperView) -> Table:
-    """Return a table of a paper's claims: published effect, measured effect with n and interval, schedule, verdict."""
-    rows = []
-    for claim in paper.claims:
-        source = Cell(claim.source, f"#{claim.figure}" if claim.figure else "")
-        ours = Cell(claim.ours, f"#{claim.figure}-runs" if claim.figure else "")
-        cells = [Cell(claim.published), ours, Cell(claim.schedule), Cell(claim.verdict)]
-        rows.append([Cell(claim.text), source, *cells])
-    titles = ["claim", "source", "published", "measured", "measured on", "verdict"]
-    return Table("claims", f"Claims of {paper.paper['title']}", titles, rows)
 
 
 def bibtex(path: Path, key: str) -> str:

@@ -1,4 +1,4 @@
-"""Defines a table that can be written as HTML, CSV and LaTeX, with the same cells in each."""
+"""Defines a table that can be written as HTML, CSV, LaTeX and Markdown, with the same cells in each."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import csv
 import io
 import re
 import unicodedata
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 
@@ -55,6 +55,19 @@ def as_latex(table: Table) -> str:
         "\\bottomrule\n\\end{tabular}",
     ]
     return "\n".join(part for part in parts if part) + "\n"
+
+
+def markdown(titles: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    """Return a table in GitHub's Markdown."""
+    lines = [titles, ["---"] * len(titles), *([escaped(cell) for cell in row] for row in rows)]
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+
+
+def escaped(text: str) -> str:
+    """Return the text on one line, with everything escaped that means something to Markdown."""
+    for mark, safe in (("&", "&amp;"), ("<", "&lt;"), ("|", "\\|"), ("*", "\\*"), ("\n", " ")):
+        text = text.replace(mark, safe)
+    return text
 
 
 _LATEX = {

@@ -1,4 +1,4 @@
-"""Defines what the site shows of a paper as plain values, so that worker processes can return it to the templates."""
+"""Defines what is shown of a paper as plain values, which worker processes can return to the site and to RESULTS.md."""
 
 from __future__ import annotations
 
@@ -7,25 +7,30 @@ from dataclasses import dataclass
 from typing import Any
 
 from common.drawing.figures import Verdict
-from common.drawing.tables import Table
+from common.drawing.tables import Cell, Table
 
 
 @dataclass(frozen=True)
 class FigureView:
-    """One drawn figure: its picture, its numbers, and the records behind them."""
+    """One figure: its numbers, the records behind them, and its picture if it was drawn."""
 
     id: str
+    """The figure's anchor on the page: the part's name and `figure`."""
+    figure: str
+    """The id that --only takes."""
     title: str
-    image: str
-    """Address of the PNG from the site's root, without its ending. The JSON of all plotted numbers lies beside it."""
-    size: tuple[int, int]
-    alt: str
     notes: Sequence[str]
     table: Table | None
     printed: Table | None
     """The numbers that the paper prints in this figure, if any are known."""
     records: Mapping[str, Sequence[str]]
     """Hashes of the runs behind each curve, by its name."""
+    command: str
+    """The command that draws the figure again."""
+    image: str = ""
+    """Address of the PNG from the site's root, without its ending. The JSON of all plotted numbers lies beside it."""
+    size: tuple[int, int] = (0, 0)
+    alt: str = ""
 
 
 @dataclass(frozen=True)
@@ -47,8 +52,7 @@ class PartView:
     preset: str
     scale: float
     heading: str
-    schedule: str
-    """What was run, in a few words."""
+    """The data and the schedule, in a few words."""
     labels: Sequence[str]
     facts: Mapping[str, str]
     figures: Sequence[FigureView]
@@ -74,6 +78,18 @@ class ClaimView:
     verdict: Verdict
     figure: str
     """The anchor of the figure on the paper's page, or ""."""
+
+
+def claims_table(title: str, claims: Sequence[ClaimView]) -> Table:
+    """Return a table of a paper's claims: published effect, measured effect with n and interval, schedule, verdict."""
+    rows = []
+    for claim in claims:
+        source = Cell(claim.source, f"#{claim.figure}" if claim.figure else "")
+        ours = Cell(claim.ours, f"#{claim.figure}-runs" if claim.figure else "")
+        cells = [Cell(claim.published), ours, Cell(claim.schedule), Cell(claim.verdict)]
+        rows.append([Cell(claim.text), source, *cells])
+    titles = ["claim", "source", "published", "measured", "measured on", "verdict"]
+    return Table("claims", f"Claims of {title}", titles, rows)
 
 
 @dataclass(frozen=True)

@@ -19,7 +19,7 @@ from fsa.reproduce.presets import HUNDRED, TEN, Setting
 from fsa.splits import head_and_tail
 
 ACCURACY, TOP1, FACTOR = "test accuracy (%)", "top-1 accuracy (%)", "imbalance factor"
-PHASE_1, NO_AUG, TUNED, FOCAL_TUNED = "Phase I", "No Aug", "FSA (ours)", "FSA + focal in phase I (ours)"
+PHASE_1, NO_AUG, TUNED, FOCAL_TUNED = "Phase I", "No Aug", "FSA", "FSA + focal in phase I"
 BLOCKS = ("Block2", "Block3", "Block4")
 DEPTHS = (50, 101, 152)
 """Numbers of layers of Table 4's ResNets."""

@@ -15,8 +15,8 @@ from lucir.reproduce import figures as draw
 from lucir.reproduce.presets import PHASES, Setting
 
 LOOKS = declare(
-    (RED, "D", "Ours-CNN", "adaptive weight (Ours-CNN)"),
-    (ORANGE, "^", "Ours-NME", "new classes", "new embeddings"),
+    (RED, "D", "LUCIR-CNN", "adaptive weight (LUCIR-CNN)"),
+    (ORANGE, "^", "LUCIR-NME", "new classes", "new embeddings"),
     (BLUE, "s", "fixed lambda (5)", "old classes", "old embeddings"),
     (GREEN, "s", "CN"),
     (PINK, "<", "CN+LC"),
@@ -33,7 +33,7 @@ SUBSET, FULL = "imagenet-subset", "imagenet"
 
 def both(s: Setting, phases: int, **changes: int | None) -> Runs:
     """Return the Runs of iCaRL and LUCIR under one protocol."""
-    return {"iCaRL": s.runs(s.icarl(), phases, **changes), "Ours": s.runs(s.lucir(), phases, **changes)}
+    return {"iCaRL": s.runs(s.icarl(), phases, **changes), "LUCIR": s.runs(s.lucir(), phases, **changes)}
 
 
 def main(s: Setting) -> Runs:
@@ -53,7 +53,7 @@ def components(s: Setting) -> Runs:
         "CN": s.main(s.lucir(old="cosine", margin=None, finetune=None)),
         "CN+LC": s.main(s.lucir(margin=None, finetune=None)),
         "CN+LC+IS": s.main(s.lucir(finetune=None)),
-        "Ours-CNN": s.main(s.lucir()),
+        "LUCIR-CNN": s.main(s.lucir()),
     }
 
 
@@ -66,7 +66,7 @@ def weights(s: Setting, phases: int) -> Runs:
     """Return the Runs of LUCIR with a fixed and with an adaptive weight of the less-forget constraint."""
     return {
         "fixed lambda (5)": s.runs(s.lucir(direction="fixed"), phases),
-        "adaptive weight (Ours-CNN)": s.runs(s.lucir(), phases),
+        "adaptive weight (LUCIR-CNN)": s.runs(s.lucir(), phases),
     }
 
 
@@ -90,7 +90,7 @@ def baselines(s: Setting) -> Runs:
     return {
         "iCaRL": s.main(s.icarl()),
         "iCaRL-CBF": s.main(s.icarl(finetune=s.finetune)),
-        "Ours": s.main(s.lucir()),
+        "LUCIR": s.main(s.lucir()),
     }
 
 
@@ -188,5 +188,5 @@ FIGURES: list[Figure] = [
     headline(claim, AVERAGE, {"iCaRL": "nme"}),
     disagreements(choices, AVERAGE, {FLIPS: "nme"}),
 ]
-OWN = [Figure("incremental", "Class-incremental accuracy of iCaRL and LUCIR (Ours)", main, draw.incremental, (FOLDER,))]
+OWN = [Figure("incremental", "Class-incremental accuracy of iCaRL and LUCIR", main, draw.incremental, (FOLDER,))]
 """Figures for the user's own images."""

@@ -27,8 +27,8 @@ from lucir.reproduce.presets import PHASES, Setting
 READOUTS = {
     "iCaRL-CNN": ("iCaRL", "cnn"),
     "iCaRL-NME": ("iCaRL", "nme"),
-    "Ours-NME": ("Ours", "nme"),
-    "Ours-CNN": ("Ours", "cnn"),
+    "LUCIR-NME": ("LUCIR", "nme"),
+    "LUCIR-CNN": ("LUCIR", "cnn"),
 }
 
 
@@ -70,7 +70,7 @@ def incremental(s: Setting, results: Results, published: PublishedFigure, phases
     """
     phases = phases or s.phases
     title = f"{phases} phase{'s' if phases > 1 else ''}"
-    counts = [p["classes"] for p in (results.get("iCaRL") or results["Ours"])[0].phases()]
+    counts = [p["classes"] for p in (results.get("iCaRL") or results["LUCIR"])[0].phases()]
     found = paired([results.get(("joint", n), []) for n in counts])
     drawing = accuracy_figure(results, READOUTS, published, title, [] if found else ["Joint-CNN"])
     if not found:
@@ -84,10 +84,10 @@ def incremental(s: Setting, results: Results, published: PublishedFigure, phases
 
 def components(s: Setting, results: Results, published: PublishedFigure) -> Drawing:
     """Draw Fig. 7(a) and the supplement's 2: components added one by one, CNN read-out."""
-    names = ("iCaRL-CNN", "CN", "CN+LC", "CN+LC+IS", "Ours-CNN")
+    names = ("iCaRL-CNN", "CN", "CN+LC", "CN+LC+IS", "LUCIR-CNN")
     readouts = {name: (name, "cnn") for name in names}
     drawing = accuracy_figure(results, readouts, published, "5 phases")
-    rows = paired_rows(results, readouts, "Ours-CNN", published)
+    rows = paired_rows(results, readouts, "LUCIR-CNN", published)
     return replace(drawing, comparisons=[*drawing.comparisons, *rows])
 
 
@@ -109,7 +109,7 @@ def sweep(s: Setting, results: Results, published: PublishedFigure) -> Drawing:
 
 def weights(s: Setting, results: Results, published: PublishedFigure) -> Drawing:
     """Draw Fig. 8: a fixed and an adaptive weight of the less-forget constraint, CNN read-out."""
-    fixed, adaptive = "fixed lambda (5)", "adaptive weight (Ours-CNN)"
+    fixed, adaptive = "fixed lambda (5)", "adaptive weight (LUCIR-CNN)"
     readouts = {name: (name, "cnn") for name in (fixed, adaptive)}
     phases = len(next(iter(results.values()))[0].phases()) - 1
     drawing = accuracy_figure(results, readouts, published, f"{phases} phases")
@@ -142,12 +142,12 @@ def baselines(s: Setting, results: Results, published: PublishedFigure) -> Drawi
     A-GEM is not implemented, so only its published curve is shown.
     """
     readouts = {"iCaRL-CNN": ("iCaRL", "cnn"), "iCaRL-CBF": ("iCaRL-CBF", "cnn"), "iCaRL-TM": ("iCaRL", "tm")}
-    readouts["Ours-CNN"] = ("Ours", "cnn")
+    readouts["LUCIR-CNN"] = ("LUCIR", "cnn")
     drawing = accuracy_figure(results, readouts, published, "5 phases", ["A-GEM"])
     main = published.figure("fig5c")  # curves that the supplement's plot leaves out are published in Fig. 5(c)
     averages = {r.method: average_row(r, main) for r in drawing.comparisons if r.quantity == AVERAGE}
     rows = [averages[r.method] if r.quantity == AVERAGE and not r.published else r for r in drawing.comparisons]
-    lines = [line for name in ("iCaRL-CNN", "Ours-CNN") for line in published_curve(main, name)]
+    lines = [line for name in ("iCaRL-CNN", "LUCIR-CNN") for line in published_curve(main, name)]
     panel = replace(drawing.panels[0], curves=[*drawing.panels[0].curves, *lines])
     return Drawing([panel], rows)
 
@@ -155,7 +155,7 @@ def baselines(s: Setting, results: Results, published: PublishedFigure) -> Drawi
 def first_classes(s: Setting, results: Results, published: PublishedFigure) -> Drawing:
     """Draw the supplement's 3(b): accuracy on the base classes, with predictions among all classes seen."""
     curves, rows = [], []
-    for name in ("iCaRL-CNN", "iCaRL-NME", "Ours-CNN"):
+    for name in ("iCaRL-CNN", "iCaRL-NME", "LUCIR-CNN"):
         method, readout = READOUTS[name]
         if found := results.get(method):
             lines = [[r.readout(readout, p)["groups"][0] for p in range(len(r.phases()))] for r in found]
@@ -199,10 +199,10 @@ def directions(s: Setting, results: Results, published: PublishedFigure) -> Draw
         if values:
             curves.append(mean_curve(name, phases, list(zip(*values, strict=True))))
         for p, line in zip(phases, values, strict=False):
-            row = average_row(Comparison(AVERAGE, "Ours-CNN", None, "", estimate(line)), published.figure(PHASES[p]))
+            row = average_row(Comparison(AVERAGE, "LUCIR-CNN", None, "", estimate(line)), published.figure(PHASES[p]))
             rows.append(replace(row, quantity=f"{AVERAGE}, {p} phase{'s' if p > 1 else ''}", method=name))
     note = "with 1 phase both weights are lambda_base; the published number of a row does not depend on the direction"
-    return Drawing([Panel("Ours-CNN", "incremental phases", AVERAGE, curves)], rows, note)
+    return Drawing([Panel("LUCIR-CNN", "incremental phases", AVERAGE, curves)], rows, note)
 
 
 def scales(s: Setting, results: Results, published: PublishedFigure) -> Drawing:

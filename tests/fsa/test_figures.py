@@ -167,7 +167,7 @@ def test_without_phase_one_the_confusion_of_phase_two_is_shown_as_it_is() -> Non
     drawing = draw("fig7-cifar10", "cifar", groups, make=lambda run: fake(run, 60))
     assert [(panel.kind, panel.title) for panel in drawing.panels] == [
         ("matrix", "No Aug: 60.00 %"),
-        ("matrix", "FSA (ours): 60.00 %"),
+        ("matrix", "FSA: 60.00 %"),
     ]
 
 

@@ -25,7 +25,7 @@ def test_measuring_the_published_values_is_a_reproduction() -> None:
     """Three runs around the paper's curve of ours give its printed average, 63.42, and the verdict."""
     figure = next(f for f in FIGURES if f.id == "fig5c")
     chosen = settings("cifar", None, None, 1.0)
-    series = PUBLISHED.figure("fig5c").series("Ours-CNN")
+    series = PUBLISHED.figure("fig5c").series("LUCIR-CNN")
     assert series is not None
     results = {
         name: [fake(run, [y + shift for y in series["y"]]) for run, shift in zip(runs, (-0.5, 0, 0.5), strict=True)]
@@ -34,8 +34,8 @@ def test_measuring_the_published_values_is_a_reproduction() -> None:
     comparisons = figure.draw(chosen, results, PUBLISHED).comparisons
     rows = {row.method: row for row in comparisons if row.quantity == AVERAGE}
     last = {row.method: row for row in comparisons if row.quantity == LAST}
-    assert last["Ours-CNN"].published == series["y"][-1] == 54.31
-    ours = rows["Ours-CNN"]
+    assert last["LUCIR-CNN"].published == series["y"][-1] == 54.31
+    ours = rows["LUCIR-CNN"]
     assert ours.published == series["average"] == 63.42
     assert ours.ours is not None
     assert ours.ours.mean == pytest.approx(average_incremental_accuracy(series["y"]))
@@ -73,10 +73,10 @@ def test_paper_protocols() -> None:
     assert sizes["fig5d"] == [50] + [5] * 10
     assert sizes["supp4a"] == [30] + [10] * 7
     assert sizes["supp4b"] == [30] + [5] * 14
-    total = runs["supp5a"]["Ours"][0].protocol
+    total = runs["supp5a"]["LUCIR"][0].protocol
     assert (total.exemplars_per_class, total.exemplars_total) == (None, 2000)
-    assert [r for name, r in runs["fig7b"] if name == "Ours"] == [1, 5, 10, 20, 30, 40, 50]
-    run = runs["fig5c"]["Ours"][0]
+    assert [r for name, r in runs["fig7b"] if name == "LUCIR"] == [1, 5, 10, 20, 30, 40, 50]
+    run = runs["fig5c"]["LUCIR"][0]
     assert run.start is not None
     assert (run.order, run.seed, run.start.order) == ("1993", 1993, "1993")
     assert (run.schedule.epochs, run.schedule.milestones, run.schedule.weight_decay) == (160, (80, 120), 5e-4)
@@ -139,13 +139,13 @@ def test_variants_that_share_no_repeat_are_not_compared(id: str) -> None:
 def test_every_line_of_fig7b_has_its_published_numbers() -> None:
     figure = next(f for f in FIGURES if f.id == "fig7b")
     rows = [row for row in draw(figure.id, "cifar").comparisons if row.quantity == f"{AVERAGE}, 20 exemplars"]
-    assert {row.method for row in rows if row.published} == {"iCaRL-CNN", "iCaRL-NME", "Ours-CNN", "Ours-NME"}
+    assert {row.method for row in rows if row.published} == {"iCaRL-CNN", "iCaRL-NME", "LUCIR-CNN", "LUCIR-NME"}
 
 
 def test_lines_are_broken_where_the_paper_has_no_point() -> None:
     figure = next(f for f in FIGURES if f.id == "supp4b")
     published = [c for c in draw(figure.id, "cifar").panels[0].curves if c.published]
-    ours = next(c for c in published if c.name == "Ours-CNN")
+    ours = next(c for c in published if c.name == "LUCIR-CNN")
     assert list(ours.x) == list(range(30, 101, 5))
     assert [x for x, y in zip(ours.x, ours.y, strict=True) if np.isfinite(y)] == [30, 100]
 

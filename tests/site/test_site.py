@@ -14,8 +14,9 @@ from small_site import HASH, NASTY, PAPER, built, figure, paper
 
 from common.command import locked, site
 from common.drawing import readme
-from common.drawing.site import bibtex, claims_table, repository_bibtex
+from common.drawing.site import bibtex, repository_bibtex
 from common.drawing.tables import as_csv, as_latex, latex
+from common.drawing.views import claims_table
 from common.errors import InputError
 
 ROOT = Path(__file__).parents[2]
@@ -91,7 +92,7 @@ def test_csv_holds_what_the_page_shows() -> None:
 
 
 def test_latex_is_a_booktabs_table_in_ascii() -> None:
-    text = as_latex(claims_table(paper()))
+    text = as_latex(claims_table(paper().paper["title"], paper().claims))
     assert text.isascii() and [line for line in text.splitlines() if line.endswith("rule")] == [
         "\\toprule",
         "\\midrule",
@@ -105,7 +106,7 @@ def test_latex_is_a_booktabs_table_in_ascii() -> None:
 def test_readme_sections_are_told_apart_and_keep_no_link_into_the_repository(tmp_path: Path) -> None:
     file = tmp_path / "README.md"
     file.write_text(
-        "# T\n\n## Where each equation is\n\n[a](b.md) <b>x</b>\n\n## Published against ours\n\nno\n\n"
+        "# T\n\n## Where each equation is\n\n[a](b.md) <b>x</b>\n\n## What we found\n\nno\n\n"
         "## Deviations and assumptions\n\n| a |\n|---|\n| [c](https://d.example) |\n"
     )
     methods, deviations = readme.sections(file)

@@ -167,12 +167,13 @@ def test_records_draw_the_same_figures(
 ) -> None:
     out, _ = finished
     records = tmp_path / "records"
-    for module in ("export", "queue"):
+    for module in ("export", "measured", "queue"):
         monkeypatch.setattr(f"common.command.{module}.records_folder", lambda paper: records)
     with pytest.raises(SystemExit) as ended:
         cli.main(["record", "--out", str(out), "--embedded"])
     assert ended.value.code == 0
     assert len(list(records.glob("*.json"))) == 2
+    assert "## Embedded data, epochs × 0.1\n" in (tmp_path / "RESULTS.md").read_text()
     with pytest.raises(SystemExit) as ended:
         cli.main([*TINY, "--draw", "--out", str(tmp_path / "empty")], paper="lucir")
     assert ended.value.code == 0

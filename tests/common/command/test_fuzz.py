@@ -51,6 +51,7 @@ WORDS = st.sampled_from(
 )
 VALUES = st.one_of(WORDS, st.integers(-(2**70), 2**70).map(str), st.floats().map(str), st.text(max_size=12))
 PATHS = ("out", "record", "to")  # where a command is asked to write to: always inside the test's folder
+SLOW = ("draw", "results_only")  # they take seconds, and the latter writes into the packages
 COMMANDS: dict[tuple[str, ...], list[type]] = {
     **{(paper,): [cli.Arguments] for paper in PAPERS},
     ("all",): [cli.Arguments],
@@ -71,7 +72,7 @@ SCHEDULE = {f.name for f in fields(Schedule)}
 def commands(draw: st.DrawFn) -> list[str]:
     """A command with some of its options, each with up to two values of any kind; paths stand for the test's folder."""
     first = draw(st.sampled_from(list(COMMANDS)))
-    names = [f.name for kind in COMMANDS[first] for f in fields(kind) if f.name != "draw"]  # which takes seconds
+    names = [f.name for kind in COMMANDS[first] for f in fields(kind) if f.name not in SLOW]
     words = list(first)
     for name in draw(st.lists(st.sampled_from(names), max_size=3)):
         values = ["PATH"] if name in PATHS else draw(st.lists(VALUES, max_size=2))

@@ -356,7 +356,7 @@ def test_published_numbers_stand_beside_the_papers_settings_alone(tmp_path: Path
 
     full, short = lines("--preset", "cifar"), lines("--preset", "cifar", "--epochs-scale", "0.05")
     assert full[0] == "published (Fig. 5(c): class-incremental accuracy, 5 phases; the paper's settings)"
-    assert any(line.startswith("  Ours-CNN, average incremental accuracy (%): 63.42, here ") for line in full)
+    assert any(line.startswith("  LUCIR-CNN, average incremental accuracy (%): 63.42, here ") for line in full)
     assert not any("iCaRL" in line for line in full)
     assert short[0].endswith("; here the paper's epochs x 0.05)") and len(short) == len(full)
     assert not lines() and not lines("--preset", "cifar", "LUCIR", "--imprint", "False")

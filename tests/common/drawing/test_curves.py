@@ -12,7 +12,7 @@ from common.drawing.curves import accuracy_curve, class_bars, published_curve
 def test_legends_say_that_their_numbers_are_averages() -> None:
     curve, row = accuracy_curve("CN", [10, 20], [[80.0, 60.0], [70.0, 50.0]])
     assert curve.legend == "average 65.00" and row.ours and row.ours.mean == 65
-    (paper,) = published_curve(published("lucir").figure("fig5c"), "Ours-CNN")
+    (paper,) = published_curve(published("lucir").figure("fig5c"), "LUCIR-CNN")
     assert paper.legend == "average 63.42"
 
 

@@ -24,7 +24,7 @@ PAIRS = {
     "feature_adaptation": ("FA (MLP)", "FA (no map)"),
     "bbn": ("BBN", "conventional branch"),
     "class_balanced": ("CB softmax", "Softmax"),
-    "fsa": ("FSA (ours)", "No Aug"),
+    "fsa": ("FSA", "No Aug"),
 }
 """The two arms behind each paper's claim."""
 READ_OUT = {"iCaRL": "nme", "conventional branch": "cb", "flips in class means (NME)": "nme"}

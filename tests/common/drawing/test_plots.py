@@ -24,9 +24,9 @@ from lucir.reproduce.catalogue import LOOKS as LUCIR_LOOKS
 ROOT = Path(__file__).resolve().parents[3]
 NAN = float("nan")
 DECLARED = {**SHARED, **LUCIR_LOOKS, **DER_LOOKS}
-LUCIR = ("iCaRL-CNN", "iCaRL-NME", "Ours-NME", "Ours-CNN", "Joint-CNN")
-ABLATION = ("iCaRL-CNN", "CN", "CN+LC", "CN+LC+IS", "Ours-CNN")
-BASELINES = ("iCaRL-CNN", "iCaRL-CBF", "iCaRL-TM", "Ours-CNN", "A-GEM")
+LUCIR = ("iCaRL-CNN", "iCaRL-NME", "LUCIR-NME", "LUCIR-CNN", "Joint-CNN")
+ABLATION = ("iCaRL-CNN", "CN", "CN+LC", "CN+LC+IS", "LUCIR-CNN")
+BASELINES = ("iCaRL-CNN", "iCaRL-CBF", "iCaRL-TM", "LUCIR-CNN", "A-GEM")
 CAPTION = "quick preset; embedded data (glyphs): not comparable with the published numbers; n = 3; commit abc1234; " * 2
 
 
@@ -68,7 +68,7 @@ def heat(rows: int = 25, columns: int = 5) -> Panel:
 
 DRAWINGS = {
     "lines": Drawing([accuracy()]),
-    "long legends": Drawing([accuracy(("adaptive weight of the less-forget constraint (Ours-CNN)", "b" * 60))]),
+    "long legends": Drawing([accuracy(("adaptive weight of the less-forget constraint (LUCIR-CNN)", "b" * 60))]),
     "two panels": Drawing([accuracy(title="a"), accuracy(legend="1.00", title="b")]),
     "shared legend": Drawing([accuracy(log=True)] * 3),
     "six panels": Drawing([accuracy(legend=str(i)) for i in range(6)]),

@@ -44,7 +44,7 @@ def figure(id: str, title: str = "") -> Figure:
     return Figure(id, title or f"Figure {id}", lambda s: {}, lambda s, results, published: Drawing([]))
 
 
-def compare(published: float | None, ours: Estimate | None, method: str = "Ours-CNN") -> Comparison:
+def compare(published: float | None, ours: Estimate | None, method: str = "LUCIR-CNN") -> Comparison:
     return Comparison("accuracy (%)", method, published, "printed", ours)
 
 
@@ -169,7 +169,9 @@ def test_published_value_is_of_the_first_series_that_has_it(tmp_path: Path) -> N
 def test_a_table_without_published_numbers_lists_what_was_measured(tmp_path: Path) -> None:
     row = ReportRow(figure("fig1"), Drawing([], [compare(None, Estimate(50.0, 0.1, 0.2, 3))]), "")
     md, html = written(tmp_path, [row], context())
-    assert "| quantity | method | ours |" in md and "| accuracy (%) | Ours-CNN | 50.00 ± 0.20 (std 0.10, n = 3) |" in md
+    assert (
+        "| quantity | method | ours |" in md and "| accuracy (%) | LUCIR-CNN | 50.00 ± 0.20 (std 0.10, n = 3) |" in md
+    )
     assert "difference</th>" not in html
 
 
@@ -187,10 +189,10 @@ def test_comparisons_show_numbers_difference_and_verdict(tmp_path: Path) -> None
     )
     lines = [line for line in md.splitlines() if line.startswith("| accuracy")]
     assert lines == [
-        "| accuracy (%) | Ours-CNN | 63.42 (printed) | 63.10 ± 0.85 (std 0.34, n = 3) | -0.32 | reproduced |",
-        "| accuracy (%) | Ours-CNN | 70.00 (printed) | 63.10 ± 0.80 (std 0.30, n = 3) | -6.90 | not reproduced |",
-        "| accuracy (%) | Ours-CNN | 60.00 (printed) | 63.11 (n = 1) | +3.11 | indicative |",
-        "| accuracy (%) | Ours-CNN | – | 50.00 ± 0.20 (std 0.10, n = 3) | – | no published number |",
+        "| accuracy (%) | LUCIR-CNN | 63.42 (printed) | 63.10 ± 0.85 (std 0.34, n = 3) | -0.32 | reproduced |",
+        "| accuracy (%) | LUCIR-CNN | 70.00 (printed) | 63.10 ± 0.80 (std 0.30, n = 3) | -6.90 | not reproduced |",
+        "| accuracy (%) | LUCIR-CNN | 60.00 (printed) | 63.11 (n = 1) | +3.11 | indicative |",
+        "| accuracy (%) | LUCIR-CNN | – | 50.00 ± 0.20 (std 0.10, n = 3) | – | no published number |",
     ]
     assert "| all | 1 of 1 drawn | 1 | 1 | 1 | 1 |" in md
     for text in ("63.10 ± 0.85 (std 0.34, n = 3)", "-0.32", "published (CIFAR-100)", "max(1.0 point"):

@@ -27,7 +27,8 @@ def thousands(tmp_path: Path) -> Path:
     wanted = {run.hash: run for run in (run.resolved("0123456789abcdef", "fp32") for run in runs)}
     wanted = dict(list(wanted.items())[:40])
     Store(tmp_path).prepare()
-    for name, content in (("config", {}), ("environment", {"images_per_second": 100.0}), ("result", {"phases": []})):
+    measured = {"phases": [{"stages": {"main": {}}}]}
+    for name, content in (("config", {}), ("environment", {"images_per_second": 100.0}), ("result", measured)):
         (tmp_path / f"{name}.json").write_text(json.dumps(content))
     for name in [*wanted, *(f"{i:016x}" for i in range(2000 - len(wanted)))]:
         (tmp_path / "runs" / name).mkdir()

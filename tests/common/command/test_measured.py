@@ -1,0 +1,76 @@
+"""RESULTS.md: that of every package is what its records say today, and each of its numbers hangs on a record."""
+
+from __future__ import annotations
+
+import json
+import re
+import shlex
+import shutil
+from pathlib import Path
+
+import pytest
+from commands import main
+
+from common.command import measured
+from common.command.export import records_folder
+from common.command.plan import PAPERS
+
+REPORTED = re.compile(r"^`python -m (.+)`$", re.MULTILINE)
+
+
+@pytest.mark.parametrize("paper", PAPERS)
+def test_the_committed_results_are_those_of_the_records(paper: str) -> None:
+    """Where this fails: `reproduce record --results-only`, and look at what has changed."""
+    committed = records_folder(paper).parent / "RESULTS.md"
+    assert committed.read_text(encoding="utf-8") == measured.results_text(paper)
+
+
+def test_a_number_changes_with_its_record(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """LUCIR's average over the phases of its one run on CIFAR-100 in 5 phases, computed from the file."""
+    records = tmp_path / "records"
+    shutil.copytree(records_folder("lucir"), records)
+    monkeypatch.setattr("common.command.measured.records_folder", lambda paper: records)
+    (path,) = (p for p in records.glob("*.json") if is_main(json.loads(p.read_text())["config"]))
+    content = json.loads(path.read_text())
+    before, was = measured.results_text("lucir"), average(content)
+    for phase in content["phases"]:
+        for stage in phase["stages"].values():
+            stage["cnn"]["accuracy"] -= 7
+    del content["checksum"]
+    path.write_text(json.dumps(content))
+    after = measured.results_text("lucir")
+    assert f" {was:.2f} (n = 1) |" in before and f" {was - 7:.2f} (n = 1) |" in after
+    assert f" {was - 7:.2f} (n = 1) |" not in before
+
+
+def is_main(config: dict) -> bool:
+    """Whether a run is LUCIR with all its parts on CIFAR-100, 50 classes and 5 phases of 10."""
+    method, data = config["method"], config["data"]["name"]
+    whole = method["type"] == "LUCIR" and method["finetune"] and method["margin"] and method["imprint"]
+    return bool(whole and data == "cifar100" and config["protocol"]["step"] == 10)
+
+
+def average(content: dict) -> float:
+    """The mean over the phases of the accuracy after each one's last stage."""
+    last = [[*phase["stages"].values()][-1]["cnn"]["accuracy"] for phase in content["phases"]]
+    return sum(last) / len(last)
+
+
+def test_a_command_draws_the_numbers_of_its_table(tmp_path: Path) -> None:
+    """The first command of a RESULTS.md, as it stands there, gives the rows below it."""
+    text = (records_folder("class_balanced").parent / "RESULTS.md").read_text(encoding="utf-8")
+    found = REPORTED.search(text)
+    assert found
+    module, *words = shlex.split(found[1])
+    assert module == "class_balanced.reproduce"
+    assert main([*words, "--out", str(tmp_path)], paper="class_balanced") == 0
+    (report,) = tmp_path.rglob("report.md")
+    rows = [line for line in text[found.end() :].split("\n### ")[0].splitlines() if line.startswith("| ")]
+    assert len(rows) > 2 and set(rows) <= set(report.read_text(encoding="utf-8").splitlines())
+
+
+def test_results_alone_take_packages_and_no_other_folder(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for words in (["--papers", "nobody"], ["--papers", "lucir", "--to", str(tmp_path)]):
+        assert main(["record", "--results-only", *words]) == 2
+        assert capsys.readouterr().err.count("\n") == 1
+    assert not list(tmp_path.iterdir())

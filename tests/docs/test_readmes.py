@@ -1,0 +1,72 @@
+"""The packages' READMEs: their commands can be given, their Python runs, and their numbers come from records."""
+
+from __future__ import annotations
+
+import importlib
+import re
+import shlex
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from common.command import cli, train
+from common.command.parsing import parse
+from common.command.plan import PAPERS, select
+
+ROOT = Path(__file__).parents[2]
+each_paper = pytest.mark.parametrize("paper", PAPERS)
+NUMBER = re.compile(r"\d+\.\d{2,3}")
+
+
+def readme(paper: str) -> str:
+    return (ROOT / paper / "README.md").read_text(encoding="utf-8")
+
+
+def blocks(text: str, language: str = "") -> str:
+    """The content of all blocks of code of a language."""
+    found = re.findall(r"^```(\w*)\n(.*?)^```$", text, flags=re.MULTILINE | re.DOTALL)
+    return "\n".join(content for name, content in found if name == language)
+
+
+def commands(paper: str) -> Iterator[tuple[str, list[str]]]:
+    """(module, words) of every command in a README."""
+    for line in filter(str.strip, blocks(readme(paper)).splitlines()):
+        first, module, name, *words = shlex.split(line, comments=True)
+        assert (first, module) == ("python", "-m"), line
+        yield name, words
+
+
+@each_paper
+def test_commands_name_options_methods_and_figures_that_exist(paper: str) -> None:
+    catalogue, found = importlib.import_module(f"{paper}.reproduce.catalogue"), list(commands(paper))
+    assert {name for name, _ in found} == {f"{paper}.train", f"{paper}.reproduce"}
+    for name, words in found:
+        if name.endswith(".train"):
+            assert train.line(paper, words, "").run
+        else:
+            args = parse(cli.Arguments, name, None, words)
+            assert select(catalogue.FIGURES, args.only, args.preset)[0]
+
+
+@each_paper
+def test_what_we_found_says_numbers_that_stand_in_the_results(paper: str) -> None:
+    """RESULTS.md is written from the records."""
+    found = NUMBER.findall(readme(paper).split("## What we found\n")[1].split("\n## ")[0])
+    results = set(NUMBER.findall((ROOT / paper / "RESULTS.md").read_text(encoding="utf-8")))
+    assert found and [number for number in found if number not in results] == []
+
+
+@each_paper
+def test_a_readme_is_read_in_minutes_and_its_links_lead_somewhere(paper: str) -> None:
+    text = readme(paper)
+    assert len(text.splitlines()) < 130
+    for address in re.findall(r"\]\(([^)#]+)\)", text):
+        assert address.startswith("https://") or (ROOT / paper / address).is_file(), address
+
+
+def test_the_python_of_a_readme_runs(capsys: pytest.CaptureFixture[str]) -> None:
+    code = blocks(readme("der"), "python")
+    exec(compile(code, "der/README.md", "exec"), {})
+    before, after = map(int, capsys.readouterr().out.split())
+    assert 0 < after < before
