@@ -41,6 +41,7 @@ class Learner:
     stages       next; a stage is trained before the next is made   yields `main` alone
     main         by `stages`                                        trains all weights on new images and exemplars
     loss         in every step; a CUDA graph only replays it        is cross-entropy over all classes seen
+    entropy      by `loss`, that of other methods too               is cross-entropy, a mean over the batch
     trace        after every epoch                                  adds nothing to the epoch's line
     frozen       after `trace`                                      names no weights that the phase leaves unchanged
     remember     when exemplars of a new class have been chosen     keeps no tensors with them
@@ -117,7 +118,11 @@ class Learner:
 
     def loss(self, images: Tensor, labels: Tensor) -> Tensor:
         """Return the cross-entropy over all classes seen (LUCIR Eq. 1)."""
-        return F.cross_entropy(self.net(images), labels)
+        return self.entropy(self.net(images), labels)
+
+    def entropy(self, logits: Tensor, labels: Tensor) -> Tensor:
+        """Return the cross-entropy of logits [n, c] and labels [n]. A method with class weights changes this term."""
+        return F.cross_entropy(logits, labels)
 
     @torch.no_grad()
     def frozen_features(self, images: Tensor) -> Tensor:
@@ -370,7 +375,7 @@ def _evaluate(learner: Learner, phase: Phase, workspace: Workspace, stage: str) 
             "accuracy": metrics.accuracy(confusion),
             "groups": metrics.group_accuracies(confusion, sizes),
             **metrics.confusion_rates(confusion, phase.num_old),
-            **(metrics.shot_accuracies(confusion, context.counts) if context.long_tailed else {}),
+            **(metrics.shot_accuracies(confusion, context.counts[: phase.seen]) if context.long_tailed else {}),
         }
     if len(workspace.phases) == phase.index:
         workspace.phases.append({"classes": phase.seen, "num_old": phase.num_old, "stages": {}})

@@ -63,13 +63,15 @@ class ExemplarMemory:
     Exactly one of two budgets is set. per_class is a fixed number for each class, so the memory grows (R_per in LUCIR).
     total is shared by the classes seen so far: each gets ceil(total / seen) exemplars (LUCIR's --fix_budget), or floor
     with rounding="down" (DER). A class with fewer images keeps all of them under `total`, and is an error under
-    `per_class`.
+    `per_class` unless `capped` is set.
     """
 
     per_class: int | None = None
     total: int | None = None
     indices: dict[int, Tensor] = field(default_factory=dict)
     rounding: Literal["up", "down"] = "up"
+    capped: bool = False
+    """Whether a class with fewer images than per_class keeps all of them, as on a long-tailed subset."""
     tensors: dict[str, dict[int, Tensor]] = field(default_factory=dict)
     """Tensors kept with the exemplars: name -> class -> one row for each of its exemplars, in the same order."""
 
@@ -89,10 +91,10 @@ class ExemplarMemory:
     def size_for(self, available: int, seen: int) -> int:
         """Return how many exemplars a class with `available` images gets.
 
-        Raises ValueError if a per-class budget exceeds the images.
+        Raises ValueError if a per-class budget that is not capped exceeds the images.
         """
         quota = self.quota(seen)
-        if self.per_class is not None and quota > available:
+        if self.per_class is not None and quota > available and not self.capped:
             raise ValueError(f"{quota} exemplars per class asked for, but a class has {available} images")
         return min(quota, available)
 
@@ -183,13 +185,13 @@ class Context:
 
     @property
     def long_tailed(self) -> bool:
-        """Whether all classes are learnt at once, from unequal numbers of images.
+        """Whether Results also list accuracies by class size.
 
-        Results of such a Run also list accuracies by class size.
+        They do on a long-tailed subset, and on classes of unequal sizes that are all learnt at once.
         """
-        if len(self.run.protocol.sizes) > 1:
-            return False
-        return self.run.longtail is not None or len(set(self.counts.tolist())) > 1
+        if self.run.longtail is not None:
+            return True
+        return len(self.run.protocol.sizes) == 1 and len(set(self.counts.tolist())) > 1
 
     def generator(self, *keys: object) -> torch.Generator:
         """Return a CPU generator for initialisation that depends only on the Run's seed and `keys`."""
@@ -211,7 +213,12 @@ def open_context(spec: Run, dataset: Dataset, device: Device, workspace: Workspa
     """Return a Run's Context: its images on the device, and an empty memory."""
     position = splits.positions(splits.named_order(spec.order, len(dataset.classes)))
     protocol = spec.protocol
-    memory = ExemplarMemory(protocol.exemplars_per_class, protocol.exemplars_total, rounding=protocol.rounding)
+    memory = ExemplarMemory(
+        protocol.exemplars_per_class,
+        protocol.exemplars_total,
+        rounding=protocol.rounding,
+        capped=spec.longtail is not None,
+    )
     train, test = (open_images(dataset, split, position, spec.inputs, device.torch) for split in ("train", "test"))
     subset = None
     if tail := spec.longtail:

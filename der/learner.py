@@ -152,7 +152,7 @@ class DERLearner(Learner):
         c, net = self.config, self.net
         masks = self.masks()
         features = net.features(images, masks)
-        loss = F.cross_entropy(net.head(features), labels)  # Eq. 3
+        loss = self.entropy(net.head(features), labels)  # Eq. 3
         if net.aux is not None:
             loss = loss + c.aux * auxiliary(net.aux(net.newest_columns(features)), labels, self.phase.num_old)  # Eq. 4
         if masks is not None and c.sparsity is not None:

@@ -67,7 +67,7 @@ class ICaRLLearner(Learner):
     def objective(self, features: Tensor, images: Tensor, labels: Tensor) -> Tensor:
         """Return the sum of cross-entropy and weighted distillation (Eq. 1 and 2)."""
         logits = self.net.head(features)
-        loss = F.cross_entropy(logits, labels)  # Eq. 1
+        loss = self.entropy(logits, labels)  # Eq. 1
         if self.teacher is not None:
             old_logits = self.teacher(images)
             loss = loss + self.config.weight * distillation(logits, old_logits, self.config.temperature)  # Eq. 2
@@ -136,7 +136,7 @@ class LUCIRLearner(Learner):
         """Return Eq. 9: cross-entropy + lambda * less-forget + margin ranking."""
         c, head, num_old = self.config, self.net.head, self.phase.num_old
         cosines = head.cosines(features)
-        loss = F.cross_entropy(head.scale * cosines, labels)  # Eq. 1 and 4
+        loss = self.entropy(head.scale * cosines, labels)  # Eq. 1 and 4
         if num_old:
             old_features = self.teacher.features(images)
             if c.old == "less-forget":

@@ -10,12 +10,13 @@ from dataclasses import replace
 from typing import Any
 
 from dark_experience import DarkExperience
+from long_tailed_incremental import CorrectedDER, CorrectedICaRL, CorrectedLUCIR
 from own_method import BalancedReplay
 
 from bbn.methods import BBN, Ensemble, Mixup, Probe, UnitFeatures
 from class_balanced.methods import ClassBalanced
 from common.imbalance import Rebalance, Retrain
-from common.runs import Protocol, Run, Schedule
+from common.runs import LongTail, Protocol, Run, Schedule
 from der.methods import DER, WA, BiC
 from feature_adaptation.methods import Adaptation, Extractor, Oracle, Recipe
 from fsa.methods import FSA, EarlierBlock, Survey, Views
@@ -38,6 +39,11 @@ def incremental(get: Get, method: object, **changes: Any) -> Run:
 def started(get: Get, method: object) -> Run:
     base = incremental(get, Base("cosine"), protocol=Protocol(4, 4, 0, exemplars_per_class=0))
     return incremental(get, method, protocol=Protocol(8, 4, 2, exemplars_per_class=3), start=base)
+
+
+def tailed(get: Get, method: object, maker: str = "tiny_run") -> Run:
+    """Long-tailed and incremental at once; the smallest classes have fewer images than are kept of the others."""
+    return replace(get(maker)(method, schedule=SHORT), protocol=Protocol(8, 4, 4, 3), longtail=LongTail(6))
 
 
 def der(get: Get, method: object) -> Run:
@@ -123,6 +129,9 @@ VARIANTS: dict[str, Callable[[Get], Run]] = {
     # docs
     "balanced replay": lambda get: incremental(get, BalancedReplay()),
     "DER++": lambda get: incremental(get, DarkExperience(), protocol=Protocol(6, 2, 2, None, 12)),
+    "long-tailed iCaRL": lambda get: tailed(get, CorrectedICaRL(align=True, retrain=SHORT)),
+    "long-tailed LUCIR": lambda get: tailed(get, CorrectedLUCIR(beta=0.9, finetune=None, retrain=SHORT)),
+    "long-tailed DER": lambda get: tailed(get, CorrectedDER(beta=0.9, finetune=None), "der_run"),
     # der
     "DER without masks": lambda get: der(get, DER(finetune=SHORT)),
     "DER, a single network": lambda get: der(get, DER(finetune=SHORT, expand=False)),

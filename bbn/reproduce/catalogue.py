@@ -14,6 +14,7 @@ from bbn.reproduce.presets import INVERSE, MANNERS, Setting
 from bbn.reproduce.tables import NAMES, error_table
 from common.data.names import FOLDER
 from common.drawing.effects import Sides, disagreements, headline
+from common.drawing.equal import by_shots, equal_schedules
 from common.drawing.figures import Figure, Runs, no_runs, per_data
 from common.drawing.looks import OLIVE, ORANGE, RED, declare
 from common.imbalance import Retrain
@@ -143,6 +144,27 @@ def choices(s: Setting) -> Mapping[str, Sides]:
     }
 
 
+def equal(s: Setting) -> Runs:
+    """Return the Runs that BBN's code and LDAM-DRW's were run for, at a tenth of the schedule."""
+    factor, later = s.strongest, s.baseline.milestones[0]
+    plain = replace(s.baseline, nesterov=False, warmup_by="epoch", drop_last=False)  # LDAM-DRW's code
+    weighted = s.one_stage(beta=0.9999, defer=later)
+    return {
+        "BBN": s.runs(s.bbn(), factor),
+        "CE": s.runs(s.one_stage(), factor, plain),
+        "CE-DRW": s.runs(weighted, factor, plain),
+    }
+
+
+EQUAL = {
+    "BBN": by_shots("cnn"),
+    "BBN, conventional branch alone": by_shots("cb"),
+    "BBN, re-balancing branch alone": by_shots("rb"),
+    "CE": by_shots("cnn"),
+    "CE-DRW": by_shots("cnn"),
+}
+
+
 def budgets(s: Setting) -> Runs:
     """BBN, and two stages that see as many images: cRT from a CE run as long as the other branch makes BBN's."""
     ce, mixup = s.runs(s.one_stage()), s.runs(Mixup())
@@ -223,6 +245,7 @@ FIGURES: list[Figure] = [
     ),
     headline(claim, ACCURACY, {CONVENTIONAL: "cb"}, "cifar10"),
     disagreements(choices, ACCURACY, role="cifar10"),
+    equal_schedules(equal, EQUAL, "cifar100"),
 ]
 OWN = [
     Figure("methods", "Test error of BBN and its baselines", main, error_table, (FOLDER,)),

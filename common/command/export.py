@@ -14,9 +14,11 @@ from common.store import Store, read_lines
 
 
 def records_folder(paper: str) -> Path:
-    """Return the folder of a paper's committed records. It need not exist, as for runs of a user's own method."""
+    """Return the folder of a package's committed records, or of a script's, which is beside it. It need not exist."""
     spec = importlib.util.find_spec(paper)
-    return Path(next(iter(spec.submodule_search_locations or ()), ".") if spec else ".") / "records"
+    if spec and spec.submodule_search_locations:
+        return Path(next(iter(spec.submodule_search_locations))) / "records"
+    return Path(spec.origin if spec and spec.origin else ".").parent / "records"
 
 
 @dataclass(frozen=True)

@@ -97,6 +97,8 @@ class Comparison:
     """The number measured here, or None."""
     tolerance: float = 1.0
     """Points of accuracy that a reproduction may miss by; 0 for other quantities, where only the interval counts."""
+    gap: Estimate | None = None
+    """Ours minus the published number, if that has a spread of its own. None: the interval of ours is the whole one."""
 
 
 @dataclass(frozen=True)

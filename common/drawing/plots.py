@@ -247,6 +247,7 @@ def _number_ticks(axes: Axes, values: Sequence[float], log: bool, width: float) 
         axes.set_xscale("symlog", linthresh=min((v for v in values if v > 0), default=1.0))
     chosen = all(math.isclose(float(f"{v:.3g}"), v) for v in values)
     if len(values) <= 12 and (chosen or log):
+        axes.autoscale_view()  # else the limits are not yet those of the data
         places = axes.get_xaxis_transform() - axes.transAxes
         inches = [places.transform((v, 0))[0] * width for v in values]
         half = [0.04 * (len(word) + 1) for word in _words(values)]

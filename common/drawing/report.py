@@ -28,7 +28,7 @@ RULE = (
     "alone (memory-unverified); or agreement of two repeats, or within more than 2 points, where almost any number "
     "would agree. not measured: no run of ours. no published number: the paper gives none. In brackets behind a "
     "published number: where it is from (printed in the paper, digitised from a plot, official-file of the authors, "
-    "third-party: as others quote it)."
+    "third-party: as others quote it; authors' code: what that reaches at our schedule, which no paper prints)."
 )
 STYLE = """
 :root { --ink: #1d1f21; --soft: #6b7075; --line: #e3e5e8; --paper: #fff; --shade: #f6f7f8; }
@@ -176,6 +176,11 @@ def shown(ours: Estimate | None) -> str:
     return f"{mean} ± {interval} (std {std}, n = {ours.n})"
 
 
+def signed(gap: Estimate) -> str:
+    """Return a difference as text, with its interval if it has one."""
+    return _number(gap.mean, "+") + ("" if gap.interval != gap.interval else f" ± {_number(gap.interval)}")
+
+
 def table(row: ReportRow, context: ReportContext) -> tuple[list[str], list[list[str]]]:
     """Return titles and cells of a figure's table. Without any published number it lists what was measured."""
     comparisons = row.drawing.comparisons if row.drawing else ()
@@ -193,7 +198,8 @@ def cells(comparison: Comparison, full_schedule: bool) -> list[str]:
     if published is not None and comparison.provenance:
         printed += f" ({comparison.provenance})"
     difference = ours.mean - published if ours is not None and published is not None else None
-    row = [comparison.quantity, comparison.method, printed, shown(ours), _number(difference, "+")]
+    apart = signed(comparison.gap) if comparison.gap else _number(difference, "+")
+    row = [comparison.quantity, comparison.method, printed, shown(ours), apart]
     return [*row, verdict(comparison, full_schedule)]
 
 

@@ -10,6 +10,7 @@ from typing import Any
 from common.data.names import FOLDER
 from common.drawing.curves import AVERAGE
 from common.drawing.effects import Sides, disagreements, headline
+from common.drawing.equal import after_phases, equal_schedules
 from common.drawing.figures import Figure, Runs
 from common.drawing.looks import GREEN, GREY, INDIGO, OLIVE, ORANGE, PINK, declare
 from common.runs import Protocol
@@ -136,6 +137,18 @@ def choices(s: Setting) -> Mapping[str, Sides]:
     }
 
 
+def equal(s: Setting) -> Runs:
+    """Return the Runs that the authors' code was run for, at a seventeenth of the schedule: ResNet-32, 5 steps."""
+    return {UNPRUNED: s.b0_runs(s.der(s.small_network), 5, s.small_network)}
+
+
+EQUAL = {
+    f"after stage {number}{words}": after_phases("cnn", group, stage)
+    for number, stage in ((1, "main"), (2, ""))
+    for words, group in (("", None), (", first 20 classes", 0), (", newest 20 classes", -1))
+}
+
+
 def as_first_set_up(s: Setting) -> Runs:
     """Return the Runs of `control` as first set up: last gammas of 0, lambda_s 0.5, fresh mask logits in each step."""
     learned = s.der(sparsity=0.5, mask_rate=s.mask_rate)
@@ -226,6 +239,7 @@ FIGURES: list[Figure] = [
     Figure("bound", "Bound: joint training (on request)", joint, figures.joint, on_request=True),
     headline(claim, AVERAGE),
     disagreements(choices, AVERAGE),
+    equal_schedules(equal, EQUAL),
 ]
 OWN = [
     Figure(

@@ -101,21 +101,16 @@ def depths(s: Setting) -> Runs:
     return runs
 
 
-def strong(s: Setting) -> list[float]:
-    """Imbalance factors of Fig. 8 and 9: 100 and 200."""
-    return [f for f in s.factors if f >= 100]
-
-
 def shares(s: Setting) -> Runs:
     """FSA with each share of the images for the head."""
-    return {(share, f): s.tune(FSA(share=share), f, views=s.views) for f in strong(s) for share in s.shares}
+    return {(share, f): s.tune(FSA(share=share), f, views=s.views) for f in s.strong for share in s.shares}
 
 
 def blocks(s: Setting) -> Runs:
     """Features augmented after each block; after an earlier one, images are always drawn afresh."""
     runs = dict[tuple[str, float], list[Run]]()
     second, third, fourth = BLOCKS
-    for f in strong(s):
+    for f in s.strong:
         runs |= {
             (NO_AUG, f): s.tune(CONTROL, f),
             (second, f): s.tune(EarlierBlock(2), f, views=0),

@@ -47,6 +47,8 @@ class Setting(shared.Setting):
     """The imbalance factor of what the paper does not do."""
     strongest: float | None = 200.0
     """The imbalance factor of Fig. 6 and 7."""
+    strong: tuple[float, ...] = (100.0, 200.0)
+    """The imbalance factors of Fig. 8 and 9."""
     betas: tuple[float, ...] = (0.9, 0.999, 0.9999)
     gammas: tuple[float, ...] = (0.5, 1.0, 2.0)
     shares: tuple[float, ...] = (0.35, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95)
@@ -147,14 +149,16 @@ CIFAR100 = replace(
 QUICK = replace(
     CIFAR10,
     preset="quick",
-    data=DataSpec("glyphs", classes=10, per_class=400, test_per_class=100, seed=1),
+    data=DataSpec("glyphs", classes=10, per_class=750, test_per_class=100, seed=1),
     network="resnet8-half",
-    schedule=replace(CIFAR_PHASE1, epochs=20, milestones=(10,), batch=32),
+    schedule=replace(CIFAR_PHASE1, epochs=10, milestones=(6,), batch=16),
     phase2=replace(PHASE2, epochs=5),
-    factors=(20.0, 100.0),
-    strongest=100.0,
+    factors=(10.0, 50.0),
+    factor=50.0,
+    strongest=50.0,
+    strong=(50.0,),
     betas=(0.9,),
-    gammas=(1.0,),
+    gammas=(),
     shares=(0.6, 0.9, 0.95),
     taus=((0.5, 0.8), (0.2, 0.5)),
     ratios=(0.0, 1.0),
@@ -170,13 +174,12 @@ QUICK100 = replace(
     role="cifar100",
     name=HUNDRED,
     table="table2-resnet18",
-    data=DataSpec("glyphs", classes=40, per_class=120, test_per_class=25),
-    classes=40,
-    factors=(50.0,),
-    gammas=(),
-    factor=50.0,
-    strongest=50.0,
-    shown=((0, 1, 2, 36),),
+    data=DataSpec("glyphs", classes=20, per_class=300, test_per_class=50),
+    classes=20,
+    factors=(20.0,),
+    factor=20.0,
+    strongest=20.0,
+    shown=((0, 1, 2, 18),),
 )
 
 

@@ -8,6 +8,7 @@ from functools import partial
 from common.data.names import FOLDER
 from common.drawing.curves import AVERAGE
 from common.drawing.effects import Sides, disagreements, headline
+from common.drawing.equal import after_phases, equal_schedules
 from common.drawing.figures import Figure, Runs
 from common.drawing.looks import BLUE, GREEN, GREY, INDIGO, OLIVE, ORANGE, PINK, RED, WINE, declare
 from lucir.methods import Base
@@ -132,6 +133,19 @@ def choices(s: Setting) -> Mapping[str, Sides]:
     return {choice: {word: s.main(method), code: coded} for choice, (word, method, code) in printed.items()}
 
 
+def equal(s: Setting) -> Runs:
+    """Return the Runs that the authors' code was run for, at a twentieth of the schedule."""
+    return {"iCaRL": s.main(s.icarl()), "LUCIR without CBF": s.main(s.lucir(finetune=None))}
+
+
+EQUAL = {
+    f"{name}, {readout.upper()}{words}": after_phases(readout, group)
+    for name in ("iCaRL", "LUCIR without CBF")
+    for readout in ("cnn", "nme")
+    for words, group in (("", None), (", first 50 classes", 0))
+}
+
+
 def curves(
     id: str,
     title: str,
@@ -187,6 +201,7 @@ FIGURES: list[Figure] = [
     Figure("joint-full", "Joint-CNN, ImageNet-Full", joint, draw.joint, IMAGENET, FULL, on_request=True),
     headline(claim, AVERAGE, {"iCaRL": "nme"}),
     disagreements(choices, AVERAGE, {FLIPS: "nme"}),
+    equal_schedules(equal, EQUAL),
 ]
 OWN = [Figure("incremental", "Class-incremental accuracy of iCaRL and LUCIR", main, draw.incremental, (FOLDER,))]
 """Figures for the user's own images."""

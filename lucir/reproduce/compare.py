@@ -1,9 +1,9 @@
-"""Compares the user's own methods with iCaRL and LUCIR. A script that defines methods ends with `compare`."""
+"""Trains and draws what a user's script defines. A script ends with `compare` (methods) or `study` (figures)."""
 
 from __future__ import annotations
 
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -15,7 +15,7 @@ from common.command.environment import outside
 from common.command.messages import many
 from common.command.parsing import parse
 from common.command.parts import Part
-from common.command.plan import Data, Plan, checked, on_copy, settings_of
+from common.command.plan import Data, Plan, checked, on_copy, select, settings_of
 from common.command.queue import Command, Resources, work
 from common.data.names import FOLDER
 from common.drawing.curves import accuracy_figure
@@ -50,20 +50,49 @@ def compare(
     start: the base model that a method starts from: iCaRL's with a linear head, or LUCIR's with a cosine head. None:
     the method trains its own base phase. readout: the method's read-out that is plotted.
     """
-    if any(_module(method) == "__mp_main__" for method in methods.values()):
-        sys.exit(2)  # a worker process has imported a script without a guard; its parent prints the error
-    script = _script(methods)
-    shown, name = script or "...", Path(script).stem or "own"
-    arguments = list(sys.argv[1:] if words is None else words)
 
-    def command() -> int:
-        use = parse(Arguments, f"python {shown}", "Compare methods of one's own with iCaRL and LUCIR.", arguments)
+    def command(name: str, use: Arguments, shown: str) -> Comparison:
         own = Comparison(
             [name], use, methods=methods, phases=phases, start=start, readout=readout, script=shown, retrain=use.retrain
         )
         own.check()
+        return own
+
+    _command(list(methods.values()), "Compare methods of one's own with iCaRL and LUCIR.", command, words)
+
+
+def study(figures: Sequence[Figure], words: Sequence[str] | None = None) -> NoReturn:
+    """Train the Runs of the user's own figures, draw the figures, and exit.
+
+    A figure makes its Runs from the Setting of LUCIR's paper in the chosen preset. words: as in `compare`.
+    """
+
+    def command(name: str, use: Arguments, shown: str) -> Study:
+        return Study([name], use, figures=figures, script=shown, retrain=use.retrain)
+
+    _command([figure.experiment for figure in figures], "Draw figures of one's own.", command, words)
+
+
+def _command(
+    owners: Sequence[Any],
+    about: str,
+    make: Callable[[str, Arguments, str], Command],
+    words: Sequence[str] | None,
+) -> NoReturn:
+    """Run the command that a script ends with, and exit.
+
+    owners: the methods or functions that the script defines. make: (its name, its options, its file's name) -> the
+    command.
+    """
+    if any(_module(owner) == "__mp_main__" for owner in owners):
+        sys.exit(2)  # a worker process has imported a script without a guard; its parent prints the error
+    script = _script(owners)
+    shown, name = script or "...", Path(script).stem or "own"
+
+    def command() -> int:
+        use = parse(Arguments, f"python {shown}", about, list(sys.argv[1:] if words is None else words))
         # No other process can import the classes of an interactive session.
-        return work([own], use if script else replace(use, jobs=1))
+        return work([make(name, use, shown)], use if script else replace(use, jobs=1))
 
     run_command(command)
 
@@ -93,6 +122,26 @@ class OwnPlan(Plan):
     @property
     def looks(self) -> Looks:
         return SHARED
+
+
+@dataclass(frozen=True, kw_only=True)
+class Study(Command):
+    """A command that draws the user's own figures."""
+
+    figures: Sequence[Figure]
+    script: str
+
+    def part(self, paper: str, store: Store, data: Data, use: Resources) -> Part:
+        figures, skipped = select(self.figures, self.choice.only, self.choice.preset)
+        figures = [replace(f, experiment=partial(_runs, paper=paper, experiment=f.experiment)) for f in figures]
+        chosen = settings_of("lucir", self.choice, data)
+        plan = OwnPlan(paper, self.choice, chosen, figures, skipped, store, data, use.precision, script=self.script)
+        return Part(checked(on_copy(plan)), use.out)
+
+
+def _runs(s: Setting, paper: str, experiment: Callable[[Setting], Runs]) -> Runs:
+    """Return the Runs of a figure. Those of the user's own methods get `paper` as their package."""
+    return {k: [replace(r, paper=paper) if outside(r.method) else r for r in g] for k, g in experiment(s).items()}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -164,7 +213,7 @@ def _module(method: Any) -> str:
     return method.__module__ if callable(method) else type(method).__module__
 
 
-def _script(methods: Mapping[str, Any]) -> str:
-    """Return the name of the file that defines the methods, or "" in an interactive session."""
-    files = [getattr(sys.modules[_module(method)], "__file__", None) for method in methods.values()]
+def _script(owners: Sequence[Any]) -> str:
+    """Return the name of the file that defines methods or functions, or "" in an interactive session."""
+    files = [getattr(sys.modules[_module(owner)], "__file__", None) for owner in owners]
     return next((Path(file).name for file in files if file and Path(file).is_file()), "")

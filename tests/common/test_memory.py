@@ -137,6 +137,7 @@ def test_a_total_is_capped_and_a_number_per_class_is_not() -> None:
     assert ExemplarMemory(per_class=7).size_for(available=7, seen=2) == 7
     with pytest.raises(ValueError, match="a class has 7 images"):
         ExemplarMemory(per_class=8).size_for(available=7, seen=2)
+    assert ExemplarMemory(per_class=8, capped=True).size_for(available=7, seen=2) == 7
 
 
 @pytest.mark.parametrize("budgets", [{}, {"per_class": 20, "total": 2000}])

@@ -86,7 +86,7 @@ VARIANTS = {
     ],
     "bbn": [
         ["BBN", "--adaptor", "equal"],
-        ["Mixup", "--layer", "features"],
+        ["Mixup"],
         ["ClassBalanced"],
         ["Rebalance"],
         ["Ensemble"],
