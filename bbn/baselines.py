@@ -20,7 +20,7 @@ from common.incremental import Context, Learner, Phase
 from common.rebalance import RebalanceLearner
 from common.resnet import backbone
 from common.runs import Run
-from common.steps import Draws
+from common.steps import StepNumbers
 from common.training import Stage
 
 
@@ -32,7 +32,7 @@ class MixupLearner(Learner):
     def main(self, phase: Phase) -> Stage:
         """Return the main stage, with pairs of batches if partners come from the reversed sampler."""
         main = super().main(phase)
-        self.shares = Draws(steps(main.schedule, len(main.indices)), self.context.device.torch)
+        self.shares = StepNumbers(steps(main.schedule, len(main.indices)), self.context.device.torch)
         main.on_epoch = self.begin_epoch
         if self.config.partners == "reversed":
             return in_pairs(main, self.context.train.labels, "reversed")
@@ -51,13 +51,13 @@ class MixupLearner(Learner):
         if self.config.layer == "features":  # the batches pass through the network one at a time, as in BBN
             first = net.features(first)
             second = None if second is None else net.features(second)
-        mixed = share * first + (1 - share) * (beside(first) if second is None else second)
+        mixed = share * first + (1 - share) * (next_in_batch(first) if second is None else second)
         logits = net.head(mixed) if self.config.layer == "features" else net(mixed)
-        own, other = (labels, beside(labels)) if second is None else labels.chunk(2)
+        own, other = (labels, next_in_batch(labels)) if second is None else labels.chunk(2)
         return bilateral_loss(logits, own, other, share)
 
 
-def beside(batch: Tensor) -> Tensor:
+def next_in_batch(batch: Tensor) -> Tensor:
     """Return the next item of the batch for each item. Batches are in random order, so this is a random partner."""
     return torch.cat([batch[1:], batch[:1]])
 

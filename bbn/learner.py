@@ -17,7 +17,7 @@ from common import metrics
 from common.heads import LinearHead, Net
 from common.incremental import Learner, Phase
 from common.rebalance import RetrainLearner
-from common.steps import Draws
+from common.steps import StepNumbers
 from common.training import Stage
 
 
@@ -38,7 +38,7 @@ class BBNLearner(Learner):
     def main(self, phase: Phase) -> Stage:
         """Return the main stage, in which each branch has its own sampler."""
         main = super().main(phase)
-        self.alphas = Draws(steps(main.schedule, len(main.indices)), self.context.device.torch)
+        self.alphas = StepNumbers(steps(main.schedule, len(main.indices)), self.context.device.torch)
         main.on_epoch = self.begin_epoch
         return in_pairs(main, self.context.train.labels, self.config.sampler)
 
@@ -49,8 +49,8 @@ class BBNLearner(Learner):
         """
         epochs, c, count = self.context.run.schedule.epochs, self.config, len(self.alphas.values)
         generator = self.context.generator("alpha", epoch)
-        draws = count if c.adaptor == "beta" else 1
-        values = [alpha(epoch + 1, epochs, c.adaptor, c.offset, generator, c.stretch) for _ in range(draws)]
+        samples = count if c.adaptor == "beta" else 1
+        values = [alpha(epoch + 1, epochs, c.adaptor, c.offset, generator, c.stretch) for _ in range(samples)]
         self.alphas.set(np.resize(values, count))
         self.mean_alpha = float(np.mean(values))
 

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from bbn.methods import Sampler
 from common.runs import Schedule
-from common.samplers import draw
+from common.samplers import sample_indices
 from common.training import Stage, shuffled
 
 
@@ -32,7 +32,7 @@ def bilateral(labels: Tensor, kind: Sampler, schedule: Schedule) -> Callable[[Te
     def order(indices: Tensor, generator: torch.Generator) -> Tensor:
         used = min(len(indices), steps(schedule, len(indices)) * schedule.batch)
         uniform = shuffled(indices, generator)[:used].split(schedule.batch)
-        other = draw(labels[indices], indices, kind, generator)[:used].split(schedule.batch)
+        other = sample_indices(labels[indices], indices, kind, generator)[:used].split(schedule.batch)
         return torch.cat([part for pair in zip(uniform, other, strict=True) for part in pair])
 
     return order

@@ -144,7 +144,8 @@ def damaged_records(bench: Bench, times: int) -> Row:
     """Damage committed records. Each must be refused, or be read unchanged."""
     row = Row("damaged records", f"{times} flipped bits, and each record cut and empty")
     store = Store(bench.reference(True))
-    records = [write_record(r, bench.folder / "records") for p in store.runs.iterdir() if (r := store.sound(p.name))]
+    results = [store.load_or_note(folder.name) for folder in store.runs.iterdir()]
+    records = [write_record(result, bench.folder / "records") for result in results if result]
     for path in records:
         whole, content = read_record(path), path.read_bytes()
         for harm in (cut, empty, *[flip] * (times // len(records))):
@@ -337,10 +338,10 @@ def write_table(path: Path, args: argparse.Namespace, text: str, minutes: float)
     """Write the table, and the command that made it, between the marks in the file."""
     words = f"--kills {args.kills} --scale {args.scale:g} --seed {args.seed}"
     words += f" --only {' '.join(args.only)}" if args.only else ""
-    about = f"`python benchmarks/faults.py {words}`, {minutes:.0f} minutes on {os.cpu_count()} cores.\n\n"
+    heading = f"`python benchmarks/faults.py {words}`, {minutes:.0f} minutes on {os.cpu_count()} cores.\n\n"
     begin, end = "<!-- faults -->\n", "<!-- end -->"
     before, _, rest = path.read_text(encoding="utf-8").partition(begin)
-    path.write_text(f"{before}{begin}{about}{text}{end}{rest.partition(end)[2]}", encoding="utf-8")
+    path.write_text(f"{before}{begin}{heading}{text}{end}{rest.partition(end)[2]}", encoding="utf-8")
 
 
 if __name__ == "__main__":

@@ -50,8 +50,8 @@ class Protocol:
     def kept(self, weight: float) -> float:
         """Return the percentage of parameters, like `share`, that Eq. 10 alone would keep with this lambda_s."""
         run = self.with_lambda(weight)
-        body = drift.Body.named(run.network)
-        whole = body.parameters(body.channels) * (len(run.protocol.sizes) + 1) / 2
+        net = drift.NetworkSizes.named(run.network)
+        whole = net.parameters(net.channels) * (len(run.protocol.sizes) + 1) / 2
         return 1e8 * drift.mean_millions(run, self.per_class) / whole
 
 
@@ -76,7 +76,7 @@ def _about(s: Setting, steps: int, base: bool) -> tuple[str, Run]:
 def _share(s: Setting, steps: int, base: bool, published: PublishedFigure) -> float:
     table = TABLES[s.role, base]
     x: int | str = steps if s.role == "cifar100" else "mean over steps"
-    pruned, whole = (published.of(f"{table}-params").value(name, x)[0] for name in (MASKED, UNPRUNED))
+    pruned, whole = (published.figure(f"{table}-params").value(name, x)[0] for name in (MASKED, UNPRUNED))
     assert pruned and whole
     return 100 * pruned / whole
 

@@ -237,12 +237,12 @@ def checksum(content: Any) -> str:
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:16]
 
 
-def read_json(path: Path, remedy: str, beside: Mapping[str, Any] | None = None, bare: bool = True) -> dict:
+def read_json(path: Path, remedy: str, covered: Mapping[str, Any] | None = None, allow_unchecked: bool = True) -> dict:
     """Read a JSON object, compare it with its `checksum`, and return it without that entry.
 
-    beside: further content that the checksum covers. bare: accept a file without a checksum, as written before
-    checksums existed. A file that lists checksums of arrays is newer, and needs a checksum of its own. Raises Damaged
-    if the file is unreadable, changed, or has lost its checksum; the message ends with `remedy`.
+    covered: further content that the checksum covers. allow_unchecked: accept a file without a checksum, as written
+    before checksums existed. A file that lists checksums of arrays is newer, and needs a checksum of its own. Raises
+    Damaged if the file is unreadable, changed, or has lost its checksum; the message ends with `remedy`.
     """
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
@@ -251,9 +251,9 @@ def read_json(path: Path, remedy: str, beside: Mapping[str, Any] | None = None, 
     if not isinstance(content, dict):
         raise Damaged(f"{path} holds no JSON object; {remedy}")
     expected = content.pop("checksum", None)
-    if expected is None and (not bare or "arrays" in content):
+    if expected is None and (not allow_unchecked or "arrays" in content):
         raise Damaged(f"{path} has lost its checksum; {remedy}")
-    if expected is not None and expected != checksum({**(beside or {}), **content}):
+    if expected is not None and expected != checksum({**(covered or {}), **content}):
         raise Damaged(f"{path} is damaged (its checksum does not fit); {remedy}")
     return content
 
@@ -267,7 +267,9 @@ def tensors(learner: Learner, optimiser: SGD | None = None) -> dict[str, Tensor]
     left, memory = learner.frozen() if optimiser else (), learner.context.memory
     found = {f"net/{k}": v for k, v in learner.net.state_dict().items() if not k.startswith(left)}
     found |= {f"memory/{label}": kept for label, kept in memory.indices.items()}
-    found |= {f"beside/{name}/{label}": rows for name, of in memory.tensors.items() for label, rows in of.items()}
+    found |= {
+        f"beside/{name}/{label}": rows for name, by_class in memory.tensors.items() for label, rows in by_class.items()
+    }
     found |= {f"state/{name}": value for name, value in learner.state().items()}
     if optimiser:
         from common.training import momentum

@@ -27,7 +27,7 @@ from torchvision.transforms.v2 import functional as F
 from common.data.decoding import open_image
 from common.data.folders import read_image
 from common.errors import InputError
-from common.loader import Share, decodes_on_device, scale_and_shift, whole
+from common.loader import Share, decodes_on_device, no_share, scale_and_shift
 from common.runs import Flip, Inputs
 
 Transform = Callable[[Any], Tensor]
@@ -36,7 +36,7 @@ Transform = Callable[[Any], Tensor]
 SCALE, RATIO = [0.08, 1.0], [3 / 4, 4 / 3]  # range of a crop's area and of its aspect ratio, as in RandomResizedCrop
 WORKERS = 8  # most worker processes; never more than there are cores
 
-_drawing = threading.Lock()
+_global_rng_lock = threading.Lock()
 """Guards torch's global generator, which all threads of a process share. A worker process has its own."""
 
 
@@ -80,7 +80,7 @@ class _Plan:
         self.files = files
         self.parts: list[tuple[Tensor, Tensor]] = []
 
-    def set(self, rows: Tensor, seeds: Tensor, batch: int, share: Share = whole) -> None:
+    def set(self, rows: Tensor, seeds: Tensor, batch: int, share: Share = no_share) -> None:
         """Set the rows, the seeds and the batch size of the next pass, and the part that this process takes."""
         self.parts = list(zip(*(map(share, each.split(batch)) for each in (rows.cpu(), seeds)), strict=True))
 
@@ -139,7 +139,7 @@ class ImageFiles:
         self.on_device = decodes_on_device()
 
     def epoch(
-        self, order: Tensor, batch: int, generator: torch.Generator, share: Share = whole
+        self, order: Tensor, batch: int, generator: torch.Generator, share: Share = no_share
     ) -> Iterator[tuple[Tensor, Tensor]]:
         """Yield augmented batches, see `common.loader.Images`."""
         self.plan.set(order, torch.randint(2**31, (len(order),), generator=generator), batch, share)
@@ -209,7 +209,7 @@ class ImageFiles:
         images = []
         for data, _, seed in items:
             image = next(decoded) if data.ndim == 1 else torch.from_numpy(data.copy()).permute(2, 0, 1).to(self.device)
-            with _drawing:
+            with _global_rng_lock:
                 images.append(transformed(image, transform, seed))
         return torch.stack(images).permute(0, 3, 1, 2)
 

@@ -42,7 +42,7 @@ _broken: list[torch.cuda.CUDAGraph] = []
 """Graphs whose capture failed. They are kept, since some versions of the pinned-memory allocator still query them."""
 
 
-class _Own(threading.local):
+class _ThreadState(threading.local):
     """State that each thread has to itself: whether steps run without capture, its streams, and its memory pools."""
 
     def __init__(self) -> None:
@@ -51,10 +51,10 @@ class _Own(threading.local):
         self.pools: dict[int, _Pool] = {}
 
 
-_own = _Own()
+_thread = _ThreadState()
 
 
-def way() -> str:
+def capture_mode() -> str:
     """Return how REPRO_CAPTURE says steps are captured on CUDA. Raises InputError on a value outside `WAYS`."""
     chosen = os.environ.get("REPRO_CAPTURE") or WAYS[0]
     if chosen not in WAYS:
@@ -65,23 +65,23 @@ def way() -> str:
 @contextmanager
 def eagerly() -> Iterator[None]:
     """Make this thread call every step from Python inside the `with` block, on CUDA too."""
-    before, _own.eager = _own.eager, True
+    before, _thread.eager = _thread.eager, True
     try:
         yield
     finally:
-        _own.eager = before
+        _thread.eager = before
 
 
 def capture_for(images: Images) -> Capture | None:
     """Return what captures steps on these images; None unless the images live on a CUDA device."""
-    if _own.eager or not (isinstance(images, DeviceImages) and images.images.is_cuda):
+    if _thread.eager or not (isinstance(images, DeviceImages) and images.images.is_cuda):
         return None
     return chosen_capture()
 
 
 def chosen_capture() -> Capture | None:
     """Return the function that captures a step on CUDA, as REPRO_CAPTURE says; None if it says off."""
-    return {"new": cuda_graph, "torch": torch_graph, "off": None}[way()]
+    return {"new": cuda_graph, "torch": torch_graph, "off": None}[capture_mode()]
 
 
 class Pace:
@@ -115,9 +115,9 @@ def own_stream(high: bool = False) -> torch.cuda.Stream:
 
     high: return the thread's stream of high priority, whose kernels run before those of other streams.
     """
-    if high not in _own.streams:
-        _own.streams[high] = torch.cuda.Stream(priority=-1 if high else 0)
-    return _own.streams[high]
+    if high not in _thread.streams:
+        _thread.streams[high] = torch.cuda.Stream(priority=-1 if high else 0)
+    return _thread.streams[high]
 
 
 def cuda_graph(body: Callable[[], None]) -> Callable[[], None]:
@@ -133,7 +133,7 @@ def cuda_graph(body: Callable[[], None]) -> Callable[[], None]:
             try:
                 return partial(_replay, _recorded(body, _pool(stream).handle), body)
             except RuntimeError as error:
-                _own.pools.pop(stream.cuda_stream, None)  # a failed capture spoils its pool
+                _thread.pools.pop(stream.cuda_stream, None)  # a failed capture spoils its pool
                 tries -= 1
                 if not tries or "previous error during capture" not in reason(error):
                     raise
@@ -171,9 +171,9 @@ def _little() -> None:
 
 def _pool(stream: torch.cuda.Stream) -> _Pool:
     """Return the memory pool of this thread and stream."""
-    if stream.cuda_stream not in _own.pools:
-        _own.pools[stream.cuda_stream] = _Pool()
-    return _own.pools[stream.cuda_stream]
+    if stream.cuda_stream not in _thread.pools:
+        _thread.pools[stream.cuda_stream] = _Pool()
+    return _thread.pools[stream.cuda_stream]
 
 
 def _capture_stream() -> torch.cuda.Stream:

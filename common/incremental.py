@@ -140,7 +140,7 @@ class Learner:
     def remember(self, indices: Tensor) -> dict[str, Tensor]:
         """Return tensors to keep with one class's new exemplars: name -> floats [m, ...], in the exemplars' order.
 
-        indices [m]: the exemplars' positions in the training set, by which `context.memory.beside` finds the rows
+        indices [m]: the exemplars' positions in the training set, by which `context.memory.lookup` finds the rows
         again. A name must be kept for every class or for none.
         """
         return {}

@@ -25,7 +25,7 @@ Share = Callable[[Tensor], Tensor]
 """Selects one process's part of a batch: tensor [..., images of the batch] -> tensor [..., images of this process]."""
 
 
-def whole(batch: Tensor) -> Tensor:
+def no_share(batch: Tensor) -> Tensor:
     """Return the whole batch: the Share of a process that trains alone."""
     return batch
 
@@ -36,7 +36,7 @@ class Images(Protocol):
     labels: Tensor
 
     def epoch(
-        self, order: Tensor, batch: int, generator: torch.Generator, share: Share = whole
+        self, order: Tensor, batch: int, generator: torch.Generator, share: Share = no_share
     ) -> Iterator[tuple[Tensor, Tensor]]:
         """Yield the images of `order`, in that order, as augmented batches (float [b, 3, h, w], labels [b]).
 
@@ -121,7 +121,7 @@ class DeviceImages:
         return self._normalise(images), self.labels[rows]
 
     def epoch(
-        self, order: Tensor, batch: int, generator: torch.Generator, share: Share = whole
+        self, order: Tensor, batch: int, generator: torch.Generator, share: Share = no_share
     ) -> Iterator[tuple[Tensor, Tensor]]:
         """Yield augmented batches, see `Images`."""
         for part in self.plan(order, generator).split(batch, dim=1):

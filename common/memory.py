@@ -106,7 +106,9 @@ class ExemplarMemory:
         """Truncate every class to its quota at `seen` classes. Under a per-class budget nothing changes."""
         quota = self.quota(seen)
         self.indices = {label: kept[:quota] for label, kept in self.indices.items()}
-        self.tensors = {n: {label: rows[:quota] for label, rows in of.items()} for n, of in self.tensors.items()}
+        self.tensors = {
+            n: {label: rows[:quota] for label, rows in by_class.items()} for n, by_class in self.tensors.items()
+        }
 
     def attach(self, label: int, tensors: dict[str, Tensor]) -> None:
         """Keep tensors [m, ...], by name, with the m exemplars of a class.
@@ -122,7 +124,7 @@ class ExemplarMemory:
                 )
             self.tensors.setdefault(name, {})[label] = rows.detach()
 
-    def beside(self, name: str) -> Callable[[Tensor], Tensor]:
+    def lookup(self, name: str) -> Callable[[Tensor], Tensor]:
         """Return a function that looks up the rows kept under `name`: training indices [b] -> rows [b, ...].
 
         The row of an image that is no exemplar is NaN. The function is valid until exemplars are chosen anew. A loss

@@ -13,7 +13,7 @@ from common.heads import CosineHead, LinearHead
 from common.imbalance import Rebalance, Retrain, class_weights
 from common.incremental import Context, Learner, Phase
 from common.samplers import class_sampler
-from common.training import Stage, of_batch
+from common.training import Stage, count_over_batch
 
 
 def weigh(losses: Tensor, weights: Tensor, reduction: str = "batch") -> Tensor:
@@ -24,7 +24,7 @@ def weigh(losses: Tensor, weights: Tensor, reduction: str = "batch") -> Tensor:
     if reduction == "batch":
         return (weights * losses).mean()
     if reduction == "weighted_mean":
-        return (weights * losses).sum() / of_batch(weights.sum(), len(weights))
+        return (weights * losses).sum() / count_over_batch(weights.sum(), len(weights))
     raise ValueError(f"reduction must be batch or weighted_mean, got {reduction!r}")
 
 
@@ -93,9 +93,9 @@ class RebalanceLearner(Learner):
     def main(self, phase: Phase) -> Stage:
         """Return the main stage, which samples uniformly before epoch `defer`, and by `sampler` after it."""
         main = super().main(phase)
-        uniform, drawn = (class_sampler(self.context.train.labels, k) for k in ("uniform", self.config.sampler))
+        uniform, sampled = (class_sampler(self.context.train.labels, k) for k in ("uniform", self.config.sampler))
         main.on_epoch = self.begin_epoch
-        main.sampler = lambda indices, generator: (uniform if self.deferred else drawn)(indices, generator)
+        main.sampler = lambda indices, generator: (uniform if self.deferred else sampled)(indices, generator)
         return main
 
     def begin_epoch(self, epoch: int) -> None:

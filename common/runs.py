@@ -296,8 +296,16 @@ def check_choices(value: Any) -> None:
             check_choices(part)
 
 
+def type_name(kind: type) -> str:
+    """Return the name of a class in hashes, records and commands: its own `hashed_as`, or else the name in the code.
+
+    A class that was renamed has `hashed_as: ClassVar[str]`, its first name, so that its Runs keep their hashes.
+    """
+    return vars(kind).get("hashed_as", kind.__name__)
+
+
 def canonical(value: Any, name: str = "") -> Any:
-    """Return the JSON-ready form of nested dataclasses, which includes class names and method versions.
+    """Return the JSON-ready form of nested dataclasses, which includes class names (`type_name`) and method versions.
 
     name: the field that holds the value, for error messages. Raises InputError on a value that is neither plain nor a
     dataclass.
@@ -309,7 +317,7 @@ def canonical(value: Any, name: str = "") -> Any:
             if not (f.metadata.get("added") and getattr(value, f.name) == f.default)
         }
         version = getattr(value, "version", None)
-        return {"type": type(value).__name__, **({"version": version} if version is not None else {}), **fields}
+        return {"type": type_name(type(value)), **({"version": version} if version is not None else {}), **fields}
     if isinstance(value, (list, tuple)):
         return [canonical(v, name) for v in value]
     if value is None or isinstance(value, (bool, int, float, str)):

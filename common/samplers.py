@@ -46,10 +46,10 @@ def class_sampler(labels: Tensor, kind: Kind) -> Callable[[Tensor, torch.Generat
     class_probabilities([1], kind)  # raises on an unknown kind before training
     if kind == "uniform":
         return shuffled
-    return lambda indices, generator: draw(labels[indices], indices, kind, generator)
+    return lambda indices, generator: sample_indices(labels[indices], indices, kind, generator)
 
 
-def draw(labels: Tensor, indices: Tensor, kind: Kind, generator: torch.Generator) -> Tensor:
+def sample_indices(labels: Tensor, indices: Tensor, kind: Kind, generator: torch.Generator) -> Tensor:
     """Sample n of `indices` [n] with replacement: first a class by `class_probabilities`, then one of its images.
 
     labels [n]: labels of `indices`. With kind uniform all images are equally likely.
@@ -60,6 +60,6 @@ def draw(labels: Tensor, indices: Tensor, kind: Kind, generator: torch.Generator
     counts = labels.cpu().unique(return_counts=True)[1]
     firsts = counts.cumsum(0) - counts
     probabilities = torch.from_numpy(class_probabilities(counts.numpy(), kind))
-    drawn = torch.multinomial(probabilities, len(indices), replacement=True, generator=generator)
-    within = (torch.rand(len(indices), generator=generator, dtype=torch.float64) * counts[drawn]).long()
-    return indices[by_class[firsts[drawn] + within].to(indices.device)]
+    sampled = torch.multinomial(probabilities, len(indices), replacement=True, generator=generator)
+    within = (torch.rand(len(indices), generator=generator, dtype=torch.float64) * counts[sampled]).long()
+    return indices[by_class[firsts[sampled] + within].to(indices.device)]

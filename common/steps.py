@@ -19,7 +19,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from common.errors import NotCaptured
 from common.graphs import CAPTURING, Capture, Pace, reason
-from common.loader import DeviceImages, Images, Share, whole
+from common.loader import DeviceImages, Images, Share, no_share
 
 Step = Callable[[Tensor, Tensor, Tensor], None]
 """Updates the weights once: (images, labels, their training indices) -> None."""
@@ -40,7 +40,7 @@ class Steps(Protocol):
 
 
 def make_steps(
-    images: Images, step: Step, capture: Capture | None, net: nn.Module | None = None, share: Share = whole
+    images: Images, step: Step, capture: Capture | None, net: nn.Module | None = None, share: Share = no_share
 ) -> Steps:
     """Return steps that `capture` captures, or steps that are called from Python if it is None.
 
@@ -56,7 +56,7 @@ def make_steps(
 class EagerSteps:
     """Steps that are all called from Python: on a CPU, or if images are read from files."""
 
-    def __init__(self, images: Images, step: Step, share: Share = whole) -> None:
+    def __init__(self, images: Images, step: Step, share: Share = no_share) -> None:
         self.images, self.step, self.share, self.counts = images, step, share, Counter[str]()
 
     def epoch(self, order: Tensor, batch: int, generator: torch.Generator) -> Iterator[Callable[[], None]]:
@@ -177,7 +177,7 @@ def _uncounted(norms: Iterable[_BatchNorm]) -> Iterator[Counter[_BatchNorm]]:
             hook.remove()
 
 
-class Draws:
+class StepNumbers:
     """Numbers that change at every step. They are set before an epoch, and stored where a captured step can read them.
 
     There is a tensor of `shape` for each of `steps` steps. The current position is kept on the device.

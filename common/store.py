@@ -39,8 +39,8 @@ from common.checkpoints import (
     write,
     write_atomic,
 )
+from common.drawing.result_index import ResultIndex
 from common.drawing.results import FORMAT, Result, array_checksum, read_record, require_whole
-from common.drawing.shelf import Shelf
 from common.errors import InputError, OutOfTime
 from common.runs import Run, canonical
 
@@ -66,8 +66,8 @@ class Store:
         self.refused: dict[str, None] = {}
         """One note for each result or record that is damaged or of another version, with what to do about it. The notes
         are the keys, which keeps them in order and each of them once."""
-        self._here = Shelf(lambda: os.listdir(self.runs) if self.runs.is_dir() else (), self._read, self.refused)
-        self._there = Shelf(self.records.values, read_record, self.refused)
+        self._here = ResultIndex(lambda: os.listdir(self.runs) if self.runs.is_dir() else (), self._read, self.refused)
+        self._there = ResultIndex(self.records.values, read_record, self.refused)
         with suppress(OSError):  # the runs in somebody else's folder can be listed without writing to it
             self.runs.mkdir(parents=True, exist_ok=True)
         if (self.runs / "FORMAT").exists():
@@ -124,7 +124,7 @@ class Store:
         remedy = f"delete {folder} and run the same command"
         config = read_json(folder / "config.json", remedy)
         values = read_json(folder / "result.json", remedy, {"config": config})
-        environment = read_json(folder / "environment.json", remedy, bare="arrays" not in values)
+        environment = read_json(folder / "environment.json", remedy, allow_unchecked="arrays" not in values)
         arrays = values.pop("arrays", {})
         require_whole(folder / "result.json", digest, config, environment, values)
         return Result(digest, config, environment, values, folder / "arrays.npz", arrays)
@@ -133,13 +133,13 @@ class Store:
         """Drop a run from the list of finished ones, because its folder was deleted."""
         self._here.forget(digest)
 
-    def sound(self, digest: str) -> Result | None:
+    def load_or_note(self, digest: str) -> Result | None:
         """Return the finished run as `load` does. A damaged run is None, with a note in `refused`."""
-        return self._here.sound(digest)
+        return self._here.get_or_note(digest)
 
     def record(self, path: Path) -> Result | None:
         """Read a committed record. A damaged record is None, with a note in `refused`."""
-        return self._there.sound(path)
+        return self._there.get_or_note(path)
 
     def trained(self, run: Run) -> int:
         """Return the number of images that an unfinished run has been trained on, up to the last line of its log."""
@@ -152,7 +152,7 @@ class Store:
         never used.
         """
         if digest := self._here.first(run):
-            return self.sound(digest)
+            return self.load_or_note(digest)
         path = self._there.first(run) if records else None
         return self.record(path) if path else None
 

@@ -16,7 +16,7 @@ import torch.distributed as dist
 from torch import Tensor, nn
 
 from common.errors import InputError, RunFailed
-from common.graphs import capture_for, wait, way
+from common.graphs import capture_for, capture_mode, wait
 from common.loader import Images, decodes_on_device
 from common.runs import Schedule
 from common.steps import make_steps
@@ -44,7 +44,7 @@ def choose_device(device: str = "auto", precision: str = "auto") -> Device:
 
     Raises InputError on a missing device, or an unknown value of REPRO_CAPTURE or REPRO_DECODE.
     """
-    way()
+    capture_mode()
     decodes_on_device()
     if device == "auto":
         device = "cuda" if torch.cuda.is_available() else "cpu"
@@ -97,7 +97,7 @@ def rank() -> int:
     return dist.get_rank() if ranks() > 1 else 0
 
 
-def share(batch: Tensor, parts: int = 1) -> Tensor:
+def rank_share(batch: Tensor, parts: int = 1) -> Tensor:
     """Return the part of a batch [..., n] that this process takes: an even share of each of `parts` equal parts.
 
     Every process takes the whole batch if `parts` is 0, or if a part has fewer images than there are processes.
@@ -109,16 +109,16 @@ def share(batch: Tensor, parts: int = 1) -> Tensor:
 
 def gathered(make: Callable[[Tensor], Tensor], indices: Tensor) -> Tensor:
     """Return make(indices), fp32 [n, ...] with one row per index. Every process computes its share of the rows."""
-    own = make(share(indices))
+    own = make(rank_share(indices))
     if len(own) == len(indices):
         return own
     rows = own.new_zeros(len(indices), *own.shape[1:])
-    rows[share(torch.arange(len(indices), device=own.device))] = own
+    rows[rank_share(torch.arange(len(indices), device=own.device))] = own
     dist.all_reduce(rows)
     return rows
 
 
-def of_batch(count: Tensor, images: int) -> Tensor:
+def count_over_batch(count: Tensor, images: int) -> Tensor:
     """Return the divisor for a loss that is a sum over images divided by a count, such as the number of old images.
 
     count: the scalar counted over the `images` that this process has of the batch. With several processes, the result
@@ -132,7 +132,7 @@ def of_batch(count: Tensor, images: int) -> Tensor:
     return both[0] * images / both[1]
 
 
-def add_up(parameters: Iterable[nn.Parameter]) -> None:
+def sum_gradients(parameters: Iterable[nn.Parameter]) -> None:
     """Replace every gradient by the sum of all processes' gradients."""
     gradients = [p.grad for p in parameters if p.grad is not None]
     flat = torch.cat([g.flatten() for g in gradients])
@@ -141,7 +141,7 @@ def add_up(parameters: Iterable[nn.Parameter]) -> None:
         gradient.copy_(part.view(gradient.shape))
 
 
-def agree(tensors: Iterable[Tensor]) -> None:
+def broadcast_from_first(tensors: Iterable[Tensor]) -> None:
     """Copy the values of process 0 to every process, in place."""
     for tensor in tensors if ranks() > 1 else ():
         values = tensor.detach().contiguous()  # channels_last tensors are not contiguous
@@ -191,7 +191,7 @@ class Stage:
     wants_indices: bool = False
     """Whether the loss takes a third argument: each image's training index, int64 [n]."""
     parts: int = 1
-    """The number of equal parts, one after another, that make up a batch. Processes get a share of each (see `share`).
+    """The number of equal parts, one after another, that make up a batch. Processes get a share of each (`rank_share`).
     0: the images belong together, and every process takes all of them."""
 
 
@@ -232,7 +232,7 @@ def fit(
     optimiser = make_sgd(stage, lr_in_tensor=capture is not None)
     parameters = [p for group in optimiser.param_groups for p in group["params"]]
     common = [stage.indices, *(parameters if net is None else net.state_dict().values())]
-    agree(common)
+    broadcast_from_first(common)
     frozen = [(p.data[:n], p.data[:n].clone()) for p, n in stage.frozen_rows]
     schedule, device = stage.schedule, stage.indices.device
     first = 0
@@ -250,13 +250,13 @@ def fit(
             loss.backward()
         else:  # weighted before the backward pass, which mixes processes' losses where they share statistics
             (loss * (counted / size)).backward()
-            add_up(parameters)
+            sum_gradients(parameters)
         optimiser.step()
         for rows, kept in frozen:
             rows.copy_(kept)
         total.add_(loss.detach() * counted)
 
-    steps = make_steps(images, step, capture, net, partial(share, parts=stage.parts))
+    steps = make_steps(images, step, capture, net, partial(rank_share, parts=stage.parts))
     with closing(steps):
         for epoch in range(first, schedule.epochs):
             started = time.perf_counter()
@@ -272,7 +272,7 @@ def fit(
                     set_lr(optimiser, lr := now)
                 size = min(schedule.batch, len(order) - number * schedule.batch)
                 take_step()
-            agree(common)
+            broadcast_from_first(common)
             lr = round(lr, 12)
             mean = _sum(total, parameters, f"in stage {stage.name}, epoch {epoch + 1}, lr {lr:g}") / len(order)
             seconds = time.perf_counter() - started

@@ -111,7 +111,7 @@ class BiCLearner(DistilledLearner):
         super().begin_phase(phase)
         self.net.head.correct_from(phase.num_old)
         indices = self.context.of_phase(phase)
-        self.kept, self.held_out = self.split(indices) if phase.num_old else (indices, indices[:0])
+        self.train_indices, self.held_out = self.split(indices) if phase.num_old else (indices, indices[:0])
 
     def split(self, indices: Tensor) -> tuple[Tensor, Tensor]:
         """Split indices into those to train on and those held out. Every class has the same number of images held out.
@@ -129,7 +129,7 @@ class BiCLearner(DistilledLearner):
 
     def main(self, phase: Phase) -> Stage:
         main, head = super().main(phase), self.net.head
-        main.indices = self.kept
+        main.indices = self.train_indices
         main.parameters = [p for p in self.net.parameters() if p is not head.alpha and p is not head.beta]
         return main
 

@@ -105,11 +105,11 @@ class Expandable(nn.Module):
     def forward(self, images: Tensor) -> Tensor:
         return self.head(self.features(images))
 
-    def of_new(self, features: Tensor) -> Tensor:
+    def newest_columns(self, features: Tensor) -> Tensor:
         """Return the columns of super-features [n, d] that come from the last extractor."""
         return features[:, -self.widths[-1] :]
 
-    def begin(self, body: nn.Module) -> None:
+    def add_extractor(self, body: nn.Module) -> None:
         """Freeze the present extractors and add `body` as the new one."""
         self.extractors.append(body)
         self.full = None

@@ -18,10 +18,10 @@ from der.masks import scale
 from der.methods import DER
 from der.model import MaskedResNet, extractor, inner_only, mask_logits
 from der.prune import count_flops, count_parameters, prune, recalibrate
-from der.readouts import fitted, without
+from der.readouts import fit_probe, logits_without_each
 from der.wiring import wiring
 
-SILENCED = 11
+MOST_SILENCED = 11
 """The last test silences each extractor in turn, if there are at most this many."""
 
 
@@ -77,11 +77,11 @@ class DERLearner(Learner):
             self.renew_classifier(phase)
         trained = self.context.run.start and self.inherits(phase)  # another Run has trained and pruned this phase
         if self.config.sparsity is not None and not trained:
-            self.mask()
+            self.put_masks()
         self.net.place()
         self.indices = self.context.of_phase(phase)
         # The balanced subset is of D_t and M_(t-1). It is chosen now: the memory shrinks before the classifier stage.
-        self.balanced = balanced(self.indices, self.context.train.labels, self.generator("balanced"))
+        self.balanced_indices = balanced_subset(self.indices, self.context.train.labels, self.generator("balanced"))
 
     def generator(self, name: str) -> torch.Generator:
         """Return this step's random generator for one purpose."""
@@ -92,7 +92,7 @@ class DERLearner(Learner):
         run = self.context.run
         fresh = self.config.init == "random"
         seed = int(self.generator("extractor").initial_seed())
-        self.net.begin(extractor(run.network, seed, self.config.zero_last) if fresh else successor(self.net))
+        self.net.add_extractor(extractor(run.network, seed, self.config.zero_last) if fresh else successor(self.net))
         self.renew_classifier(phase)
         self.net.aux = Classifier(self.net.widths[-1], phase.num_new + 1, self.generator("aux"))
 
@@ -101,13 +101,14 @@ class DERLearner(Learner):
         inherit = self.config.classifier == "inherit"
         self.net.head = classifier_for(self.net, phase.seen, inherit, self.generator("head"))
 
-    def mask(self) -> None:
+    def put_masks(self) -> None:
         """Put masks on the new extractor (Sec. 3.3)."""
         new, c = self.net.new.requires_grad_(True), self.config
         body, before = (new.body, new.e.detach()) if isinstance(new, MaskedResNet) else (new, None)
         plan = wiring(body)
         if c.channels == "random":
-            e = chosen(plan.channels, self.net.wanted[self.phase.index].tolist(), self.generator("channels"))
+            counts = self.net.wanted[self.phase.index].tolist()
+            e = random_mask_logits(plan.channels, counts, self.generator("channels"))
         elif c.mask_start == "inherit" and before is not None:
             e = before
         else:
@@ -133,8 +134,8 @@ class DERLearner(Learner):
         """Yield the representation stage and, from step 2 on, the classifier stage on a balanced subset (Sec. 3.4)."""
         yield self.main(phase)
         if self.config.finetune and phase.num_old:
-            net, head = self.net, list(self.net.head.parameters())
-            stage = Stage("classifier", self.config.finetune, self.balanced, self.classifier_loss, head, net.eval)
+            net, head, indices = self.net, list(self.net.head.parameters()), self.balanced_indices
+            stage = Stage("classifier", self.config.finetune, indices, self.classifier_loss, head, net.eval)
             stage.on_epoch = lambda epoch: epoch or net.head.reset(self.generator("classifier"))
             yield stage
 
@@ -153,7 +154,7 @@ class DERLearner(Learner):
         features = net.features(images, masks)
         loss = self.entropy(net.head(features), labels)  # Eq. 3
         if net.aux is not None:
-            loss = loss + c.aux * auxiliary(net.aux(net.of_new(features)), labels, self.phase.num_old)  # Eq. 4
+            loss = loss + c.aux * auxiliary(net.aux(net.newest_columns(features)), labels, self.phase.num_old)  # Eq. 4
         if masks is not None and c.sparsity is not None:
             loss = loss + c.sparsity * net.new.sparsity(masks)  # Eq. 10
         return loss
@@ -174,7 +175,7 @@ class DERLearner(Learner):
         if isinstance(self.net.new, MaskedResNet):
             self.prune(self.net.new)
         if self.config.probe:
-            self.probe = fitted(self.net, self.context, self.phase.seen)
+            self.probe = fit_probe(self.net, self.context, self.phase.seen)
 
     def prune(self, new: MaskedResNet) -> None:
         """Measure BatchNorm under binary masks, and put the pruned network in place of the masked one."""
@@ -182,7 +183,7 @@ class DERLearner(Learner):
             order, batch = shuffled(self.indices, self.generator("recalibrate")), self.context.run.schedule.batch
             with self.context.device.autocast():
                 recalibrate(new, self.context.train.plain(order, batch))
-        self.net.replace_new(prune(new, fill=False), new.kept()[new.wiring.features].nonzero().squeeze(1))
+        self.net.replace_new(prune(new, fill=False), new.kept_channels()[new.wiring.features].nonzero().squeeze(1))
 
     def classifier_loss(self, images: Tensor, labels: Tensor) -> Tensor:
         """Return cross-entropy of the logits over the temperature, with frozen features (Sec. 3.4)."""
@@ -218,15 +219,15 @@ class DERLearner(Learner):
         weight = self.net.head.weight
         logits = features @ weight.T
         found = {"cnn": logits.argmax(dim=1), "top5": logits.topk(min(5, logits.shape[1]), dim=1).indices}
-        if phase.index == len(self.context.run.protocol.sizes) - 1 and 1 < len(self.net.extractors) <= SILENCED:
-            for i, rest in enumerate(without(features, weight, self.net.widths)):
+        if phase.index == len(self.context.run.protocol.sizes) - 1 and 1 < len(self.net.extractors) <= MOST_SILENCED:
+            for i, rest in enumerate(logits_without_each(features, weight, self.net.widths)):
                 found[f"without {i + 1}"] = rest.argmax(dim=1)
         if self.config.probe:
-            found["probe"] = (self.probe or fitted(self.net, self.context, phase.seen))(features)
+            found["probe"] = (self.probe or fit_probe(self.net, self.context, phase.seen))(features)
         return found
 
 
-def balanced(indices: Tensor, labels: Tensor, generator: torch.Generator) -> Tensor:
+def balanced_subset(indices: Tensor, labels: Tensor, generator: torch.Generator) -> Tensor:
     """Choose at random as many of `indices` in every class as the smallest class has."""
     shuffled_indices = shuffled(indices, generator)
     own = labels[shuffled_indices]
@@ -235,10 +236,11 @@ def balanced(indices: Tensor, labels: Tensor, generator: torch.Generator) -> Ten
     return torch.cat([shuffled_indices[own == c][:smallest] for c in classes])
 
 
-def chosen(channels: Sequence[int], wanted: Sequence[int], generator: torch.Generator) -> Tensor:
-    """Return mask logits of +1 for `wanted` channels of each group, chosen at random, and of -1 for the others.
+def random_mask_logits(channels: Sequence[int], channels_to_keep: Sequence[int], generator: torch.Generator) -> Tensor:
+    """Return mask logits [c]: +1 for `channels_to_keep` channels of each group, chosen at random, -1 for the others.
 
     All logits have the same size, so every mask is soft at the start of an epoch and binary well before its end.
     """
-    drawn = [torch.randperm(size, generator=generator) < count for size, count in zip(channels, wanted, strict=True)]
-    return 2.0 * torch.cat(drawn) - 1
+    pairs = zip(channels, channels_to_keep, strict=True)
+    kept = [torch.randperm(size, generator=generator) < count for size, count in pairs]
+    return 2.0 * torch.cat(kept) - 1

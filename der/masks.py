@@ -51,6 +51,6 @@ def mask(e: Tensor, s: float | Tensor, rate: float = 1.0) -> Tensor:
     return cast(Tensor, _Mask.apply(e, s, rate))
 
 
-def kept(e: Tensor) -> Tensor:
+def survives(e: Tensor) -> Tensor:
     """Return which channels a mask keeps at large s, bool [c]: those with e > 0, and always that with the largest e."""
     return (e > 0) | (e == e.max())

@@ -11,7 +11,7 @@ from torch.func import functional_call
 from common.resnet import BasicBlock, backbone
 from common.training import seeded
 from der.losses import weight_share
-from der.masks import kept, mask
+from der.masks import mask, survives
 from der.methods import Init
 from der.wiring import IMAGE, Wiring, wiring
 
@@ -52,13 +52,13 @@ class MaskedResNet(nn.Module):
         """Return the soft masks [c_g] of every group at s. rate: as in `masks.mask`."""
         return mask(self.e, s, rate).split(self.wiring.channels)
 
-    def kept(self) -> list[Tensor]:
+    def kept_channels(self) -> list[Tensor]:
         """Return which channels pruning keeps, bool [c_g] for every group."""
-        return [kept(e) for e in self.e.detach().split(self.wiring.channels)]
+        return [survives(e) for e in self.e.detach().split(self.wiring.channels)]
 
     def hard(self) -> tuple[Tensor, ...]:
         """Return the binary masks [c_g] of every group."""
-        return tuple(k.to(self.e.dtype) for k in self.kept())
+        return tuple(k.to(self.e.dtype) for k in self.kept_channels())
 
     def forward(self, x: Tensor, masks: Sequence[Tensor] | None = None) -> Tensor:
         if masks is None:

@@ -38,7 +38,7 @@ def prune(model: nn.Module, fill: bool = True) -> nn.Module:
     """
     if not isinstance(model, MaskedResNet):
         raise ValueError(f"only a network with masks can be pruned, not a {type(model).__name__}")
-    kept = [k.nonzero().squeeze(1) for k in model.kept()]
+    kept = [k.nonzero().squeeze(1) for k in model.kept_channels()]
     body = copy.deepcopy(model.body)
     narrow(body, kept)
     return Filled(body, kept[model.wiring.features], model.out_features) if fill else body

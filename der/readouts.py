@@ -15,7 +15,7 @@ from der.expand import Expandable
 ITERATIONS, DECAY = 100, 1e-4  # of the fit in `logistic`; DECAY acts on the weights of standardised features
 
 
-def without(features: Tensor, weight: Tensor, widths: Sequence[int]) -> list[Tensor]:
+def logits_without_each(features: Tensor, weight: Tensor, widths: Sequence[int]) -> list[Tensor]:
     """Return the logits [n, c] without each extractor in turn: its features are set to 0.
 
     features [n, d], weight [c, d], widths: the number of features of every extractor.
@@ -25,7 +25,7 @@ def without(features: Tensor, weight: Tensor, widths: Sequence[int]) -> list[Ten
     return [logits - part @ block.T for part, block in parts]
 
 
-def fitted(net: Expandable, context: Context, seen: int) -> Callable[[Tensor], Tensor]:
+def fit_probe(net: Expandable, context: Context, seen: int) -> Callable[[Tensor], Tensor]:
     """Fit a classifier of the `seen` classes to the frozen features of all their training images.
 
     Returns a function from features [n, d] to classes [n]. This classifier measures the representation alone:

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from common.heads import extract
 from common.incremental import Learner, Phase
-from common.training import Stage, of_batch, shuffled
+from common.training import Stage, count_over_batch, shuffled
 from lucir.reproduce.compare import compare
 
 
@@ -33,7 +33,7 @@ class DarkExperienceLearner(Learner):
     def begin_phase(self, phase: Phase) -> None:
         super().begin_phase(phase)
         if phase.num_old:
-            self.stored = self.context.memory.beside("logits")
+            self.stored = self.context.memory.lookup("logits")
 
     def main(self, phase: Phase) -> Stage:
         main = super().main(phase)
@@ -70,7 +70,7 @@ class DarkExperienceLearner(Learner):
 
 def mean(values: Tensor, where: Tensor) -> Tensor:
     """The mean of the values where a mask of the same shape holds; 0 where it holds nowhere."""
-    return (values * where).sum() / of_batch(where.sum(), len(where)).clamp(min=1e-6)
+    return (values * where).sum() / count_over_batch(where.sum(), len(where)).clamp(min=1e-6)
 
 
 @dataclass(frozen=True)

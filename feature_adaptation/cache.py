@@ -20,7 +20,7 @@ from common.store import Workspace
 
 
 @dataclass(frozen=True)
-class Current:
+class TaskFeatures:
     """What a learner sees of task T. Rows of a class lie together, in herding order under the current extractor."""
 
     labels: Tensor
@@ -46,19 +46,19 @@ class Current:
     """Features of these images under the previous extractor."""
 
 
-class Source:
+class KeptFeatures:
     """The features that a finished run of stage 1 has kept, as far as stages 2 and 3 may read them."""
 
     def __init__(self, workspace: Workspace, run: Run, device: torch.device) -> None:
         self._workspace, self._run, self._device = workspace, run, device
 
-    def current(self, phase: int) -> Current:
+    def current(self, phase: int) -> TaskFeatures:
         """Return what a learner sees of task `phase`. Raises InputError where the file is damaged or gone."""
         kept = self._workspace.kept(self._run, f"phase-{phase}")
-        return Current(**{name: kept[name].to(self._device) for name in Current.__annotations__})
+        return TaskFeatures(**{name: kept[name].to(self._device) for name in TaskFeatures.__annotations__})
 
 
-class Truth:
+class TrueFeatures:
     """The features of old images under later extractors. Only evaluation and oracles use them."""
 
     def __init__(self, workspace: Workspace, run: Run, device: torch.device) -> None:
@@ -66,7 +66,10 @@ class Truth:
         self._known: dict[int, dict[int, Tensor]] = {}
 
     def at(self, phase: int) -> dict[int, Tensor]:
-        """Return h^phase(x) of all training images up to `phase`: {task of origin: [n, d]}, rows as in `Current`."""
+        """Return h^phase(x) of all training images up to `phase`: {task of origin: [n, d]}.
+
+        Rows are as in `TaskFeatures`.
+        """
         if phase not in self._known:
             kept = self._workspace.kept(self._run, f"truth-{phase}")
             self._known[phase] = {int(task): rows.to(self._device) for task, rows in kept.items()}

@@ -12,9 +12,9 @@ from torch import Tensor
 
 from common.incremental import Phase
 from feature_adaptation import metrics
-from feature_adaptation.cache import Source, Truth
+from feature_adaptation.cache import KeptFeatures, TrueFeatures
 from feature_adaptation.maps import Pairs, Transform
-from feature_adaptation.memory import first
+from feature_adaptation.memory import among_first
 from feature_adaptation.model import FeatureMemory
 
 ARROWS = 5  # the number of classes of the first task whose drift is drawn
@@ -27,21 +27,21 @@ class Origins:
     Only evaluation and oracles use them.
     """
 
-    source: Source
-    truth: Truth
+    kept_features: KeptFeatures
+    truth: TrueFeatures
     per_class: int | None
     """The number of rows that a class keeps. None: all."""
 
-    def stored(self, tasks: int) -> Tensor:
+    def first_stored(self, tasks: int) -> Tensor:
         """Return h^i(x), the features as first stored, of the images of the first `tasks` tasks, [m, d]."""
-        currents = [self.source.current(task) for task in range(tasks)]
-        return torch.cat([c.new[first(c.labels, self.per_class)] for c in currents])
+        currents = [self.kept_features.current(task) for task in range(tasks)]
+        return torch.cat([c.new[among_first(c.labels, self.per_class)] for c in currents])
 
-    def under(self, phase: int, tasks: int) -> Tensor:
+    def true_features(self, phase: int, tasks: int) -> Tensor:
         """Return h^phase(x), the features under the extractor of task `phase`, of the same images, [m, d]."""
-        labels = [self.source.current(task).labels for task in range(tasks)]
+        labels = [self.kept_features.current(task).labels for task in range(tasks)]
         true = self.truth.at(phase)
-        return torch.cat([true[i][first(of_task, self.per_class)] for i, of_task in enumerate(labels)])
+        return torch.cat([true[i][among_first(of_task, self.per_class)] for i, of_task in enumerate(labels)])
 
 
 def rounded(values: float | list[float]) -> Any:
@@ -49,7 +49,7 @@ def rounded(values: float | list[float]) -> Any:
     return [round(v, 5) for v in values] if isinstance(values, list) else round(values, 5)
 
 
-def of_phase(
+def without_truth(
     net: FeatureMemory,
     phase: Phase,
     head: Callable[[Tensor], Tensor],
@@ -73,7 +73,7 @@ def of_phase(
     return found
 
 
-def against_truth(
+def with_truth(
     net: FeatureMemory, phase: Phase, sizes: Sequence[int], origins: Origins, transform: Transform | None
 ) -> dict[str, Any]:
     """Measure omega and drift by task of origin, and one step of the map against all its steps.
@@ -81,7 +81,7 @@ def against_truth(
     Drift is that of unit features, except for `explained_raw`. sizes: the number of classes of every task.
     """
     t = phase.index
-    true, own = origins.under(t, t + 1), origins.stored(t + 1)
+    true, own = origins.true_features(t, t + 1), origins.first_stored(t + 1)
     tasks = [net.tasks == task for task in range(t + 1)]
     found: dict[str, Any] = {"omega": rounded([metrics.adaptation_quality(net.rows[i], true[i]) for i in tasks])}
     if not t:
@@ -97,7 +97,7 @@ def against_truth(
     adapted, first_stored, now_true = (rows[old] for rows in unit)
     found["means_before"] = rounded(metrics.mean_distances(first_stored, now_true, net.labels[old]))
     found["means_after"] = rounded(metrics.mean_distances(adapted, now_true, net.labels[old]))
-    previous = origins.under(t - 1, t)
+    previous = origins.true_features(t - 1, t)
     found["step_before"] = rounded(metrics.adaptation_quality(previous, true[old]))
     if transform is not None:
         found["step"] = rounded(metrics.adaptation_quality(transform(previous), true[old]))

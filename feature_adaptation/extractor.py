@@ -85,7 +85,7 @@ class ExtractorLearner(Learner):
             old_features = self.teacher.features(images)
             old_logits = self.teacher.head(old_features)
         if c.loss == "sigmoid":
-            logits = head.every(features) if c.nodes == "all" else head(features)
+            logits = head.all_logits(features) if c.nodes == "all" else head(features)
             loss = sigmoid_loss(logits, labels, num_old, old_logits, c.distillation)
         else:
             logits = head(features)

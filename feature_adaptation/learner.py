@@ -22,11 +22,11 @@ from common.runs import Run
 from common.samplers import class_sampler
 from common.training import shuffled
 from feature_adaptation.adapter import batches, descend
-from feature_adaptation.cache import Source, Truth
-from feature_adaptation.evaluation import Origins, against_truth, of_phase
+from feature_adaptation.cache import KeptFeatures, TrueFeatures
+from feature_adaptation.evaluation import Origins, with_truth, without_truth
 from feature_adaptation.losses import one_hot
 from feature_adaptation.maps import Pairs, Transform, fit_map
-from feature_adaptation.memory import first, ranks
+from feature_adaptation.memory import among_first, ranks
 from feature_adaptation.methods import ROWS_PER_IMAGE, Adaptation, Extractor, Oracle, Recipe
 from feature_adaptation.metrics import class_means
 from feature_adaptation.model import FeatureMemory
@@ -45,7 +45,7 @@ class AdaptationLearner(Learner):
         assert context.run.start is not None and context.workspace is not None
         context.memory = ExemplarMemory(per_class=0)  # stage 1 has kept the images, if any
         self.stage1: Extractor = context.run.start.method
-        self.source = Source(context.workspace, context.run.start, context.device.torch)
+        self.kept_features = KeptFeatures(context.workspace, context.run.start, context.device.torch)
         self.images = context.run.protocol.exemplars_per_class or 0
         self.held: Pairs | None = None
         self.map: Transform | None = None
@@ -64,7 +64,7 @@ class AdaptationLearner(Learner):
 
     def build(self, classes: int) -> None:
         """Make the feature classifier and an empty memory."""
-        dim = self.source.current(0).new.shape[1]
+        dim = self.kept_features.current(0).new.shape[1]
         self.net = FeatureMemory(LinearHead(dim, classes, self.context.generator("head", 0)))
         self.net.to(self.context.device.torch)
 
@@ -86,12 +86,12 @@ class AdaptationLearner(Learner):
         Stage 1 of this task has been trained before.
         """
         super().begin_phase(phase)
-        self.now, net = self.source.current(phase.index), self.net
+        self.now, net = self.kept_features.current(phase.index), self.net
         net.scale.copy_(self.now.new.norm(dim=1).mean())
         self.map = self.held = None
         if phase.num_old:
             net.rows = self.adapted(phase)
-        kept = first(self.now.labels, self.per_class)
+        kept = among_first(self.now.labels, self.per_class)
         net.remember(self.now.new[kept], self.now.labels[kept], phase.index)
         self.train_classifier(phase)
 
@@ -227,17 +227,17 @@ class AdaptationLearner(Learner):
 
     def end_phase(self, phase: Phase) -> dict[str, Any]:
         """Measure how good the memory is, with features that the learner never sees."""
-        found = of_phase(self.net, phase, self.stage1_head, self.held, self.map)
+        found = without_truth(self.net, phase, self.stage1_head, self.held, self.map)
         if self.stage1.keep == "truth":
             sizes = self.context.run.protocol.sizes
-            found |= against_truth(self.net, phase, sizes, self.origins(), self.map)
+            found |= with_truth(self.net, phase, sizes, self.origins(), self.map)
         return {"quality": found}
 
     def origins(self) -> Origins:
         """Return the features of old images under later extractors, for evaluation and oracles."""
         assert self.context.run.start is not None and self.context.workspace is not None
-        truth = Truth(self.context.workspace, self.context.run.start, self.context.device.torch)
-        return Origins(self.source, truth, self.per_class)
+        truth = TrueFeatures(self.context.workspace, self.context.run.start, self.context.device.torch)
+        return Origins(self.kept_features, truth, self.per_class)
 
 
 class OracleLearner(AdaptationLearner):
@@ -253,8 +253,8 @@ class OracleLearner(AdaptationLearner):
         origins, now = self.origins(), phase.index
         if self.config.map == "true":
             _, self.held = self.pairs(phase)
-            return origins.under(now, now)
-        before, after = (origins.under(t, now) for t in (now - 1, now))
+            return origins.true_features(now, now)
+        before, after = (origins.true_features(t, now) for t in (now - 1, now))
         self.true_pairs = Pairs(before, after, self.net.labels)
         return super().adapted(phase)
 

@@ -75,6 +75,6 @@ def ranks(labels: Tensor) -> Tensor:
     return torch.arange(len(labels), device=labels.device) - firsts
 
 
-def first(labels: Tensor, count: int | None) -> Tensor:
+def among_first(labels: Tensor, count: int | None) -> Tensor:
     """Return which rows are among the first `count` of their class, bool [n]. None: all are."""
     return ranks(labels) < (len(labels) if count is None else count)

@@ -40,7 +40,7 @@ class WholeHead(LinearHead):
         """Return the logits of the classes seen, [n, seen], for features [n, d]. Read-outs and teachers use them."""
         return F.linear(features, self.weight[: self.seen], self.bias[: self.seen])
 
-    def every(self, features: Tensor) -> Tensor:
+    def all_logits(self, features: Tensor) -> Tensor:
         """Return the logits of all classes, [n, total], for features [n, d]. Classes to come are included."""
         return super().forward(features)
 

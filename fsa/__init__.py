@@ -18,13 +18,13 @@ except ImportError:  # another `common` hides ours, so no code of ours can repor
 if TYPE_CHECKING:
     from fsa.augment import fuse
     from fsa.cam import class_activation_map, split
-    from fsa.methods import FSA, Earlier, Survey, Views
+    from fsa.methods import FSA, EarlierBlock, Survey, Views
     from fsa.splits import head_classes
 
-__all__ = ["FSA", "Earlier", "Survey", "Views", "class_activation_map", "fuse", "head_classes", "split"]
+__all__ = ["FSA", "EarlierBlock", "Survey", "Views", "class_activation_map", "fuse", "head_classes", "split"]
 __getattr__, __dir__ = lazily(
     __name__,
-    methods=("FSA", "Earlier", "Survey", "Views"),
+    methods=("FSA", "EarlierBlock", "Survey", "Views"),
     augment=("fuse",),
     cam=("class_activation_map", "split"),
     splits=("head_classes",),

@@ -52,7 +52,7 @@ def confusing_classes(scores: Tensor, classes: Tensor, pool: Tensor, count: int)
     return rows.topk(most, dim=1).indices
 
 
-class Shelf:
+class ImagesByClass:
     """Samples images by class. indices [n]: the images; labels [n]: their labels; both on the CPU."""
 
     def __init__(self, labels: Tensor, indices: Tensor) -> None:
@@ -60,18 +60,19 @@ class Shelf:
         self.counts = labels.bincount()
         self.firsts = self.counts.cumsum(0) - self.counts
 
-    def of(self, classes: Tensor, generator: torch.Generator) -> Tensor:
+    def one_of_each(self, classes: Tensor, generator: torch.Generator) -> Tensor:
         """Sample one image of each class in `classes`, which may have any shape, with replacement."""
         places = torch.rand(classes.shape, generator=generator, dtype=torch.float64) * self.counts[classes]
         return self.indices[self.firsts[classes] + places.long()]
 
-    def draw(self, pool: Tensor, count: int, by: str, generator: torch.Generator) -> Tensor:
+    def sample(self, pool: Tensor, count: int, by: str, generator: torch.Generator) -> Tensor:
         """Sample `count` images of the classes in `pool`, with replacement.
 
         by: images makes all images equally likely, classes all classes.
         """
         weights = torch.ones(len(pool)) if by == "classes" else self.counts[pool].double()
-        return self.of(pool[torch.multinomial(weights, count, replacement=True, generator=generator)], generator)
+        sampled = torch.multinomial(weights, count, replacement=True, generator=generator)
+        return self.one_of_each(pool[sampled], generator)
 
 
 def head_tail_sampler(
@@ -97,10 +98,10 @@ def head_tail_sampler(
     donors_from = torch.zeros(len(counts), found.shape[1], dtype=torch.long).index_copy_(0, tail, found)
 
     def order(indices: Tensor, generator: torch.Generator) -> Tensor:
-        shelf, rows = Shelf(labels[indices.cpu()], indices.cpu()), config.steps * config.tail
+        by_class, rows = ImagesByClass(labels[indices.cpu()], indices.cpu()), config.steps * config.tail
         own = fixed() if fixed else generator
-        real = shelf.draw(tail, rows, config.tail_draw, own)
-        other = shelf.draw(head, rows * (1 + config.donors), config.head_draw, generator)
+        real = by_class.sample(tail, rows, config.tail_draw, own)
+        other = by_class.sample(head, rows * (1 + config.donors), config.head_draw, generator)
         if config.donor_classes == "random":
             classes = head[torch.randint(len(head), (rows, config.donors), generator=own)]
         elif config.donors == donors_from.shape[1]:
@@ -108,7 +109,7 @@ def head_tail_sampler(
         else:
             chosen = torch.randint(donors_from.shape[1], (rows, config.donors), generator=own)
             classes = donors_from[labels[real]].gather(1, chosen)
-        parts = real, shelf.of(classes, own), other
+        parts = real, by_class.one_of_each(classes, own), other
         return torch.cat([part.view(config.steps, -1) for part in parts], dim=1).flatten().to(indices.device)
 
     return order
@@ -124,6 +125,7 @@ def plain_sampler(config: FSA, labels: Tensor, batch: int) -> Sampler:
 
     def order(indices: Tensor, generator: torch.Generator) -> Tensor:
         own = labels[indices.cpu()]
-        return Shelf(own, indices.cpu()).draw(own.unique(), config.steps * batch, by, generator).to(indices.device)
+        by_class = ImagesByClass(own, indices.cpu())
+        return by_class.sample(own.unique(), config.steps * batch, by, generator).to(indices.device)
 
     return order

@@ -15,7 +15,7 @@ from common.heads import LinearHead, Net, extract, frozen_copy
 from common.incremental import Learner, Phase
 from common.resnet import backbone, pool
 from common.runs import Run
-from common.steps import Draws
+from common.steps import StepNumbers
 from common.training import Stage
 from fsa.augment import augmented, replaced
 from fsa.batches import class_scores, head_tail_sampler, plain_sampler
@@ -85,7 +85,7 @@ class FSALearner(Learner):
         samples, locations = self.fsa.tail * self.fsa.donors, one.shape[2] * one.shape[3]
         if locations < 2:
             raise RunFailed(f"{self.context.run.network} pools a single location here, which has no parts to augment")
-        self.draws = Draws(self.fsa.steps, self.context.device.torch, (samples, 1 + locations))
+        self.fusion_numbers = StepNumbers(self.fsa.steps, self.context.device.torch, (samples, 1 + locations))
 
     def main(self, phase: Phase) -> Stage:
         """Return a main stage that trains only the classifier, on Phase II's batches."""
@@ -117,7 +117,7 @@ class FSALearner(Learner):
     def begin_epoch(self, epoch: int) -> None:
         """Set the uniform numbers of all fusions in this epoch."""
         generator = self.context.generator("fusion", epoch)
-        self.draws.set(torch.rand(self.draws.values.shape, generator=generator))
+        self.fusion_numbers.set(torch.rand(self.fusion_numbers.values.shape, generator=generator))
 
     @property
     def cam_weight(self) -> Tensor:
@@ -145,7 +145,7 @@ class FSALearner(Learner):
             return maps.mean(dim=(2, 3)), labels
         (real, donors, _), (own, theirs, other) = (part.split(sizes(c)) for part in (maps, labels))
         own = own.repeat_interleave(c.donors)
-        numbers = self.draws.next()
+        numbers = self.fusion_numbers.next()
         fused = augmented(c, self.cam_weight, real, own, donors, theirs, numbers)
         means = maps.mean(dim=(2, 3))
         return means.index_copy(0, donor_rows(c, maps.device), fused), torch.cat([labels[: c.tail], own, other])
@@ -161,13 +161,13 @@ def donor_rows(config: FSA, device: torch.device) -> Tensor:
     return torch.arange(config.tail, config.tail * (1 + config.donors), device=device)
 
 
-class EarlierLearner(FSALearner):
+class EarlierBlockLearner(FSALearner):
     """Trains Fig. 9's ablation, which augments after an earlier block.
 
     Later blocks are tuned too, with their BatchNorm in eval mode.
     """
 
-    config: Any  # an Earlier
+    config: Any  # an EarlierBlock
 
     @property
     def fsa(self) -> FSA:
@@ -186,7 +186,7 @@ class EarlierLearner(FSALearner):
         with torch.no_grad(), device.autocast():
             size = self.front(next(iter(images.plain(self.context.of_classes(0, 1)[:1])))).shape[2:]
         numbers = 1 + 2 * size.numel()
-        self.draws = Draws(self.fsa.steps, device.torch, (self.fsa.tail * self.fsa.donors, numbers))
+        self.fusion_numbers = StepNumbers(self.fsa.steps, device.torch, (self.fsa.tail * self.fsa.donors, numbers))
 
     def main(self, phase: Phase) -> Stage:
         """Return a main stage that trains the later blocks and the classifier."""
@@ -213,7 +213,7 @@ class EarlierLearner(FSALearner):
             specific, generic = split(cams, c.tau_specific, c.tau_generic)
             (tail, donors, head), (own, _, other) = (part.split(sizes(c)) for part in (maps, labels))
             mine, theirs = specific[: c.tail], generic.split(sizes(c))[1]
-            mixed = replaced(tail, mine, donors, theirs, self.draws.next(), c.ratio)
+            mixed = replaced(tail, mine, donors, theirs, self.fusion_numbers.next(), c.ratio)
             return torch.cat([tail, mixed, head]), torch.cat([own, own.repeat_interleave(c.donors), other])
 
 

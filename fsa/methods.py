@@ -79,7 +79,7 @@ class FSA:
 
 
 @dataclass(frozen=True)
-class Earlier:
+class EarlierBlock:
     """The ablation of Fig. 9: augments features after an earlier block, and tunes every layer after that block.
 
     It starts from Phase I. Vectors of a donor's map that are not class-generic, and more up to the ratio, are replaced
@@ -87,7 +87,8 @@ class Earlier:
     """
 
     version: ClassVar[int] = 1
-    learner: ClassVar[str] = "fsa.learner:EarlierLearner"
+    learner: ClassVar[str] = "fsa.learner:EarlierBlockLearner"
+    hashed_as: ClassVar[str] = "Earlier"
     behind: int = 1
     """Number of blocks (stages) after the one whose features are augmented: 1 means Block3 of four."""
     fsa: FSA = FSA()
@@ -140,4 +141,4 @@ class Survey:
             raise ValueError(f"classes {self.classes} are not all among the {protocol.classes}")
 
 
-Method = FSA | Earlier | Views | Survey | Rebalance
+Method = FSA | EarlierBlock | Views | Survey | Rebalance

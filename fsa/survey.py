@@ -17,7 +17,7 @@ from common.heads import extract
 from common.incremental import Learner, Phase
 from common.loader import DeviceImages, Images
 from fsa.augment import augmented, pooled
-from fsa.batches import Shelf, class_scores, confusing_classes
+from fsa.batches import ImagesByClass, class_scores, confusing_classes
 from fsa.cam import class_activation_map, split
 from fsa.methods import Survey
 from fsa.splits import head_and_tail
@@ -88,10 +88,10 @@ class SurveyLearner(Learner):
         head = torch.from_numpy(head_and_tail(context.counts, config.share)[0])
         mine = torch.tensor([label])
         donor_classes = confusing_classes(scores, mine, head, config.confusing)[0]
-        shelf, generator = Shelf(labels.cpu(), everything.cpu()), context.generator("survey")
-        tails = shelf.of(mine.expand(count), generator).to(device)
+        by_class, generator = ImagesByClass(labels.cpu(), everything.cpu()), context.generator("survey")
+        tails = by_class.one_of_each(mine.expand(count), generator).to(device)
         classes = donor_classes[torch.randint(len(donor_classes), (count,), generator=generator)]
-        donors = shelf.of(classes, generator).to(device)
+        donors = by_class.one_of_each(classes, generator).to(device)
         tail_maps, donor_maps = (self.maps(context.train, i) for i in (tails, donors))
         numbers = torch.rand(count, 1 + tail_maps.shape[2] * tail_maps.shape[3], generator=generator).to(device)
         single, own, theirs = replace(config, donors=1), context.train.labels[tails], context.train.labels[donors]

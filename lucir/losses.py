@@ -8,7 +8,7 @@ from typing import Literal
 import torch.nn.functional as F
 from torch import Tensor
 
-from common.training import of_batch
+from common.training import count_over_batch
 
 
 def distillation(logits: Tensor, old_logits: Tensor, temperature: float = 2.0) -> Tensor:
@@ -80,5 +80,5 @@ def margin_ranking(
     # A mask, in place of indexing, keeps all shapes the same from batch to batch.
     is_old = (labels < num_old).to(hinge.dtype)
     # With several processes, one process's share of the count may be less than 1.
-    total = (hinge.sum(dim=1) * is_old).sum() / of_batch(is_old.sum(), len(labels)).clamp(min=1e-6)
+    total = (hinge.sum(dim=1) * is_old).sum() / count_over_batch(is_old.sum(), len(labels)).clamp(min=1e-6)
     return total / k if reduction == "mean" else total

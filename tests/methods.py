@@ -19,7 +19,7 @@ from common.imbalance import Rebalance, Retrain
 from common.runs import LongTail, Protocol, Run, Schedule
 from der.methods import DER, WA, BiC
 from feature_adaptation.methods import Adaptation, Extractor, Oracle, Recipe
-from fsa.methods import FSA, Earlier, Survey, Views
+from fsa.methods import FSA, EarlierBlock, Survey, Views
 from lucir.methods import LUCIR, Base, ICaRL
 
 Get = Callable[[str], Callable[..., Run]]
@@ -90,14 +90,14 @@ def untrained(get: Get, method: object) -> Run:
     return replace(phase1(get), method=method, start=phase1(get), schedule=Schedule(0))
 
 
-def fsa(get: Get, method: FSA | Earlier = TWO_DONORS, cached: bool = False) -> Run:
+def fsa(get: Get, method: FSA | EarlierBlock = TWO_DONORS, cached: bool = False) -> Run:
     start = untrained(get, Views(2)) if cached else phase1(get)
     schedule = Schedule(2, lr=0.05, batch=getattr(method, "fsa", method).images, weight_decay=0.0)
     return replace(start, method=method, start=start, schedule=schedule)
 
 
 def earlier(get: Get) -> Run:
-    run = fsa(get, Earlier(1, TWO_DONORS))
+    run = fsa(get, EarlierBlock(1, TWO_DONORS))
     start = replace(phase1(get), network="resnet8-half")  # a network with blocks
     return replace(run, network=start.network, start=start)
 

@@ -133,7 +133,7 @@ def over_training(s: Setting, found: Sequence[Result], published: PublishedFigur
     """Return a panel of BBN's test error over training, and rows that compare the last and the best test epoch."""
     factor, accuracy = s.strongest, over_epochs("BBN", found)
     curves = [replace(accuracy, y=[100 - y for y in accuracy.y])]
-    value, provenance = published.of(f"table1-{s.role}").value("BBN", factor)
+    value, provenance = published.figure(f"table1-{s.role}").value("BBN", factor)
     if value is not None:
         ends = [1, accuracy.x[-1]]
         curves.append(Curve("BBN", ends, [value, value], published=True, legend="best test epoch"))

@@ -91,7 +91,7 @@ def error_table(
 
     table: the paper's table to compare with, by default that of the figure itself.
     """
-    published = published.of(f"{table}-{s.role}") if table else published
+    published = published.figure(f"{table}-{s.role}") if table else published
     panel, rows = errors(s, results, published, s.factor)
     return Drawing([panel], [*rows, *differences(results, published, s.factor, against)], note)
 

@@ -51,7 +51,7 @@ def effective_numbers(s: Setting, results: Results, published: PublishedFigure) 
         index = range(len(counts))
         curves = [line("number of images n", index, counts)]
         curves += [line(beta_name(b), index, effective_number(counts, b)) for b in BETAS]
-        if series := published.of(figure).series("number of samples n"):
+        if series := published.figure(figure).series("number of samples n"):
             curves.append(Curve("number of images n", series["x"], series["y"], published=True))
             pairs = zip(series["y"], counts, strict=True)
             rows += [

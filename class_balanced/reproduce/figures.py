@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 
 from class_balanced.reproduce.presets import Setting
-from class_balanced.reproduce.tables import ERROR, GRIDS, cell_row, data_name, error, errors, printed_name
+from class_balanced.reproduce.tables import ERROR, GRIDS, cell_row, data_name, error, mean_error, printed_name
 from common.data.names import FOLDER
 from common.drawing.curves import across, by_epoch, class_bars, mean_curve, paired, published_points, through
 from common.drawing.figures import Comparison, Curve, Drawing, Estimate, Panel, PublishedFigure, Results, estimate
@@ -18,7 +18,7 @@ SHOTS = {"many": "many (> 100 images)", "medium": "medium (20-100)", "few": "few
 GAIN = "last minus best test epoch (points)"
 
 
-def shown(s: Setting, name: str) -> tuple[str, str]:
+def legend_of(s: Setting, name: str) -> tuple[str, str]:
     """Return (method, options) of a row of the grid, for legends.
 
     Focal_1.0_0.9 is ("CB focal", "gamma 1, beta 0.9").
@@ -29,7 +29,7 @@ def shown(s: Setting, name: str) -> tuple[str, str]:
     return f"CB {model.loss}" if model.beta else model.loss.capitalize(), ", ".join(words)
 
 
-def head(s: Setting, factor: float | None) -> str:
+def panel_title(s: Setting, factor: float | None) -> str:
     """Return a panel's title: the data set and its imbalance factor."""
     return f"{data_name(s)}, factor {factor:g}" if factor else data_name(s)
 
@@ -52,7 +52,7 @@ def over_beta(s: Setting, results: Results, published: PublishedFigure) -> Drawi
         gain_rows += [Comparison(GAIN, name, None, "", e) for name, e in gain.items() if e]
     top = 1.1 * max([0.9, *(y for curve in gains for y in curve.y)])
     panels = [
-        Panel(head(s, s.factor), "beta", ERROR, curves),
+        Panel(panel_title(s, s.factor), "beta", ERROR, curves),
         Panel("what choosing the test epoch would gain", "beta", GAIN, gains, kind="bars", y_range=(0, top)),
     ]
     note = (
@@ -86,24 +86,24 @@ def training(s: Setting, results: Results, names: Iterable[str], factor: float |
     """Draw test error and training loss over epochs."""
     found = {name: group for name in names if (group := results.get((name, factor)))}
     tested, losses = (
-        [over_epochs(group, *shown(s, name)) for name, group in found.items()]
+        [over_epochs(group, *legend_of(s, name)) for name, group in found.items()]
         for over_epochs in (errors_over_epochs, losses_over_epochs)
     )
     return [
-        Panel(head(s, factor), "epoch", ERROR, tested),
+        Panel(panel_title(s, factor), "epoch", ERROR, tested),
         Panel("training", "epoch", "training loss", losses, y_log=True),
     ]
 
 
 def loss_curves(s: Setting, results: Results, published: PublishedFigure) -> Drawing:
     """Draw training loss and test error of each loss, without and with class weights."""
-    rerun = published.of(f"official-rerun-{s.role}-lt")
+    rerun = published.figure(f"official-rerun-{s.role}-lt")
     rows = [
         Comparison(
             f"{ERROR}; published: authors' re-run",
             name,
             *rerun.value(printed_name(model), s.factor),
-            errors(results.get((name, s.factor))),
+            mean_error(results.get((name, s.factor))),
         )
         for name, model in s.curve_models().items()
     ]
@@ -117,18 +117,18 @@ def closeup(s: Setting, results: Results, published: PublishedFigure) -> Drawing
     axis = "class" if s.preset == FOLDER else INDEX  # classes of a folder are in the order of their names
     found = {name: group for name in s.closeup if (group := results.get((name, factor)))}
     rows = [cell_row(s, results, published, name, factor) for name in found]
-    labels = [" ".join(filter(None, shown(s, name))) for name in found]
+    labels = [" ".join(filter(None, legend_of(s, name))) for name in found]
     bars = [through("last epoch", labels, [row.ours for row in rows])]
     bars += published_points("last epoch", labels, [row.published for row in rows])
     accuracy, norms = list[Curve](), list[Curve]()
     for name, group in found.items():
-        method, legend = shown(s, name)
+        method, legend = legend_of(s, name)
         lines = [class_accuracies(r.confusion("cnn")).tolist() for r in group]
         accuracy.append(class_bars(method, lines, legend))
         norms.append(class_bars(method, [r.values["summary"]["norms"] for r in group], legend))
-        rows += [Comparison(f"accuracy (%), {k}", name, None, "", e) for k, e in shots(group).items()]
+        rows += [Comparison(f"accuracy (%), {k}", name, None, "", e) for k, e in shot_accuracies(group).items()]
     panels = [
-        Panel(head(s, factor), "", ERROR, bars, kind="bars"),
+        Panel(panel_title(s, factor), "", ERROR, bars, kind="bars"),
         *training(s, results, found, factor),
         Panel("accuracy by groups of classes", axis, "mean accuracy of the classes (%)", accuracy, kind="bars"),
         Panel("last layer", axis, "mean L2 norm of the classes' weights", norms, kind="bars"),
@@ -136,7 +136,7 @@ def closeup(s: Setting, results: Results, published: PublishedFigure) -> Drawing
     return Drawing(panels, rows)
 
 
-def shots(found: Sequence[Result]) -> dict[str, Estimate]:
+def shot_accuracies(found: Sequence[Result]) -> dict[str, Estimate]:
     """Return the accuracy on classes with many, medium and few training images. A group without classes is left out."""
     values = {label: [r.readout("cnn")[k] for r in found if k in r.readout("cnn")] for k, label in SHOTS.items()}
     return {label: estimate(v) for label, v in values.items() if v}
@@ -149,10 +149,10 @@ def reductions(s: Setting, results: Results, published: PublishedFigure) -> Draw
     lines, rows = [], []
     for label, reduction in (("over the batch size", "batch"), ("over the sum of weights", "weighted_mean")):
         groups = {name: results.get((name, "batch" if name in plain else reduction)) for name in models}
-        ends = {name: e for name, group in groups.items() if (e := errors(group))}
+        ends = {name: e for name, group in groups.items() if (e := mean_error(group))}
         lines.append(through(label, [f"{models[name].beta:g}" for name in ends], list(ends.values())))
         for name, e in ends.items():
-            printed = published.of(GRIDS[s.role]).value(name, factor) if reduction == "batch" else (None, "")
+            printed = published.figure(GRIDS[s.role]).value(name, factor) if reduction == "batch" else (None, "")
             rows.append(Comparison(ERROR, f"{name}, {label}", *printed, e))
     for name in models:
         pairs = paired([results.get((name, reduction), []) for reduction in ("weighted_mean", "batch")])
@@ -160,7 +160,7 @@ def reductions(s: Setting, results: Results, published: PublishedFigure) -> Draw
             quantity = "over the sum of weights - over the batch size (points, paired by seed)"
             rows.append(Comparison(quantity, name, None, "", estimate(gaps)))
     note = "the sum of weighted losses is divided by the batch size (official code) or by the sum of weights (PyTorch)"
-    return Drawing([Panel(head(s, factor), "beta", ERROR, lines)], rows, note)
+    return Drawing([Panel(panel_title(s, factor), "beta", ERROR, lines)], rows, note)
 
 
 def baselines(s: Setting, results: Results, published: PublishedFigure) -> Drawing:
@@ -169,14 +169,14 @@ def baselines(s: Setting, results: Results, published: PublishedFigure) -> Drawi
     groups = {name: found for name, found in results.items() if name not in cells}
     groups |= {name: results[key] for key, name in cells.items() if s.models()[name].beta and results.get(key)}
     end = {name: estimate([error(r) for r in found]) for name, found in groups.items()}
-    parts = {name: shots(found) for name, found in groups.items()}
+    parts = {name: shot_accuracies(found) for name, found in groups.items()}
     rows = [Comparison(ERROR, name, None, "", e) for name, e in end.items()]
     rows += [Comparison(f"accuracy (%), {k}", n, None, "", e) for n, found in parts.items() for k, e in found.items()]
     labels = dict.fromkeys(label for found in parts.values() for label in found)
     split = [through(label, list(parts), [found.get(label) for found in parts.values()]) for label in labels]
     whole = through("all classes", list(end), list(end.values()))
     panels = [
-        Panel(head(s, s.closeup_factor), "", ERROR, [whole], kind="bars"),
+        Panel(panel_title(s, s.closeup_factor), "", ERROR, [whole], kind="bars"),
         Panel("by training images of the class", "", "accuracy (%)", split, kind="bars"),
     ]
     note = (
@@ -189,5 +189,5 @@ def baselines(s: Setting, results: Results, published: PublishedFigure) -> Drawi
 def resnet50(s: Setting, results: Results, published: PublishedFigure) -> Drawing:
     """Draw Fig. 7: validation error of ResNet-50 over epochs, for softmax and class-balanced focal loss."""
     lines = [errors_over_epochs(found, loss) for loss, found in results.items()]
-    rows = [Comparison("top-1 error (%)", loss, None, "", errors(found)) for loss, found in results.items()]
+    rows = [Comparison("top-1 error (%)", loss, None, "", mean_error(found)) for loss, found in results.items()]
     return Drawing([Panel(f"{data_name(s)}, ResNet-50", "epoch", "validation error (%)", lines)], rows)

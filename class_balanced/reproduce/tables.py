@@ -46,7 +46,7 @@ def error(result: Result, readout: str = "cnn") -> float:
     return 100 - result.readout(readout)["accuracy"]
 
 
-def errors(found: Sequence[Result] | None, readout: str = "cnn") -> Estimate | None:
+def mean_error(found: Sequence[Result] | None, readout: str = "cnn") -> Estimate | None:
     """Return the mean error of the repeats, or None where there are none."""
     return estimate([error(r, readout) for r in found]) if found else None
 
@@ -55,11 +55,13 @@ def cell_row(
     s: Setting, results: Results, published: PublishedFigure, name: str, factor: float | None, quantity: str = ERROR
 ) -> Comparison:
     """Return the error of a model of the grid at an imbalance factor, beside the error that the appendix prints."""
-    printed = published.of(GRIDS.get(s.role, "")).value(name, factor)
-    return Comparison(quantity, name, *printed, errors(results.get((name, factor))))
+    printed = published.figure(GRIDS.get(s.role, "")).value(name, factor)
+    return Comparison(quantity, name, *printed, mean_error(results.get((name, factor))))
 
 
-def numbers(title: str, x: str, rows: Sequence[str], columns: Sequence[str], values: Iterable[float | None]) -> Panel:
+def number_panel(
+    title: str, x: str, rows: Sequence[str], columns: Sequence[str], values: Iterable[float | None]
+) -> Panel:
     """Return a panel with a number in each cell, given row by row. None leaves a cell empty."""
     cells = np.array([np.nan if v is None else v for v in values], dtype=float)
     return Panel(title, x, "", kind="heat", matrix=cells.reshape(len(rows), len(columns)), rows=rows, columns=columns)
@@ -73,9 +75,9 @@ def side_by_side(
     rows: one Comparison for each cell, row by row.
     """
     ours = [row.ours.mean if row.ours else None for row in rows]
-    panels = [numbers(f"{data_name(s)}, ours", x, names, columns, ours)]
+    panels = [number_panel(f"{data_name(s)}, ours", x, names, columns, ours)]
     if any(row.published is not None for row in rows):
-        panels.append(numbers(f"{SETS[s.role]}, the paper", x, names, columns, [row.published for row in rows]))
+        panels.append(number_panel(f"{SETS[s.role]}, the paper", x, names, columns, [row.published for row in rows]))
     return panels
 
 
@@ -93,7 +95,8 @@ def base_losses(s: Setting, results: Results, published: PublishedFigure) -> Dra
     """Draw Table 2: losses without class weights, and the least error of all class-balanced models."""
     factors = s.table2_factors
     measured = {
-        printed_name(model): [errors(results.get((key, f))) for f in factors] for key, model in s.base_models().items()
+        printed_name(model): [mean_error(results.get((key, f))) for f in factors]
+        for key, model in s.base_models().items()
     }
     measured["Class-Balanced (best)"] = [best(s, results, f) for f in factors]
     rows = [
@@ -114,7 +117,7 @@ def best(s: Setting, results: Results, factor: float) -> Estimate | None:
     At factor 1 all class weights are 1, so the base models take their place.
     """
     names = [n for n, model in s.models().items() if bool(model.beta) == (factor > 1)]
-    found = [e for n in names if (e := errors(results.get((n, factor))))]
+    found = [e for n in names if (e := mean_error(results.get((n, factor))))]
     return min(found, key=lambda e: e.mean) if len(found) == len(names) else None
 
 
@@ -126,8 +129,8 @@ def large_images(s: Setting, results: Results, published: PublishedFigure) -> Dr
             method = f"{loss} ({size} px)"
             names.append(f"{method}, ResNet-{depth}")
             for k, readout in ((1, "cnn"), (5, "top5")):
-                value = published.of(f"table3-{s.role}-top{k}").value(method, depth)
-                ours = errors(results.get((loss, size, depth)), readout)
+                value = published.figure(f"table3-{s.role}-top{k}").value(method, depth)
+                ours = mean_error(results.get((loss, size, depth)), readout)
                 rows.append(Comparison(f"top-{k} error (%)", names[-1], *value, ours))
     panels = side_by_side(s, "validation error (%)", names, ["top-1", "top-5"], rows)
     return Drawing(panels, rows, "CB focal: beta 0.999, gamma 0.5")

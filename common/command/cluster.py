@@ -156,7 +156,7 @@ class _Collector:
         groups = defaultdict[str, list[Run]](list)
         for run in self.open.values():
             start = run.start.hash if run.start else ""
-            if run.hash in self.jobs or start in self.failed or self.store.sound(run.hash):
+            if run.hash in self.jobs or start in self.failed or self.store.load_or_note(run.hash):
                 continue
             if start not in self.open:
                 groups[""].append(run)
@@ -197,7 +197,7 @@ class _Collector:
             if job and job not in alive:
                 with contextlib.suppress(OSError):
                     os.listdir(folder)  # NFS shows what another machine has written once its folder is read anew
-            if self.store.sound(digest):
+            if self.store.load_or_note(digest):
                 yield self._end(Outcome(run, "", "finished"))
             elif run.start and run.start.hash in self.failed:
                 yield self._end(Outcome(run, not_started(run), "failed"))

@@ -109,7 +109,7 @@ def _figure(painter: Painter, row: ReportRow, part: str, context: ReportContext)
         title=figure.title,
         notes=[text for text in (row.drawing.note, row.reason) if text],
         table=_table(painter, row, part, records, context) if row.drawing.comparisons else None,
-        printed=_printed(plan.published.of(figure.id), figure),
+        printed=_printed(plan.published.entries_of(figure.id), figure),
         records=records,
         command=words(replace(plan, choice=replace(plan.choice, only=(figure.id,)))),
     )

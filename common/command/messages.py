@@ -13,7 +13,7 @@ from common.command.own import OWN_IMAGES
 from common.command.plan import Plan
 from common.command.waiting import Outcome
 from common.data.names import FOLDER
-from common.runs import Run
+from common.runs import Run, type_name
 
 STATES = {"finished": "done", "failed": "failed", "out of time": "saved, to go on later"}
 
@@ -117,7 +117,7 @@ def _method(method: Any, usual: Any = None) -> str:
     if usual is None:
         values = {name: pair for name, pair in values.items() if not is_dataclass(pair[0])}
     words = ", ".join(_setting(name, value) for name, (value, known) in values.items() if value != known)
-    return type(method).__name__ + (f" ({words})" if words else "")
+    return type_name(type(method)) + (f" ({words})" if words else "")
 
 
 def _setting(name: str, value: Any) -> str:

@@ -59,7 +59,7 @@ class Folder:
     options: Options
 
     @classmethod
-    def of(cls, dataset: Dataset, options: Options) -> Folder:
+    def from_dataset(cls, dataset: Dataset, options: Options) -> Folder:
         """Describe a data set. Raises InputError if it has one class only, or if its images are too small."""
         counts = np.bincount(dataset.train_labels, minlength=len(dataset.classes))
         if len(counts) < 2:

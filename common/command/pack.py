@@ -89,14 +89,14 @@ class Pack:
         """Yield the unfinished runs whose starts are finished, and note the others as failed."""
         store = Store(self.job.out)
         for run in self._unfinished():
-            if run.start and not store.sound(run.start.hash):
+            if run.start and not store.load_or_note(run.start.hash):
                 note(self.job.out, Outcome(run, not_started(run), "failed"))
             else:
                 yield run
 
     def _unfinished(self) -> list[Run]:
         store = Store(self.job.out)
-        return [run for run in self.runs if not store.sound(run.hash)]
+        return [run for run in self.runs if not store.load_or_note(run.hash)]
 
     def _states(self) -> dict[Path, int]:
         """Return the modification time of each file that a run can go on from, in nanoseconds."""

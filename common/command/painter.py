@@ -131,7 +131,7 @@ class Painter:
 
     def context(self, failures: Sequence[str] = ()) -> ReportContext:
         """Return what the report says about all figures drawn so far."""
-        results, entries = [result.outline() for result in self._results()], self.plan.published.of
+        results, entries = [result.outline() for result in self._results()], self.plan.published.entries_of
         return ReportContext(
             labels=[*self.labels(results), *(f"failed: {f}" for f in failures)],
             full_schedule=self.full_schedule,
@@ -145,7 +145,7 @@ class Painter:
         """Read again, one by one, the results that figures show. Those that are gone meanwhile are left out."""
         store = self.plan.store
         for digest, recorded in self.used.items():
-            if found := store.record(store.records[digest]) if recorded else store.sound(digest):
+            if found := store.record(store.records[digest]) if recorded else store.load_or_note(digest):
                 yield found
 
     def undrawn(self) -> dict[str, str]:

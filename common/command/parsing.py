@@ -65,9 +65,9 @@ def change(value: T, prog: str, words: Sequence[str], spare: Any = None, note: s
         if changed[name] is None and any(word.startswith(f"--{name}.") for word in words):
             changed[name] = getattr(spare, name, None)
     switches = (_switch(n, changed[n], spare) for n in optional)
-    about = " ".join(filter(None, [inspect.cleandoc(kind.__doc__ or ""), *switches, note]))
+    description = " ".join(filter(None, [inspect.cleandoc(kind.__doc__ or ""), *switches, note]))
     more = {"default": kind(**changed), "config": (AvoidSubcommands, FlagConversionOff)}
-    return _parsed(kind, prog, about, words, **more)
+    return _parsed(kind, prog, description, words, **more)
 
 
 def _switch(name: str, part: Any, spare: Any) -> str:

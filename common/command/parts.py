@@ -50,7 +50,7 @@ class Part:
         bits of sums depend on it, so a command in a queue must use the same number as the command alone.
         """
         runs = [self.plan.resolved(run, device.precision) for run in self.plan.unfinished()]
-        runs = unfinished(runs, {r.hash for run in runs for r in run.chain if self.plan.store.sound(r.hash)})
+        runs = unfinished(runs, {r.hash for run in runs for r in run.chain if self.plan.store.load_or_note(r.hash)})
         self.open = {run.hash for run in runs}
         self.threads = asked_threads() or max(1, cores() // max(1, min(jobs, len(self.plan.runs()))))
         return runs
@@ -60,7 +60,7 @@ class Part:
         if outcome.run.hash not in self.open or outcome.ending not in ("finished", "failed"):
             return False
         self.open.remove(outcome.run.hash)
-        self.plan.store.sound(outcome.run.hash)  # adds the new result to the store's list, which is made only once
+        self.plan.store.load_or_note(outcome.run.hash)  # adds it to the store's list of results, which is made once
         self.failures += [f"{describe(outcome.run)}: {outcome.problem}"] if outcome.problem else []
         return True
 

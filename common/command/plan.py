@@ -261,7 +261,7 @@ def settings_of(paper: str, choice: Choice, data: Data) -> tuple[Any, ...]:
     found = data.open(DataSpec(FOLDER))
     if isinstance(found, InputError):
         raise found
-    return presets.settings(*chosen, Folder.of(found, choice))
+    return presets.settings(*chosen, Folder.from_dataset(found, choice))
 
 
 def named(figures: Sequence[Figure], only: Sequence[str], preset: str) -> set[str]:

@@ -224,7 +224,7 @@ def _catch_up(parts: Sequence[Part], folder: Path) -> bool:
 
 def _recorded(store: Store, run: Run, folder: Path) -> bool:
     """Write the record of a finished run. Returns whether it could be written: a full disk must not stop other runs."""
-    result = store.sound(run.hash) or store.find(run, records=False)
+    result = store.load_or_note(run.hash) or store.find(run, records=False)
     assert result is not None
     try:
         write_record(result, folder / run.paper)

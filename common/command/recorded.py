@@ -55,7 +55,7 @@ def _candidates(plan: Plan) -> Iterator[tuple[str, int, float]]:
     """
     store, paper = plan.store, plan.paper
     settings = importlib.import_module(f"{paper}.reproduce.presets").settings(plan.choice.preset, None, None, 1.0)
-    here = (store.sound(folder.name) for folder in store.runs.glob("*/"))
+    here = (store.load_or_note(folder.name) for folder in store.runs.glob("*/"))
     for result in filter(None, chain(here, map(store.record, store.records.values()))):
         config = first = result.config
         while first.get("start"):

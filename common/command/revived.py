@@ -10,7 +10,7 @@ from common import imbalance, runs
 from common.command.plan import PAPERS
 from common.data.datasets import DataSpec
 from common.errors import InputError
-from common.runs import Run
+from common.runs import Run, type_name
 
 
 def run_of(config: dict, digest: str) -> Run:
@@ -20,7 +20,7 @@ def run_of(config: dict, digest: str) -> Run:
     """
     paper = config["paper"]
     modules = [runs, imbalance, *(importlib.import_module(f"{p}.methods") for p in sorted(PAPERS, key=paper.__eq__))]
-    kinds = {k: v for m in modules for k, v in vars(m).items() if isinstance(v, type) and is_dataclass(v)}
+    kinds = {type_name(v): v for m in modules for v in vars(m).values() if isinstance(v, type) and is_dataclass(v)}
     kinds |= {"DataSpec": DataSpec}
     method = config["method"]["type"]
     if method not in kinds:

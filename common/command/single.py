@@ -14,7 +14,7 @@ from common.checkpoints import BOUNDARY, Damaged, read_meta
 from common.command.parts import Part
 from common.command.plan import Plan
 from common.metrics import average_incremental_accuracy
-from common.runs import Run
+from common.runs import Run, type_name
 from common.store import Result, read_lines
 
 if TYPE_CHECKING:
@@ -56,7 +56,7 @@ class Single(Part):
         for run in self.training:
             if run.hash in self.open:
                 for line in self._news(run):
-                    print(f"  {type(run.method).__name__}, {line}", flush=True)
+                    print(f"  {type_name(type(run.method))}, {line}", flush=True)
 
     def _news(self, run: Run) -> Iterator[str]:
         folder, told = self.plan.store.folder(run), self.told.get(run.hash, 0)
@@ -79,7 +79,7 @@ class Single(Part):
             return
         self.closed = True
         if result := self.result:
-            lines = ["", self.title, *table(result), *_shared(result), *beside(self.plan, self.run, result)]
+            lines = ["", self.title, *table(result), *_shared(result), *published_lines(self.plan, self.run, result)]
             print("\n".join([*lines, str(self.plan.store.runs / result.hash)]), flush=True)
 
     @property
@@ -140,7 +140,7 @@ def aligned(rows: Sequence[Sequence[str]]) -> list[str]:
     ]
 
 
-def beside(plan: Plan, run: Run, result: Result) -> list[str]:
+def published_lines(plan: Plan, run: Run, result: Result) -> list[str]:
     """Return lines with the paper's numbers for this run, from the first figure that compares it with any.
 
     The list is empty if the data are not the paper's, or if no figure has a number.

@@ -108,7 +108,7 @@ def _paper(paper: str, parts: Sequence[PartView], folder: Path) -> PaperView:
     parts = in_order(parts)
     results = [read_record(path) for path in sorted(records_folder(paper).glob("*.json"))]
     used = {digest for part in parts for digest in part.used}
-    about = published(paper).paper
+    bibliography = published(paper).paper
     listed = claims(claimed.load(records_folder(paper).parent / "claims.json"), parts)
     methods, deviations = readme.sections(records_folder(paper).parent / "README.md")
     _copy(paper, folder)
@@ -116,8 +116,8 @@ def _paper(paper: str, parts: Sequence[PartView], folder: Path) -> PaperView:
     first = next((figures[c.figure] for c in listed if c.figure in figures), next(iter(figures.values()), None))
     return PaperView(
         package=paper,
-        paper=about,
-        citation=citation(about),
+        paper=bibliography,
+        citation=citation(bibliography),
         claims=listed,
         parts=parts,
         methods=methods,

@@ -22,7 +22,7 @@ from common.command.queue import Command, Place, Resources, begin, finish, work
 from common.command.single import Single
 from common.drawing.figures import Drawing, Figure
 from common.errors import InputError, OutOfTime, RunFailed
-from common.runs import Run
+from common.runs import Run, type_name
 from common.store import Result, Store
 
 
@@ -141,15 +141,15 @@ def _asked(paper: str, words: Sequence[str], kind: type[A], prog: str, use: Plac
     use: says where data and results are; None if the options themselves say so.
     """
     presets = importlib.import_module(f"{paper}.reproduce.presets")
-    methods = {type(m).__name__: m for m in presets.settings("quick", (), (), 1.0)[0].defaults()}
+    methods = {type_name(type(m)): m for m in presets.settings("quick", (), (), 1.0)[0].defaults()}
     own, *others = methods
     first, rest = _parted(words, kind)
-    about = (
+    description = (
         f"Train one method, on embedded data unless told otherwise. After these options may stand {own} (the paper's "
         f"own, and the default), {', '.join(others)}, and then its own options: {prog} {own} --help lists them."
     )
     _in_place(first, rest, kind, methods, prog)
-    args = parse(kind, prog, about, first)
+    args = parse(kind, prog, description, first)
     seeds, orders = (args.seed,) if args.seed is not None else (), (args.order,) if args.order else ()
     given = {f.name: getattr(args, f.name) for f in fields(Options)}
     choice = Choice(args.preset, seeds=seeds, orders=orders, epochs_scale=args.epochs_scale, **given)
@@ -157,9 +157,9 @@ def _asked(paper: str, words: Sequence[str], kind: type[A], prog: str, use: Plac
     settings = settings_of(paper, choice, Data(place.data, place.out / "cache"))
     settings = tuple(replace(s, repeats=s.repeats[:1]) for s in settings)
     setting = _named({s.role: s for s in settings}, args.dataset or "", "--dataset")
-    default = _named({type(m).__name__: m for m in setting.defaults()}, rest[0] if rest else "", "method")
+    default = _named({type_name(type(m)): m for m in setting.defaults()}, rest[0] if rest else "", "method")
     note = f"The defaults below are those of --preset {args.preset}; another preset stands before the method's name."
-    method = change(default, f"{prog} {type(default).__name__}", rest[1:], setting, note)
+    method = change(default, f"{prog} {type_name(type(default))}", rest[1:], setting, note)
     choice = replace(choice, seeds=(), orders=())  # the run has them already
     run = setting.main(method)[0]
     run = _synchronised(run) if args.sync_batchnorm else run

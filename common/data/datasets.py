@@ -88,7 +88,7 @@ class Dataset:
 
 
 @dataclass(frozen=True)
-class _Source:
+class _ImageSource:
     """A place that images are read from. `key` changes whenever the images may have changed."""
 
     key: str
@@ -190,7 +190,7 @@ def locate(spec: DataSpec, root: Path | None) -> Path | None:
     raise InputError(f"--data {root} does not hold {name}: neither it nor {root / name} has {files}{LAYOUT}{listed}")
 
 
-def _source(spec: DataSpec, root: Path | None, cache: Path | None) -> _Source:
+def _source(spec: DataSpec, root: Path | None, cache: Path | None) -> _ImageSource:
     """Return where a data set's images come from. Raises InputError if it is not there."""
     if spec.name == "glyphs":
         return _glyphs(spec)
@@ -200,13 +200,15 @@ def _source(spec: DataSpec, root: Path | None, cache: Path | None) -> _Source:
     folder = locate(spec, root)
     if folder is None or cifar.has_cifar(spec.name, folder):
         # Reading checks the md5, so every copy has the same content, and one cache entry serves them all.
-        return _Source("torchvision's files", partial(cifar.read_cifar, spec.name, folder, cache))
+        return _ImageSource("torchvision's files", partial(cifar.read_cifar, spec.name, folder, cache))
     if lists.find(folder, "train") and (spec.name in lists.PUBLISHED or not (folder / "train").is_dir()):
         tree = lists.scan(folder, spec.name)
     else:
         tree = folders.scan(folder, partial(assign, spec.name, folder / "train"))
     lists.require_published(spec.name, folder, tree)
-    return _Source(tree.key, tree.read, _marked(spec.name, tree.fingerprint, *tree.labels) if tree.large() else None)
+    return _ImageSource(
+        tree.key, tree.read, _marked(spec.name, tree.fingerprint, *tree.labels) if tree.large() else None
+    )
 
 
 def _marked(name: str, fingerprint: str, train_labels: np.ndarray, test_labels: np.ndarray) -> str:
@@ -221,7 +223,7 @@ def _marked(name: str, fingerprint: str, train_labels: np.ndarray, test_labels: 
     return fingerprint if whole else PART + fingerprint
 
 
-def _glyphs(spec: DataSpec) -> _Source:
+def _glyphs(spec: DataSpec) -> _ImageSource:
     """Return the source of the embedded glyphs, with defaults in place of None."""
     given = (spec.classes, spec.per_class, spec.test_per_class)
     classes, per_class, test = (d if v is None else v for v, d in zip(given, (100, 500, 100), strict=True))
@@ -234,10 +236,10 @@ def _glyphs(spec: DataSpec) -> _Source:
 
     # matplotlib's fonts and FreeType render the characters, so the version of matplotlib is part of the key.
     program = hashlib.sha256(Path(glyphs.__file__).read_bytes()).hexdigest()
-    return _Source(repr((classes, per_class, test, spec.seed, version("matplotlib"), program)), read)
+    return _ImageSource(repr((classes, per_class, test, spec.seed, version("matplotlib"), program)), read)
 
 
-def _read(name: str, source: _Source) -> Dataset:
+def _read(name: str, source: _ImageSource) -> Dataset:
     """Read a data set from its source, and compute its fingerprint."""
     content = source.read()
     found = source.fingerprint or _marked(name, _digest_arrays(*content[:4]), content[1], content[3])
@@ -253,7 +255,7 @@ def _digest_arrays(*arrays: Any) -> str:
     return state.hexdigest()[:16]
 
 
-def _entry(spec: DataSpec, source: _Source, cache: Path) -> Path:
+def _entry(spec: DataSpec, source: _ImageSource, cache: Path) -> Path:
     """Return the folder of a cached data set, which holds its arrays as .npy files, and meta.json."""
     return cache / f"{spec.name}-{hashlib.sha256(repr((FORMAT, source.key)).encode()).hexdigest()[:16]}"
 

@@ -13,7 +13,7 @@ from common.errors import InputError
 
 CIFAR10 = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
 CIFAR100 = tuple(sorted(name for members in CIFAR20.values() for name in members))
-_DRAWN = np.random.RandomState(1993).choice(1000, 100, replace=False)
+_SUBSET_INDICES = np.random.RandomState(1993).choice(1000, 100, replace=False)
 
 FOLDER = "folder"
 """The name of the user's own data set, and of the preset that trains on it."""
@@ -22,7 +22,7 @@ PUBLISHED: dict[str, tuple[str, ...]] = {
     "cifar100": CIFAR100,
     "imagenet": IMAGENET,
     "imagenet-lt": IMAGENET,
-    "imagenet-subset": tuple(IMAGENET[i] for i in sorted(_DRAWN)),
+    "imagenet-subset": tuple(IMAGENET[i] for i in sorted(_SUBSET_INDICES)),
     "imagenet-100": IMAGENET[:100],
 }
 """The classes of published data sets, in label order. The order is alphabetical in all of them.

@@ -41,7 +41,7 @@ class Term:
 
 @dataclass(frozen=True)
 class Claim:
-    """A claim of a paper as a number: the term `of`, or the difference of the terms `of` and `minus`."""
+    """A claim of a paper as a number: `term`, or `term` minus `minus`."""
 
     id: str
     text: str
@@ -51,7 +51,7 @@ class Claim:
     """The id of this repository's figure that measures the claim."""
     unit: str
     provenance: str
-    of: Term
+    term: Term
     minus: Term | None = None
     tolerance: float = 1.0
     """Points by which a reproduction may miss, as in `Comparison`."""
@@ -59,9 +59,9 @@ class Claim:
     @property
     def published(self) -> float | None:
         """The published effect, or None if a number of the paper is not known."""
-        if self.minus is None or self.of.published is None:
-            return self.of.published
-        return None if self.minus.published is None else round(self.of.published - self.minus.published, 4)
+        if self.minus is None or self.term.published is None:
+            return self.term.published
+        return None if self.minus.published is None else round(self.term.published - self.minus.published, 4)
 
     @property
     def signed(self) -> bool:
@@ -76,15 +76,15 @@ class Claim:
         A difference is paired: the figure is drawn from one repeat at a time, and repeats that have both terms count.
         """
         if self.minus is None:
-            return self.of.find(figure.draw(settings, results, published))
+            return self.term.find(figure.draw(settings, results, published))
         values, whole = list[float](), True
         for repeat in dict.fromkeys(r.repeat for group in results.values() for r in group):
             one = {name: [r for r in group if r.repeat == repeat] for name, group in results.items()}
             drawing = figure.draw(settings, {name: group for name, group in one.items() if group}, published)
-            of, minus = self.of.find(drawing), self.minus.find(drawing)
-            if of and minus:
-                values.append(of.mean - minus.mean)
-                whole &= of.whole and minus.whole
+            term, minus = self.term.find(drawing), self.minus.find(drawing)
+            if term and minus:
+                values.append(term.mean - minus.mean)
+                whole &= term.whole and minus.whole
         return estimate(values, whole) if values else None
 
     def words(self, ours: Estimate) -> str:
@@ -95,7 +95,7 @@ class Claim:
 
     def verdict(self, ours: Estimate | None, full_schedule: bool) -> Verdict:
         """Judge the measured effect by the rule for every published number (`figures.verdict`)."""
-        row = Comparison(self.text, self.of.method, self.published, self.provenance, ours, self.tolerance)
+        row = Comparison(self.text, self.term.method, self.published, self.provenance, ours, self.tolerance)
         return verdict(row, full_schedule)
 
 
@@ -108,5 +108,7 @@ def load(path: Path) -> list[Claim]:
 
 
 def _claim(entry: dict[str, Any]) -> Claim:
-    entry |= {name: Term(**entry[name]) for name in ("of", "minus") if name in entry}
+    entry["term"] = Term(**entry.pop("of"))
+    if "minus" in entry:
+        entry["minus"] = Term(**entry["minus"])
     return Claim(**entry)

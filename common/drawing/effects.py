@@ -124,7 +124,7 @@ def _disagreements(
     rows, effects = list[Comparison](), dict[str, Estimate]()
     for choice in dict.fromkeys(choice for choice, _ in results):
         readout = readouts.get(choice, "cnn")
-        arms = {arm: found for (of, arm), found in results.items() if of == choice and found}
+        arms = {arm: found for (of_choice, arm), found in results.items() if of_choice == choice and found}
         means = {arm: estimate([average(r, readout) for r in found]) for arm, found in arms.items()}
         rows += [Comparison(quantity, f"{choice}: {arm}", None, "", mean) for arm, mean in means.items()]
         if len(arms) < 2:

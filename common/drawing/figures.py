@@ -142,17 +142,17 @@ class Figure:
     formerly: tuple[str, ...] = ()
     """Earlier ids of this figure and of figures merged into it. --only still accepts them, with a note."""
 
-    def about(self, settings: Sequence[Any]) -> Any:
+    def setting_for(self, settings: Sequence[Any]) -> Any:
         """Return the one of a preset's settings that this figure is about, or all of them if `role` is None."""
         if self.role is None:
             return tuple(settings)
         return next(s for s in settings if self.role in ("", s.role))
 
     def runs(self, settings: Sequence[Any]) -> Runs:
-        return self.experiment(self.about(settings))
+        return self.experiment(self.setting_for(settings))
 
     def optional(self, settings: Sequence[Any]) -> Runs:
-        return self.extra(self.about(settings))
+        return self.extra(self.setting_for(settings))
 
     def draw(self, settings: Sequence[Any], results: Results, published: Published) -> Drawing:
         """Draw `results`, beside the paper's numbers if the data are the paper's and no small part of them.
@@ -161,7 +161,7 @@ class Figure:
         """
         comparable = all(s.comparable for s in settings) or not self.runs(settings)
         comparable &= not any(result.partial for found in results.values() for result in found)
-        return self.drawing(self.about(settings), results, published.figure(self.id, comparable))
+        return self.drawing(self.setting_for(settings), results, published.figure(self.id, comparable))
 
 
 def per_data(
@@ -211,7 +211,7 @@ class PublishedFigure:
     entries: Mapping[str, dict]
     id: str
 
-    def of(self, id: str) -> PublishedFigure:
+    def figure(self, id: str) -> PublishedFigure:
         """Return the numbers that the paper prints in another figure."""
         return replace(self, id=id)
 
@@ -251,7 +251,7 @@ class Published:
         content = json.loads(path.read_text(encoding="utf-8"))
         return cls(content["paper"], {entry["id"]: entry for entry in content["entries"]})
 
-    def of(self, figure: str) -> list[dict]:
+    def entries_of(self, figure: str) -> list[dict]:
         """Return the entries of a figure: the one with its id, and those of its parts, such as ID-params."""
         return [e for i, e in self.entries.items() if i == figure or i.startswith(f"{figure}-")]
 

@@ -64,5 +64,5 @@ def change(axes: Axes, panel: Panel) -> None:
         axes.axvline(panel.boundary - 0.5, color=LINE, linewidth=0.8)
     axes.spines[:].set_visible(False)
     axes.locator_params(nbins=5, integer=True)
-    beside = axes.inset_axes((1.045, 0, 0.045, 1))
-    axes.figure.colorbar(mesh, cax=beside).outline.set_visible(False)
+    colour_bar = axes.inset_axes((1.045, 0, 0.045, 1))
+    axes.figure.colorbar(mesh, cax=colour_bar).outline.set_visible(False)

@@ -220,8 +220,8 @@ def _colour_bar(images: Sequence[AxesImage]) -> None:
     top = max(image.get_clim()[1] for image in images)
     for image in images:
         image.set_clim(0, top or 1)
-    beside = images[-1].axes.inset_axes((1.045, 0, 0.045, 1))
-    images[-1].figure.colorbar(images[-1], cax=beside, label="log(1 + count)").outline.set_visible(False)
+    colour_bar = images[-1].axes.inset_axes((1.045, 0, 0.045, 1))
+    images[-1].figure.colorbar(images[-1], cax=colour_bar, label="log(1 + count)").outline.set_visible(False)
 
 
 def _words(values: Iterable[float | str]) -> list[str]:

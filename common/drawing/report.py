@@ -264,8 +264,8 @@ def _figure_html(row: ReportRow, context: ReportContext) -> str:
 def _html(paper: Mapping[str, Any], preset: str, rows: Sequence[ReportRow], context: ReportContext) -> str:
     title = escape(paper["title"])
     labels = "\n".join(f'<p class="label">{escape(label)}</p>' for label in context.labels)
-    about = facts(paper, preset, context)
-    listed = "\n".join(f"<dt>{escape(name)}</dt><dd>{escape(text)}</dd>" for name, text in about.items())
+    listed_facts = facts(paper, preset, context)
+    listed = "\n".join(f"<dt>{escape(name)}</dt><dd>{escape(text)}</dd>" for name, text in listed_facts.items())
     summary = _table_html(*counts(rows, context.full_schedule))
     drawn = "\n".join(_figure_html(row, context) for row in rows if row.drawing)
     missing = "\n".join(

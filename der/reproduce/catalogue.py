@@ -54,7 +54,7 @@ def curves(s: Setting, base: bool = False) -> Runs:
     return {(name, n): runs for (name, n), runs in table(s, base).items() if name in (UNPRUNED, MASKED)}
 
 
-def both(s: Setting, network: str = "") -> Runs:
+def with_and_without_masks(s: Setting, network: str = "") -> Runs:
     """Return the Runs of DER without and with masks, without a base."""
     methods = {UNPRUNED: s.der(network), MASKED: s.masked(network=network)}
     return {name: s.main(method, network) for name, method in methods.items()}
@@ -104,13 +104,13 @@ def probed(s: Setting) -> Runs:
 
 def small(s: Setting) -> Runs:
     """Return the Runs of the appendix's ResNet-32: iCaRL, and DER without and with masks."""
-    return {"iCaRL": s.main(methods(s)["iCaRL"], s.small_network), **both(s, s.small_network)}
+    return {"iCaRL": s.main(methods(s)["iCaRL"], s.small_network), **with_and_without_masks(s, s.small_network)}
 
 
 def control(s: Setting) -> Runs:
     """Return the Runs of the small extractor without masks, with learned masks, and with as many random channels."""
     small = s.small_network
-    return {**both(s, small), RANDOM: s.main(s.masked(network=small, channels="random"), small)}
+    return {**with_and_without_masks(s, small), RANDOM: s.main(s.masked(network=small, channels="random"), small)}
 
 
 def claim(s: Setting) -> Sides:
@@ -149,7 +149,7 @@ EQUAL = {
 }
 
 
-def earlier(s: Setting) -> Runs:
+def as_first_set_up(s: Setting) -> Runs:
     """Return the Runs of `control` as first set up: last gammas of 0, lambda_s 0.5, fresh mask logits in each step."""
     learned = s.der(sparsity=0.5, mask_rate=s.mask_rate)
     methods = {UNPRUNED: s.der(), MASKED: learned, RANDOM: replace(learned, channels="random")}
@@ -226,12 +226,12 @@ FIGURES: list[Figure] = [
     Figure("table7", "Table 7 (appendix): a smaller extractor", small, figures.small, formerly=("table7_resnet32",)),
     Figure("masks", "Readers: learned masks against random channels", control, inside.control),
     Figure("channels", "Readers: channels kept per layer and step", pruned, inside.channels),
-    Figure("silenced", "Readers: which extractor serves which classes", both, inside.silenced),
+    Figure("silenced", "Readers: which extractor serves which classes", with_and_without_masks, inside.silenced),
     Figure("arms", "Readers: masks set up in other ways (on request)", arms.arms, arms.drawing, CIFAR, on_request=True),
     Figure(
         "masks-earlier",
         "Readers: learned masks as first set up (on request)",
-        earlier,
+        as_first_set_up,
         inside.control,
         CIFAR,
         on_request=True,

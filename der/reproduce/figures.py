@@ -41,12 +41,12 @@ SHARES = {
 """Keys of `counts.shares` by the names of their rows."""
 
 
-def beside(row: Comparison, value: tuple[float | None, str]) -> Comparison:
+def with_published(row: Comparison, value: tuple[float | None, str]) -> Comparison:
     """Return the row with a published number and its provenance."""
     return replace(row, published=value[0], provenance=value[1])
 
 
-def statistic(row: Comparison, printed: PublishedFigure) -> tuple[float | None, str]:
+def published_statistic(row: Comparison, printed: PublishedFigure) -> tuple[float | None, str]:
     """Return a row's published number, and its provenance, from an entry with averages and last accuracies only."""
     return printed.value(row.method, {AVERAGE: "average", LAST: "last"}.get(row.quantity, ""))
 
@@ -72,13 +72,13 @@ def share_rows(name: str, found: Sequence[Result]) -> list[Comparison]:
 
 def table(s: Setting, results: Results, published: PublishedFigure, base: bool = False) -> Drawing:
     """Draw Tables 1 and 2: average incremental accuracy and parameters over the numbers of steps."""
-    steps, end = s.b50 if base else s.b0, published.of(f"{published.id}-last")
+    steps, end = s.b50 if base else s.b0, published.figure(f"{published.id}-last")
     lines, rows = list[Curve](), list[Comparison]()
     for name, readout in READOUTS.items():
         found = {n: results[name, n] for n in steps if results.get((name, n))}
         for n, group in found.items():
-            for quantity, of, printed in ((AVERAGE, average, published), (LAST, last, end)):
-                ours = estimate([of(r, readout) for r in group])
+            for quantity, measure, printed in ((AVERAGE, average, published), (LAST, last, end)):
+                ours = estimate([measure(r, readout) for r in group])
                 rows.append(Comparison(f"{quantity}, {n} steps", name, *printed.value(name, n), ours))
         if both := paired(list(found.values())):
             repeats = zip(*[[average(r, readout) for r in group] for group in both], strict=True)
@@ -90,7 +90,7 @@ def table(s: Setting, results: Results, published: PublishedFigure, base: bool =
         if name in PUBLISHED_ONLY:
             printed_only = {n: value for n, value in values.items() if value[0] is not None}
             rows += [Comparison(f"{AVERAGE}, {n} steps", name, *v, None) for n, v in printed_only.items()]
-    bars, counts = parameters(results, published.of(f"{published.id}-params"), steps)
+    bars, counts = parameters(results, published.figure(f"{published.id}-params"), steps)
     panels = [
         Panel("half of the classes as base" if base else "no base", "steps", AVERAGE, lines),
         Panel("", "steps", PARAMETERS, bars, kind="bars", y_log=True),
@@ -120,7 +120,7 @@ def curves(s: Setting, results: Results, published: PublishedFigure, base: bool 
     panels, rows = list[Panel](), list[Comparison]()
     for n in s.b50 if base else s.b0:
         readouts = {name: ((name, n), readout) for name, readout in READOUTS.items()}
-        drawing = accuracy_figure(results, readouts, published.of(f"{published.id}-{n}"), f"{n} steps")
+        drawing = accuracy_figure(results, readouts, published.figure(f"{published.id}-{n}"), f"{n} steps")
         panels += [panel for panel in drawing.panels if panel.curves]
         rows += [replace(row, quantity=f"{row.quantity}, {n} steps") for row in drawing.comparisons]
     note = f"{NEAREST}, the others by their classifiers" if any(name == "iCaRL" for name, _ in results) else ""
@@ -134,33 +134,36 @@ def photos(s: Setting, results: Results, published: PublishedFigure, base: bool 
     """
     panels, rows = list[Panel](), list[Comparison]()
     for metric, label in (("top1", TOP1), ("top5", TOP5)):
-        printed = published.of(f"{published.id}-{metric}")
+        printed = published.figure(f"{published.id}-{metric}")
         readouts = {name: ((name, s.steps), "top5" if metric == "top5" else READOUTS[name]) for name in READOUTS}
         title = "half of the classes as base" if base else "no base"
-        drawing = accuracy_figure(results, readouts, printed.of(f"{printed.id}-curve"), title)
+        drawing = accuracy_figure(results, readouts, printed.figure(f"{printed.id}-curve"), title)
         panels.append(replace(drawing.panels[0], y_label=label))
-        found = [row if row.published else beside(row, statistic(row, printed)) for row in drawing.comparisons]
+        found = [
+            row if row.published else with_published(row, published_statistic(row, printed))
+            for row in drawing.comparisons
+        ]
         missing = [name for name in (*READOUTS, *PUBLISHED_ONLY) if not results.get((name, s.steps))]
         for row in (Comparison(which, name, None, "", None) for name in missing for which in (AVERAGE, LAST)):
-            if (value := statistic(row, printed))[0] is not None:
-                found.append(beside(row, value))
+            if (value := published_statistic(row, printed))[0] is not None:
+                found.append(with_published(row, value))
         rows += [replace(row, quantity=f"{row.quantity}, {label.partition(' ')[0]}") for row in found]
     for name in (UNPRUNED, MASKED):
         if counted := results.get((name, s.steps)):
-            value = published.of(f"{published.id}-params").value(name, "mean over steps")
+            value = published.figure(f"{published.id}-params").value(name, "mean over steps")
             rows.append(Comparison(PARAMETERS, name, *value, estimate(millions(counted)), PRINTED))
     return Drawing(panels, rows)
 
 
 def components(s: Setting, results: Results, published: PublishedFigure) -> Drawing:
     """Draw the ablation: expansion, auxiliary loss and masks, one by one. Table 1 prints the numbers with masks."""
-    nothing, readouts = published.of(""), {name: (name, "cnn") for name in results}
+    nothing, readouts = published.figure(""), {name: (name, "cnn") for name in results}
     drawing = accuracy_figure(results, readouts, nothing, f"{s.steps} steps")
     rows = list[Comparison]()
     for row in drawing.comparisons:
-        table = published.of({AVERAGE: "table1", LAST: "table1-last"}.get(row.quantity, ""))
-        value = table.value(MASKED, s.steps) if row.method == WITH_MASKS else statistic(row, published)
-        rows.append(beside(row, value))
+        table = published.figure({AVERAGE: "table1", LAST: "table1-last"}.get(row.quantity, ""))
+        value = table.value(MASKED, s.steps) if row.method == WITH_MASKS else published_statistic(row, published)
+        rows.append(with_published(row, value))
     if results.get(WITH_AUXILIARY):
         rows += paired_rows(results, readouts, WITH_AUXILIARY, nothing)
     return replace(drawing, comparisons=[*rows, *share_rows(WITH_MASKS, results.get(WITH_MASKS, []))])
@@ -169,9 +172,9 @@ def components(s: Setting, results: Results, published: PublishedFigure) -> Draw
 def small(s: Setting, results: Results, published: PublishedFigure) -> Drawing:
     """Draw Table 7 of the appendix: the small extractor."""
     readouts = {name: (name, readout) for name, readout in READOUTS.items()}
-    drawing = accuracy_figure(results, readouts, published.of(""), f"{s.small_network}, {s.steps} steps")
+    drawing = accuracy_figure(results, readouts, published.figure(""), f"{s.small_network}, {s.steps} steps")
     rows = [
-        beside(row, published.value(row.method, s.steps)) if row.quantity == AVERAGE else row
+        with_published(row, published.value(row.method, s.steps)) if row.quantity == AVERAGE else row
         for row in drawing.comparisons
     ]
     return replace(drawing, comparisons=[*rows, *share_rows(MASKED, results.get(MASKED, []))])
@@ -192,7 +195,7 @@ def joint(s: Setting, results: Results, published: PublishedFigure) -> Drawing:
             if set(seen) <= found.keys():
                 repeats = zip(*(found[c] for c in seen), strict=True)
                 ours = estimate([average_incremental_accuracy(repeat) for repeat in repeats])
-                value = published.of(entry).value("Bound", n)
+                value = published.figure(entry).value("Bound", n)
                 quantity = f"{AVERAGE}, {n} steps{' after a base' if base else ''}"
                 rows.append(Comparison(quantity, "Bound", *value, ours))
     return Drawing([Panel("all data of the classes seen", CLASSES, TOP1, [line])], rows)

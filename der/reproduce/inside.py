@@ -22,7 +22,7 @@ KEPT = {"kept by pruning": "parameters", "kept by fresh masks": "initial"}
 def transfer(s: Setting, results: Results, published: PublishedFigure) -> Drawing:
     """Draw forward and backward transfer, by the classifier and by a probe of the representation (see `counts`)."""
     lines, rows = list[Curve](), list[Comparison]()
-    third = published.of("repro-bwt").value("DER w/o P (third-party run, classifier level)", s.steps)
+    third = published.figure("repro-bwt").value("DER w/o P (third-party run, classifier level)", s.steps)
     for readout, label in (("cnn", "classifier"), ("probe", "representation")):
         backward, forward = f"backward transfer, {label}", f"forward transfer, {label}"
         found = {n: results[n] for n in (UNPRUNED, MASKED, "single network") if results.get(n)}

@@ -24,7 +24,7 @@ def size(found: Sequence[Result]) -> float:
 
 def sizes(s: Setting, results: Results, published: PublishedFigure) -> Drawing:
     """Draw Fig. 1: accuracy against parameters, with lambda_s from little to much, and other methods as points."""
-    points, rows, table = list[Curve](), list[Comparison](), published.of("table1")
+    points, rows, table = list[Curve](), list[Comparison](), published.figure("table1")
     for name, readout in READOUTS.items():
         if name != MASKED and (found := results.get(name)):
             ours = estimate([average(r, readout) for r in found])
@@ -42,7 +42,7 @@ def sizes(s: Setting, results: Results, published: PublishedFigure) -> Drawing:
         swept.sort(key=lambda point: point[0])
         points.append(through(MASKED, [x for x, _ in swept], [ours for _, ours in swept]))
     for name in (*READOUTS, "PODNet", "Bound"):
-        x, _ = published.of("table1-params").value(name, s.steps)
+        x, _ = published.figure("table1-params").value(name, s.steps)
         y, _ = table.value(name, s.steps)
         points += published_points(name, [x], [y]) if x is not None else []
     panel = Panel(f"{s.steps} steps", PARAMETERS, AVERAGE, points, x_log=True)
@@ -55,9 +55,9 @@ def swept(results: Results, key: str, weights: Sequence[float]) -> Mapping[str, 
     return dict(zip([f"{w:g}" for w in known], paired([results[key, w] for w in known]), strict=False))
 
 
-def line(name: str, groups: Mapping[str, list[Result]], of: Callable[[Result], float]) -> Curve:
+def line(name: str, groups: Mapping[str, list[Result]], measure: Callable[[Result], float]) -> Curve:
     """Return the curve of a quantity over the groups, averaged over repeats."""
-    return through(name, list(groups), [estimate([of(r) for r in group]) for group in groups.values()])
+    return through(name, list(groups), [estimate([measure(r) for r in group]) for group in groups.values()])
 
 
 def weights(s: Setting, results: Results, published: PublishedFigure) -> Drawing:

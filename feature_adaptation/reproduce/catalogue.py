@@ -31,17 +31,17 @@ LOOKS = declare(
 MAPS: tuple[Map, ...] = ("identity", "shift", "sdc", "linear", "residual", "mlp")
 
 
-def lwf(s: Setting, step: int | None = None) -> list[Run]:
+def lwf(s: Setting, task_size: int | None = None) -> list[Run]:
     """Return the Runs of LwF: stage 1 without feature distillation."""
-    return s.stage1(step, features=0.0)
+    return s.stage1(task_size, features=0.0)
 
 
-def frozen(s: Setting, step: int | None = None) -> list[Run]:
+def frozen(s: Setting, task_size: int | None = None) -> list[Run]:
     """Return the Runs with the extractor of task 1 frozen.
 
     Kept features never go stale, so the identity map is exact.
     """
-    return s.adapt(s.stage1(step, features=0.0, frozen=True, keep="features"), map="identity")
+    return s.adapt(s.stage1(task_size, features=0.0, frozen=True, keep="features"), map="identity")
 
 
 def memory(s: Setting) -> Runs:
@@ -58,29 +58,29 @@ def memory(s: Setting) -> Runs:
     }
 
 
-def main(s: Setting, step: int | None = None) -> Runs:
+def main(s: Setting, task_size: int | None = None) -> Runs:
     """Return the Runs of the paper's method, no map, iCaRL, and the network alone, at a number of classes a task."""
-    step, stage1 = step or s.step, s.stage1(step)
+    task_size, stage1 = task_size or s.classes_per_task, s.stage1(task_size)
     return {
-        ("FA (MLP)", step): s.adapt(stage1),
-        ("FA (no map)", step): s.adapt(stage1, map="identity"),
-        ("iCaRL", step): s.icarl(s.budget, step),
-        ("LwF+FD", step): stage1,
+        ("FA (MLP)", task_size): s.adapt(stage1),
+        ("FA (no map)", task_size): s.adapt(stage1, map="identity"),
+        ("iCaRL", task_size): s.icarl(s.budget, task_size),
+        ("LwF+FD", task_size): stage1,
     }
 
 
 def tasks(s: Setting) -> Runs:
     """Return the Runs of every method at each number of classes a task."""
     runs: dict[Any, list[Run]] = {}
-    for step in s.steps:
-        runs |= main(s, step)
-        if s.every_method or step == s.step:
+    for task_size in s.task_sizes:
+        runs |= main(s, task_size)
+        if s.every_method or task_size == s.classes_per_task:
             runs |= {
-                ("true features", step): s.adapt(s.stage1(step), Oracle()),
-                ("frozen extractor", step): frozen(s, step),
-                ("LUCIR", step): s.lucir(s.budget, step),
-                ("LwF", step): lwf(s, step),
-                ("fine-tuning", step): s.stage1(step, features=0.0, distillation=0.0),
+                ("true features", task_size): s.adapt(s.stage1(task_size), Oracle()),
+                ("frozen extractor", task_size): frozen(s, task_size),
+                ("LUCIR", task_size): s.lucir(s.budget, task_size),
+                ("LwF", task_size): lwf(s, task_size),
+                ("fine-tuning", task_size): s.stage1(task_size, features=0.0, distillation=0.0),
             }
     return {**runs, "joint": s.joint()}
 
@@ -177,8 +177,8 @@ def anchors(s: Setting) -> Runs:
 
     Stage 1 takes its hyper-parameters from iCaRL.
     """
-    runs = {("LwF", step): lwf(s, step) for step in s.steps}
-    return runs | {("iCaRL", step): s.icarl(s.budget, step, total=True) for step in s.steps}
+    runs = {("LwF", task_size): lwf(s, task_size) for task_size in s.task_sizes}
+    return runs | {("iCaRL", task_size): s.icarl(s.budget, task_size, total=True) for task_size in s.task_sizes}
 
 
 def choices(s: Setting) -> Runs:

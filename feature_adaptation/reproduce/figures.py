@@ -22,12 +22,12 @@ from feature_adaptation.reproduce.parts import (
     average_rows,
     bars,
     lines,
+    measured_with_truth,
     notes,
     on_one_scale,
     orderings,
     origins,
     point,
-    with_truth,
 )
 from feature_adaptation.reproduce.presets import Setting
 
@@ -41,7 +41,7 @@ TENFOLD = 10.0  # "at least an order of magnitude"
 
 
 @dataclass(frozen=True)
-class Kept:
+class MemoryPoint:
     """What one method keeps of each class, and its Results."""
 
     method: str
@@ -60,13 +60,13 @@ class Kept:
         return preserved(s.size, self.features, self.images, jpeg)
 
 
-def memory_points(results: Results) -> list[Kept]:
+def memory_points(results: Results) -> list[MemoryPoint]:
     """Return every method and memory size of Fig. 2, by method, then by size."""
     points = []
     for name in ("FA (MLP)", "FA hybrid", *READOUTS, "EEIL-style", "LwF", "LwF+FD"):
-        wanted, of = READOUTS.get(name, (name, "cnn"))
+        wanted, readout = READOUTS.get(name, (name, "cnn"))
         mine = [(key, found) for key, found in results.items() if key[0] == wanted]
-        points += [Kept(name, images, features, found, of) for (_, images, features), found in mine]
+        points += [MemoryPoint(name, images, features, found, readout) for (_, images, features), found in mine]
     return points
 
 
@@ -86,16 +86,16 @@ def memory(s: Setting, results: Results, published: PublishedFigure) -> Drawing:
     return Drawing([*panels, *tenfold.panels], [*rows, *tenfold.comparisons], notes(s, note, tenfold.note))
 
 
-def claim(s: Setting, points: Sequence[Kept]) -> Drawing:
+def claim(s: Setting, points: Sequence[MemoryPoint]) -> Drawing:
     """Draw how many times less memory reaches the accuracy of exemplar methods. The paper claims at least ten times."""
-    ours = [p for p in points if p.method == "FA (MLP)"]
-    theirs = [p for p in points if p.images and not p.features]
-    names = [f"{p.method}, P = {p.images}" for p in theirs]
+    adapted = [p for p in points if p.method == "FA (MLP)"]
+    exemplars = [p for p in points if p.images and not p.features]
+    names = [f"{p.method}, P = {p.images}" for p in exemplars]
     curves, rows, words = [], [], []
     for label, jpeg in (("uncompressed", False), ("as JPEGs", True)):
         ratios = []
-        for name, p in zip(names, theirs, strict=True):
-            enough = [o.megabytes(s) for o in ours if np.mean(o.averages) >= np.mean(p.averages)]
+        for name, p in zip(names, exemplars, strict=True):
+            enough = [o.megabytes(s) for o in adapted if np.mean(o.averages) >= np.mean(p.averages)]
             ratios.append(p.megabytes(s, jpeg) / min(enough) if enough else nan)
             quantity = f"memory of images {label} / of features that do as well"
             found = Estimate(ratios[-1], nan, nan, len(p.averages)) if enough else None  # a ratio of means: no interval
@@ -124,19 +124,19 @@ def tasks(s: Setting, results: Results, published: PublishedFigure) -> Drawing:
     """Draw Fig. 3: accuracy on the classes seen so far, at each number of classes a task, and expected orderings."""
     panels, rows = [], []
     joint = [r.curve("cnn")[-1] for r in results.get("joint", [])]
-    for step in s.steps:
+    for task_size in s.task_sizes:
         curves = []
         for name in METHODS:
-            method, of = READOUTS.get(name, (name, "cnn"))
-            if found := results.get((method, step)):
+            method, readout = READOUTS.get(name, (name, "cnn"))
+            if found := results.get((method, task_size)):
                 classes = [p["classes"] for p in found[0].phases()]
-                curves.append(mean_curve(name, classes, lines(found, of)))
-                rows += average_rows(f"{name}, {step} classes a task", found, of, published)
+                curves.append(mean_curve(name, classes, lines(found, readout)))
+                rows += average_rows(f"{name}, {task_size} classes a task", found, readout, published)
         curves += [point("joint", s.classes, joint)] if joint else []
-        panels.append(Panel(f"{step} classes a task", CLASSES, TOP1, curves))
+        panels.append(Panel(f"{task_size} classes a task", CLASSES, TOP1, curves))
     if joint:
         rows.append(Comparison("accuracy, all classes (%)", "joint", None, "", estimate(joint)))
-    above = orderings(results, ORDERINGS, s.steps)
+    above = orderings(results, ORDERINGS, s.task_sizes)
     note = f"FA keeps all features; iCaRL and LUCIR keep {s.budget} images a class; true features: an oracle's memory"
     return Drawing([*panels, *above.panels], [*rows, *above.comparisons], notes(s, note))
 
@@ -165,7 +165,7 @@ def quality(s: Setting, results: Results, published: PublishedFigure) -> Drawing
     panels, rows = [], []
     words = {"mlp": "adapted by the MLP", "identity": "left as they were"}
     for (transform, stage), all_found in results.items():
-        if not (found := with_truth(all_found)):
+        if not (found := measured_with_truth(all_found)):
             continue
         title, count, curves = f"{words[transform]}, {stage}", len(found[0].phases()), []
         for i in origins(count):

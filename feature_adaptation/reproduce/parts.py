@@ -22,7 +22,8 @@ ORIGINS = 6  # the most tasks of origin that a panel shows, each as a curve
 
 def notes(s: Setting, *words: str) -> str:
     """Join the parts of a figure's note. Where stage 1 ran once, the note also says what intervals are over."""
-    once = f"stage 1 ran once: intervals are over {s.later} seeds of stages 2 and 3 alone" if s.later > 1 else ""
+    seeds = s.later_seeds
+    once = f"stage 1 ran once: intervals are over {seeds} seeds of stages 2 and 3 alone" if seeds > 1 else ""
     return "; ".join(filter(None, [*words, once]))
 
 
@@ -36,14 +37,14 @@ def lines(found: Sequence[Result], name: str) -> list[list[float]]:
     return [r.curve(name) for r in found]
 
 
-def average_rows(name: str, found: Sequence[Result], of: str, published: PublishedFigure) -> list[Comparison]:
+def average_rows(name: str, found: Sequence[Result], readout: str, published: PublishedFigure) -> list[Comparison]:
     """List the average with and without the first task, since both are in use, the last accuracy, and forgetting."""
-    curves = lines(found, of)
+    curves = lines(found, readout)
     rows = [Comparison(AVERAGE, name, None, "", estimate([float(np.mean(line)) for line in curves]))]
     if len(curves[0]) > 1:
         rest = estimate([float(np.mean(line[1:])) for line in curves])
         rows.append(Comparison(LATER_INCREMENTAL, name, None, "", rest))
-    return [*rows, *end_rows(name, found, of, published)]
+    return [*rows, *end_rows(name, found, readout, published)]
 
 
 def point(name: str, x: float, values: Sequence[float]) -> Curve:
@@ -59,7 +60,8 @@ def bars(title: str, names: Sequence[str], groups: Mapping[str, Sequence[Estimat
 def by_readout(results: Results, readouts: Mapping[str, str], title: str) -> tuple[Panel, list[Comparison]]:
     """Draw averages of several read-outs of every variant, side by side. readouts: {name: read-out}."""
     groups = {
-        name: [estimate([average(r, of) for r in found]) for found in results.values()] for name, of in readouts.items()
+        name: [estimate([average(r, readout) for r in found]) for found in results.values()]
+        for name, readout in readouts.items()
     }
     rows = [
         Comparison(f"{AVERAGE}, {name}", variant, None, "", e)
@@ -75,7 +77,7 @@ def on_one_scale(panels: Sequence[Panel], top: float) -> list[Panel]:
     return [replace(p, y_range=(low - 0.02, top)) for p in panels]
 
 
-def with_truth(found: Sequence[Result]) -> list[Result]:
+def measured_with_truth(found: Sequence[Result]) -> list[Result]:
     """Return the Results whose runs were measured against true features."""
     return [r for r in found if "omega" in r.phases()[-1].get("quality", {})]
 
@@ -84,19 +86,21 @@ Ordering = tuple[str, tuple[str, str], tuple[str, str]]
 """The name of an expectation, and two (method, read-out): the one expected above, and the one expected below."""
 
 
-def orderings(results: Results, wanted: Sequence[Ordering], steps: Sequence[int | None] = (None,)) -> Drawing:
+def orderings(results: Results, wanted: Sequence[Ordering], task_sizes: Sequence[int | None] = (None,)) -> Drawing:
     """Draw and list differences of averages that are expected to be positive, paired by class order and seed.
 
-    steps: numbers of classes a task, each with a colour of its own, where the keys of `results` are (method, step).
+    task_sizes: numbers of classes a task, each with a colour of its own. The keys of `results` then are (method, size).
     """
     curves, rows = [], []
-    for step in steps:
+    for task_size in task_sizes:
         found = dict[str, Estimate]()
-        group = f"{step} classes a task" if step else ""
-        for name, (a, of_a), (b, of_b) in wanted:
-            keys = [(a, step), (b, step)] if step else [a, b]
+        group = f"{task_size} classes a task" if task_size else ""
+        for name, (a, readout_a), (b, readout_b) in wanted:
+            keys = [(a, task_size), (b, task_size)] if task_size else [a, b]
             if both := paired([results.get(key, []) for key in keys]):
-                found[name] = estimate([average(x, of_a) - average(y, of_b) for x, y in zip(*both, strict=True)])
+                found[name] = estimate(
+                    [average(x, readout_a) - average(y, readout_b) for x, y in zip(*both, strict=True)]
+                )
                 words = ", ".join(filter(None, [name, group]))
                 rows.append(Comparison(DIFFERENCE, words, None, "", found[name]))
         curves += [through(group or "paired by seed", list(found), list(found.values()))] if found else []

@@ -44,9 +44,9 @@ class Setting(shared.Setting):
 
     size: Size
     """The sizes from which memory is counted on these data."""
-    steps: tuple[int, ...]
-    """The numbers of classes a task in Fig. 3. Every other figure has `step` classes a task."""
-    step: int
+    task_sizes: tuple[int, ...]
+    """The numbers of classes a task in Fig. 3. Every other figure has `classes_per_task`."""
+    classes_per_task: int
     base: int | None = None
     """The number of classes of the first task. None: as many as every other task has."""
     lucir_schedule: Schedule
@@ -66,7 +66,7 @@ class Setting(shared.Setting):
     small: int
     """L in figures where memory is short: a tenth of the usual budget or less."""
     every_method: bool = True
-    """Whether Fig. 3 has every method at each of `steps`. If not, some methods are at `step` alone."""
+    """Whether Fig. 3 has every method at each of `task_sizes`. If not, some methods are at `classes_per_task` alone."""
     gamma: float = 0.05  # gamma of Eq. 6, whose value in the paper is not known; Fig. 5 sweeps it
     gamma_maps: tuple[Map, ...] = ("identity", "linear", "residual", "mlp")
     """The maps at each gamma of Fig. 5. With little drift, a map may do more harm than no map."""
@@ -82,7 +82,7 @@ class Setting(shared.Setting):
     large."""
 
     @property
-    def later(self) -> int:
+    def later_seeds(self) -> int:
         """The number of seeds of stages 2 and 3 for each run of stage 1."""
         return LATER if self.comparable and len(self.repeats) == 1 else 1
 
@@ -91,23 +91,23 @@ class Setting(shared.Setting):
         """The number of images that exemplar methods usually keep of each class."""
         return self.images[-1]
 
-    def protocol(self, step: int | None = None, images: int = 0) -> Protocol:
-        """Return the protocol of `step` classes a task, with `images` exemplars of each class."""
-        step = step or self.step
-        return Protocol(self.classes, self.base or step, step, exemplars_per_class=images)
+    def protocol(self, task_size: int | None = None, images: int = 0) -> Protocol:
+        """Return the protocol of `task_size` classes a task, with `images` exemplars of each class."""
+        task_size = task_size or self.classes_per_task
+        return Protocol(self.classes, self.base or task_size, task_size, exemplars_per_class=images)
 
-    def stage1(self, step: int | None = None, images: int = 0, **changes: Any) -> list[Run]:
+    def stage1(self, task_size: int | None = None, images: int = 0, **changes: Any) -> list[Run]:
         """Return Runs of stage 1, one for each repeat: LwF with feature distillation. changes: options that differ."""
-        return self.extract(replace(self.extractor(), **changes), step, images)
+        return self.extract(replace(self.extractor(), **changes), task_size, images)
 
     def extractor(self) -> Extractor:
         """Return the usual stage 1: LwF with feature distillation, which leaves features for stages 2 and 3."""
         return Extractor(features=self.gamma, keep="truth" if self.truth else "features")
 
-    def extract(self, method: Extractor, step: int | None = None, images: int = 0) -> list[Run]:
+    def extract(self, method: Extractor, task_size: int | None = None, images: int = 0) -> list[Run]:
         """Return Runs of any stage 1, at a learning rate that its loss allows."""
         schedule = replace(self.schedule, lr=min(self.schedule.lr, highest_rate(method)))
-        return self.run(method, self.protocol(step, images), schedule=schedule)
+        return self.run(method, self.protocol(task_size, images), schedule=schedule)
 
     def adapt(self, stage1: Sequence[Run], method: Adaptation | None = None, **changes: Any) -> list[Run]:
         """Return Runs of stages 2 and 3 that start from runs of stage 1.
@@ -123,7 +123,9 @@ class Setting(shared.Setting):
 
     def after(self, stage1: Sequence[Run], method: Adaptation) -> list[Run]:
         """Return Runs of stages 2 and 3 by `method` as it is, after runs of stage 1."""
-        return [replace(run, method=method, start=run, seed=run.seed + k) for run in stage1 for k in range(self.later)]
+        return [
+            replace(run, method=method, start=run, seed=run.seed + k) for run in stage1 for k in range(self.later_seeds)
+        ]
 
     def defaults(self) -> tuple[Method, ...]:
         """Return each method with the options of this setting, the paper's own method first."""
@@ -147,26 +149,26 @@ class Setting(shared.Setting):
 
     # Baselines, with the network's own classifier
 
-    def icarl(self, images: int, step: int | None = None, total: bool = False) -> list[Run]:
+    def icarl(self, images: int, task_size: int | None = None, total: bool = False) -> list[Run]:
         """Return Runs of iCaRL as published: sigmoids, distillation and exemplars.
 
         Its read-outs are NME, with mirrored exemplars, and CNN. total: the classes seen so far share the budget of the
         last task, as in iCaRL's paper.
         """
-        runs = self.stage1(step, images, features=0.0, keep="nothing", nme_flip="horizontal")
+        runs = self.stage1(task_size, images, features=0.0, keep="nothing", nme_flip="horizontal")
         if not total:
             return runs
-        shared = replace(self.protocol(step), exemplars_per_class=None, exemplars_total=images * self.classes)
+        shared = replace(self.protocol(task_size), exemplars_per_class=None, exemplars_total=images * self.classes)
         return [replace(run, protocol=shared) for run in runs]
 
-    def eeil(self, images: int, step: int | None = None) -> list[Run]:
+    def eeil(self, images: int, task_size: int | None = None) -> list[Run]:
         """Return Runs in the style of EEIL: softmax, one distillation for each task, balanced fine-tuning."""
         changes = {"loss": "softmax", "features": 0.0, "per_task": True, "finetune": self.finetune}
-        return self.stage1(step, images, keep="nothing", **changes)
+        return self.stage1(task_size, images, keep="nothing", **changes)
 
-    def lucir(self, images: int, step: int | None = None) -> list[Run]:
+    def lucir(self, images: int, task_size: int | None = None) -> list[Run]:
         """Return Runs of LUCIR with the schedule of its paper."""
-        return self.run(self.lucir_method(), self.protocol(step, images), schedule=self.lucir_schedule)
+        return self.run(self.lucir_method(), self.protocol(task_size, images), schedule=self.lucir_schedule)
 
     def lucir_method(self) -> LUCIR:
         """Return LUCIR with the options that its own package has."""
@@ -186,8 +188,8 @@ CIFAR = Setting(
     network="resnet32",
     inputs=Inputs(),
     size=SIZES["cifar100"],
-    steps=(5, 10, 20),
-    step=10,
+    task_sizes=(5, 10, 20),
+    classes_per_task=10,
     schedule=CIFAR_SCHEDULE,
     lucir_schedule=LUCIR_SCHEDULE,
     finetune=FINETUNE,
@@ -208,8 +210,8 @@ SETTINGS: dict[str, tuple[Setting, ...]] = {
             size=Size(20, 64, 32 * 32 * 3, 1300),
             network="resnet8-half",
             classes=20,
-            steps=(4, 10),
-            step=4,
+            task_sizes=(4, 10),
+            classes_per_task=4,
             schedule=Schedule(12, lr=0.5, milestones=(8, 10), gamma=0.2, batch=32, weight_decay=1e-5),
             lucir_schedule=Schedule(12, lr=0.1, milestones=(6, 9), batch=32, weight_decay=5e-4),
             finetune=replace(FINETUNE, epochs=3, milestones=(2,), batch=32),
@@ -239,8 +241,8 @@ SETTINGS: dict[str, tuple[Setting, ...]] = {
             size=SIZES[size],
             network="resnet18-imagenet",
             classes=classes,
-            steps=(classes // 10,),
-            step=classes // 10,
+            task_sizes=(classes // 10,),
+            classes_per_task=classes // 10,
             schedule=IMAGENET_SCHEDULE,
             lucir_schedule=LUCIR_IMAGENET_SCHEDULE,
             finetune=replace(FINETUNE, weight_decay=1e-4),
@@ -267,8 +269,8 @@ def on_folder(folder: Folder) -> Setting:
         asked.images,
         network=folder.network(),
         base=asked.base,
-        steps=(asked.step,),
-        step=asked.step,
+        task_sizes=(asked.step,),
+        classes_per_task=asked.step,
         available=max(folder.counts),
         images=(asked.exemplars,),
     )

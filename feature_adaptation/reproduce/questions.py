@@ -21,12 +21,12 @@ from feature_adaptation.reproduce.parts import (
     average_rows,
     by_readout,
     lines,
+    measured_with_truth,
     notes,
     on_one_scale,
     orderings,
     origins,
     point,
-    with_truth,
 )
 from feature_adaptation.reproduce.presets import Setting
 
@@ -80,7 +80,7 @@ def maps(s: Setting, results: Results, published: PublishedFigure) -> Drawing:
     for key, x in (("omega", OMEGA), ("explained", EXPLAINED)):
         curves = []
         for name, all_found in results.items():
-            if found := with_truth(all_found):
+            if found := measured_with_truth(all_found):
                 quality = [old_mean(r, key=key) for r in found]
                 curves.append(point(name, round(float(np.mean(quality)), 4), [r.curve("cnn")[-1] for r in found]))
                 rows.append(Comparison(f"{x}, old tasks, at the end", name, None, "", estimate(quality), 0.0))
@@ -126,7 +126,7 @@ def over_tasks(name: str, found: Sequence[Result], value: Callable[[Result, int]
 
 def drift(s: Setting, results: Results, published: PublishedFigure) -> Drawing:
     """Compare true and predicted drift of unit features: explained share, direction, class means, and five arrows."""
-    known = {name: found for name, everything in results.items() if (found := with_truth(everything))}
+    known = {name: found for name, everything in results.items() if (found := measured_with_truth(everything))}
     moved = {name: found for name, found in known.items() if name != "identity"}
     panels, rows = [], []
     for key, y in (("explained", EXPLAINED), ("drift_cosine", "cosine of true and predicted")):
@@ -137,7 +137,7 @@ def drift(s: Setting, results: Results, published: PublishedFigure) -> Drawing:
             rows.append(Comparison(f"{y}, at the end", name, None, "", ends, 0.0))
     curves = [over_tasks(n, f, class_mean_distance) for n, f in known.items()]
     if mlp := known.get("mlp"):
-        curves += thin_lines(mlp[0], s.step)
+        curves += thin_lines(mlp[0], s.classes_per_task)
     panels.append(Panel("class means", TASK, "distance to the true mean", curves))
     for name, found in known.items():
         ends = estimate([class_mean_distance(r, len(r.phases()) - 1) for r in found])
@@ -187,7 +187,7 @@ def steps(s: Setting, results: Results, published: PublishedFigure) -> Drawing:
         "old images, all steps": old_mean,
     }
     for name in ("identity", "linear", "residual", "mlp"):
-        if found := with_truth(results.get(name, [])):
+        if found := measured_with_truth(results.get(name, [])):
             curves = [over_tasks(kind, found, value) for kind, value in kinds.items()]
             panels.append(Panel(name, TASK, OMEGA, curves))
             for kind, value in kinds.items():
@@ -212,23 +212,28 @@ def anchors(s: Setting, results: Results, published: PublishedFigure) -> Drawing
     readouts = {"LwF.MC": ("LwF", "cnn", "LwF.MC"), "iCaRL-NME": ("iCaRL", "nme", "iCaRL")}
     readouts["iCaRL-CNN"] = ("iCaRL", "cnn", "hybrid1 (iCaRL CNN head)")
     curves, rows = [], []
-    for name, (method, of, theirs) in readouts.items():
+    for name, (method, readout, published_name) in readouts.items():
         found = {
-            step: estimate([average(r, of) for r in results[method, step]])
-            for step in s.steps
-            if (method, step) in results
+            task_size: estimate([average(r, readout) for r in results[method, task_size]])
+            for task_size in s.task_sizes
+            if (method, task_size) in results
         }
         curves += [through(name, list(found), list(found.values()))] if found else []
-        for step, e in found.items():
-            value = published.value(theirs, step)
-            rows.append(Comparison(f"{AVERAGE}, {step} classes a task", name, *value, e))
-        curves += [replace(c, name=name) for c in published_curve(published, theirs)]
+        for task_size, e in found.items():
+            value = published.value(published_name, task_size)
+            rows.append(Comparison(f"{AVERAGE}, {task_size} classes a task", name, *value, e))
+        curves += [replace(c, name=name) for c in published_curve(published, published_name)]
     panels = [Panel("iCaRL paper, Table 1a", "classes a task", AVERAGE, curves)]
-    if lwf := results.get(("LwF", s.step)):
+    if lwf := results.get(("LwF", s.classes_per_task)):
         x = [p["classes"] for p in lwf[0].phases()]
-        port = published_curve(published.of("anchors-port"), "LwF.MC (port)")
+        port = published_curve(published.figure("anchors-port"), "LwF.MC (port)")
         panels.append(
-            Panel(f"{s.step} classes a task", CLASSES, TOP1, [mean_curve("LwF.MC", x, lines(lwf, "cnn")), *port])
+            Panel(
+                f"{s.classes_per_task} classes a task",
+                CLASSES,
+                TOP1,
+                [mean_curve("LwF.MC", x, lines(lwf, "cnn")), *port],
+            )
         )
     note = (
         "published values are iCaRL's and a public port's, none is this paper's; "

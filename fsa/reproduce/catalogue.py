@@ -13,13 +13,13 @@ from common.drawing.figures import Figure, Runs, no_runs, per_data
 from common.drawing.looks import GREY, RED, declare
 from common.imbalance import Rebalance
 from common.runs import Run
-from fsa.methods import FSA, Earlier
+from fsa.methods import FSA, EarlierBlock
 from fsa.reproduce import figures as draw
 from fsa.reproduce import pictures, readers
-from fsa.reproduce.figures import ACCURACY, BLOCKS, DEPTHS, FOCAL_OURS, NO_AUG, OURS, PHASE_1
+from fsa.reproduce.figures import ACCURACY, BLOCKS, DEPTHS, FOCAL_TUNED, NO_AUG, PHASE_1, TUNED
 from fsa.reproduce.presets import HUNDRED, TEN, Setting
 
-LOOKS = declare((RED, "D", OURS), (GREY, "v", "Plain model"))
+LOOKS = declare((RED, "D", TUNED), (GREY, "v", "Plain model"))
 
 CONTROL = FSA(tail=64, donors=0)
 """The same batches, half of them tail images, but real ones."""
@@ -36,7 +36,7 @@ VARIANTS: dict[str, FSA] = {
     "feature mixup": replace(WHOLE, fusion="mixup"),
     "ratio 0: donors only": FSA(ratio=0.0),
     "ratio 1: own only": FSA(ratio=1.0),
-    OURS: FSA(),
+    TUNED: FSA(),
 }
 """Phase II in every variant that tells what the gain comes from."""
 
@@ -59,7 +59,7 @@ def parts(s: Setting) -> Runs:
 def phases(s: Setting, factor: float | None = None) -> Runs:
     """Phase I, its control and FSA, by default at the strongest imbalance."""
     factor = factor or s.strongest
-    return {PHASE_1: s.train(factor=factor), NO_AUG: s.tune(CONTROL, factor), OURS: s.tune(FSA(), factor)}
+    return {PHASE_1: s.train(factor=factor), NO_AUG: s.tune(CONTROL, factor), TUNED: s.tune(FSA(), factor)}
 
 
 def curves(s: Setting, factor: float | None = None) -> Runs:
@@ -72,7 +72,7 @@ def table(s: Setting) -> Runs:
     runs = dict[tuple[str, float], list[Run]]()
     for factor in s.factors:
         runs |= {(name, factor): s.train(method, factor) for name, method in s.baselines().items()}
-        runs |= {(name, factor): s.tune(VARIANTS[name], factor) for name in (NO_AUG, OURS)}
+        runs |= {(name, factor): s.tune(VARIANTS[name], factor) for name in (NO_AUG, TUNED)}
     return runs
 
 
@@ -83,8 +83,8 @@ def large(s: Setting) -> Runs:
         "Plain model": s.train(),
         "Focal": s.train(focal),
         NO_AUG: s.tune(CONTROL),
-        OURS: s.tune(FSA()),
-        FOCAL_OURS: s.tune(FSA(), loss=focal),
+        TUNED: s.tune(FSA()),
+        FOCAL_TUNED: s.tune(FSA(), loss=focal),
     }
 
 
@@ -96,7 +96,7 @@ def depths(s: Setting) -> Runs:
         runs |= {
             ("CE", depth): deeper.train(),
             (NO_AUG, depth): deeper.tune(CONTROL),
-            (OURS, depth): deeper.tune(FSA()),
+            (TUNED, depth): deeper.tune(FSA()),
         }
     return runs
 
@@ -113,8 +113,8 @@ def blocks(s: Setting) -> Runs:
     for f in s.strong:
         runs |= {
             (NO_AUG, f): s.tune(CONTROL, f),
-            (second, f): s.tune(Earlier(2), f, views=0),
-            (third, f): s.tune(Earlier(1), f, views=0),
+            (second, f): s.tune(EarlierBlock(2), f, views=0),
+            (third, f): s.tune(EarlierBlock(1), f, views=0),
             (fourth, f): s.tune(FSA(), f),
         }
     return runs
@@ -122,7 +122,7 @@ def blocks(s: Setting) -> Runs:
 
 def variants(s: Setting) -> Runs:
     """Every variant of Phase II from cached views, repeated from the same Phase I."""
-    draws = {NO_AUG: s.draws, OURS: s.draws}
+    draws = {NO_AUG: s.draws, TUNED: s.draws}
     tuned = {n: s.tune(m, draws=draws.get(n, s.control_draws), views=s.views) for n, m in VARIANTS.items()}
     return {PHASE_1: s.train(), **tuned}
 
@@ -130,9 +130,9 @@ def variants(s: Setting) -> Runs:
 def sources(s: Setting) -> Runs:
     """The control and FSA from images drawn afresh (0 views), from cached views, and with fusions drawn once."""
     tune = partial(s.tune, draws=s.control_draws)
-    methods = {NO_AUG: CONTROL, OURS: FSA()}
+    methods = {NO_AUG: CONTROL, TUNED: FSA()}
     tuned = {(name, n): tune(method, views=n) for n in (0, s.views, 1) for name, method in methods.items()}
-    return {PHASE_1: s.train(), **tuned, (OURS, readers.FIXED): tune(FSA(offline=True), views=1)}
+    return {PHASE_1: s.train(), **tuned, (TUNED, readers.FIXED): tune(FSA(offline=True), views=1)}
 
 
 def thresholds(s: Setting) -> Runs:
@@ -155,7 +155,7 @@ def numbers(s: Setting) -> Runs:
 
 def claim(s: Setting) -> Sides:
     """FSA against the same Phase II without augmentation."""
-    return {OURS: s.tune(FSA()), NO_AUG: s.tune(CONTROL)}
+    return {TUNED: s.tune(FSA()), NO_AUG: s.tune(CONTROL)}
 
 
 def choices(s: Setting) -> Mapping[str, Sides]:

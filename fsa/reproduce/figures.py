@@ -19,7 +19,7 @@ from fsa.reproduce.presets import HUNDRED, TEN, Setting
 from fsa.splits import head_and_tail
 
 ACCURACY, TOP1, FACTOR = "test accuracy (%)", "top-1 accuracy (%)", "imbalance factor"
-PHASE_1, NO_AUG, OURS, FOCAL_OURS = "Phase I", "No Aug", "FSA", "FSA + focal in phase I"
+PHASE_1, NO_AUG, TUNED, FOCAL_TUNED = "Phase I", "No Aug", "FSA", "FSA + focal in phase I"
 BLOCKS = ("Block2", "Block3", "Block4")
 DEPTHS = (50, 101, 152)
 """Numbers of layers of Table 4's ResNets."""
@@ -51,72 +51,72 @@ def shared(panels: Sequence[Panel]) -> list[Panel]:
 
 def printed(s: Setting, published: PublishedFigure, name: str, factor: float | None = None) -> tuple[float | None, str]:
     """Return the number that the setting's table prints for a method, by default at the setting's factor."""
-    return published.of(s.table).value("CE" if name == PHASE_1 else name, factor or s.factor or 0)
+    return published.figure(s.table).value("CE" if name == PHASE_1 else name, factor or s.factor or 0)
 
 
-def difference(ours: tuple[float | None, str], theirs: tuple[float | None, str]) -> tuple[float | None, str]:
+def difference(value: tuple[float | None, str], other: tuple[float | None, str]) -> tuple[float | None, str]:
     """Return one published number minus another, or None if either is missing."""
-    if ours[0] is None or theirs[0] is None:
+    if value[0] is None or other[0] is None:
         return None, ""
-    return round(ours[0] - theirs[0], 2), "difference of two printed numbers"
+    return round(value[0] - other[0], 2), "difference of two printed numbers"
 
 
 def gain_row(
     quantity: str,
     name: str,
-    ours: Sequence[Result],
-    theirs: Sequence[Result],
+    results: Sequence[Result],
+    against: Sequence[Result],
     measure: Measure = accuracy,
     published: tuple[float | None, str] = (None, ""),
 ) -> list[Comparison]:
     """Return the paired gain as a list of one row, or an empty list if no repeat is shared."""
-    found = gain(ours, theirs, measure)
+    found = gain(results, against, measure)
     return [Comparison(quantity, name, *published, found, tolerance=0.0)] if found else []
 
 
 def table(s: Setting, results: Results, published: PublishedFigure) -> Drawing:
     """Draw Tables 1 and 2: accuracy by imbalance factor. The control No Aug shows what augmentation adds."""
-    words, rows, ours, paper = [f"{f:g}" for f in s.factors], list[Comparison](), list[Curve](), list[Curve]()
-    for name in (*s.baselines(), NO_AUG, OURS):
+    words, rows, measured, paper = [f"{f:g}" for f in s.factors], list[Comparison](), list[Curve](), list[Curve]()
+    for name in (*s.baselines(), NO_AUG, TUNED):
         found = [mean(results.get((name, f), [])) for f in s.factors]
         values = [published.value(name, f) for f in s.factors]
         known = zip(s.factors, values, found, strict=True)
         rows += [Comparison(f"{ACCURACY}, factor {f:g}", name, *value, e) for f, value, e in known if e]
-        ours += [through(name, words, found)] if any(found) else []
+        measured += [through(name, words, found)] if any(found) else []
         paper += published_points(name, words, [value for value, _ in values])
     for f in s.factors:
-        tuned = results.get((OURS, f), [])
+        tuned = results.get((TUNED, f), [])
         for other in ("CE", NO_AUG):
             quantity = f"FSA - {other} (points, paired), factor {f:g}"
-            value = difference(published.value(OURS, f), published.value(other, f))
-            rows += gain_row(quantity, OURS, tuned, results.get((other, f), []), published=value)
+            value = difference(published.value(TUNED, f), published.value(other, f))
+            rows += gain_row(quantity, TUNED, tuned, results.get((other, f), []), published=value)
     kind: Literal["lines", "bars"] = "lines" if len(s.factors) > 1 else "bars"
-    panels = [Panel(f"{title(s, None)}, ours", FACTOR, ACCURACY, ours, kind=kind)]
+    panels = [Panel(f"{title(s, None)}, ours", FACTOR, ACCURACY, measured, kind=kind)]
     if paper:
         panels = shared([*panels, Panel("the paper", FACTOR, ACCURACY, paper)])
     note = f"{NO_AUG}: Phase II on the same batches, half tail images, without augmentation; the paper has no such row"
     return Drawing(panels, rows, notes(results, note))
 
 
-PRINTED = ("Plain model", "Lifted loss", "Focal", "Range loss", "FSLwF", "OLTR", OURS, FOCAL_OURS)
+PRINTED = ("Plain model", "Lifted loss", "Focal", "Range loss", "FSLwF", "OLTR", TUNED, FOCAL_TUNED)
 """The rows of Table 3 in the paper."""
 
 
 def shots(s: Setting, results: Results, published: PublishedFigure) -> Drawing:
     """Draw Table 3: accuracy on classes of many, medium and few images, and on all."""
     groups = {"many": "many", "medium": "medium", "few": "few", "overall": "accuracy"}
-    rows, ours = list[Comparison](), list[Curve]()
+    rows, measured = list[Comparison](), list[Curve]()
     for name, found in results.items():
         present = {g: key for g, key in groups.items() if key in found[0].readout("cnn")}
         values = [mean(found, partial(reading, key=key)) for key in present.values()]
-        ours.append(through(name, list(present), values))
+        measured.append(through(name, list(present), values))
         rows += [
             Comparison(f"{TOP1}, {g}", name, *published.value(name, g), e) for g, e in zip(present, values, strict=True)
         ]
     paper = [curve for name in PRINTED for curve in published_curve(published, name)]
-    rows += gain_row("FSA - No Aug (points, paired)", OURS, results.get(OURS, []), results.get(NO_AUG, []))
+    rows += gain_row("FSA - No Aug (points, paired)", TUNED, results.get(TUNED, []), results.get(NO_AUG, []))
     base = Panel("the paper", "training images of the class", TOP1, paper, kind="bars")
-    panels = [replace(base, title=f"{title(s, None)}, ours", curves=ours), *([base] if paper else [])]
+    panels = [replace(base, title=f"{title(s, None)}, ours", curves=measured), *([base] if paper else [])]
     return Drawing(shared(panels), rows, notes(results, "many: > 100, medium: 20 to 100, few: < 20 training images"))
 
 
@@ -128,7 +128,7 @@ def reading(result: Result, key: str) -> float:
 def depths(s: Setting, results: Results, published: PublishedFigure) -> Drawing:
     """Draw Table 4: accuracy with ResNet-50, -101 and -152."""
     rows, curves = list[Comparison](), list[Curve]()
-    for name in ("CE", "CB", NO_AUG, OURS):
+    for name in ("CE", "CB", NO_AUG, TUNED):
         found = [mean(results.get((name, d), [])) for d in DEPTHS]
         values = [published.value(name, d) for d in DEPTHS]
         curves += [through(name, DEPTHS, found)] if any(found) else []
@@ -139,8 +139,8 @@ def depths(s: Setting, results: Results, published: PublishedFigure) -> Drawing:
             if e or value[0] is not None
         ]
     for d in DEPTHS:
-        both = results.get((OURS, d), []), results.get((NO_AUG, d), [])
-        rows += gain_row(f"FSA - No Aug (points, paired), ResNet-{d}", OURS, *both)
+        both = results.get((TUNED, d), []), results.get((NO_AUG, d), [])
+        rows += gain_row(f"FSA - No Aug (points, paired), ResNet-{d}", TUNED, *both)
     return Drawing([Panel(title(s, None), "depth of the ResNet", TOP1, curves)], rows, notes(results))
 
 
@@ -225,7 +225,7 @@ def confusion(s: Setting, results: Results, published: PublishedFigure) -> Drawi
     head, tail = head_and_tail(counts(some[0]))
     base = Panel("", "predicted class", "true class", boundary=len(head))
     panels, rows = list[Panel](), list[Comparison]()
-    for name in (PHASE_1, NO_AUG, OURS):
+    for name in (PHASE_1, NO_AUG, TUNED):
         if found := results.get(name):
             panels.append(_confusions(base, name, found[0], results.get(PHASE_1)))
     for name, found in results.items():
@@ -282,7 +282,7 @@ def blocks(s: Setting, results: Results, published: PublishedFigure) -> Drawing:
         found = [mean(results.get((n, factor), [])) for n in names]
         bars.append(through(f"factor {factor:g}", names, found))
         for name, e in zip(names, found, strict=True):
-            value = printed(s, published, OURS, factor) if name == BLOCKS[-1] else (None, "")
+            value = printed(s, published, TUNED, factor) if name == BLOCKS[-1] else (None, "")
             rows += [Comparison(f"{ACCURACY}, factor {factor:g}", name, *value, e)] if e else []
             rows += gain_row(
                 f"{name} - {NO_AUG} (points, paired), factor {factor:g}",

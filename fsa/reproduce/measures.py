@@ -73,14 +73,14 @@ def mean(results: Sequence[Result], measure: Measure = accuracy) -> Estimate | N
     return over_repeats((repeat(r), measure(r)) for r in results) if results else None
 
 
-def gain(ours: Sequence[Result], theirs: Sequence[Result], measure: Measure = accuracy) -> Estimate | None:
-    """Return the mean of `ours` minus `theirs` in points, paired by repeat; None if no repeat is shared.
+def gain(results: Sequence[Result], against: Sequence[Result], measure: Measure = accuracy) -> Estimate | None:
+    """Return the mean of `results` minus `against` in points, paired by repeat; None if no repeat is shared.
 
     A Phase I is paired with every Phase II that starts from it.
     """
-    other = {repeat(r): measure(r) for r in theirs}
+    other = {repeat(r): measure(r) for r in against}
     found = []
-    for result in ours:
+    for result in results:
         first, second = repeat(result)
         if (value := other.get((first, second), other.get((first, None)))) is not None:
             found.append(((first, second), measure(result) - value))

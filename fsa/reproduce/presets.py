@@ -14,7 +14,7 @@ from common.data.names import FOLDER
 from common.errors import InputError
 from common.imbalance import Rebalance
 from common.runs import IMAGENET_INPUTS, Inputs, LongTail, Run, Schedule
-from fsa.methods import FSA, STEPS, Earlier, Survey, Views
+from fsa.methods import FSA, STEPS, EarlierBlock, Survey, Views
 from fsa.splits import head_and_tail
 
 CIFAR_PHASE1 = Schedule(epochs=300, lr=0.1, milestones=(150,), batch=128, weight_decay=5e-4)
@@ -76,15 +76,15 @@ class Setting(shared.Setting):
             **{f"Focal (gamma={g:g})": Rebalance("focal", gamma=g) for g in self.gammas},
         }
 
-    def defaults(self) -> tuple[FSA | Earlier | Rebalance, ...]:
+    def defaults(self) -> tuple[FSA | EarlierBlock | Rebalance, ...]:
         """Each method as this setting has it, the paper's own first."""
-        return FSA(), Earlier(), Rebalance()
+        return FSA(), EarlierBlock(), Rebalance()
 
-    def main(self, method: FSA | Earlier | Rebalance) -> list[Run]:
+    def main(self, method: FSA | EarlierBlock | Rebalance) -> list[Run]:
         """`method` at the setting's imbalance factor: Phase I, or Phase II after a plain one."""
         if isinstance(method, Rebalance):
             return self.train(method)
-        return self.tune(method, views=0 if isinstance(method, Earlier) else None)
+        return self.tune(method, views=0 if isinstance(method, EarlierBlock) else None)
 
     def train(self, method: Rebalance | None = None, factor: float | None = None, balanced: bool = False) -> list[Run]:
         """Phase I, one Run per seed, at an imbalance factor, by default the setting's; balanced: on all images."""
@@ -102,7 +102,7 @@ class Setting(shared.Setting):
 
     def tune(
         self,
-        method: FSA | Earlier,
+        method: FSA | EarlierBlock,
         factor: float | None = None,
         draws: Sequence[int] = (),
         views: int | None = None,
@@ -112,7 +112,7 @@ class Setting(shared.Setting):
 
         views: of each image, whose maps are cached; 0 draws images afresh; by default as the setting has it.
         """
-        fsa = method.fsa if isinstance(method, Earlier) else method
+        fsa = method.fsa if isinstance(method, EarlierBlock) else method
         views = (0 if self.online else self.views) if views is None else views
         schedule = replace(self.phase2, batch=fsa.images) if fsa.batch == "head-tail" else self.phase2
         runs = []

@@ -8,7 +8,7 @@ import numpy as np
 
 from common.drawing.curves import across, neighbours, span, through
 from common.drawing.figures import Comparison, Curve, Drawing, Panel, PublishedFigure, Results
-from fsa.reproduce.figures import ACCURACY, NO_AUG, OURS, PHASE_1, difference, gain_row, notes, printed, title
+from fsa.reproduce.figures import ACCURACY, NO_AUG, PHASE_1, TUNED, difference, gain_row, notes, printed, title
 from fsa.reproduce.measures import GROUPS, counts, gain, mean, on_classes
 from fsa.reproduce.presets import Setting
 
@@ -31,14 +31,17 @@ def variants(s: Setting, results: Results, published: PublishedFigure) -> Drawin
         rows += [Comparison(f"{ACCURACY}, {group}", n, *on_all(s, published, n, group), e) for n, e in found.items()]
         gains = [gain(results[n], control, measure) for n in others]
         differences += [through(name, others, gains)] if any(gains) else []
-    pairs = [(n, NO_AUG) for n in others] + [(FSA_BY_CLASS, NO_AUG_BY_CLASS), (NO_AUG, PHASE_1), (OURS, PHASE_1)]
+    pairs = [(n, NO_AUG) for n in others] + [(FSA_BY_CLASS, NO_AUG_BY_CLASS), (NO_AUG, PHASE_1), (TUNED, PHASE_1)]
     for name, other in pairs:
         for group, measure in GROUPS.items():
             quantity = f"- {other} (points, paired), {group}"
             value = difference(*(on_all(s, published, n, group) for n in (name, other)))
             rows += gain_row(quantity, name, results.get(name, []), results.get(other, []), measure, value)
-    added = [by_size("FSA - No Aug", results, OURS, NO_AUG)]
-    tuned = [by_size("No Aug - Phase I", results, NO_AUG, PHASE_1), by_size("FSA - Phase I", results, OURS, PHASE_1)]
+    added = [by_class_size("FSA - No Aug", results, TUNED, NO_AUG)]
+    tuned = [
+        by_class_size("No Aug - Phase I", results, NO_AUG, PHASE_1),
+        by_class_size("FSA - Phase I", results, TUNED, PHASE_1),
+    ]
     panels = [
         Panel(title(s, s.factor), "", ACCURACY, heights, kind="bars"),
         Panel(f"difference to {NO_AUG}", "", "points, paired", differences, kind="bars"),
@@ -53,17 +56,17 @@ def on_all(s: Setting, published: PublishedFigure, name: str, group: str) -> tup
     return printed(s, published, name) if group == "all" else (None, "")
 
 
-def by_size(label: str, results: Results, name: str, other: str) -> Curve:
+def by_class_size(label: str, results: Results, name: str, other: str) -> Curve:
     """Return the paired gain on ten groups of classes of similar size, from the smallest to the largest.
 
     Classes of the same size are in the same group.
     """
-    ours, theirs = results.get(name, []), results.get(other, [])
-    sizes = counts(ours[0]) if ours and theirs else np.array([], dtype=int)
+    tuned, against = results.get(name, []), results.get(other, [])
+    sizes = counts(tuned[0]) if tuned and against else np.array([], dtype=int)
     different = np.unique(sizes)
     groups = [different[places] for places in neighbours(len(different))]
     labels = [np.flatnonzero(np.isin(sizes, group)) for group in groups]
-    found = [gain(ours, theirs, partial(on_classes, labels=classes)) for classes in labels]
+    found = [gain(tuned, against, partial(on_classes, labels=classes)) for classes in labels]
     return through(label, [span(group[0], group[-1]) for group in groups], found)
 
 
@@ -75,14 +78,14 @@ def sources(s: Setting, results: Results, published: PublishedFigure) -> Drawing
     """
     places = {0: "drawn afresh", s.views: f"{s.views} views", 1: "1 view", FIXED: "1 view, fused once"}
     bars, rows = list[Curve](), list[Comparison]()
-    for name in (NO_AUG, OURS):
+    for name in (NO_AUG, TUNED):
         own = [place for place in places if results.get((name, place))]
         found = [mean(results[name, place]) for place in own]
         bars.append(through(name, [places[place] for place in own], found))
         rows += [Comparison(ACCURACY, f"{name}, {places[p]}", None, "", e) for p, e in zip(own, found, strict=True)]
     for place, words in places.items():
         control = results.get((NO_AUG, 1 if place == FIXED else place), [])
-        rows += gain_row("FSA - No Aug (points, paired)", words, results.get((OURS, place), []), control)
+        rows += gain_row("FSA - No Aug (points, paired)", words, results.get((TUNED, place), []), control)
     if start := mean(results.get(PHASE_1, [])):
         bars.append(across(PHASE_1, list(places.values()), start.mean))
     note = f"{places[FIXED]}: tail images, donors and what is drawn of them stay the same, as if computed in advance"
@@ -115,7 +118,7 @@ def numbers(s: Setting, results: Results, published: PublishedFigure) -> Drawing
     swept = {key: runs for key, runs in results.items() if key not in (NO_AUG, UNIFORM)}
     for word, label in labels.items():
         mine = {f"{value:g}": mean(runs) for (number, value), runs in swept.items() if number == word}
-        lines = [through(OURS, list(mine), list(mine.values()))]
+        lines = [through(TUNED, list(mine), list(mine.values()))]
         shown = {name: height for name, height in known.items() if mine and (name == NO_AUG or word == "ratio")}
         panels.append(Panel("", label, ACCURACY, [*lines, *(across(n, list(mine), y) for n, y in shown.items())]))
     for key, runs in results.items():

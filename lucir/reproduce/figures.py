@@ -53,7 +53,7 @@ def last_layer(s: Setting, results: Results, published: PublishedFigure, key: st
             curves.append(Curve(name, [0], [mean], published=True, legend="mean"))
         if key == "biases":
             share = estimate([100 * float(np.mean(g > 0)) for g in groups])
-            value = published.of("fig3b_share_positive").value(f"iCaRL {name}", "share > 0")
+            value = published.figure("fig3b_share_positive").value(f"iCaRL {name}", "share > 0")
             rows.append(Comparison("classes with positive bias (%)", name, *value, share))
     panel = Panel("iCaRL, after 1 phase", "classes, sorted by value", label, curves, kind="sorted-bars")
     return Drawing([panel], rows, first(found))
@@ -144,7 +144,7 @@ def baselines(s: Setting, results: Results, published: PublishedFigure) -> Drawi
     readouts = {"iCaRL-CNN": ("iCaRL", "cnn"), "iCaRL-CBF": ("iCaRL-CBF", "cnn"), "iCaRL-TM": ("iCaRL", "tm")}
     readouts["LUCIR-CNN"] = ("LUCIR", "cnn")
     drawing = accuracy_figure(results, readouts, published, "5 phases", ["A-GEM"])
-    main = published.of("fig5c")  # curves that the supplement's plot leaves out are published in Fig. 5(c)
+    main = published.figure("fig5c")  # curves that the supplement's plot leaves out are published in Fig. 5(c)
     averages = {r.method: average_row(r, main) for r in drawing.comparisons if r.quantity == AVERAGE}
     rows = [averages[r.method] if r.quantity == AVERAGE and not r.published else r for r in drawing.comparisons]
     lines = [line for name in ("iCaRL-CNN", "LUCIR-CNN") for line in published_curve(main, name)]
@@ -199,7 +199,7 @@ def directions(s: Setting, results: Results, published: PublishedFigure) -> Draw
         if values:
             curves.append(mean_curve(name, phases, list(zip(*values, strict=True))))
         for p, line in zip(phases, values, strict=False):
-            row = average_row(Comparison(AVERAGE, "LUCIR-CNN", None, "", estimate(line)), published.of(PHASES[p]))
+            row = average_row(Comparison(AVERAGE, "LUCIR-CNN", None, "", estimate(line)), published.figure(PHASES[p]))
             rows.append(replace(row, quantity=f"{AVERAGE}, {p} phase{'s' if p > 1 else ''}", method=name))
     note = "with 1 phase both weights are lambda_base; the published number of a row does not depend on the direction"
     return Drawing([Panel("LUCIR-CNN", "incremental phases", AVERAGE, curves)], rows, note)
@@ -241,7 +241,7 @@ def joint(s: Setting, results: Results, published: PublishedFigure) -> Drawing:
     counts = sorted(n for _, n in results)
     values = [[r.curve("cnn")[-1] for r in group] for group in paired([results["joint", n] for n in counts])]
     curves = [mean_curve("Joint-CNN", counts, list(zip(*values, strict=True)))] if values else []
-    printed = published.of(JOINT.get(s.data.name, ""))
+    printed = published.figure(JOINT.get(s.data.name, ""))
     curves += published_curve(printed, "Joint-CNN")
     rows = [
         Comparison(f"accuracy at {n} classes (%)", "Joint-CNN", *printed.value("Joint-CNN", n), estimate(v))

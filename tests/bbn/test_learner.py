@@ -29,7 +29,7 @@ from common.incremental import Phase, learner_of
 from common.runs import Run, Schedule
 from common.samplers import class_probabilities
 from common.splits import longtail_counts
-from common.steps import Draws
+from common.steps import StepNumbers
 from common.store import Store
 from common.training import Device, Stage
 
@@ -182,15 +182,15 @@ def test_draws_belong_to_their_epoch(
 ) -> None:
     """New ones each epoch, the same for the same epoch (so that resuming needs no state), others for other seeds."""
     learner = train(bbn_run(method, seed=seed), tiny_data, tmp_path)
-    draws = learner.alphas if isinstance(method, BBN) else learner.shares
+    numbers = learner.alphas if isinstance(method, BBN) else learner.shares
     found = []
     for epoch in (0, 1, 0):
         learner.begin_epoch(epoch)
-        found.append(draws.values.tolist())
+        found.append(numbers.values.tolist())
     assert found[0] == found[2] != found[1]
     learner.context.run = replace(learner.context.run, seed=seed + 5)
     learner.begin_epoch(0)
-    assert draws.values.tolist() != found[0]
+    assert numbers.values.tolist() != found[0]
 
 
 def test_a_stretched_tmax_is_a_matter_of_the_method_not_of_the_epochs(
@@ -228,10 +228,10 @@ def test_readouts_are_the_paper_s_and_each_branch_alone(bbn_run: MakeRun, tiny_d
 
 
 def test_draws_hand_out_each_number_once() -> None:
-    draws = Draws(3, torch.device("cpu"))
+    numbers = StepNumbers(3, torch.device("cpu"))
     for values in ([0.1, 0.2, 0.3], [0.5, 0.25, 0.0]):
-        draws.set(values)
-        assert [draws.next().item() for _ in range(3)] == pytest.approx(values)
+        numbers.set(values)
+        assert [numbers.next().item() for _ in range(3)] == pytest.approx(values)
 
 
 # Baselines

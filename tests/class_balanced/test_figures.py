@@ -11,7 +11,7 @@ from fakes import accuracy_of
 from fakes import class_balanced as fake
 
 from class_balanced.reproduce.catalogue import FIGURES
-from class_balanced.reproduce.figures import GAIN, shown
+from class_balanced.reproduce.figures import GAIN, legend_of
 from class_balanced.reproduce.presets import settings
 from class_balanced.reproduce.tables import GRIDS, printed_name
 from common.command.plan import published
@@ -115,9 +115,9 @@ def test_curves_over_training() -> None:
 
 def test_names_in_legends() -> None:
     chosen = settings("cifar", None, None, 1.0)[0]
-    assert shown(chosen, "SM") == ("Softmax", "")
-    assert shown(chosen, "Focal_0.5") == ("Focal", "gamma 0.5")
-    assert shown(chosen, "Focal_1.0_0.999") == ("CB focal", "gamma 1, beta 0.999")
+    assert legend_of(chosen, "SM") == ("Softmax", "")
+    assert legend_of(chosen, "Focal_0.5") == ("Focal", "gamma 0.5")
+    assert legend_of(chosen, "Focal_1.0_0.999") == ("CB focal", "gamma 1, beta 0.999")
     assert printed_name(chosen.models()["Focal_1.0_0.9999"]) == "CB Focal (beta=0.9999, gamma=1.0)"
 
 

@@ -70,7 +70,7 @@ def test_frozen_extractors_run_in_their_precision_and_are_kept_in_fp32(masked: b
         bodies[0] = MaskedResNet(bodies[0], mask_logits(48, "normal", torch.Generator().manual_seed(1)))
     net = Expandable(make, bodies[0], Classifier(16, 2), BF16)
     for body in bodies[1:]:
-        net.begin(body)
+        net.add_extractor(body)
         net.place()
     images = pictures(4)
     found = net.eval().features(images)

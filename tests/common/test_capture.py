@@ -103,7 +103,7 @@ def cuda(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Fak
     monkeypatch.setattr(torch._C, "_cuda_endAllocateToPool", fake.end_recording)
     monkeypatch.setattr(torch._C, "_cuda_releasePool", release)
     monkeypatch.setattr(graphs, "_little", lambda: fake.calls.append("anchor"))
-    monkeypatch.setattr(graphs, "_own", graphs._Own())
+    monkeypatch.setattr(graphs, "_thread", graphs._ThreadState())
     monkeypatch.setattr(gc, "collect", lambda *generation: pytest.fail("collects garbage"))
     return fake
 
@@ -146,7 +146,7 @@ def test_the_default_stream_is_left_for_a_capture(cuda: FakeCuda, monkeypatch: p
     monkeypatch.setattr(torch.cuda, "Stream", lambda priority: SimpleNamespace(cuda_stream=9))
     cuda.current = DEFAULT
     cuda_graph(lambda: None)
-    assert cuda.current is DEFAULT and list(graphs._own.pools) == [9]
+    assert cuda.current is DEFAULT and list(graphs._thread.pools) == [9]
 
 
 def test_a_step_that_forbids_its_capture_is_unwound_and_not_tried_again(cuda: FakeCuda) -> None:
@@ -191,7 +191,7 @@ def test_an_error_of_python_leaves_no_graph(cuda: FakeCuda) -> None:
 
 def test_streams_are_kept_a_thread_and_a_priority(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.cuda, "Stream", lambda priority: SimpleNamespace(priority=priority))
-    monkeypatch.setattr(graphs, "_own", graphs._Own())
+    monkeypatch.setattr(graphs, "_thread", graphs._ThreadState())
     found = [own_stream(), own_stream(), own_stream(high=True)]
     assert found[0] is found[1] is not found[2] and [s.priority for s in found] == [0, 0, -1]
     thread = threading.Thread(target=lambda: found.append(own_stream()))

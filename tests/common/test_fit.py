@@ -10,7 +10,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from common.loader import Share, whole
+from common.loader import Share, no_share
 from common.resnet import backbone
 from common.runs import Schedule
 from common.training import Stage, fit, synchronise
@@ -23,7 +23,7 @@ class Numbers:
         self.x, self.labels = x, y
 
     def epoch(
-        self, order: Tensor, batch: int, generator: torch.Generator, share: Share = whole
+        self, order: Tensor, batch: int, generator: torch.Generator, share: Share = no_share
     ) -> Iterator[tuple[Tensor, Tensor]]:
         for rows in order.split(batch):
             yield self.x[rows], self.labels[rows]

@@ -143,15 +143,15 @@ def test_tensors_stay_beside_their_exemplars(total: int, sizes: list[int]) -> No
         seen += size
     everything = memory.all()
     asked = everything[torch.randint(len(everything), (30,))]
-    assert torch.equal(memory.beside("twice")(asked), torch.stack([2.0 * asked, -1.0 * asked], dim=1))
+    assert torch.equal(memory.lookup("twice")(asked), torch.stack([2.0 * asked, -1.0 * asked], dim=1))
     strangers = torch.tensor([i for i in range(-1, 100 * seen + 1) if i not in everything.tolist()])
-    assert memory.beside("twice")(strangers).isnan().all()
+    assert memory.lookup("twice")(strangers).isnan().all()
 
 
 def test_what_cannot_lie_beside_exemplars_is_refused() -> None:
     memory = ExemplarMemory(per_class=2)
     with pytest.raises(InputError, match="'logits' is not kept beside every exemplar"):
-        memory.beside("logits")
+        memory.lookup("logits")
     for label in (0, 1):
         memory.add(label, torch.arange(5), torch.randn(5, 3), 2)
     for wrong in (torch.ones(3, 4), torch.ones(2, 4, dtype=torch.long)):
@@ -159,7 +159,7 @@ def test_what_cannot_lie_beside_exemplars_is_refused() -> None:
             memory.attach(0, {"logits": wrong})
     memory.attach(0, {"logits": torch.ones(2, 4)})
     with pytest.raises(InputError, match="not kept beside every exemplar"):
-        memory.beside("logits")
+        memory.lookup("logits")
 
 
 class Watching(Learner):

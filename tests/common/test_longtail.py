@@ -12,6 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy.stats import chisquare
 
+from common.imbalance import Rebalance
 from common.metrics import class_accuracies, shot_accuracies
 from common.runs import LongTail, Protocol, Run, Schedule, canonical
 from common.samplers import class_probabilities, class_sampler
@@ -129,10 +130,10 @@ def test_impossible_subsets_are_one_clear_line(call, message: str) -> None:  # t
 
 
 def test_the_draw_is_part_of_a_runs_hash_and_absence_is_not() -> None:
-    run = Run("p", None, None, Protocol(2, 2, 0, 0), Schedule(1), "net")  # type: ignore[arg-type]
+    run = Run("p", Rebalance(), None, Protocol(2, 2, 0, 0), Schedule(1), "net")  # type: ignore[arg-type]
     assert "longtail" not in canonical(run) and "test_every" not in canonical(run)
     keys = {
-        Run("p", None, None, Protocol(2, 2, 0, 0), Schedule(1), "net", longtail=tail).key  # type: ignore[arg-type]
+        Run("p", Rebalance(), None, Protocol(2, 2, 0, 0), Schedule(1), "net", longtail=tail).key  # type: ignore[arg-type]
         for tail in (None, LongTail(10), LongTail(10.0), LongTail(20), LongTail(10, seed=1), LongTail(10, "step"))
     }
     assert len(keys) == 5

@@ -12,7 +12,7 @@ import torch
 from benchmarks.lambda_s import protocols
 from common.resnet import BACKBONES, CifarResNet, backbone
 from common.runs import Protocol, Schedule
-from der.drift import Body, images_of, mean_millions, mean_share, predicted, trained, typical
+from der.drift import NetworkSizes, images_of, mean_millions, mean_share, predicted, simulated, typical_logits
 from der.masks import scale
 from der.methods import DER
 from der.model import MaskedResNet, inner_only
@@ -25,9 +25,9 @@ METHOD = DER(sparsity=0.4, mask_rate=3.0, mask_bound=1.6)
 
 
 @pytest.fixture
-def body(monkeypatch: pytest.MonkeyPatch) -> Body:
+def net(monkeypatch: pytest.MonkeyPatch) -> NetworkSizes:
     monkeypatch.setitem(BACKBONES, "small", lambda relu: CifarResNet((2, 1), width=8))
-    return Body.named("small")
+    return NetworkSizes.named("small")
 
 
 def masked(e: np.ndarray, network: str = "small") -> MaskedResNet:
@@ -49,34 +49,34 @@ def by_sgd(model: MaskedResNet, method: DER, batches: int) -> np.ndarray:
     return model.e.detach().numpy()
 
 
-def test_the_pull_is_the_gradient_of_the_sparsity(body: Body) -> None:
-    e = np.random.default_rng(0).normal(size=body.channels.sum())
+def test_the_gradient_is_that_of_the_sparsity(net: NetworkSizes) -> None:
+    e = np.random.default_rng(0).normal(size=net.channels.sum())
     masks = [m.detach().requires_grad_() for m in masked(e).soft(2.0)]
     masked(e).sparsity(masks).backward()
-    pull = body.pull(np.array([[float(m.sum().detach()) for m in masks]]))[0]
-    for expected, ours in zip(masks, pull, strict=True):
+    gradient = net.gradient(np.array([[float(m.sum().detach()) for m in masks]]))[0]
+    for expected, ours in zip(masks, gradient, strict=True):
         np.testing.assert_allclose(expected.grad, ours, rtol=1e-6)
 
 
 @pytest.mark.parametrize("groups", ["all", "inner"])
-def test_logits_end_where_sgd_leads_them(body: Body, groups: Any) -> None:
+def test_logits_end_where_sgd_leads_them(net: NetworkSizes, groups: Any) -> None:
     """Within a tenth of the longest way, which the start of momentum explains; clamped logits included."""
-    method, e = replace(METHOD, mask_groups=groups), typical(body.plan, "normal")
+    method, e = replace(METHOD, mask_groups=groups), typical_logits(net.plan, "normal")
     start = torch.from_numpy(e)
-    model = masked((inner_only(start, body.plan) if groups == "inner" else start).numpy())
-    expected, ours = by_sgd(model, method, 40), trained(body, e, method, SCHEDULE, 400)
+    model = masked((inner_only(start, net.plan) if groups == "inner" else start).numpy())
+    expected, ours = by_sgd(model, method, 40), simulated(net, e, method, SCHEDULE, 400)
     free = expected < 1e6
     assert free.all() == (groups == "all")
     np.testing.assert_allclose(ours[free], expected[free], atol=0.1 * np.abs(expected - e)[free].max())
     assert np.abs(expected - e)[free].max() > 0.3
 
 
-def test_parameters_are_those_of_the_pruned_network(body: Body) -> None:
+def test_parameters_are_those_of_the_pruned_network(net: NetworkSizes) -> None:
     for network in ("small", "resnet32"):
-        own = Body.named(network)
+        own = NetworkSizes.named(network)
         e = np.random.default_rng(1).normal(size=own.channels.sum())
         model = masked(e, network)
-        channels = np.array([int(kept.sum()) for kept in model.kept()])
+        channels = np.array([int(kept.sum()) for kept in model.kept_channels()])
         assert own.parameters(channels) == count_parameters(prune(model, fill=False))
         assert own.parameters(own.channels) == count_parameters(model)
 
@@ -88,21 +88,21 @@ def test_images_of_a_step() -> None:
     assert images_of(Protocol(100, 50, 25, 20), 500) == [25000, 12500 + 1000, 12500 + 1500]
 
 
-def test_a_run_step_by_step(body: Body) -> None:
+def test_a_run_step_by_step(net: NetworkSizes) -> None:
     """Inherited logits go on from step to step and fresh ones do not; without lambda_s half of all channels stay."""
     (s,) = settings("quick", None, None, 1.0)
     run = replace(s.b0_runs(METHOD, 2)[0], network="small", schedule=SCHEDULE)
     run = replace(run, method=replace(METHOD, mask_bound=6.0, sparsity=0.15))
     fresh = predicted(run, 100)
     inherited = predicted(replace(run, method=replace(run.method, mask_start="inherit")), 100)
-    assert (fresh[0] == inherited[0]).all() and inherited[1].sum() < fresh[1].sum() < body.channels.sum() / 2
+    assert (fresh[0] == inherited[0]).all() and inherited[1].sum() < fresh[1].sum() < net.channels.sum() / 2
     untouched = predicted(replace(run, method=replace(METHOD, sparsity=0.0)), 100)
-    assert all((channels == body.channels / 2).all() for channels in untouched)
-    sizes = [body.parameters(channels) for channels in fresh]
+    assert all((channels == net.channels / 2).all() for channels in untouched)
+    sizes = [net.parameters(channels) for channels in fresh]
     heads = fresh[0][-1] * 10, (fresh[0][-1] + fresh[1][-1]) * 20
     expected = (sizes[0] + heads[0] + sum(sizes) + heads[1]) / 2
     assert mean_millions(run, 100) == pytest.approx(expected / 1e6)
-    assert mean_share(run, 100) == pytest.approx(50 * sum(sizes) / body.parameters(body.channels))
+    assert mean_share(run, 100) == pytest.approx(50 * sum(sizes) / net.parameters(net.channels))
 
 
 def test_the_presets_keep_what_the_paper_prints() -> None:

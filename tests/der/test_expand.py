@@ -19,7 +19,7 @@ from common.data.datasets import Dataset
 from common.incremental import Phase
 from common.resnet import CifarResNet, backbone
 from common.store import Store
-from der.learner import chosen
+from der.learner import random_mask_logits
 from der.methods import DER
 from der.model import MaskedResNet
 from der.wiring import wiring
@@ -215,7 +215,7 @@ def test_random_channels_are_as_many_as_learned(der_run: MakeRun, tiny_data: Dat
 
 
 def test_chosen_logits() -> None:
-    first, second = (chosen((8, 4), (3, 1), torch.Generator().manual_seed(seed)) for seed in (0, 1))
+    first, second = (random_mask_logits((8, 4), (3, 1), torch.Generator().manual_seed(seed)) for seed in (0, 1))
     for e in (first, second):
         assert (e[:8] > 0).sum() == 3 and (e[8:] > 0).sum() == 1 and (e.abs() == 1).all()
     assert not torch.equal(first, second)
@@ -268,7 +268,7 @@ def test_the_auxiliary_loss_is_the_new_extractors_alone(der_run: MakeRun, tiny_d
         net = copy.deepcopy(learner.net).train()
         labels = torch.tensor([0, 1, phase.num_old, phase.num_old + 1, 0])
         targets = torch.tensor([0, 0, 1, 2, 0])
-        loss = F.cross_entropy(net.aux(net.of_new(net.features(X))), targets)
+        loss = F.cross_entropy(net.aux(net.newest_columns(net.features(X))), targets)
         loss.backward()
         assert net.head.weight.grad is None and net.new.conv.weight.grad.abs().sum() > 0
         assert all(p.grad is None for f in net.extractors[:-1] for p in f.parameters())
@@ -276,7 +276,7 @@ def test_the_auxiliary_loss_is_the_new_extractors_alone(der_run: MakeRun, tiny_d
         net = learner.net
         without = F.cross_entropy(net(X), labels)
         net.zero_grad()
-        aux = F.cross_entropy(net.aux(net.of_new(net.features(X))), targets)
+        aux = F.cross_entropy(net.aux(net.newest_columns(net.features(X))), targets)
         torch.testing.assert_close(whole, without + 2.0 * aux, atol=1e-4, rtol=1e-4)
 
     train(der_run(replace(PLAIN, aux=2.0)), tiny_data, tmp_path, watch)

@@ -17,7 +17,7 @@ from torch import Tensor
 from common.data.datasets import Dataset
 from common.incremental import Phase
 from common.memory import ExemplarMemory, herd
-from der.learner import DERLearner, balanced
+from der.learner import DERLearner, balanced_subset
 from der.model import MaskedResNet
 
 # Stages
@@ -63,9 +63,9 @@ def test_the_classifier_stage_trains_the_classifier_alone(der_run: MakeRun, tiny
             before["pool"] = {c: len(k) for c, k in memory.indices.items()} | {
                 c: 12 for c in range(phase.num_old, phase.seen)
             }
-            counts = torch.bincount(labels[learner.balanced]).tolist()
+            counts = torch.bincount(labels[learner.balanced_indices]).tolist()
             assert counts == [min(before["pool"].values())] * phase.seen
-            assert set(learner.balanced.tolist()) <= set(learner.indices.tolist())
+            assert set(learner.balanced_indices.tolist()) <= set(learner.indices.tolist())
         if when == "before classifier":
             assert phase.index > 0
             before["states"], before["head"] = states(net), net.head.weight.detach().clone()
@@ -216,5 +216,5 @@ def test_herding_is_the_greedy_one() -> None:
 
 def test_balanced_subsets() -> None:
     labels = torch.tensor([0] * 5 + [1] * 3 + [2] * 7)
-    out = balanced(torch.arange(15), labels, torch.Generator().manual_seed(0))
+    out = balanced_subset(torch.arange(15), labels, torch.Generator().manual_seed(0))
     assert torch.bincount(labels[out]).tolist() == [3, 3, 3] and len(out.unique()) == 9

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from common.resnet import BasicBlock, CifarResNet, PreActResNet, backbone, resnet32
 from common.runs import Schedule
 from der.losses import auxiliary, auxiliary_targets, sparsity
-from der.masks import kept, mask, scale
+from der.masks import mask, scale, survives
 from der.model import MaskedResNet, extractor, masked, masked_resnet18, masked_resnet32
 from der.prune import Filled, count_flops, count_parameters, load_pruned, prune, recalibrate
 from der.schedule import CIFAR, CIFAR_BASE, IMAGENET, learning_rates
@@ -74,11 +74,11 @@ def test_masks_go_from_soft_to_binary() -> None:
     torch.testing.assert_close(m, 1 / (1 + (-3 * e).exp()))
     torch.testing.assert_close(mask(e, 1 / 400), torch.full_like(e, 0.5), atol=4e-3, rtol=0)
     torch.testing.assert_close(mask(e, 1e5), (e > 0).float())
-    assert kept(e).tolist() == (e > 0).tolist()
+    assert survives(e).tolist() == (e > 0).tolist()
 
 
 def test_a_group_never_empties() -> None:
-    assert kept(torch.tensor([-3.0, -1.0, -2.0])).tolist() == [False, True, False]
+    assert survives(torch.tensor([-3.0, -1.0, -2.0])).tolist() == [False, True, False]
 
 
 @pytest.mark.parametrize("s", [1 / 15, 1.0, 15.0, torch.tensor(4.0)])
@@ -170,7 +170,8 @@ def test_pruned_outputs_are_the_masked_ones(name: str) -> None:
         expected = model(x)
         pruned, narrow = prune(model), prune(model, fill=False)
         torch.testing.assert_close(pruned(x), expected, atol=1e-5, rtol=1e-6)
-        torch.testing.assert_close(narrow(x), expected[:, model.kept()[model.wiring.features]], atol=1e-5, rtol=1e-6)
+        kept = model.kept_channels()[model.wiring.features]
+        torch.testing.assert_close(narrow(x), expected[:, kept], atol=1e-5, rtol=1e-6)
         assert expected.abs().max() > 0.01
     assert count_parameters(pruned) < count_parameters(model)
     torch.testing.assert_close(model(x), expected)  # pruning leaves the masked network as it is

@@ -99,7 +99,7 @@ def test_bias_correction_learns_two_numbers_on_held_out_images(
     def watch(learner: Any, phase: Phase, when: str) -> None:
         head, labels = learner.net.head, learner.context.train.labels
         if when == "before main" and phase.index:
-            out, rest = set(learner.held_out.tolist()), set(learner.kept.tolist())
+            out, rest = set(learner.held_out.tolist()), set(learner.train_indices.tolist())
             assert not out & rest and len(set(torch.bincount(labels[learner.held_out]).tolist())) == 1
             assert head.alpha.item() == 1 and head.beta.item() == 0
         if when == "before bias":

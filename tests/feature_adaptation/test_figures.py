@@ -86,7 +86,7 @@ def test_measuring_the_anchors_is_a_reproduction() -> None:
     assert verdict(rows["iCaRL-NME", f"{AVERAGE}, 10 classes a task"], True) == "not reproduced"
     of_every = {r.method for r in rows.values() if r.quantity == f"{AVERAGE}, 10 classes a task" and r.published}
     assert of_every == {"LwF.MC", "iCaRL-NME", "iCaRL-CNN"}
-    assert PUBLISHED.figure("anchors").series("iCaRL") is not None and PUBLISHED.of("fig2")[0]["series"] == []
+    assert PUBLISHED.figure("anchors").series("iCaRL") is not None and PUBLISHED.entries_of("fig2")[0]["series"] == []
 
 
 def test_the_claim_counts_memory_by_one_function() -> None:

@@ -27,7 +27,7 @@ from feature_adaptation.losses import (
     similarity_loss,
     softmax_loss,
 )
-from feature_adaptation.memory import SIZES, first, megabytes, preserved, ranks
+from feature_adaptation.memory import SIZES, among_first, megabytes, preserved, ranks
 from feature_adaptation.methods import Adaptation, Extractor, Recipe
 from feature_adaptation.reproduce.parts import average_rows
 
@@ -98,8 +98,8 @@ def test_classes_arrive_in_the_published_order() -> None:
 def test_rows_of_a_class_are_ranked() -> None:
     labels = torch.tensor([0, 0, 0, 1, 2, 2])
     assert ranks(labels).tolist() == [0, 1, 2, 0, 0, 1]
-    assert first(labels, 1).tolist() == [True, False, False, True, True, False]
-    assert first(labels, 0).sum() == 0 and first(labels, None).all()
+    assert among_first(labels, 1).tolist() == [True, False, False, True, True, False]
+    assert among_first(labels, 0).sum() == 0 and among_first(labels, None).all()
 
 
 def test_herding_keeps_prefixes_and_beats_chance() -> None:

@@ -23,7 +23,7 @@ from common.runs import Protocol, Run
 from common.store import Store
 from common.training import seeded
 from feature_adaptation import adapter
-from feature_adaptation.cache import Current, Source
+from feature_adaptation.cache import KeptFeatures, TaskFeatures
 from feature_adaptation.methods import Adaptation, Oracle, Recipe
 from feature_adaptation.reproduce.presets import settings
 
@@ -216,8 +216,10 @@ def test_the_source_reads_every_field(stage1: MakeRun, tmp_path: Path) -> None:
     run = stage1()
     finish(run, tmp_path)
     with Store(tmp_path).open(run) as workspace:
-        current = Source(workspace, run, torch.device("cpu")).current(1)
-    assert isinstance(current, Current) and len(current.new) == len(current.old) == 24 and len(current.image_new) == 0
+        current = KeptFeatures(workspace, run, torch.device("cpu")).current(1)
+    assert (
+        isinstance(current, TaskFeatures) and len(current.new) == len(current.old) == 24 and len(current.image_new) == 0
+    )
 
 
 def test_the_map_is_fitted_to_current_images(stage1: MakeRun, tiny_data: Dataset, tmp_path: Path) -> None:

@@ -20,7 +20,7 @@ from common.drawing.results import _pack
 from common.runs import Run
 from fsa.reproduce import measures
 from fsa.reproduce.catalogue import FIGURES
-from fsa.reproduce.figures import OURS
+from fsa.reproduce.figures import TUNED
 from fsa.reproduce.pictures import class_name, class_names
 from fsa.reproduce.presets import settings
 
@@ -33,7 +33,7 @@ draw = partial(fakes.draw, "fsa")
 
 def test_intervals_are_over_phase_two_seeds_where_phase_one_is_shared() -> None:
     groups = BY_ID["control-cifar10"].runs(settings("cifar", [0], None, 1.0))
-    ours = [fake(run, 60 + run.seed) for run in groups[OURS]]
+    ours = [fake(run, 60 + run.seed) for run in groups[TUNED]]
     control = [fake(run, 55 + (run.seed == 4)) for run in reversed(groups["No Aug"])]
     first = [fake(run, 50) for run in groups["Phase I"]]
     found = measures.gain(ours, control)
@@ -54,14 +54,14 @@ def test_reports_say_what_augmentation_adds() -> None:
 
     drawing = draw("control-cifar10", "cifar", seeds=[0], make=lambda run: fake(run, right(run)))
     rows = {(row.method, row.quantity): row for row in drawing.comparisons}
-    found = rows[OURS, "- No Aug (points, paired), tail"].ours
+    found = rows[TUNED, "- No Aug (points, paired), tail"].ours
     assert found and (found.mean, found.interval, found.n) == (3, 0, 5)
     assert rows["Phase I", "test accuracy (%), all"].published == 75.16
-    assert rows[OURS, "test accuracy (%), all"].published == 80.57
-    assert rows[OURS, "test accuracy (%), tail"].published is None
+    assert rows[TUNED, "test accuracy (%), all"].published == 80.57
+    assert rows[TUNED, "test accuracy (%), tail"].published is None
     by_class = rows["FSA, tail by class", "- No Aug, tail by class (points, paired), all"].ours
     assert by_class and (by_class.mean, by_class.n) == (3, 5)
-    over_first = rows[OURS, "- Phase I (points, paired), all"]
+    over_first = rows[TUNED, "- Phase I (points, paired), all"]
     assert over_first.published == 5.41 and over_first.ours and over_first.ours.mean == 10
     added = {c.name: list(c.y) for panel in drawing.panels[2:] for c in panel.curves}
     assert added == {"FSA - No Aug": [3] * 10, "No Aug - Phase I": [7] * 10, "FSA - Phase I": [10] * 10}
@@ -99,10 +99,10 @@ def test_intervals_are_over_phase_one_seeds_where_there_are_several() -> None:
         assert run.start and run.start.start
         return 60 + run.seed + 10 * run.start.start.seed
 
-    found = measures.mean([fake(run, right(run)) for run in groups[OURS]])
+    found = measures.mean([fake(run, right(run)) for run in groups[TUNED]])
     assert found and (found.mean, found.n) == (67, 2) and found.std == pytest.approx(10 / 2**0.5)
-    assert "2 Phase-I seeds" in measures.over_what([[fake(run) for run in groups[OURS]]])
-    unpaired = [fake(run) for run in groups[OURS][:1]], [fake(run) for run in groups["No Aug"][1:2]]
+    assert "2 Phase-I seeds" in measures.over_what([[fake(run) for run in groups[TUNED]]])
+    unpaired = [fake(run) for run in groups[TUNED][:1]], [fake(run) for run in groups["No Aug"][1:2]]
     assert measures.gain(*unpaired) is None and measures.mean([]) is None
 
 
@@ -121,12 +121,12 @@ def test_head_and_tail_accuracy() -> None:
 def test_tables_hold_the_published_numbers_and_gains() -> None:
     drawing = draw("table1-resnet18", "cifar", seeds=[0, 1, 2], make=lambda run: fake(run, 80))
     rows = {(row.method, row.quantity): row for row in drawing.comparisons}
-    assert rows[OURS, "test accuracy (%), factor 100"].published == 80.57
-    assert verdict(rows[OURS, "test accuracy (%), factor 100"], True) == "reproduced"
+    assert rows[TUNED, "test accuracy (%), factor 100"].published == 80.57
+    assert verdict(rows[TUNED, "test accuracy (%), factor 100"], True) == "reproduced"
     assert verdict(rows["CE", "test accuracy (%), factor 100"], True) == "not reproduced"
-    gain = rows[OURS, "FSA - CE (points, paired), factor 200"]
+    gain = rows[TUNED, "FSA - CE (points, paired), factor 200"]
     assert gain.published == 6.84 and gain.ours and gain.ours.mean == 0
-    assert rows[OURS, "FSA - No Aug (points, paired), factor 200"].published is None
+    assert rows[TUNED, "FSA - No Aug (points, paired), factor 200"].published is None
     paper = {c.name: list(c.y) for c in drawing.panels[1].curves}
     assert paper["CE"] == [90.73, 87.24, 82.32, 75.16, 70.22] and len(paper) == 8
 
@@ -135,11 +135,11 @@ def test_phase_two_is_drawn_in_passes_over_the_tail() -> None:
     """6,400 iterations of 16 tail images over 1,034 are the paper's 99 epochs, from 300 on."""
     drawing = draw("fig6", "cifar", seeds=[0], make=lambda run: fake(run, 70 if run.start is None else 77))
     both, zoom, training = drawing.panels
-    ours = next(c for c in both.curves if c.name == OURS)
+    ours = next(c for c in both.curves if c.name == TUNED)
     assert float(ours.x[0]) == 300 and float(ours.x[-1]) == pytest.approx(300 + 400 * 16 / 1034, rel=1e-3)
-    zoomed = next(c for c in zoom.curves if c.name == OURS)
+    zoomed = next(c for c in zoom.curves if c.name == TUNED)
     assert (list(zoomed.x), list(zoomed.y)) == ([0, 200, 400], [70, 20, 77]), "it starts where Phase I ended"
-    losses = next(c for c in training.curves if c.name == OURS)
+    losses = next(c for c in training.curves if c.name == TUNED)
     assert (list(losses.x), list(losses.y)) == ([100, 200, 300, 400], [2.0, 1.0, 0.5, 0.2])
     assert "images drawn afresh" in drawing.note
 
@@ -155,7 +155,7 @@ def test_the_change_of_confusion() -> None:
     before, control, ours = drawing.panels
     assert ours.matrix is not None and (np.diag(ours.matrix) == 10).all() and (ours.matrix.sum(axis=1) == 0).all()
     rows = {(row.method, row.quantity): row.ours for row in drawing.comparisons}
-    taken = rows[OURS, "tail taken for head (% of its test images)"]
+    taken = rows[TUNED, "tail taken for head (% of its test images)"]
     assert taken and taken.mean == 40
     assert before.boundary == 4 and control.kind == "change"
 
@@ -176,7 +176,7 @@ def test_without_phase_one_the_confusion_of_phase_two_is_shown_as_it_is() -> Non
 
 def test_the_uniform_ratio_is_a_line_across() -> None:
     ratio = draw("numbers-cifar10", "cifar", seeds=[0]).panels[0]
-    assert [(c.name, c.reference) for c in ratio.curves] == [(OURS, False), ("No Aug", True), ("ratio U(0, 1)", True)]
+    assert [(c.name, c.reference) for c in ratio.curves] == [(TUNED, False), ("No Aug", True), ("ratio U(0, 1)", True)]
     assert list(ratio.curves[0].x) == ["0", "0.25", "0.5", "0.75", "1"]
 
 

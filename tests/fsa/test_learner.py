@@ -21,8 +21,8 @@ from common.runs import Run, Schedule
 from common.store import Result, Store, read_state
 from fsa import learner as fsa_learner
 from fsa import methods
-from fsa.learner import EarlierLearner, FSALearner
-from fsa.methods import FSA, Earlier, Survey, Views
+from fsa.learner import EarlierBlockLearner, FSALearner
+from fsa.methods import FSA, EarlierBlock, Survey, Views
 
 MakeRun = Callable[..., Run]
 
@@ -216,11 +216,11 @@ def test_augmentation_after_an_earlier_block(
 ) -> None:
     """Stages up to the block keep their bits, with all BatchNorm statistics; later ones are tuned."""
     start = replace(phase1, network="resnet8-half", schedule=Schedule(1, lr=0.05, batch=8))
-    run = tuned(start, Earlier(behind, SMALL), epochs=2, lr=0.01)
+    run = tuned(start, EarlierBlock(behind, SMALL), epochs=2, lr=0.01)
     seen: list[tuple[Tensor, Tensor]] = []
-    original = EarlierLearner.mixed
+    original = EarlierBlockLearner.mixed
 
-    def watched(self: EarlierLearner, images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+    def watched(self: EarlierBlockLearner, images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
         maps, targets = original(self, images, labels)
         assert targets.tolist() == [*labels[:2], *labels[:1].repeat(3), *labels[1:2].repeat(3), *labels[8:]]
         with torch.no_grad():
@@ -230,7 +230,7 @@ def test_augmentation_after_an_earlier_block(
         seen.append((maps, targets))
         return maps, targets
 
-    monkeypatch.setattr(EarlierLearner, "mixed", watched)
+    monkeypatch.setattr(EarlierBlockLearner, "mixed", watched)
     trained(run, tmp_path)
     assert len(seen) == 10
     before, after = state(start, tmp_path), state(run, tmp_path)
@@ -264,7 +264,7 @@ def test_methods_refuse_what_makes_no_sense(phase1: Run) -> None:
         (FSA(share=1.0), "share of the images"),
         (FSA(ratio=1.5), "class-specific"),
         (FSA(tau_generic=0.0), "threshold"),
-        (Earlier(0), "behind"),
+        (EarlierBlock(0), "behind"),
         (Views(0), "at least one view"),
         (Survey((9,)), "not all among"),
     ]

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
 from common.command.estimates import cost, seconds_left
+from common.command.revived import run_of
+from common.command.train import line
 from common.runs import canonical
 from common.store import Result
-from fsa.methods import FSA, Views
+from fsa.methods import FSA, EarlierBlock, Views
 from fsa.reproduce.catalogue import FIGURES, VARIANTS
-from fsa.reproduce.figures import NO_AUG, OURS
+from fsa.reproduce.figures import NO_AUG, TUNED
 from fsa.reproduce.presets import settings
 
 BY_ID = {figure.id: figure for figure in FIGURES}
@@ -20,7 +24,7 @@ BY_ID = {figure.id: figure for figure in FIGURES}
 def test_every_run_of_the_papers_preset_is_the_papers() -> None:
     chosen = settings("cifar", [0], None, 1.0)
     groups = BY_ID["table1-resnet18"].runs(chosen)
-    ours, ce = groups[OURS, 100][0], groups["CE", 100][0]
+    ours, ce = groups[TUNED, 100][0], groups["CE", 100][0]
     assert ours.start == ce and ours.seed == ce.seed == 0
     assert (ce.schedule.epochs, ce.schedule.lr, ce.schedule.milestones, ce.schedule.batch) == (300, 0.1, (150,), 128)
     s = ours.schedule
@@ -28,9 +32,9 @@ def test_every_run_of_the_papers_preset_is_the_papers() -> None:
     control = groups[NO_AUG, 100][0]
     assert control.method == FSA(tail=64, donors=0) and control.start == ce
     large = settings("imagenet", None, None, 1.0)
-    tuned = BY_ID["table4-inat2018"].runs(large)[OURS, 152][0]
+    tuned = BY_ID["table4-inat2018"].runs(large)[TUNED, 152][0]
     assert tuned.schedule.epochs * FSA.steps == 200 and tuned.network == "resnet152-imagenet"
-    assert BY_ID["table3-places-lt"].runs(large)[OURS][0].network == "resnet152-pretrained"
+    assert BY_ID["table3-places-lt"].runs(large)[TUNED][0].network == "resnet152-pretrained"
 
 
 def test_phase_two_repeats_share_phase_one() -> None:
@@ -38,7 +42,7 @@ def test_phase_two_repeats_share_phase_one() -> None:
     groups = BY_ID["control-cifar10"].runs(settings("cifar", [3], None, 0.1))
     (first,) = groups["Phase I"]
     assert (first.seed, first.schedule.epochs, first.schedule.milestones) == (3, 30, (15,))
-    for name in (NO_AUG, OURS):
+    for name in (NO_AUG, TUNED):
         assert [run.seed for run in groups[name]] == [0, 1, 2, 3, 4]
         starts = {run.start for run in groups[name]}
         assert len(starts) == 1
@@ -46,7 +50,18 @@ def test_phase_two_repeats_share_phase_one() -> None:
         assert cache and cache.method == Views(10) and cache.start == first and cache.seed == 3
         assert {run.schedule.epochs for run in groups[name]} == {64}
     both = BY_ID["control-cifar10"].runs(settings("cifar", [0, 1], None, 1.0))
-    assert len(both[OURS]) == 10 and len({run.start for run in both[OURS]}) == 2
+    assert len(both[TUNED]) == 10 and len({run.start for run in both[TUNED]}) == 2
+
+
+def test_a_renamed_method_keeps_its_hashes_and_its_name_in_commands() -> None:
+    """Records of Fig. 9 say Earlier, as the class was called when they were trained."""
+    records = [(path.stem, json.loads(path.read_text())["config"]) for path in Path("fsa/records").glob("*.json")]
+    earlier = {digest: config for digest, config in records if config["method"]["type"] == "Earlier"}
+    assert len(earlier) >= 2
+    for digest, config in earlier.items():
+        run = run_of(config, digest)
+        assert type(run.method) is EarlierBlock and run.hash == digest and canonical(run) == config
+    assert type(line("fsa", ["Earlier", "--behind", "2"], "line 1").run.method) is EarlierBlock  # type: ignore[union-attr]
 
 
 def test_every_control_of_the_specification_is_there() -> None:
@@ -77,8 +92,8 @@ def test_repeats() -> None:
 
 
 def test_the_time_of_phase_two_from_a_cache_is_not_that_of_training() -> None:
-    cached = BY_ID["control-cifar10"].runs(settings("cifar", [0], None, 1.0))[OURS][0]
-    afresh = BY_ID["table1-resnet18"].runs(settings("cifar", [0], None, 1.0))[OURS, 100][0]
+    cached = BY_ID["control-cifar10"].runs(settings("cifar", [0], None, 1.0))[TUNED][0]
+    afresh = BY_ID["table1-resnet18"].runs(settings("cifar", [0], None, 1.0))[TUNED, 100][0]
     assert cost(cached, None) == cost(afresh, None) == 6400 * 128
     measured = [(replace(cached, network="resnet18"), 10_000.0), (replace(afresh, network="resnet18"), 10.0)]
     ended = [Result(run.hash, canonical(run), {"images_per_second": rate}, {}) for run, rate in measured]

@@ -328,7 +328,7 @@ def test_a_run_just_trained_replaces_its_committed_record(
     assert [*painter.used.values()] == [True]
     for result in results:
         (fresh.runs / result.hash).symlink_to(store.runs / result.hash)
-        assert fresh.sound(result.hash)  # as a command does when a run has ended
+        assert fresh.load_or_note(result.hash)  # as a command does when a run has ended
     assert len(painter.draw_rest()) == 1
     assert [*painter.used.values()] == [False]
 

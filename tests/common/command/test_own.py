@@ -44,7 +44,7 @@ def dataset(counts: Sequence[int], side: int = 16, large: bool = False) -> Datas
 
 
 def folder(counts: Sequence[int], options: Options, large: bool = False) -> Folder:
-    return Folder.of(dataset(counts, large=large), options)
+    return Folder.from_dataset(dataset(counts, large=large), options)
 
 
 def settings(paper: str, folder: Folder, scale: float = 1.0) -> tuple:
@@ -71,7 +71,7 @@ def test_every_paper_runs_on_twelve_classes_of_sixty_images(paper: str, large: b
     """Its epochs, ResNet-32 or ResNet-18, the images' own name and inputs, and nothing that `check` refuses."""
     images, kind = dataset([60] * 12, large=large), "resized-crop" if large else "crop-flip"
     paper_schedule = importlib.import_module(f"{paper}.reproduce.presets").SETTINGS["imagenet" if large else "cifar"][0]
-    for run in runs(paper, Folder.of(images, options(paper))):
+    for run in runs(paper, Folder.from_dataset(images, options(paper))):
         check(run, images)
         assert run.data == DataSpec(FOLDER) and run.inputs.kind == kind
         assert run.network.startswith("resnet18" if large else "resnet32")
@@ -208,7 +208,7 @@ def test_what_an_error_suggests_every_paper_can_learn(paper: str) -> None:
 
 def test_images_too_small_for_a_network_are_refused() -> None:
     with pytest.raises(InputError, match="images of 7x7 pixels are too small"):
-        Folder.of(dataset([3, 3], side=7), Options())
+        Folder.from_dataset(dataset([3, 3], side=7), Options())
 
 
 @pytest.mark.parametrize(

@@ -11,7 +11,7 @@ from common.command import painter as module
 from common.command.export import records_folder
 from common.command.painter import Painter
 from common.command.plan import Choice, Data, make_plan
-from common.drawing import shelf
+from common.drawing import result_index
 from common.store import Result, Store
 
 
@@ -23,7 +23,7 @@ def held() -> set[int]:
 
 def test_results_are_not_kept_once_they_are_drawn(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """All quick figures of a paper from its records, of which a look-up keeps one; then what the report says of all."""
-    monkeypatch.setattr(shelf, "KEPT", 1)
+    monkeypatch.setattr(result_index, "MOST_IN_MEMORY", 1)
     monkeypatch.setattr(module.plots, "render", lambda *rest: None)
     before = held()
     store, choice = Store(tmp_path, [records_folder("class_balanced")]), Choice(preset="quick", draw=True)

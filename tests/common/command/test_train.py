@@ -18,7 +18,7 @@ from common.command import parsing, train
 from common.command.messages import title
 from common.command.plan import PAPERS, Choice, Data, Plan
 from common.command.queue import Command
-from common.command.single import Single, beside, table
+from common.command.single import Single, published_lines, table
 from common.data.datasets import Dataset
 from common.errors import InputError, OutOfTime, RunFailed
 from common.runs import Run, Schedule, canonical
@@ -363,7 +363,7 @@ def test_published_numbers_stand_beside_the_papers_settings_alone(tmp_path: Path
     def lines(*words: str) -> list[str]:
         made = one("lucir", *words)
         plan = Plan("lucir", made.choice, made.settings, [], [], Store(tmp_path), Data(None, tmp_path))
-        return beside(plan, made.run, fakes.lucir(made.run))
+        return published_lines(plan, made.run, fakes.lucir(made.run))
 
     full, short = lines("--preset", "cifar"), lines("--preset", "cifar", "--epochs-scale", "0.05")
     assert full[0] == "published (Fig. 5(c): class-incremental accuracy, 5 phases; the paper's settings)"

@@ -82,6 +82,6 @@ def test_claims_cite_numbers_of_published_json_and_figures_that_exist(paper: str
     assert len(claims) >= 5 and len({c.id for c in claims}) == len(claims)
     for each in claims:
         assert each.figure in figures
-        numbers = [term.published for term in (each.of, each.minus) if term and term.published is not None]
+        numbers = [term.published for term in (each.term, each.minus) if term and term.published is not None]
         differences = {round(a - b, 2) for a in printed for b in printed} if not each.minus else set()
         assert all(number in printed or number in differences for number in numbers), each.id

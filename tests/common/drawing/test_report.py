@@ -53,8 +53,8 @@ def context(**changes: object) -> ReportContext:
     return ReportContext(**{**values, **changes})  # type: ignore[arg-type]
 
 
-def written(folder: Path, rows: list[ReportRow], about: ReportContext) -> tuple[str, str]:
-    write_report(folder, PAPER, "quick", rows, about)
+def written(folder: Path, rows: list[ReportRow], report_context: ReportContext) -> tuple[str, str]:
+    write_report(folder, PAPER, "quick", rows, report_context)
     return (folder / "report.md").read_text(), (folder / "report.html").read_text()
 
 
@@ -162,7 +162,7 @@ def test_published_value_is_of_the_first_series_that_has_it(tmp_path: Path) -> N
     assert known.value("A", 10) == (60.0, "third-party")
     assert known.value("B", "few") == (20.0, "official-file")
     for id, method, x in (("table1", "A", 20), ("table1", "C", 5), ("table2", "A", 5)):
-        assert known.of(id).value(method, x) == (None, "")
+        assert known.figure(id).value(method, x) == (None, "")
     assert Published.load(path).figure("table1", comparable=False).value("A", 5) == (None, "")
 
 

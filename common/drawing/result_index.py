@@ -13,12 +13,12 @@ from common.runs import KEY, Run
 if TYPE_CHECKING:
     from common.store import Result
 
-KEPT = 200  # the most results in memory; one at a paper's own schedule takes up to a fifth of a megabyte
+MOST_IN_MEMORY = 200  # the most results in memory; one at a paper's own schedule takes up to a fifth of a megabyte
 
 S = TypeVar("S", str, Path)
 
 
-class Shelf(Generic[S]):
+class ResultIndex(Generic[S]):
     """An index of Results from one source. The name of each begins with its Run's key.
 
     names: lists all results; called once, at the first look-up. read: returns a result by its name, or None if there is
@@ -51,11 +51,11 @@ class Shelf(Generic[S]):
             self._last[name] = result
             self._settled[name] = result.config["fingerprint"], result.config["precision"]
             self._by_key.setdefault(_key(name), {})[name] = None
-            if len(self._last) > KEPT:  # a queue of thousands must not fill the memory
+            if len(self._last) > MOST_IN_MEMORY:  # a queue of thousands must not fill the memory
                 del self._last[next(iter(self._last))]
         return self._last.get(name)
 
-    def sound(self, name: S) -> Result | None:
+    def get_or_note(self, name: S) -> Result | None:
         """Return a result as `get` does, but None if it is damaged. The problem is then added to `refused`."""
         try:
             return self.get(name)
@@ -72,7 +72,7 @@ class Shelf(Generic[S]):
     def first(self, run: Run) -> S | None:
         """Return the name of the first result of the Run, or None. An empty fingerprint or precision fits any."""
         for name in tuple(self._by_key.get(run.key, ())):
-            if name in self._settled or self.sound(name):
+            if name in self._settled or self.get_or_note(name):
                 fingerprint, precision = self._settled[name]
                 if run.fingerprint in ("", fingerprint) and run.precision in ("", precision):
                     return name

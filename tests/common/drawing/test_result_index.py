@@ -13,7 +13,7 @@ from commands import main
 from class_balanced.reproduce import presets
 from class_balanced.reproduce.catalogue import FIGURES
 from common.command.plan import select
-from common.drawing import shelf
+from common.drawing import result_index
 from common.runs import canonical
 from common.store import Store
 
@@ -67,7 +67,7 @@ def test_a_list_among_thousands_of_runs_reads_each_folder_name_once(
 
 def test_many_results_do_not_stay_in_memory(thousands: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The oldest is forgotten, and read again where it is asked for."""
-    monkeypatch.setattr(shelf, "KEPT", 5)
+    monkeypatch.setattr(result_index, "MOST_IN_MEMORY", 5)
     store = Store(thousands)
     names = [p.parent.name for p in sorted(thousands.glob("runs/*/config.json")) if p.stat().st_nlink == 1][:20]
     assert all(store.load(name) for name in names)
