@@ -168,6 +168,7 @@ CHANGES = {
     "start": replace(RUN, method=Base("cosine")),
     "longtail": LongTail(100),
     "test_every": 1,
+    "sync_batchnorm": True,
 }
 
 
