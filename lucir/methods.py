@@ -43,7 +43,12 @@ class ICaRL:
     """Flipped images that class means include. channels: official code on CIFAR; none: official code on ImageNet."""
 
     def check(self, protocol: Protocol) -> None:
-        """Raise ValueError on finetuning without exemplars."""
+        """Raise ValueError on numbers that are out of range, or on finetuning without exemplars."""
+        if self.weight < 0 or self.temperature <= 0:
+            raise ValueError(
+                "iCaRL's weight must be 0 or more and its temperature positive, "
+                f"got {self.weight:g} and {self.temperature:g}"
+            )
         if self.finetune and protocol.without_memory:
             raise ValueError(NO_EXEMPLARS)
 
@@ -68,9 +73,11 @@ class LUCIR:
     nme_flip: Flip = "channels"  # flipped images that class means include, as in ICaRL
 
     def check(self, protocol: Protocol) -> None:
-        """Raise ValueError on a scale or K that is not positive, on finetuning without exemplars, or on phases with too
-        few new classes for `negatives`."""
+        """Raise ValueError on numbers that are out of range, on finetuning without exemplars, or on phases with too few
+        new classes for `negatives`."""
         check_scale(self.scale)
+        if self.weight < 0 or (self.margin is not None and self.margin < 0):
+            raise ValueError(f"LUCIR's weight and margin must be 0 or more, got {self.weight:g} and {self.margin}")
         if self.negatives < 1:
             raise ValueError(f"the margin loss takes 1 or more new classes as negatives, got {self.negatives}")
         if self.finetune and protocol.without_memory:

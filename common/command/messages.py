@@ -110,20 +110,22 @@ def _folder(run: Run) -> str:
 def _method(method: Any, usual: Any = None) -> str:
     """Return a method's name, and in brackets the settings that differ from `usual` or else from the class's defaults.
 
-    A setting that is no plain value is only named. Without `usual`, settings that are dataclasses are left out, since a
-    preset's schedule differs from the class's anyway.
+    A setting that is no plain value is only named. Without `usual`, a schedule in place of the class's is left out: a
+    preset has its own anyway.
     """
     values = {f.name: (getattr(method, f.name), getattr(usual, f.name, f.default)) for f in fields(method)}
     if usual is None:
-        values = {name: pair for name, pair in values.items() if not is_dataclass(pair[0])}
-    words = ", ".join(_setting(name, value) for name, (value, known) in values.items() if value != known)
+        values = {n: pair for n, pair in values.items() if not is_dataclass(pair[0]) or pair[1] is None}
+    words = ", ".join(_setting(name, value, known) for name, (value, known) in values.items() if value != known)
     return type_name(type(method)) + (f" ({words})" if words else "")
 
 
-def _setting(name: str, value: Any) -> str:
+def _setting(name: str, value: Any, known: Any) -> str:
     if value is None or value is False:
         return f"no {name}"
-    return f"{name} {value}" if isinstance(value, (str, int, float)) else f"other {name}"
+    if isinstance(value, (str, int, float)):
+        return f"{name} {value}"
+    return f"with {name}" if known is None else f"other {name}"
 
 
 def duration(seconds: float) -> str:

@@ -92,7 +92,8 @@ class Folder:
         Raises InputError if the options do not say so, or if they do not fit the classes or the numbers of images.
         """
         options, count = self.options, len(self.classes)
-        self._refuse(paper, ("imbalance",), "which learns classes phase by phase: give --base and --phases")
+        hint = "" if options.base and options.phases else ": give --base and --phases"
+        self._refuse(paper, ("imbalance",), f"which learns classes phase by phase{hint}")
         base, phases = options.base, options.phases
         if base is None or phases is None or base < 2 or phases < 1 or base >= count or (count - base) % phases:
             raise InputError(f"{self._asked()}; {_ways(count, base, phases)}")

@@ -57,6 +57,10 @@ def change(value: T, prog: str, words: Sequence[str], spare: Any = None, note: s
         for at in reversed([i for i in range(len(words)) if words[i : i + 2] == [f"--{name}", "None"]]):
             del words[at : at + 2]
             changed[name] = None
+            if wrong := next((word for word in words if word.startswith(f"--{name}.")), ""):
+                raise InputError(
+                    f"--{name} None turns {name} off, so that {wrong} means nothing; leave one of them out"
+                )
         if f"--{name}" in words:
             raise InputError(
                 f"--{name} takes None, which turns {name} off; its options begin with --{name}., and "

@@ -12,7 +12,7 @@ from common.command.own import Folder
 from common.command.settings import chosen, repeated
 from common.data.datasets import DataSpec
 from common.data.names import FOLDER
-from common.runs import IMAGENET_INPUTS, Inputs, Protocol, Run, Schedule
+from common.runs import IMAGENET_INPUTS, Flip, Inputs, Protocol, Run, Schedule
 from feature_adaptation.memory import SIZES, Size
 from feature_adaptation.methods import ADAPTER, CLASSIFIER, Adaptation, Extractor, Map, Method, Oracle, Recipe
 from lucir.methods import FINETUNE, LUCIR
@@ -173,7 +173,8 @@ class Setting(shared.Setting):
     def lucir_method(self) -> LUCIR:
         """Return LUCIR with the options that its own package has."""
         large = self.inputs.kind == "resized-crop"
-        return LUCIR(weight=10.0 if large else 5.0, finetune=self.finetune, nme_flip="none" if large else "channels")
+        flip: Flip = "none" if large or self.preset == FOLDER else "channels"
+        return LUCIR(weight=10.0 if large else 5.0, finetune=self.finetune, nme_flip=flip)
 
     def joint(self) -> list[Run]:
         """Return Runs on all classes at once, which are the bound."""

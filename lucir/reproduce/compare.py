@@ -25,8 +25,6 @@ from common.errors import InputError
 from common.store import Store
 from lucir.reproduce.presets import SETTINGS, Setting
 
-THEIRS = {"iCaRL-NME": ("iCaRL", "nme"), "LUCIR": ("LUCIR", "cnn")}
-"""Name of a curve -> (key of its Runs, read-out)."""
 Start = Literal["linear", "cosine"] | None
 
 
@@ -34,7 +32,6 @@ def compare(
     methods: Mapping[str, Any],
     phases: int = 5,
     start: Start = "linear",
-    readout: str = "cnn",
     words: Sequence[str] | None = None,
 ) -> NoReturn:
     """Train `methods` (name -> method) in addition to iCaRL and LUCIR, draw one figure of all, and exit.
@@ -48,13 +45,11 @@ def compare(
     by default those of the command line.
 
     start: the base model that a method starts from: iCaRL's with a linear head, or LUCIR's with a cosine head. None:
-    the method trains its own base phase. readout: the method's read-out that is plotted.
+    the method trains its own base phase. The figure has two curves a method, one for each read-out: CNN and NME.
     """
 
     def command(name: str, use: Arguments, shown: str) -> Comparison:
-        own = Comparison(
-            [name], use, methods=methods, phases=phases, start=start, readout=readout, script=shown, retrain=use.retrain
-        )
+        own = Comparison([name], use, methods=methods, phases=phases, start=start, script=shown, retrain=use.retrain)
         own.check()
         return own
 
@@ -151,14 +146,13 @@ class Comparison(Command):
     methods: Mapping[str, Any]
     phases: int
     start: Start
-    readout: str
     script: str
 
     def check(self) -> None:
         """Raise InputError if there is nothing to compare, if a method has no learner or a taken name, or if `start`
         does not exist or has another head than the method."""
         from common.heads import CosineHead
-        from common.incremental import learner_of
+        from common.incremental import Learner, learner_of
 
         if self.start not in ("linear", "cosine", None):
             raise InputError(f"start must be 'linear', 'cosine' or None, got {self.start!r}")
@@ -167,10 +161,12 @@ class Comparison(Command):
         if not self.methods:
             raise InputError("there is no method to compare; give compare a name and a method, {'Mine': Mine()}")
         for name, method in self.methods.items():
+            if isinstance(method, type) and issubclass(method, Learner):
+                raise InputError(f"{name} is a learner; give the dataclass that names it")
             if isinstance(method, type):
                 raise InputError(f"{name} is a class; give a method of it, {method.__name__}()")
         for name, method in self.made(SETTINGS["quick"][0]).items():
-            if name in ("iCaRL", *THEIRS):
+            if name in ("iCaRL", "LUCIR"):
                 raise InputError(f"{name} is there already; give your method another name")
             head = learner_of(method).head
             if self.start == "linear" and isinstance(head, type) and issubclass(head, CosineHead):
@@ -204,7 +200,13 @@ class Comparison(Command):
 
     def drawing(self, s: Setting, results: Results, published: PublishedFigure) -> Drawing:
         """Draw the accuracy after every phase."""
-        readouts = {**THEIRS, **{name: (name, self.readout) for name in self.methods}}
+        found = {name: results[name][0].phases()[-1]["stages"].values() for name in results}
+        readouts = {
+            f"{name}-{readout.upper()}": (name, readout)
+            for name, stages in found.items()
+            for readout in ("cnn", "nme")
+            if readout in list(stages)[-1]
+        }
         return accuracy_figure(results, readouts, published, many(self.phases, "phase"))
 
 

@@ -161,6 +161,7 @@ def on_folder(folder: Folder) -> Setting:
         base=asked.base,
         phases=asked.phases,
         exemplars=asked.exemplars,
+        nme_flip="none",  # swapped colour channels are a slip of the official code on CIFAR, and harm coloured images
     )
 
 

@@ -53,7 +53,7 @@ def test_one_file_is_trained_drawn_and_reported(tmp_path: Path) -> None:
     report = (folder / "report.md").read_text()
     assert "mine: 1 of 1 figures in results/quick-x0.1/mine; report: " in first.stdout
     assert (folder / "compared.png").stat().st_size > 500
-    assert "| average incremental accuracy (%) | Balanced replay |" in report and "source " in report
+    assert "| average incremental accuracy (%) | Balanced replay-CNN |" in report and "source " in report
     results = finished(tmp_path / "results")
     (own,) = (r for r in results if r.config["paper"] == "mine")
     assert len(results) == 5  # two base models, iCaRL, LUCIR and this
@@ -78,7 +78,7 @@ def test_one_file_is_trained_drawn_and_reported(tmp_path: Path) -> None:
 def test_everything_but_the_method_is_the_same(start: Any, head: str | None) -> None:
     (setting,) = settings("cifar", None, None, 1.0)
     own = {"Mine": BalancedReplay()}
-    comparison = Comparison(["mine"], Choice(), methods=own, phases=5, start=start, readout="cnn", script="mine.py")
+    comparison = Comparison(["mine"], Choice(), methods=own, phases=5, start=start, script="mine.py")
     runs = comparison.runs("mine", setting)
     for mine, other in zip(runs["Mine"], runs["LUCIR"], strict=True):
         assert (mine.protocol, mine.schedule, mine.order, mine.seed) == (
@@ -90,7 +90,7 @@ def test_everything_but_the_method_is_the_same(start: Any, head: str | None) -> 
 def test_a_function_makes_a_method_from_the_preset() -> None:
     """An ablation has the preset's weight and schedule, and is the very run that `train` makes."""
     own = {"No imprinting": lambda s: s.lucir(imprint=False)}
-    comparison = Comparison(["mine"], Choice(), methods=own, phases=5, start="cosine", readout="cnn", script="mine.py")
+    comparison = Comparison(["mine"], Choice(), methods=own, phases=5, start="cosine", script="mine.py")
     for preset in ("quick", "imagenet"):
         setting = settings(preset, None, None, 0.5)[0]
         expected = setting.main(setting.lucir(imprint=False))
@@ -106,6 +106,7 @@ def test_a_function_makes_a_method_from_the_preset() -> None:
         ({"Mine": object()}, "object names no learner"),
         ({"Mine": BalancedReplay}, "Mine is a class; give a method of it, BalancedReplay()"),
         ({"Mine": ICaRL}, "Mine is a class"),
+        ({"Mine": CosineLearner}, "Mine is a learner; give the dataclass that names it"),
         ({"Cosine": Cosine()}, "Cosine has a cosine head; say start='cosine'"),
         ({}, "there is no method to compare"),
         ({"Mine": BalancedReplay(), "start": "cosin"}, "start must be 'linear', 'cosine' or None, got 'cosin'"),

@@ -194,6 +194,13 @@ def test_what_would_divide_does() -> None:
 
 
 @pytest.mark.parametrize("paper", INCREMENTAL)
+def test_class_means_have_no_swapped_colours(paper: str) -> None:
+    """Swapped channels are what the official code does on CIFAR; classes may differ in colour alone."""
+    flips = {getattr(run.method, "nme_flip", "none") for run in runs(paper, folder([60] * 12, GROWING))}
+    assert "channels" not in flips
+
+
+@pytest.mark.parametrize("paper", INCREMENTAL)
 def test_what_an_error_suggests_every_paper_can_learn(paper: str) -> None:
     for count in (3, 4, 7, 12):
         for base in range(2, count):
