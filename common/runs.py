@@ -60,9 +60,11 @@ class Schedule:
 
     def check(self) -> None:
         """Raise ValueError on a number of epochs, a batch or a rate that no training can have."""
-        for name, least in (("epochs", 0), ("batch", 1), ("lr", 0), ("warmup", 0)):
-            if getattr(self, name) < least:
+        for name in ("epochs", "batch", "lr", "warmup", "gamma", "momentum", "weight_decay"):
+            if getattr(self, name) < (least := 1 if name == "batch" else 0):
                 raise ValueError(f"a schedule's {name} must be {least} or more, got {getattr(self, name)}")
+        if list(self.milestones) != sorted(self.milestones):
+            raise ValueError(f"a schedule's milestones must rise, got {', '.join(map(str, self.milestones))}")
 
     def lr_at(self, epoch: int, done: float = 0.0) -> float:
         """Return the learning rate in `epoch` (from 0) after the share `done` (0 to 1) of its steps."""
@@ -221,8 +223,9 @@ class Run:
             raise InputError(f"a seed must be 0 or more and below 2^31, got {wrong[0]}")
         parts = [getattr(self.method, f.name) for f in dataclasses.fields(self.method)]
         try:
-            for schedule in [self.schedule, *(part for part in parts if isinstance(part, Schedule))]:
-                schedule.check()
+            for part in [self.schedule, *parts]:
+                if hasattr(part, "check") and not hasattr(part, "learner"):  # a schedule, say, and no other method
+                    part.check()
             self.protocol.check()
             if hasattr(self.method, "check"):
                 self.method.check(self.protocol)
@@ -287,11 +290,12 @@ def check_choices(value: Any) -> None:
         found = getattr(value, name)
         if not any(found == each and type(found) is type(each) for each in allowed):
             words = ", ".join(map(str, allowed))
-            raise InputError(f"{kind.__name__}.{name} must be one of {words}, got {found!r}")
+            raise InputError(f"{type_name(kind)}.{name} must be one of {words}, got {found!r}")
     for field_ in dataclasses.fields(value):
         part = getattr(value, field_.name)
-        if isinstance(part, float) and not math.isfinite(part):
-            raise InputError(f"{kind.__name__}.{field_.name} must be a finite number, got {part}")
+        for number in part if isinstance(part, tuple) else (part,):
+            if isinstance(number, float) and not math.isfinite(number):
+                raise InputError(f"{type_name(kind)}.{field_.name} must be a finite number, got {number}")
         if dataclasses.is_dataclass(part) and not isinstance(part, (type, Run)):  # a start checked itself when made
             check_choices(part)
 

@@ -56,6 +56,10 @@ class DER:
         """Raise ValueError on a value out of range, and on options that contradict each other or the protocol."""
         if self.sparsity is not None and self.sparsity < 0:
             raise ValueError(f"lambda_s must not be negative, got {self.sparsity:g}")
+        if self.aux < 0 or self.temperature <= 0:
+            raise ValueError(
+                f"lambda_a must be 0 or more and the temperature positive, got {self.aux:g} and {self.temperature:g}"
+            )
         if self.s_max <= 1:
             raise ValueError(f"s_max must exceed 1, got {self.s_max:g}")
         if self.sparsity is None and self.channels == "random":

@@ -27,6 +27,14 @@ class Recipe:
     batch: int = 128
     weight_decay: float = 0.0
 
+    def check(self) -> None:
+        """Raise ValueError on numbers that no training can have."""
+        if self.steps < 0 or self.batch < 1 or self.lr < 0 or self.weight_decay < 0:
+            raise ValueError(
+                "steps, learning rate and weight decay must be 0 or more and a batch 1 or more, got "
+                f"{self.steps}, {self.lr:g}, {self.weight_decay:g} and {self.batch}"
+            )
+
 
 ADAPTER = Recipe(steps=1500, lr=1e-3, optimiser="adam")  # our choice: about 40 epochs of 4,500 pairs
 CLASSIFIER = Recipe(steps=1500, lr=0.1, optimiser="sgd", weight_decay=1e-4)  # our choice

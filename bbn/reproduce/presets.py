@@ -125,7 +125,8 @@ class Setting(shared.Setting):
         """The rows of Table 1, in its order and words."""
         later = self.baseline.milestones[0]
         factor = factor or self.factor
-        gamma, beta = CB_FOCAL.get((self.role, factor or 0), LARGE_FOCAL)
+        cell = self.role, factor or 0.0
+        gamma, beta = CB_FOCAL[cell] if self.preset == "cifar" else CB_FOCAL.get(cell, LARGE_FOCAL)
         recipe: Literal["cifar", "imagenet"] = "cifar" if self.inputs.kind == "crop-flip" else "imagenet"
         return {
             "CE": self.one_stage(),

@@ -10,7 +10,7 @@ from typing import Any
 from common.command.messages import title
 from common.command.single import table
 from common.drawing.results import Result
-from common.runs import Run
+from common.runs import Run, type_name
 
 OURS = """from common.command.weights import load_exported
 model = load_exported("PATH TO THIS FOLDER")
@@ -66,7 +66,7 @@ def _training(result: Result, run: Run) -> Iterator[str]:
 
 def _options(run: Run) -> Iterator[tuple[str, object]]:
     """Yield the name and the value of every setting of a Run, the method's settings first."""
-    yield "method", type(run.method).__name__
+    yield "method", type_name(type(run.method))
     yield from _settings(run.method, "")
     yield from _settings(run.protocol, "")
     yield from _settings(run.schedule, "")

@@ -41,7 +41,7 @@ def look_for_changes(runs: Iterable[Run], store: Store, retrain: bool) -> None:
 
 def _report(run: Run, folder: Path, files: list[Path], retrain: bool) -> None:
     if not retrain:
-        text = "was trained by another version of it; --retrain trains it anew"
+        text = "was trained by another version of it; --retrain trains it anew (in Python: retrain=True)"
         print(f"note: {files[0]} has changed: {describe(run)} {text}", file=sys.stderr)
         return
     try:

@@ -67,9 +67,15 @@ def pinned(device: str) -> str:
         raise InputError(f"--device {device}: this process has {_taken[0]} already; train there from another process")
     if _taken:
         return "cuda"
-    number = int(device.removeprefix("cuda:"))
+    if torch.cuda.is_initialized():
+        raise InputError(f"--device {device}: this process uses CUDA already; train there from another process")
+    number, before = int(device.removeprefix("cuda:")), os.environ.get(VISIBLE)
     os.environ[VISIBLE] = ",".join(visible(number + 1)[number : number + 1])
     if not torch.cuda.is_available():
+        if before is None:
+            del os.environ[VISIBLE]
+        else:
+            os.environ[VISIBLE] = before
         raise InputError(f"--device {device}: torch sees no such GPU; the first is cuda:0, and --device cuda takes all")
     _taken.append(device)
     return "cuda"

@@ -43,8 +43,9 @@ def record(args: RecordArguments) -> None:
 
     Then write PAPER/RESULTS.md from all records of each package that has such runs.
     """
+    refused = list[str]()
     if not args.results_only:
-        papers = _copy(args)
+        papers, refused = _copy(args)
     elif unknown := set(args.papers) - set(PAPERS):
         raise InputError(f"there is no package {', '.join(sorted(unknown))}; choose from {', '.join(PAPERS)}")
     elif args.to:
@@ -56,17 +57,19 @@ def record(args: RecordArguments) -> None:
 
         for paper in papers:
             print(write_results(paper))
+    if refused:
+        raise InputError(f"all but these were recorded: {'; '.join(refused)}")
 
 
-def _copy(args: RecordArguments) -> list[str]:
-    """Write the records that are asked for. Returns the packages that they belong to."""
+def _copy(args: RecordArguments) -> tuple[list[str], list[str]]:
+    """Write the records that are asked for. Returns the packages that they belong to, and what is wrong with others."""
     store = opened(args.out)
     folders = [args.to] if args.to else map(records_folder, PACKAGES)
     places = {path.stem: path for folder in folders for path in folder.glob("*.json")}
     papers, asked, wanted = set[str](), 0, set[str]()
     for digest in sorted(os.listdir(store.runs)):
         known = _up_to_date(places[digest], store.runs / digest / "result.json") if digest in places else None
-        if not (result := known or store.load(digest)):
+        if not (result := known or store.load_or_note(digest)):
             continue
         paper = result.config["paper"]
         papers.add(paper)
@@ -87,7 +90,7 @@ def _copy(args: RecordArguments) -> list[str]:
     if not wanted:
         why = f"the {asked} finished runs are on embedded data; --embedded has them" if asked else "no finished run"
         print(f"nothing recorded from {args.out}: {why}")
-    return [paper for paper in PAPERS if paper in wanted]
+    return [paper for paper in PAPERS if paper in wanted], list(store.refused)
 
 
 def _up_to_date(path: Path, result: Path) -> Result | None:

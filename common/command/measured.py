@@ -36,11 +36,21 @@ def write_results(paper: str) -> Path:
 
 
 def results_text(paper: str) -> str:
-    """Return the text of PAPER/RESULTS.md: the claims, then a table for each figure. It draws no picture."""
+    """Return the text of PAPER/RESULTS.md: the claims, then a table for each figure. It draws no picture.
+
+    Raises InputError if a record is damaged or a figure cannot be drawn: its numbers would be missing without a word.
+    """
     with tempfile.TemporaryDirectory() as folder:
         empty = Path(folder)
         chosen = [choice for preset in PRESETS for choice in recorded_choices(paper, preset, empty)]
-        parts = in_order([part(drawn(paper, choice, empty, empty, formats=())) for choice in chosen])
+        painters = [drawn(paper, choice, empty, empty, formats=()) for choice in chosen]
+        parts = in_order([part(painter) for painter in painters])
+    problems = [
+        *(p for painter in painters for p in painter.plan.store.refused),
+        *(p for v in parts for p in v.problems),
+    ]
+    if problems:
+        raise InputError("; ".join(dict.fromkeys(problems)))
     found = claims(claimed.load(records_folder(paper).parent / "claims.json"), parts)
     return written.results(published(paper).paper, found, parts)
 

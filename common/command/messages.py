@@ -73,10 +73,11 @@ def describe(run: Run) -> str:
     budget = (
         f"R={protocol.exemplars_per_class}" if protocol.exemplars_total is None else f"total {protocol.exemplars_total}"
     )
-    words = [_method(run.method), f"base {protocol.base}"]
+    words, tail = [_method(run.method)], run.longtail
+    words += [f"base {protocol.base}"] if phases or not tail else []
     words += [f"+ {many(phases, 'phase')}", budget] if phases else []
-    if tail := run.longtail:
-        words = [_method(run.method), f"on {run.data.name}, imbalance {tail.imbalance:g}"]
+    words += [f"on {run.data.name}, imbalance {tail.imbalance:g}"] if tail else []
+    words += ["BatchNorm synchronised"] if run.sync_batchnorm else []
     order = f", order {run.order}" if run.order != "native" else ""
     start = f", from {_folder(run.start)}" if run.start else ""
     return f"{' '.join(words)}{order}, seed {run.seed}{start} ({_folder(run)})"

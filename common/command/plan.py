@@ -302,7 +302,7 @@ def select(
         else:
             chosen.append(figure)
     if not chosen:
-        asked = [(f, reason) for f, reason in skipped if f.id in wanted]
+        asked = [(f, reason) for f, reason in skipped if f.id in wanted] or skipped
         raise InputError("; ".join(f"{figure.id} {reason}" for figure, reason in asked))
     return chosen, skipped
 

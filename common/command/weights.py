@@ -16,7 +16,7 @@ from common.data.datasets import DataSpec
 from common.data.lists import PUBLISHED as LISTS
 from common.data.names import PUBLISHED
 from common.errors import InputError
-from common.runs import Run, canonical
+from common.runs import Run, canonical, type_name
 from common.splits import named_order
 from common.store import Store
 
@@ -111,7 +111,7 @@ def export(beginning: str, args: ExportArguments) -> None:
     recorded = run_of(result.config, result.hash)
     if recorded.start and not recorded.schedule.epochs:
         raise InputError(
-            f"run {recorded.hash}: {type(recorded.method).__name__} trains no network; export the one that it looks "
+            f"run {recorded.hash}: {type_name(type(recorded.method))} trains no network; export the one that it looks "
             f"at: reproduce export {recorded.start.hash}"
         )
     run, state = learner_of(recorded.method).exported(recorded, lambda run: _left(store, run))

@@ -91,7 +91,10 @@ def difference(ours: Sequence[float], theirs: Sequence[float]) -> Estimate:
 
 
 def same_schedule(result: Result, protocol: Mapping[str, Any]) -> bool:
-    """Return whether a Result has the recipe's learning rate in every epoch, its class order, and all images."""
+    """Return whether a Result has the recipe's learning rate in every epoch, its class order, and all images.
+
+    The other options of the Runs, and those of their starts, are compared with the recipe in a test.
+    """
     config = result.config["schedule"]
     known: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in config.items() if k != "type"}
     schedule = Schedule(**known)

@@ -131,7 +131,7 @@ class Study(Command):
         figures = [replace(f, experiment=partial(_runs, paper=paper, experiment=f.experiment)) for f in figures]
         chosen = settings_of("lucir", self.choice, data)
         plan = OwnPlan(paper, self.choice, chosen, figures, skipped, store, data, use.precision, script=self.script)
-        return Part(checked(on_copy(plan)), use.out)
+        return Part(checked(on_copy(plan)), use.out, retrain=self.retrain)
 
 
 def _runs(s: Setting, paper: str, experiment: Callable[[Setting], Runs]) -> Runs:
@@ -212,6 +212,8 @@ class Comparison(Command):
 
 def _module(method: Any) -> str:
     """Return the name of the module that defines a method's class, or the function that makes the method."""
+    while isinstance(method, partial):
+        method = method.func
     return method.__module__ if callable(method) else type(method).__module__
 
 

@@ -238,6 +238,7 @@ def test_a_method_that_cannot_be_hashed_is_named_when_its_run_is_made() -> None:
         (Thawed(), "put @dataclass(frozen=True) above Thawed"),
         (Odd, "put @dataclass(frozen=True) above Odd, and give Odd()"),
         (Odd(float("nan")), "Odd.weights must be a finite number, got nan"),
+        (Odd((1.0, float("inf"))), "Odd.weights must be a finite number, got inf"),
     ):
         with pytest.raises(InputError) as caught:
             replace(RUN, method=method)
@@ -246,7 +247,11 @@ def test_a_method_that_cannot_be_hashed_is_named_when_its_run_is_made() -> None:
         assert replace(RUN, method=Odd({"a": 1})).key
 
 
-@pytest.mark.parametrize(("name", "value"), [("epochs", -1), ("batch", 0), ("lr", -0.1), ("warmup", -2)])
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [("epochs", -1), ("batch", 0), ("lr", -0.1), ("warmup", -2), ("momentum", -1), ("weight_decay", -1),
+     ("gamma", -1), ("milestones", (5, 3))],
+)  # fmt: skip
 def test_a_schedule_that_no_training_can_have_is_refused(name: str, value: float) -> None:
     wrong = replace(RUN.schedule, **{name: value})
     for run in (
@@ -254,7 +259,7 @@ def test_a_schedule_that_no_training_can_have_is_refused(name: str, value: float
         replace(RUN, method=ICaRL(finetune=wrong)),
         replace(RUN, start=replace(RUN, schedule=wrong)),
     ):
-        with pytest.raises(InputError, match=f"a schedule's {name} must be"):
+        with pytest.raises(InputError, match=f"a schedule's {name} must"):
             run.check()
 
 

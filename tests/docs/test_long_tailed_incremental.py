@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -35,7 +36,7 @@ from common.splits import class_order, longtail_counts
 from common.store import Result
 from common.training import Stage
 from lucir.methods import Base
-from lucir.reproduce.compare import Study, study
+from lucir.reproduce.compare import Study, _script, study
 from lucir.reproduce.presets import settings
 
 MakeRun = Callable[..., Run]
@@ -211,6 +212,16 @@ def small(s: Any) -> dict[str, list[Run]]:
 
 def nothing(s: Any, results: Any, published: PublishedFigure) -> Drawing:
     return Drawing([], [], f"{len(results['a'])} runs")
+
+
+def test_a_study_without_a_figure_of_the_preset_says_so(capsys: pytest.CaptureFixture) -> None:
+    with pytest.raises(SystemExit) as ended:
+        study([Figure("one", "One", small, nothing, ("quick",))], ["--preset", "cifar", "--list"])
+    assert ended.value.code == 2 and "one needs --preset quick" in capsys.readouterr().err
+
+
+def test_the_script_of_a_figure_is_found_behind_partials() -> None:
+    assert _script([partial(partial(small), 1)]) == Path(__file__).name
 
 
 def test_a_study_trains_and_reports(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:

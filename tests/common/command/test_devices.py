@@ -74,6 +74,14 @@ def test_a_process_keeps_the_gpu_that_it_has(machine: Callable) -> None:
     assert devices.pinned("cpu") == "cpu" and os.environ[VISIBLE] == "1"
 
 
+def test_a_gpu_cannot_be_chosen_once_cuda_is_in_use(machine: Callable, monkeypatch: pytest.MonkeyPatch) -> None:
+    machine(None)
+    monkeypatch.setattr(torch.cuda, "is_initialized", lambda: True)
+    with pytest.raises(InputError, match="--device cuda:1: this process uses CUDA already"):
+        devices.pinned("cuda:1")
+    assert VISIBLE not in os.environ
+
+
 @pytest.mark.parametrize(("given", "found"), [(None, ("0", "1")), ("6,4", ("6", "4")), ("6", ()), ("", ())])
 def test_cuda_is_all_gpus(given: str | None, found: tuple[str, ...], machine: Callable) -> None:
     machine(given)
@@ -85,6 +93,7 @@ def test_a_gpu_that_is_not_there_is_refused(machine: Callable, capsys: pytest.Ca
     machine("6,4")
     with pytest.raises(InputError, match="--device cuda:2: torch sees no such GPU"):
         devices.pinned("cuda:2")
+    assert os.environ[VISIBLE] == "6,4"
     assert main(["--list", "--device", "cuda:x"], "lucir") == 2
     assert "unknown device 'cuda:x'" in capsys.readouterr().err
 

@@ -14,6 +14,7 @@ from commands import main
 from common.command import measured
 from common.command.export import records_folder
 from common.command.plan import PAPERS
+from common.errors import InputError
 
 REPORTED = re.compile(r"^`python -m (.+)`$", re.MULTILINE)
 
@@ -43,10 +44,21 @@ def test_a_number_changes_with_its_record(tmp_path: Path, monkeypatch: pytest.Mo
     assert f" {was - 7:.2f} (n = 1) |" not in before
 
 
+def test_a_damaged_record_is_an_error_and_no_missing_number(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    records = tmp_path / "records"
+    shutil.copytree(records_folder("der"), records)
+    monkeypatch.setattr("common.command.measured.records_folder", lambda paper: records)
+    damaged = sorted(records.glob("*.json"))[0]
+    damaged.write_text("")
+    with pytest.raises(InputError, match=damaged.name):
+        measured.results_text("der")
+
+
 def is_main(config: dict) -> bool:
     """Whether a run is LUCIR with all its parts on CIFAR-100, 50 classes and 5 phases of 10."""
     method, data = config["method"], config["data"]["name"]
     whole = method["type"] == "LUCIR" and method["finetune"] and method["margin"] and method["imprint"]
+    whole = whole and config["seed"] == 1993
     return bool(whole and data == "cifar100" and config["protocol"]["step"] == 10)
 
 

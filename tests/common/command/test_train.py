@@ -15,13 +15,13 @@ import pytest
 from commands import main
 
 from common.command import parsing, train
-from common.command.messages import title
+from common.command.messages import describe, title
 from common.command.plan import PAPERS, Choice, Data, Plan
 from common.command.queue import Command
 from common.command.single import Single, published_lines, table
 from common.data.datasets import Dataset
 from common.errors import InputError, OutOfTime, RunFailed
-from common.runs import Run, Schedule, canonical
+from common.runs import LongTail, Run, Schedule, canonical
 from common.store import Store
 from lucir.methods import FINETUNE, LUCIR, Base, ICaRL
 
@@ -156,6 +156,7 @@ WRONG = {
     "LUCIR --weight -5": "LUCIR's weight and margin must be 0 or more, got -5",
     "LUCIR --margin -0.5": "LUCIR's weight and margin must be 0 or more",
     "ICaRL --temperature 0": "iCaRL's weight must be 0 or more and its temperature positive, got 1 and 0",
+    "LUCIR --finetune.momentum -1": "a schedule's momentum must be 0 or more, got -1",
     "LUCIR --finetune.batch 0": "a schedule's batch must be 1 or more, got 0",
     "LUCIR --margin nan": "LUCIR.margin must be a finite number, got nan",
     "LUCIR --negatives 0": "1 or more new classes as negatives, got 0",
@@ -234,6 +235,13 @@ def test_a_title_says_what_is_off_and_what_is_other_than_usual() -> None:
     changed = replace(usual, margin=None, finetune=replace(FINETUNE, epochs=2))
     run = replace(one("lucir").run, method=changed)
     assert title(run, usual).startswith("LUCIR (no margin, other finetune) on glyphs")
+
+
+def test_a_line_about_a_run_tells_its_protocol_and_its_long_tail() -> None:
+    run = one("lucir").run
+    both = describe(replace(run, longtail=LongTail(100)))
+    assert "base 20 + 5 phases R=6" in both and "on glyphs, imbalance 100" in both
+    assert "BatchNorm synchronised" in describe(replace(run, sync_batchnorm=True))
 
 
 def test_without_tyro_a_method_is_trained_as_the_setting_has_it(monkeypatch: pytest.MonkeyPatch) -> None:
