@@ -10,6 +10,7 @@ import itertools
 import re
 from collections.abc import Sequence
 from dataclasses import fields, is_dataclass, replace
+from difflib import get_close_matches
 from pathlib import Path
 from typing import Any, Literal, NoReturn, TypeVar, get_args, get_origin, get_type_hints
 
@@ -18,6 +19,7 @@ from common.errors import InputError
 T = TypeVar("T")
 PLAIN = {
     r"no type matching \{None\}\|(\w+) could be instantiated from \['(.*)'\]": r"it takes None or \1, not '\2'",
+    r"Error parsing (--\S+): Could not find valid parse for arguments: \['(.*)'\]": r"\1 does not take '\2'",
     r"Missing value for argument '(.+)'\. Expected 1 values": r"\1 needs a value",
 }
 """Clearer wordings for some of tyro's errors: regular expression -> replacement. Other errors stay as they are."""
@@ -103,6 +105,8 @@ def _parsed(kind: type[T], prog: str, description: str | None, words: Sequence[s
         message = message.rstrip(".")
         if missing := re.fullmatch(r"--([\w-]+) needs a value", message):
             message += _possible(kind, missing[1].replace("-", "_"))
+        if unknown := re.match(r"Unrecognized options: --([\w-]+)", message):
+            message += _nearest(kind, unknown[1].removeprefix("no-"))
         raise InputError(f"{message}; {prog} --help lists the options") from None
 
 
@@ -111,6 +115,12 @@ def _possible(kind: type, name: str) -> str:
     hint = get_type_hints(kind).get(name)
     values = (True, False) if hint is bool else get_args(hint) if get_origin(hint) is Literal else ()
     return f": {' or '.join(map(str, values))}" if values else ""
+
+
+def _nearest(kind: Any, name: str) -> str:
+    """Return a question about the option that is spelt most like `name`, or "" if none is near."""
+    near = get_close_matches(name, [f.name.replace("_", "-") for f in fields(kind)], 1)
+    return f"; did you mean --{near[0]}?" if near else ""
 
 
 def _is_rule(line: str) -> bool:

@@ -64,7 +64,9 @@ def assign(name: str, where: object, found: Iterable[str], noun: str = "class fo
     whole = IMAGENET if name in SUBSETS and len(found) == len(IMAGENET) else wanted
     if len(found) != len(whole):
         counts = "100 or 1000" if name in SUBSETS else str(len(whole))
-        raise InputError(f"{where} has {len(found)} {noun} but {name} has {counts}; check --data")
+        raise InputError(
+            f"{where} has {len(found)} {noun} but {name} has {counts}; check --data, or give --preset folder"
+        )
     numbered = whole is not wanted or name not in SUBSETS
     if numbered and all(map(_is_number, found)) and sorted(map(int, found)) == list(range(len(whole))):
         by_class = {whole[int(n)]: n for n in found}

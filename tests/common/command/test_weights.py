@@ -20,7 +20,7 @@ from common.command.weights import build, labels_of, load_exported
 from common.data.datasets import Dataset, DataSpec
 from common.errors import InputError
 from common.imbalance import Rebalance
-from common.runs import IMAGENET_INPUTS, Protocol, Run, Schedule, canonical
+from common.runs import IMAGENET_INPUTS, Protocol, Run, Schedule, canonical, type_name
 from common.splits import named_order, positions
 from common.store import Store
 from der.methods import DER
@@ -85,7 +85,7 @@ def test_an_exported_network_has_the_recorded_accuracy(name: str, get: Get, tiny
     assert accuracy(folder, run, tiny_data) == pytest.approx(recorded.curve("cnn")[-1])
     card = (folder / "README.md").read_text(encoding="utf-8")
     assert f"{recorded.curve('cnn')[-1]:.2f}" in card and recorded.environment["commit"] in card
-    assert type(run.method).__name__ in card and run.fingerprint in card and "MIT" in card
+    assert type_name(type(run.method)) in card and run.fingerprint in card and "MIT" in card
     assert sorted(p.name for p in folder.iterdir()) == ["README.md", "model.safetensors"]
 
 
