@@ -120,17 +120,21 @@ class OwnPlan(Plan):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Study(Command):
-    """A command that draws the user's own figures."""
+class Script(Command):
+    """A command that a user's script ends with. It draws figures of the script's own, on LUCIR's settings."""
 
-    figures: Sequence[Figure]
     script: str
 
+    def figures_for(self, settings: Sequence[Setting]) -> Sequence[Figure]:
+        """Return the script's figures for the settings of the chosen preset."""
+        raise NotImplementedError
+
     def part(self, paper: str, store: Store, data: Data, use: Resources) -> Part:
-        figures, skipped = select(self.figures, self.choice.only, self.choice.preset)
+        """Make the plan for the figures, and the queue's part that carries it out."""
+        choice, chosen = self.choice, settings_of("lucir", self.choice, data)
+        figures, skipped = select(self.figures_for(chosen), choice.only, choice.preset)
         figures = [replace(f, experiment=partial(_runs, paper=paper, experiment=f.experiment)) for f in figures]
-        chosen = settings_of("lucir", self.choice, data)
-        plan = OwnPlan(paper, self.choice, chosen, figures, skipped, store, data, use.precision, script=self.script)
+        plan = OwnPlan(paper, choice, chosen, figures, skipped, store, data, use.precision, script=self.script)
         return Part(checked(on_copy(plan)), use.out, retrain=self.retrain)
 
 
@@ -140,13 +144,22 @@ def _runs(s: Setting, paper: str, experiment: Callable[[Setting], Runs]) -> Runs
 
 
 @dataclass(frozen=True, kw_only=True)
-class Comparison(Command):
+class Study(Script):
+    """A command that draws the user's own figures."""
+
+    figures: Sequence[Figure]
+
+    def figures_for(self, settings: Sequence[Setting]) -> Sequence[Figure]:
+        return self.figures
+
+
+@dataclass(frozen=True, kw_only=True)
+class Comparison(Script):
     """A command that draws one figure: the user's methods, iCaRL and LUCIR under the protocol of Fig. 5."""
 
     methods: Mapping[str, Any]
     phases: int
     start: Start
-    script: str
 
     def check(self) -> None:
         """Raise InputError if there is nothing to compare, if a method has no learner or a taken name, or if `start`
@@ -174,25 +187,18 @@ class Comparison(Command):
                     f"{name} has a cosine head; say start='cosine', or start=None to train the base itself"
                 )
 
-    def part(self, paper: str, store: Store, data: Data, use: Resources) -> Part:
-        """Make the plan for one figure, and the queue's part that carries it out."""
-        choice, chosen = self.choice, settings_of("lucir", self.choice, data)
-        here = replace(self, phases=chosen[0].phases) if choice.preset == FOLDER else self
+    def figures_for(self, settings: Sequence[Setting]) -> Sequence[Figure]:
+        here = replace(self, phases=settings[0].phases) if self.choice.preset == FOLDER else self
         title = f"{', '.join(self.methods)} beside iCaRL and LUCIR, {many(here.phases, 'phase')}"
-        presets = ("quick", "cifar", "imagenet", FOLDER)
-        figure = Figure("compared", title, partial(here.runs, paper), here.drawing, presets)
-        plan = OwnPlan(paper, choice, chosen, [figure], [], store, data, use.precision, script=self.script)
-        return Part(checked(on_copy(plan)), use.out, retrain=self.retrain)
+        return [Figure("compared", title, here.runs, here.drawing, ("quick", "cifar", "imagenet", FOLDER))]
 
-    def runs(self, paper: str, s: Setting) -> Runs:
-        """Return the Runs of iCaRL, LUCIR and the methods. A method from outside the repository belongs to `paper`."""
+    def runs(self, s: Setting) -> Runs:
+        """Return the Runs of iCaRL, LUCIR and the methods."""
         found = {"iCaRL": s.runs(s.icarl(), self.phases), "LUCIR": s.runs(s.lucir(), self.phases)}
         like = found["LUCIR" if self.start == "cosine" else "iCaRL"]
         if self.start is None:
             like = [replace(run, start=None) for run in like]
-        names = {name: paper if outside(m) else s.paper for name, m in self.made(s).items()}
-        made = {n: [replace(run, paper=names[n], method=m) for run in like] for n, m in self.made(s).items()}
-        return found | made
+        return found | {name: [replace(run, method=m) for run in like] for name, m in self.made(s).items()}
 
     def made(self, s: Setting) -> dict[str, Any]:
         """Return the methods as dataclasses, by name. A method given as a function is made from the Setting."""

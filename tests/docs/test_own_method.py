@@ -79,7 +79,7 @@ def test_everything_but_the_method_is_the_same(start: Any, head: str | None) -> 
     (setting,) = settings("cifar", None, None, 1.0)
     own = {"Mine": BalancedReplay()}
     comparison = Comparison(["mine"], Choice(), methods=own, phases=5, start=start, script="mine.py")
-    runs = comparison.runs("mine", setting)
+    runs = comparison.runs(setting)
     for mine, other in zip(runs["Mine"], runs["LUCIR"], strict=True):
         assert (mine.protocol, mine.schedule, mine.order, mine.seed) == (
             other.protocol, other.schedule, other.order, other.seed)  # fmt: skip
@@ -94,7 +94,7 @@ def test_a_function_makes_a_method_from_the_preset() -> None:
     for preset in ("quick", "imagenet"):
         setting = settings(preset, None, None, 0.5)[0]
         expected = setting.main(setting.lucir(imprint=False))
-        assert comparison.runs("mine", setting)["No imprinting"] == expected
+        assert comparison.runs(setting)["No imprinting"] == expected
         assert expected[0].method.finetune == setting.finetune and expected[0].method.weight == setting.weight
 
 
