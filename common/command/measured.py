@@ -16,6 +16,7 @@ from common.command.plan import Choice, Data, Plan, make_plan, published
 from common.command.recorded import choices
 from common.drawing import claims as claimed
 from common.drawing import written
+from common.drawing.claims import Claim
 from common.drawing.figures import Figure
 from common.drawing.report import ReportContext, ReportRow, facts, shown, table
 from common.drawing.results import Result
@@ -41,18 +42,22 @@ def results_text(paper: str) -> str:
     Raises InputError if a record is damaged or a figure cannot be drawn: its numbers would be missing without a word.
     """
     with tempfile.TemporaryDirectory() as folder:
-        empty = Path(folder)
-        chosen = [choice for preset in PRESETS for choice in recorded_choices(paper, preset, empty)]
-        painters = [drawn(paper, choice, empty, empty, formats=()) for choice in chosen]
-        parts = in_order([part(painter) for painter in painters])
-    problems = [
-        *(p for painter in painters for p in painter.plan.store.refused),
-        *(p for v in parts for p in v.problems),
-    ]
-    if problems:
-        raise InputError("; ".join(dict.fromkeys(problems)))
-    found = claims(claimed.load(records_folder(paper).parent / "claims.json"), parts)
-    return written.results(published(paper).paper, found, parts)
+        store = records_of(paper, Path(folder))
+        chosen = [choice for preset in PRESETS for choice in recorded_choices(paper, preset, store)]
+        parts = in_order([part(drawn(paper, choice, store, Path(folder), formats=())) for choice in chosen])
+    if problems := [*store.refused, *(problem for view in parts for problem in view.problems)]:
+        raise InputError("; ".join(problems))
+    return written.results(published(paper).paper, claims(claims_of(paper), parts), parts)
+
+
+def claims_of(paper: str) -> list[Claim]:
+    """Return the claims of a paper, from PAPER/claims.json."""
+    return claimed.load(records_folder(paper).parent / "claims.json")
+
+
+def records_of(paper: str, empty: Path) -> Store:
+    """Return a store that sees the paper's committed records only. empty: an empty results folder."""
+    return Store(empty, [records_folder(paper)])
 
 
 def in_order(parts: Sequence[PartView]) -> list[PartView]:
@@ -60,24 +65,24 @@ def in_order(parts: Sequence[PartView]) -> list[PartView]:
     return sorted(parts, key=lambda part: (PRESETS.index(part.preset), -part.scale))
 
 
-def recorded_choices(paper: str, preset: str, empty: Path) -> Iterator[Choice]:
-    """Yield a choice for each length of schedules that a paper has records of. empty: an empty folder."""
+def recorded_choices(paper: str, preset: str, store: Store) -> Iterator[Choice]:
+    """Yield a choice for each length of schedules that a paper has records of. store: that of `records_of`."""
     try:
-        plan = _plan(paper, Choice(preset=preset, draw=True), empty)
+        plan = _plan(paper, Choice(preset=preset, draw=True), store)
     except InputError:  # the paper has no such preset
         return
     everything = tuple(f.id for f in (*plan.figures, *(f for f, _ in plan.skipped)) if preset in f.presets)
-    yield from choices(_plan(paper, replace(plan.choice, only=everything), empty))
+    yield from choices(_plan(paper, replace(plan.choice, only=everything), store))
 
 
-def _plan(paper: str, choice: Choice, empty: Path) -> Plan:
-    """Return a plan that sees committed records only, of any copy of the data. empty: an empty results folder."""
-    return make_plan(paper, choice, Store(empty, [records_folder(paper)]), Data(None, empty))
+def _plan(paper: str, choice: Choice, store: Store) -> Plan:
+    """Return a plan that sees the store's committed records, of any copy of the data."""
+    return make_plan(paper, choice, store, Data(None, store.runs.parent))
 
 
-def drawn(paper: str, choice: Choice, empty: Path, pictures: Path, formats: tuple[str, ...]) -> Painter:
+def drawn(paper: str, choice: Choice, store: Store, pictures: Path, formats: tuple[str, ...]) -> Painter:
     """Draw all figures of one paper for one choice, with files of these formats in the folder `pictures`."""
-    painter = Painter(_plan(paper, choice, empty), pictures, formats=formats)
+    painter = Painter(_plan(paper, choice, store), pictures, formats=formats)
     painter.draw_rest()
     return painter
 
@@ -164,8 +169,8 @@ def _printed(entries: Sequence[Mapping[str, Any]], figure: Figure) -> Table | No
 def _effects(painter: Painter) -> list[Effect]:
     """Return the effects of the paper's claims that this part of the records measures."""
     figures = {figure.id: figure for figure in painter.plan.figures}
-    path, found = records_folder(painter.plan.paper).parent / "claims.json", []
-    for claim in claimed.load(path):
+    found = []
+    for claim in claims_of(painter.plan.paper):
         if claim.figure in painter.groups:
             figure, plan = figures[claim.figure], painter.plan
             ours = claim.measure(figure, plan.settings, plan.results(figure)[0], plan.published)

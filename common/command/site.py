@@ -14,11 +14,10 @@ from PIL import Image
 
 from common.command.evidence import claims, cost, machines, record_rows
 from common.command.export import records_folder
-from common.command.measured import PRESETS, drawn, in_order, part, recorded_choices
+from common.command.measured import PRESETS, claims_of, drawn, in_order, part, recorded_choices, records_of
 from common.command.painter import Painter
 from common.command.parts import cores
 from common.command.plan import PAPERS, Choice, published
-from common.drawing import claims as claimed
 from common.drawing import readme, site
 from common.drawing.figures import Drawing
 from common.drawing.report import citation
@@ -70,14 +69,15 @@ def _clear(folder: Path) -> None:
 
 def _work(empty: Path) -> list[tuple[str, Choice]]:
     """Return every (paper, choice of preset, seeds and schedule) that has records. The slowest to draw come first."""
+    stores = {paper: records_of(paper, empty) for paper in PAPERS}
     pairs = [(paper, preset) for preset in reversed(PRESETS) for paper in PAPERS]
-    return [(paper, choice) for paper, preset in pairs for choice in recorded_choices(paper, preset, empty)]
+    return [(paper, choice) for paper, preset in pairs for choice in recorded_choices(paper, preset, stores[paper])]
 
 
 def _part(work: tuple[str, Choice, Path, Path]) -> tuple[str, PartView]:
     """Draw all figures of one paper for one choice. Returns (paper, view). Called in a worker process."""
     paper, choice, folder, empty = work
-    painter = drawn(paper, choice, empty, folder / "figures", formats=("png",))
+    painter = drawn(paper, choice, records_of(paper, empty), folder / "figures", formats=("png",))
     view = part(painter)
     return paper, replace(view, figures=[_pictured(figure, painter, view.name) for figure in view.figures])
 
@@ -109,7 +109,7 @@ def _paper(paper: str, parts: Sequence[PartView], folder: Path) -> PaperView:
     results = [read_record(path) for path in sorted(records_folder(paper).glob("*.json"))]
     used = {digest for part in parts for digest in part.used}
     bibliography = published(paper).paper
-    listed = claims(claimed.load(records_folder(paper).parent / "claims.json"), parts)
+    listed = claims(claims_of(paper), parts)
     methods, deviations = readme.sections(records_folder(paper).parent / "README.md")
     _copy(paper, folder)
     figures = {figure.id: figure for part in parts for figure in part.figures}
