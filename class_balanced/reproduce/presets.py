@@ -11,7 +11,6 @@ from common.command import settings as shared
 from common.command.own import Folder
 from common.command.settings import chosen, repeated_natively
 from common.data.datasets import DataSpec
-from common.data.names import FOLDER
 from common.imbalance import Rebalance, Retrain
 from common.runs import IMAGENET_INPUTS, Inputs, LongTail, Run, Schedule
 
@@ -252,5 +251,5 @@ def settings(
     Seeds choose the initialisation and the batch order. The long-tailed subset keeps a seed of its own. Raises
     InputError on an unknown preset or a scale that is not positive.
     """
-    known = {**SETTINGS, FOLDER: (on_folder(folder),)} if folder else SETTINGS
-    return chosen(known, preset, repeated_natively("class_balanced", preset, seeds, orders), epochs_scale)
+    own = on_folder(folder) if folder else None
+    return chosen(SETTINGS, preset, repeated_natively("class_balanced", preset, seeds, orders), epochs_scale, own)

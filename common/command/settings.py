@@ -92,12 +92,19 @@ class Setting:
 
 
 def chosen(
-    presets: Mapping[str, Sequence[S]], preset: str, repeats: Sequence[tuple[str, int]], epochs_scale: float
+    presets: Mapping[str, Sequence[S]],
+    preset: str,
+    repeats: Sequence[tuple[str, int]],
+    epochs_scale: float,
+    own: S | None = None,
 ) -> tuple[S, ...]:
     """Return the settings of one preset, with the given repeats and with schedules scaled by `epochs_scale`.
 
-    Raises InputError on an unknown preset, or on a scale of 0 or less, or above 1000.
+    own: the setting of the preset `folder`. Raises InputError on an unknown preset, or on a scale that is not above 0
+    and at most 1000.
     """
+    if own:
+        presets = {**presets, FOLDER: (own,)}
     if preset not in presets:
         raise InputError(f"unknown preset {preset!r}; choose one of {', '.join(dict.fromkeys((*presets, FOLDER)))}")
     if not 0 < epochs_scale <= 1000:

@@ -10,7 +10,6 @@ from common.command import settings as shared
 from common.command.own import Folder, fit
 from common.command.settings import chosen, repeated
 from common.data.datasets import DataSpec
-from common.data.names import FOLDER
 from common.errors import InputError
 from common.runs import IMAGENET_INPUTS, Inputs, Protocol, Run, Schedule
 from der import schedule as recipes
@@ -290,5 +289,5 @@ def settings(
     unknown preset or a scale that is not positive.
     """
     repeats = repeated(seeds or (SEED,), orders if orders or seeds else ORDERS.get(preset))
-    known = {**SETTINGS, FOLDER: (on_folder(folder),)} if folder else SETTINGS
-    return chosen(known, preset, repeats, epochs_scale)
+    own = on_folder(folder) if folder else None
+    return chosen(SETTINGS, preset, repeats, epochs_scale, own)

@@ -292,5 +292,5 @@ def settings(
     epochs_scale acts on stage 1 alone, since stages 2 and 3 count steps. Raises InputError on an unknown preset or a
     scale that is not positive.
     """
-    known = {**SETTINGS, FOLDER: (on_folder(folder),)} if folder else SETTINGS
-    return chosen(known, preset, repeated(seeds or DEFAULT_SEEDS.get(preset, ()), orders), epochs_scale)
+    own = on_folder(folder) if folder else None
+    return chosen(SETTINGS, preset, repeated(seeds or DEFAULT_SEEDS.get(preset, ()), orders), epochs_scale, own)

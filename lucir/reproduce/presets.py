@@ -177,5 +177,5 @@ def settings(
     Without `orders`, seed s also chooses class order s. With `orders`, every pair of a seed and an order is run.
     Raises InputError on an unknown preset, or a scale that is not positive.
     """
-    known = {**SETTINGS, FOLDER: (on_folder(folder),)} if folder else SETTINGS
-    return chosen(known, preset, repeated(seeds or DEFAULT_SEEDS.get(preset, ()), orders), epochs_scale)
+    own = on_folder(folder) if folder else None
+    return chosen(SETTINGS, preset, repeated(seeds or DEFAULT_SEEDS.get(preset, ()), orders), epochs_scale, own)
