@@ -193,24 +193,6 @@ def test_records_of_chosen_papers_go_where_they_are_asked_to(
     assert ended.value.code == 2 and not (tmp_path / "none").exists()
 
 
-def test_only_a_torn_record_is_written_again(
-    finished: tuple[Path, subprocess.CompletedProcess[str]], tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    """A power cut can leave a file of a record that is younger than its run, and empty."""
-
-    def record() -> list[str]:
-        with pytest.raises(SystemExit) as ended:
-            cli.main(["record", "--embedded", "--out", str(finished[0]), "--to", str(tmp_path)])
-        assert ended.value.code == 0
-        return capsys.readouterr().out.splitlines()
-
-    paths = [Path(line) for line in record()]
-    assert len(paths) == 2 and record() == []
-    before = paths[0].read_text()
-    paths[0].write_text("")
-    assert record() == [str(paths[0])] and paths[0].read_text() == before
-
-
 @pytest.mark.parametrize(
     ("words", "message"),
     [
