@@ -61,6 +61,7 @@ class Setting(shared.Setting):
     """One data set with the paper's schedules and imbalance on it."""
 
     paper: ClassVar[str] = "bbn"
+    tails: ClassVar[tuple[str, ...]] = ("factor",)
 
     baseline: Schedule
     """The schedule of every method but BBN."""

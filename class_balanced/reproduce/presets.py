@@ -56,6 +56,7 @@ class Setting(shared.Setting):
     """A `Setting` is one data set with the paper's schedule and a grid of losses, betas and imbalance factors."""
 
     paper: ClassVar[str] = "class_balanced"
+    tails: ClassVar[tuple[str, ...]] = ("closeup_factor", "factor")
 
     retrain: Schedule
     """The schedule of cRT's classifier."""

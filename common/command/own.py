@@ -28,7 +28,10 @@ LEAST_SIDE = 8
 
 @dataclass(frozen=True, kw_only=True)
 class Options:
-    """Options of --preset folder. Other presets refuse them, since they have the paper's protocol."""
+    """Options of --preset folder. Other presets have the paper's protocol and refuse them.
+
+    Only `train` takes --imbalance with other presets too.
+    """
 
     base: int | None = None
     """--preset folder, class-incremental papers: number of classes in the first phase."""
@@ -38,8 +41,8 @@ class Options:
     exemplars: int | None = None
     """--preset folder, class-incremental papers: number of images that are kept of each old class; default: 20."""
     imbalance: float | None = None
-    """--preset folder, long-tailed papers: images of the largest class / images of the smallest, in a subset that is
-    sampled from the folder; default: all images."""
+    """Long-tailed papers: images of the largest class / images of the smallest, in the subset that is sampled. Default:
+    the paper's; with --preset folder, all images. Figures take it with --preset folder only."""
 
     @property
     def given(self) -> list[str]:

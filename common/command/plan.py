@@ -256,7 +256,9 @@ def settings_of(paper: str, choice: Choice, data: Data) -> tuple[Any, ...]:
     if choice.preset != FOLDER:
         if choice.given:
             wrong = " and ".join(choice.given)
-            raise InputError(f"{wrong}: for --preset folder only; --preset {choice.preset} has the paper's protocol")
+            train = ", or python -m PAPER.train" if choice.given == ["--imbalance"] else ""
+            figures = f"figures of --preset {choice.preset} have the paper's protocol"
+            raise InputError(f"{wrong}: for --preset folder only{train}; {figures}")
         return presets.settings(*chosen)
     found = data.open(DataSpec(FOLDER))
     if isinstance(found, InputError):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields, replace
@@ -25,6 +26,8 @@ class Setting:
     """The package's name."""
     unscaled: ClassVar[tuple[str, ...]] = ()
     """Names of the schedules that --epochs-scale does not change."""
+    tails: ClassVar[tuple[str, ...]] = ()
+    """Names of the fields that hold the imbalance factor of `main`."""
 
     preset: str
     role: str
@@ -83,6 +86,15 @@ class Setting:
         ((order, seed),) = self.repeats
         seeds = range(seed, seed + 10)
         return replace(self, repeats=tuple((str(each) if order == str(seed) else order, each) for each in seeds))
+
+    def at_imbalance(self: S, factor: float) -> S:
+        """Return this setting with another imbalance factor. Raises InputError if its images are not sampled by one."""
+        if not self.tails or getattr(self, self.tails[0]) is None:
+            why = "has a long tail of its own" if self.tails else f"is not long-tailed in {self.paper}"
+            raise InputError(f"--imbalance: {self.role} {why}; leave the option out")
+        if not 1 < factor < math.inf:
+            raise InputError(f"--imbalance must be above 1, got {factor:g}")
+        return replace(self, **dict.fromkeys(self.tails, factor))  # type: ignore[arg-type]
 
     def scaled(self: S, scale: float) -> S:
         """Return this setting with every schedule scaled (`Schedule.scaled`), except those named in `unscaled`."""

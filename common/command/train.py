@@ -20,6 +20,7 @@ from common.command.parsing import change, parse
 from common.command.plan import PAPERS, Choice, Data, Plan, checked, settings_of
 from common.command.queue import Command, Place, Resources, begin, finish, work
 from common.command.single import Single
+from common.data.names import FOLDER
 from common.drawing.figures import Drawing, Figure
 from common.errors import InputError, OutOfTime, RunFailed
 from common.runs import Run, type_name
@@ -152,11 +153,15 @@ def _asked(paper: str, words: Sequence[str], kind: type[A], prog: str, use: Plac
     args = parse(kind, prog, description, first)
     seeds, orders = (args.seed,) if args.seed is not None else (), (args.order,) if args.order else ()
     given = {f.name: getattr(args, f.name) for f in fields(Options)}
+    factor = None if args.preset == FOLDER else given.pop("imbalance")
     choice = Choice(args.preset, seeds=seeds, orders=orders, epochs_scale=args.epochs_scale, **given)
     place: Any = use or args
     settings = settings_of(paper, choice, Data(place.data, place.out / "cache"))
     settings = tuple(replace(s, repeats=s.repeats[:1]) for s in settings)
     setting = _named({s.role: s for s in settings}, args.dataset or "", "--dataset")
+    if factor is not None:
+        setting = setting.at_imbalance(factor)
+        settings = tuple(setting if s.role == setting.role else s for s in settings)
     default = _named({type_name(type(m)): m for m in setting.defaults()}, rest[0] if rest else "", "method")
     note = f"The defaults below are those of --preset {args.preset}; another preset stands before the method's name."
     method = change(default, f"{prog} {type_name(type(default))}", rest[1:], setting, note)

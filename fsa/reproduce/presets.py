@@ -33,6 +33,7 @@ class Setting(shared.Setting):
     """One data set and network with the paper's two phases on it. `schedule` is Phase I's."""
 
     paper: ClassVar[str] = "fsa"
+    tails: ClassVar[tuple[str, ...]] = ("factor",)
     unscaled: ClassVar[tuple[str, ...]] = ("phase2",)
 
     name: str

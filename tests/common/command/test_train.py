@@ -121,6 +121,30 @@ def test_every_method_of_every_setting_makes_a_run(paper: str) -> None:
                 run.check()
 
 
+@pytest.mark.parametrize("paper", ["bbn", "class_balanced", "fsa"])
+@pytest.mark.parametrize("factor", ["10", "50", "100"])
+def test_an_imbalance_makes_the_run_of_that_column(paper: str, factor: str) -> None:
+    """The method too is the one that the column of the paper's table has."""
+    for setting in fakes.settings(paper, "cifar"):
+        words = ("--preset", "cifar", "--dataset", setting.role, "--imbalance", factor)
+        run = one(paper, *words, "Rebalance" if paper != "class_balanced" else "ClassBalanced").run
+        assert run.longtail == LongTail(float(factor))
+        assert setting.role == "cifar20" or paper == "class_balanced" or run.key in of_figures(paper, "cifar")
+
+
+@pytest.mark.parametrize(
+    ("paper", "words", "message"),
+    [
+        ("lucir", ["--imbalance", "9"], "cifar100 is not long-tailed in lucir"),
+        ("bbn", ["--preset", "imagenet", "--imbalance", "9"], "inat2017 has a long tail of its own"),
+        ("fsa", ["--imbalance", "1"], "--imbalance must be above 1"),
+    ],
+)
+def test_an_imbalance_that_means_nothing_is_refused(paper: str, words: list[str], message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        one(paper, *words)
+
+
 def test_seed_order_and_schedule_are_those_asked_for() -> None:
     run = one("lucir", "--seed", "7", "--epochs-scale=0.5", "LUCIR", "--imprint", "False").run
     assert run.method == replace(one("lucir", "--epochs-scale", "0.5").run.method, imprint=False)
