@@ -18,6 +18,7 @@ from common.drawing.equal import by_shots, equal_schedules
 from common.drawing.figures import Figure, Runs, no_runs, per_data
 from common.drawing.looks import OLIVE, ORANGE, RED, declare
 from common.imbalance import Retrain
+from common.runs import LongTail
 
 LOOKS = declare(
     (RED, "D", "BBN"),
@@ -28,6 +29,7 @@ LOOKS = declare(
 CONVENTIONAL, ACCURACY = "conventional branch", "test accuracy, last epoch (%)"
 BOTH, CIFAR, IMAGENET = ("quick", "cifar"), ("cifar",), ("imagenet",)
 BUDGET = "cRT with BBN's budget sees as many images in all as BBN: its first stage is nearly twice as long"
+SUBSETS = "each subset has the published number of images in every class, and other images; its seed is not the run's"
 OPTIONS = "each but the first changes one detail of BBN; see README.md"
 
 
@@ -165,6 +167,17 @@ EQUAL = {
 }
 
 
+def subsets(s: Setting) -> Runs:
+    """Return CE's Runs at the strongest imbalance, on three samples of the long-tailed subset (0: published)."""
+    runs = s.runs(s.one_stage(), s.strongest)
+    return {
+        f"subset {seed}": [
+            replace(run, longtail=LongTail(run.longtail.imbalance, seed=seed)) for run in runs if run.longtail
+        ]
+        for seed in range(3)
+    }
+
+
 def budgets(s: Setting) -> Runs:
     """BBN, and two stages that see as many images: cRT from a CE run as long as the other branch makes BBN's."""
     ce, mixup = s.runs(s.one_stage()), s.runs(Mixup())
@@ -242,6 +255,15 @@ FIGURES: list[Figure] = [
         budgets,
         partial(error_table, table="table1", note=BUDGET),
         TEN_FIRST,
+    ),
+    Figure(
+        "subsets",
+        "Readers: CE on three samples of the long-tailed subset",
+        subsets,
+        partial(error_table, against="subset 0", strongest=True, note=SUBSETS),
+        CIFAR,
+        "cifar100",
+        on_request=True,
     ),
     headline(claim, ACCURACY, {CONVENTIONAL: "cb"}, "cifar10"),
     disagreements(choices, ACCURACY, role="cifar10"),

@@ -85,15 +85,23 @@ def differences(results: Results, published: PublishedFigure, factor: float | No
 
 
 def error_table(
-    s: Setting, results: Results, published: PublishedFigure, against: str = "BBN", note: str = "", table: str = ""
+    s: Setting,
+    results: Results,
+    published: PublishedFigure,
+    against: str = "BBN",
+    note: str = "",
+    table: str = "",
+    strongest: bool = False,
 ) -> Drawing:
-    """Draw a table of errors at the setting's own imbalance, with differences from the method `against`.
+    """Draw a table of errors, with differences from the method `against`.
 
-    table: the paper's table to compare with, by default that of the figure itself.
+    table: the paper's table to compare with, by default that of the figure itself. strongest: the runs have the
+    strongest imbalance of Table 1, not the setting's own.
     """
     published = published.figure(f"{table}-{s.role}") if table else published
-    panel, rows = errors(s, results, published, s.factor)
-    return Drawing([panel], [*rows, *differences(results, published, s.factor, against)], note)
+    factor = s.strongest if strongest else s.factor
+    panel, rows = errors(s, results, published, factor)
+    return Drawing([panel], [*rows, *differences(results, published, factor, against)], note)
 
 
 def claim(published: PublishedFigure, quantity: str, words: str, counts: Sequence[float]) -> Comparison:

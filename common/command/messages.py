@@ -77,6 +77,7 @@ def describe(run: Run) -> str:
     words += [f"base {protocol.base}"] if phases or not tail else []
     words += [f"+ {many(phases, 'phase')}", budget] if phases else []
     words += [f"on {run.data.name}, imbalance {tail.imbalance:g}"] if tail else []
+    words += [f"(subset {tail.seed})"] if tail and tail.seed else []
     words += ["BatchNorm synchronised"] if run.sync_batchnorm else []
     order = f", order {run.order}" if run.order != "native" else ""
     start = f", from {_folder(run.start)}" if run.start else ""

@@ -17,6 +17,7 @@ from bbn.reproduce.catalogue import FIGURES
 from bbn.reproduce.presets import CB_FOCAL, CIFAR_SCHEDULE, MANNERS, SETTINGS, settings
 from bbn.reproduce.tables import BEST, LAST, claim
 from class_balanced.methods import ClassBalanced
+from common.command.messages import describe
 from common.command.plan import published
 from common.drawing.curves import by_epoch
 from common.drawing.figures import Figure, PublishedFigure, verdict
@@ -281,3 +282,15 @@ def test_scaling_keeps_stages_apart() -> None:
     assert not s.full_schedule and (s.schedule.epochs, s.schedule.milestones) == (10, (6, 8))
     assert s.methods()["CE-DRW"] == s.one_stage(beta=0.999999, defer=8) and s.retrain.epochs == 1
     assert all(s.full_schedule for preset in ("cifar", "imagenet") for s in SETTINGS[preset])
+
+
+def test_subsets_are_the_runs_of_ce_on_other_samples_of_the_same_sizes() -> None:
+    setting = settings("cifar", [0, 1], None, 1.0)[1]
+    plain, groups = setting.runs(setting.one_stage(), 100.0), named("subsets").runs([setting])
+    assert groups["subset 0"] == plain and list(groups) == ["subset 0", "subset 1", "subset 2"]
+    for seed, runs in enumerate(groups.values()):
+        assert [replace(run, longtail=LongTail(100.0)) for run in runs] == plain
+        assert {run.longtail for run in runs} == {LongTail(100.0, seed=seed)}
+        assert all(f"(subset {seed})" in describe(run) for run in runs if seed)
+    rows = [row for row in draw("subsets", "cifar").comparisons if "minus that of subset 0" in row.quantity]
+    assert [row.method for row in rows] == ["subset 1", "subset 2"] and "factor 100" in rows[0].quantity
