@@ -29,24 +29,41 @@ def blocks(text: str, language: str = "") -> str:
     return "\n".join(content for name, content in found if name == language)
 
 
-def commands(paper: str) -> Iterator[tuple[str, list[str]]]:
-    """(module, words) of every command in a README."""
-    for line in filter(str.strip, blocks(readme(paper)).splitlines()):
-        first, module, name, *words = shlex.split(line, comments=True)
-        assert (first, module) == ("python", "-m"), line
-        yield name, words
+def commands(text: str) -> Iterator[tuple[str, list[str]]]:
+    """(module, words) of every command that trains or draws a paper's methods, among the blocks of a text."""
+    for line in blocks(text).replace("\\\n", " ").splitlines():
+        if found := re.search(rf"-m (({'|'.join(PAPERS)})\.(train|reproduce))( .*)?$", line):
+            yield found[1], [word for word in shlex.split(found[4] or "", comments=True) if word != "..."]
 
 
-@each_paper
-def test_commands_name_options_methods_and_figures_that_exist(paper: str) -> None:
-    catalogue, found = importlib.import_module(f"{paper}.reproduce.catalogue"), list(commands(paper))
-    assert {name for name, _ in found} == {f"{paper}.train", f"{paper}.reproduce"}
+DOCUMENTS = [
+    "README.md",
+    "CONTRIBUTING.md",
+    "benchmarks/README.md",
+    *(f"docs/{p.name}" for p in ROOT.glob("docs/*.md")),
+]
+
+
+@pytest.mark.parametrize("document", [*DOCUMENTS, *(f"{paper}/README.md" for paper in PAPERS)])
+def test_commands_name_options_methods_and_figures_that_exist(document: str) -> None:
+    found = list(commands((ROOT / document).read_text(encoding="utf-8")))
+    own = document.removesuffix("/README.md")
+    assert own not in PAPERS or {name for name, _ in found} == {f"{own}.train", f"{own}.reproduce"}
     for name, words in found:
-        if name.endswith(".train"):
-            assert train.line(paper, words, "").run
+        paper, kind = name.split(".")
+        if kind == "train":
+            preset = train._parted(words, train.Arguments)[0]
+            assert "folder" in preset or train.line(paper, _without_place(words), "").run
         else:
             args = parse(cli.Arguments, name, None, words)
-            assert select(catalogue.FIGURES, args.only, args.preset)[0]
+            catalogue = importlib.import_module(f"{paper}.reproduce.catalogue")
+            assert select([*catalogue.FIGURES, *catalogue.OWN], args.only, args.preset)[0]
+
+
+def _without_place(words: list[str]) -> list[str]:
+    """The words that a line of a queue takes: without where data and results are, and how long training may take."""
+    at = [i for i, word in enumerate(words) if word in ("--data", "--out", "--minutes", "--device", "--precision")]
+    return [word for i, word in enumerate(words) if i not in at and i - 1 not in at]
 
 
 @each_paper
