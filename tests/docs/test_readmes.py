@@ -66,6 +66,13 @@ def _without_place(words: list[str]) -> list[str]:
     return [word for i, word in enumerate(words) if i not in at and i - 1 not in at]
 
 
+def test_numbers_of_the_root_readme_are_measured_or_published() -> None:
+    found = set(NUMBER.findall((ROOT / "README.md").read_text(encoding="utf-8"))) - {"3.10"}  # Python's version
+    sources = [ROOT / paper / name for paper in PAPERS for name in ("RESULTS.md", "published.json")]
+    known = {number for path in sources for number in NUMBER.findall(path.read_text(encoding="utf-8"))}
+    assert len(found) > 20 and found <= known
+
+
 @each_paper
 def test_what_we_found_says_numbers_that_stand_in_the_results(paper: str) -> None:
     """RESULTS.md is written from the records."""
