@@ -10,10 +10,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from common.distributed import gathered
 from common.graphs import wait
 from common.loader import Images
 from common.runs import Flip
-from common.training import Device, gathered
+from common.training import Device
 
 WIDE = 2**21
 """Networks with this many parameters or more, such as ResNet-18, extract features in batches of half the size."""

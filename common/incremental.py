@@ -15,13 +15,14 @@ from torch import Tensor
 from common import metrics
 from common.checkpoints import load, load_own, tensors
 from common.data.datasets import Dataset
+from common.distributed import synchronise
 from common.errors import InputError, OutOfTime
 from common.heads import LinearHead, Net, extract, frozen_copy
 from common.memory import Context, Phase, by_class, open_context
 from common.resnet import backbone
 from common.runs import Flip, Run
 from common.store import Saved, Workspace
-from common.training import Device, Epoch, Stage, fit, synchronise
+from common.training import Device, Epoch, Stage, fit
 
 
 class Learner:

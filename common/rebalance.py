@@ -9,11 +9,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from common.distributed import count_over_batch
 from common.heads import CosineHead, LinearHead
 from common.imbalance import Rebalance, Retrain, class_weights
 from common.incremental import Context, Learner, Phase
 from common.samplers import class_sampler
-from common.training import Stage, count_over_batch
+from common.training import Stage
 
 
 def weigh(losses: Tensor, weights: Tensor, reduction: str = "batch") -> Tensor:

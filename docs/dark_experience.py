@@ -14,9 +14,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from common.distributed import count_over_batch
 from common.heads import extract
 from common.incremental import Learner, Phase
-from common.training import Stage, count_over_batch, shuffled
+from common.training import Stage, shuffled
 from lucir.reproduce.compare import compare
 
 

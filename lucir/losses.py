@@ -8,7 +8,7 @@ from typing import Literal
 import torch.nn.functional as F
 from torch import Tensor
 
-from common.training import count_over_batch
+from common.distributed import count_over_batch
 
 
 def distillation(logits: Tensor, old_logits: Tensor, temperature: float = 2.0) -> Tensor:

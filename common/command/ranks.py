@@ -72,7 +72,7 @@ def _leave(code: int) -> NoReturn:
 def check() -> None:
     """Raise InputError if torchrun has started a command whose work its processes cannot share."""
     if several():
-        from common.training import ranks
+        from common.distributed import ranks
 
         if ranks() == 1:
             raise InputError(
@@ -106,7 +106,7 @@ def _follow() -> int:
 
 def announce(run: Run, job: Job) -> None:
     """Tell the other processes to train a run together with the first. Does nothing in those or without them."""
-    from common.training import rank
+    from common.distributed import rank
 
     if rank() == 0:
         as_first(lambda: (run, job))
@@ -114,7 +114,7 @@ def announce(run: Run, job: Job) -> None:
 
 def as_first(find: Callable[[], T]) -> T:
     """Call `find` in the first process only, and return its value in all processes."""
-    from common.training import rank, ranks
+    from common.distributed import rank, ranks
 
     if ranks() == 1:
         return find()
@@ -128,7 +128,7 @@ def as_first(find: Callable[[], T]) -> T:
 @contextmanager
 def open_run(store: Store, run: Run) -> Iterator[Workspace]:
     """Open a run's folder, for one process or for all that train it together. Only the first locks and writes it."""
-    from common.training import rank, ranks
+    from common.distributed import rank, ranks
 
     if rank():
         yield Shared(store.folder(run), store, ranks=ranks())
@@ -142,7 +142,7 @@ class Shared(Workspace):
     """The folder of a run that several processes train. The first one reads and writes it, and tells the others."""
 
     def __post_init__(self) -> None:
-        from common.training import rank
+        from common.distributed import rank
 
         self.first = rank() == 0
 

@@ -17,7 +17,7 @@ from methods import EVERY, Get
 from torch import Tensor, nn
 from torch.distributed.nn.functional import all_reduce
 
-from common import store, training
+from common import distributed, store
 from common.command import launcher
 from common.runs import Run
 from common.store import Result, Store, read_state
@@ -97,7 +97,7 @@ def test_synchronised_statistics_are_those_of_one_process(
         if not norm.training:
             return F.batch_norm(x, norm.running_mean, norm.running_var, norm.weight, norm.bias, False, 0.0, norm.eps)
         sums = torch.stack([torch.ones_like(x).sum((0, 2, 3)), x.sum((0, 2, 3)), x.square().sum((0, 2, 3))])
-        count, total, squares = all_reduce(sums) if training.ranks() > 1 else sums
+        count, total, squares = all_reduce(sums) if distributed.ranks() > 1 else sums
         mean = total / count
         variance = squares / count - mean.square()
         assert norm.running_mean is not None and norm.running_var is not None and norm.num_batches_tracked is not None

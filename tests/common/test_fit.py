@@ -10,10 +10,11 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from common.distributed import synchronise
 from common.loader import Share, no_share
 from common.resnet import backbone
 from common.runs import Schedule
-from common.training import Stage, fit, synchronise
+from common.training import Stage, fit
 
 
 class Numbers:
