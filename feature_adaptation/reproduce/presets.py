@@ -144,7 +144,7 @@ class Setting(shared.Setting):
         return self.run(method, self.protocol(images=self.budget), schedule=self.lucir_schedule)
 
     def kept(self, count: int) -> int | None:
-        """Return `count` as an option `features_per_class`, which is None where these are all features."""
+        """Return the option `features_per_class` that keeps `count` features. It is None if these are all features."""
         return None if count >= self.available else count
 
     # Baselines, with the network's own classifier
