@@ -78,7 +78,7 @@ class WA:
 
     version: ClassVar[int] = 1
     learner: ClassVar[str] = "der.baselines:WALearner"
-    temperature: float = 2.0  # of distillation
+    temperature: float = 2.0  # temperature of distillation
     reset: bool = True  # whether the classifier starts again after the warm-up
 
 

@@ -44,8 +44,8 @@ INPUTS = Inputs(mean=(128 / 255,) * 3, std=(128 / 255,) * 3)
 INAT_INPUTS = Inputs((0.466, 0.471, 0.380), (0.195, 0.194, 0.192), "resized-crop")
 BETAS = (0.9, 0.99, 0.999, 0.9999)  # Sec. 5.2
 GAMMAS = (0.5, 1.0, 2.0)
-FACTORS = (200.0, 100.0, 50.0, 20.0, 10.0)  # of Fig. 8 to 10
-DEPTHS = (50, 101, 152)  # of Table 3
+FACTORS = (200.0, 100.0, 50.0, 20.0, 10.0)  # imbalance factors of Fig. 8 to 10
+DEPTHS = (50, 101, 152)  # numbers of layers in Table 3
 LARGE_SOFTMAX = ClassBalanced(recipe="imagenet")
 LARGE_FOCAL = ClassBalanced("focal", beta=0.999, gamma=0.5, recipe="imagenet")  # Table 3
 LARGE = (("Softmax", 224), ("CB focal", 224), ("CB focal", 320))  # losses and pixels of Table 3
