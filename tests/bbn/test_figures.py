@@ -45,7 +45,7 @@ def test_each_group_of_runs_has_a_row_with_as_many_repeats_as_were_found(figure:
 
 @pytest.mark.parametrize("figure", [f for f in FIGURES if "quick" in f.presets], ids=lambda f: f.id)
 def test_a_figure_of_uneven_repeats_and_few_tests_is_rendered(figure: Figure, tmp_path: Path) -> None:
-    """One seed in one group and two in the others, in runs so short that only their end was tested."""
+    """One group has one seed, the others have two. The runs are so short that only their end was tested."""
     chosen = settings("quick", [0, 1], None, 0.05)
     results = {}
     for number, (name, runs) in enumerate(figure.runs(chosen).items()):
@@ -58,7 +58,7 @@ def test_a_figure_of_uneven_repeats_and_few_tests_is_rendered(figure: Figure, tm
 
 @pytest.mark.parametrize("id", ["table1-cifar10", "table1-cifar100", "table3", "table4", "table5", "table6-cifar10"])
 def test_measuring_the_published_errors_is_a_reproduction(id: str) -> None:
-    """Every row of the paper's table is held against the number printed for it."""
+    """Every row of the paper's table is compared with the number printed for it."""
     figure, chosen = named(id), settings("cifar", None, None, 1.0)
     printed = {
         (s["method"], x): y for s in PUBLISHED.entries[id]["series"] for x, y in zip(s["x"], s["y"], strict=True)
@@ -126,7 +126,7 @@ def test_the_matrix_and_the_orderings_the_paper_states() -> None:
 
 
 def test_each_seed_of_the_matrix_is_judged_by_itself() -> None:
-    """Two seeds that disagree with the paper in opposite ways do not add up to one that agrees."""
+    """Two seeds that disagree with the paper in opposite ways do not add up to an agreement."""
     figure, chosen = named("fig2"), settings("cifar", [0, 1], None, 1.0)
     errors = {"CE": 1, "RW": 3, "RS": 4}
     results = {}
@@ -153,7 +153,7 @@ def test_sigma_is_the_population_s() -> None:
 
 
 def test_what_the_paper_says_of_figures_4_and_6() -> None:
-    """The least sigma is BBN-ALL's; RW's and RS's features lie further from their centres than CE's."""
+    """BBN-ALL has the least sigma. Features of RW and RS lie further from their centres than features of CE."""
     chosen = settings("cifar", [0], None, 1)
     for good in (True, False):
         results = {name: [fake(r) for r in runs] for name, runs in named("fig4").runs(chosen).items()}
