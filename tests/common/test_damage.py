@@ -77,8 +77,9 @@ def test_a_damaged_checkpoint_is_left_for_the_one_before(
 
 
 def test_how_much_is_trained_again_after_damage(tiny_run: MakeRun, tmp_path: Path) -> None:
-    """Damage of the newest state costs an epoch, of both states the phase, and of the phase's beginning the phase
-    before too.
+    """A damaged newest state costs one epoch, and both states cost the phase.
+
+    A damaged boundary also costs the phase before.
     """
     run = tiny_run(LUCIR(finetune=FINETUNE))
     for names, left in ((), 2), (FILES[:1], 3), (FILES[:2], 4), (FILES[2:3], 8):
