@@ -156,7 +156,7 @@ def choices(s: Setting) -> Mapping[str, Sides]:
 
 
 def equal(s: Setting) -> Runs:
-    """Return the Runs that the official code of BBN and that of LDAM-DRW were run for, at a tenth of the schedule."""
+    """Return the Runs for which the official codes of BBN and LDAM-DRW were run, at a tenth of the schedule."""
     factor, later = s.strongest, s.baseline.milestones[0]
     plain = replace(s.baseline, nesterov=False, warmup_by="epoch", drop_last=False)  # LDAM-DRW's code
     weighted = s.one_stage(beta=0.9999, defer=later)
@@ -177,7 +177,7 @@ EQUAL = {
 
 
 def subsets(s: Setting) -> Runs:
-    """Return CE's Runs at the strongest imbalance, on three samples of the long-tailed subset (0: published)."""
+    """Return the Runs of CE at the strongest imbalance, on three samples of the long-tailed subset (0: published)."""
     runs = s.runs(s.one_stage(), s.strongest)
     return {
         f"subset {seed}": [

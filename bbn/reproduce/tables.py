@@ -95,8 +95,8 @@ def error_table(
 ) -> Drawing:
     """Draw a table of errors, with differences from the method `against`.
 
-    table: the paper's table to compare with, by default that of the figure itself. strongest: the runs have the
-    strongest imbalance of Table 1, not the setting's own.
+    table: the paper's table to compare with, by default the one that the figure reproduces. strongest: whether the runs
+    have the strongest imbalance of Table 1, not the setting's own.
     """
     published = published.figure(f"{table}-{s.role}") if table else published
     factor = s.strongest if strongest else s.factor

@@ -80,7 +80,7 @@ class Setting(shared.Setting):
         return [first + size * i for i in range(0 if base else 1, steps + 1)]
 
     def scaled(self, scale: float) -> Setting:
-        """Return the setting with every schedule scaled, that of UCIR's finetuning too.
+        """Return the setting with every schedule scaled, also the schedule of UCIR's finetuning.
 
         A shorter schedule gets a `mask_rate` that is larger by the same factor (see README.md). The quick preset keeps
         its rate, which was chosen for its few epochs.

@@ -170,7 +170,7 @@ def claim(s: Setting) -> Sides:
 
 
 def choices(s: Setting) -> Mapping[str, Sides]:
-    """Return FSA changed and with its defaults, for each choice that the paper leaves open. No official code exists."""
+    """Return FSA changed and with its defaults, for each choice that the paper leaves open. No code was released."""
     here = s.tune(FSA())
     return {
         "tail images of a batch": {"class by class": s.tune(FSA(tail_draw="classes")), "every image alike": here},
