@@ -139,7 +139,7 @@ def class_balanced(run: Run, accuracy: float | None = None) -> Result:
     scores = {"accuracy": value, "many": value + 5, "medium": value, "few": value - 9}
     trace = {"epoch": [1, 2, 3, 4], "loss": [2.0, 1.0, 0.5, 0.25], "test_accuracy": [None, 20.0, value + 2, value]}
     summary = {"norms": list(np.linspace(2, 1, classes)), "biases": [0.0] * classes, "counts": [9] * classes}
-    confusion = {"cnn": _confusion(min(classes, 100))}  # of large sets nothing reads it
+    confusion = {"cnn": _confusion(min(classes, 100))}  # nothing reads it for large data sets
     return at_once(run, {"cnn": scores, "top5": {"accuracy": value + 10}}, summary, trace, confusion=confusion)
 
 
@@ -149,7 +149,7 @@ def fsa(run: Run, right: int | None = None) -> Result:
     The others are taken for the first or second class.
     """
     classes, right = run.protocol.classes, 30 + int(run.key[:6], 16) % 40 if right is None else right
-    confusion = np.diag(np.full(min(classes, 100), right))  # of large sets nothing reads it
+    confusion = np.diag(np.full(min(classes, 100), right))  # nothing reads it for large data sets
     confusion[:, 0] += 100 - right
     confusion[0] = 0
     confusion[0, :2] = right, 100 - right

@@ -117,7 +117,7 @@ def test_the_matrix_and_the_orderings_the_paper_states() -> None:
     np.testing.assert_allclose(left.matrix[:, 0], [51, 50.75, 50.5])
     np.testing.assert_allclose(left.matrix[0], [51, 53, 54])
     stated = [row for row in drawing.comparisons if row.published is not None]
-    assert [row.ours.mean for row in stated if row.ours] == [3, 3, 1, 3, 3]  # the least error: of the left one alone
+    assert [row.ours.mean for row in stated if row.ours] == [3, 3, 1, 3, 3]  # the least is stated on the left only
     assert [row.published for row in stated] == [3, 3, 1, 3, 3]
     cell = ("cifar100", "RS", "CE")
     results[cell] = [fake(figure.runs(chosen)[cell][0], 99)]
@@ -139,7 +139,7 @@ def test_each_seed_of_the_matrix_is_judged_by_itself() -> None:
     assert {(r.ours.mean, r.ours.n, verdict(r, True)) for r in rows if r.ours} == {(1.5, 2, "not reproduced")}
     series = {"method": "b", "x": ["a"], "y": [3], "provenance": "stated"}
     stated = PublishedFigure({"fig": {"series": [series]}}, "fig")
-    lone = claim(stated, "a", "b", [0, 0, 3])  # whose interval would reach 3
+    lone = claim(stated, "a", "b", [0, 0, 3])  # its interval would reach 3
     assert verdict(lone, True) == "not reproduced" and verdict(claim(stated, "a", "b", [3, 3, 3]), True) == "reproduced"
 
 
@@ -149,7 +149,7 @@ def test_sigma_is_the_population_s() -> None:
     assert set(ours) == {"CE", "RW", "RS", "BBN-CB", "BBN-RB", "BBN-ALL"}
     assert ours["CE"] == pytest.approx(np.std(np.linspace(1, 2, 10)))
     sigmas = {r.method: r.published for r in rows if r.quantity.startswith("σ")}
-    assert {k: v for k, v in sigmas.items() if v is not None} == {"BBN-ALL": 0.148}  # the text's alone
+    assert {k: v for k, v in sigmas.items() if v is not None} == {"BBN-ALL": 0.148}  # the only one that the text states
 
 
 def test_what_the_paper_says_of_figures_4_and_6() -> None:

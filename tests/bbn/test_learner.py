@@ -128,7 +128,7 @@ def test_alpha_follows_the_adaptor(bbn_run: MakeRun, tiny_data: Dataset, tmp_pat
     learner = train(bbn_run(BBN(adaptor="beta")), tiny_data, tmp_path / "beta")
     values = learner.alphas.values
     assert len(values) == TOTAL // 8 == len(set(values.tolist())) and values.min() >= 0 and values.max() <= 1
-    assert learner.alphas.place.item() == len(values)  # every step took its own
+    assert learner.alphas.place.item() == len(values)  # every step took its own number
     assert learner.result["trace"]["alpha"][-1] == pytest.approx(values.mean().item(), abs=1e-5)
 
 
@@ -252,7 +252,7 @@ def test_mixup_mixes_images_or_features_and_both_labels(
     shares = learner.shares.values
     assert len(set(shares.tolist())) == len(shares) and shares.min() >= 0 and shares.max() <= 1
     assert {len(b) for b in learner.batches} == {16 if partners == "reversed" else 8}
-    if partners == "reversed":  # the smaller half of the classes: in most of the partners, in few of the others
+    if partners == "reversed":  # most partners, and few other images, are of the smaller half of the classes
         uniform, other = (torch.cat([b.chunk(2)[i] for b in learner.batches]) for i in (0, 1))
         assert (uniform >= 4).float().mean() < 0.4 < 0.6 < (other >= 4).float().mean()
     net = learner.net.eval()

@@ -83,7 +83,7 @@ def test_two_processes_end_with_the_weights_of_one(name: str, get: Get, still: N
         one, two = states(link, alone, both)
         assert one.keys() == two.keys()
         for key, expected in one.items():
-            if key.startswith("memory/") and len(expected) == 2:  # both are as near to their mean: the first is a tie
+            if key.startswith("memory/") and len(expected) == 2:  # two are equally near to their mean: a tie
                 two[key], expected = two[key].sort().values, expected.sort().values
             assert_near(two[key], expected, f"{name}: {key}")
 

@@ -28,7 +28,7 @@ from lucir.reproduce import presets
 
 pytestmark = [pytest.mark.slurm, pytest.mark.usefixtures("slurm")]
 ROOT = Path(__file__).resolve().parents[2]
-PATIENCE = 900  # seconds for what takes a few where nothing else is under way
+PATIENCE = 900  # seconds; on an idle machine a few are enough
 FIG3A = ["lucir", "--only", "fig3a", "--epochs-scale", "0.1", "--launcher", "slurm", "--slurm-time", "10"]
 
 
@@ -42,7 +42,7 @@ def let_go(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Path]:
     monkeypatch.setenv("PYTHONPATH", str(ROOT / "tests/cluster"))
     monkeypatch.setenv("LET_GO", str(tmp_path / "let-go"))
     yield tmp_path / "let-go"
-    said("scontrol", "update", "partitionname=main", "state=up")  # of a test that failed, nothing is left to the next
+    said("scontrol", "update", "partitionname=main", "state=up")  # a failed test leaves nothing to the next
     said("scancel", "--me")
 
 

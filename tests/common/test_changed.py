@@ -63,7 +63,7 @@ def test_a_flipped_bit_of_a_result_is_refused_or_changes_nothing(name: str, fini
         got = found(finished)
         refused += got is None
         assert got in (None, whole)
-    assert refused > 40  # not where a blank or a date within the archive was hit
+    assert refused > 40  # not if a blank, or a date within the archive, was hit
 
 
 def test_arrays_of_another_run_are_refused(finished: Path) -> None:

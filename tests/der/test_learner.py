@@ -98,7 +98,7 @@ def test_s_is_annealed_in_every_epoch(
     def masks(learner: Any) -> Any:
         made = original(learner)
         e, m = (t.detach().double() for t in (learner.net.new.e, torch.cat(made)))
-        small = e.abs().argsort()[12]  # of 48: where neither rounding nor saturation hides s
+        small = e.abs().argsort()[12]  # one of 48 logits for which neither rounding nor saturation hides s
         seen.setdefault(learner.phase.index, []).append(m[small].logit() / e[small])
         return made
 
@@ -134,7 +134,7 @@ def test_sparsity_is_a_term_of_the_loss(der_run: MakeRun, tiny_data: Dataset, tm
             learner.batch.fill_(1)
             losses.append(learner.loss(X, torch.tensor([0, 1, 0, 1, 0])))
         learner.config = MASKED
-        s = 1 / 15 + (15 - 1 / 15) / (learner.batches - 1)  # of the second batch
+        s = 1 / 15 + (15 - 1 / 15) / (learner.batches - 1)  # in the second batch
         torch.testing.assert_close(losses[0] - losses[1], 2 * new.sparsity(new.soft(s)), atol=1e-4, rtol=1e-4)
 
     train(der_run(MASKED), tiny_data, tmp_path, watch)

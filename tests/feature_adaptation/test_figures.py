@@ -60,7 +60,7 @@ def test_paper_protocols() -> None:
     assert [round(schedule.lr_at(e), 4) for e in (0, 48, 49, 63)] == [2.0, 2.0, 0.4, 0.08]
     assert (run.method.loss, run.method.distillation, run.network) == ("sigmoid", 1.0, "resnet32")
     assert run.method.nodes == "all" and {r.method.nme_flip for r in chosen.icarl(20)} == {"horizontal"}
-    rates = {"softmax": 0.1, "seen": 0.5}  # of a loss that is no mean over all classes
+    rates = {"softmax": 0.1, "seen": 0.5}  # rates for losses that are no mean over all classes
     variants = {"softmax": chosen.stage1(loss="softmax"), "seen": chosen.stage1(nodes="seen")}
     assert {name: runs[0].schedule.lr for name, runs in variants.items()} == rates
     assert {r.method.sigma for r in chosen.adapt(chosen.stage1(), map="sdc")} == {0.2}

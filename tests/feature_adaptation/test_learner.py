@@ -107,7 +107,7 @@ def test_every_map_and_option_runs(stage1: MakeRun, tmp_path: Path) -> None:
     assert len(results) == len(runs)
     for result in results.values():
         assert all(np.isfinite(result.curve(name)).all() for name in ("cnn", "stage1", "ncm"))
-        assert len({tuple(r.curve("stage1")) for r in results.values()}) <= 2  # stage 1's own head, of two starts
+        assert len({tuple(r.curve("stage1")) for r in results.values()}) <= 2  # stage 1's own head, from two starts
 
 
 def test_hybrid_features_are_exact_where_the_image_is_kept(stage1: MakeRun, tiny_data: Dataset, tmp_path: Path) -> None:

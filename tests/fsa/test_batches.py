@@ -26,7 +26,7 @@ def random_scores(seed: int = 0) -> Tensor:
 
 def test_mean_scores_are_rows_of_true_classes() -> None:
     probabilities = torch.tensor([[0.9, 0.1], [0.5, 0.5], [0.2, 0.8]])
-    for size in (1, 2, 3):  # of a batch
+    for size in (1, 2, 3):  # batch sizes
         found = mean_scores(probabilities.split(size), torch.tensor([0, 0, 1]), 2)
         torch.testing.assert_close(found, torch.tensor([[0.7, 0.3], [0.2, 0.8]]))
 

@@ -122,7 +122,7 @@ def test_training_starts_from_the_base_run(tiny_run: MakeRun, tiny_data: Dataset
     assert list(learner.result["phases"][0]["stages"]) == ["start"]
     alone = train(tiny_run(METHODS["lucir"]), tiny_data, tmp_path)
     ends = (x.after[2, "finetune"] for x in (learner, alone))
-    assert unchanged(*ends) == begin.keys()  # a base phase of one's own is the same training
+    assert unchanged(*ends) == begin.keys()  # training the base phase in the run itself is the same
 
 
 # Input found wrong before training
@@ -159,4 +159,4 @@ def test_threshold_moving_counts_the_images_of_the_long_tailed_subset(tiny_run: 
         next(learner.stages(phase))
         old = [min(2, n) for n in sizes[: phase.num_old]]
         assert learner.counts.tolist() == old + sizes[phase.num_old : phase.seen]
-    assert context.counts.tolist() == sizes  # whoever asks next
+    assert context.counts.tolist() == sizes  # the context still has all counts

@@ -58,7 +58,7 @@ def test_what_another_command_has_finished_is_not_trained_again(
         trained.append(spec.hash)
         if len(trained) == 1:
             meet.wait()  # the second command begins now
-            meet.wait()  # and is at its end, but for this run
+            meet.wait()  # and has done everything except this run
         return real(spec, *rest)  # type: ignore[arg-type]
 
     monkeypatch.setattr(incremental, "run", slow)

@@ -69,9 +69,9 @@ def test_list_counts_what_is_finished(finished: tuple[Path, subprocess.Completed
     fresh = reproduce("--out", str(out), "--list").stdout
     assert "0/31 runs finished, 37 to train, 6 of them for others to start from; " in fresh
     assert re.search(r"; [0-9,]+ images to train\n", fresh) and " left\n" not in fresh
-    begun = reproduce(*TINY[2:4], "--out", str(out), "--list").stdout  # longer than what has ended, on its network
+    begun = reproduce(*TINY[2:4], "--out", str(out), "--list").stdout  # longer runs, of a known speed
     assert re.search(r"; about [0-9.]+ (s|min|h) left\n", begun) and "images to train" not in begun
-    assert len(re.findall(r"\([0-9a-f]{12}\.\.\.\)\n", fresh)) == 37  # the precision is not settled
+    assert len(re.findall(r"\([0-9a-f]{12}\.\.\.\)\n", fresh)) == 37  # the precision is not known yet
 
 
 @pytest.mark.parametrize(
@@ -151,7 +151,7 @@ def test_an_id_names_its_figure_alone() -> None:
     assert [f.id for f in plan.select(figures, ["table1-cifar10"], "cifar")[0]] == ["table1-cifar10"]
     assert len(plan.select(figures, ["table1-cifar"], "cifar")[0]) > 1
     figures = importlib.import_module("feature_adaptation.reproduce.catalogue").FIGURES
-    chosen = [f.id for f in plan.select(figures, ["fig2"], "imagenet")[0]]  # an id, but of the other presets
+    chosen = [f.id for f in plan.select(figures, ["fig2"], "imagenet")[0]]  # an id, but one of the other presets
     assert chosen == ["fig2-imagenet-subset", "fig2-imagenet"]
 
 

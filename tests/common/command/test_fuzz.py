@@ -50,8 +50,8 @@ WORDS = st.sampled_from(
     ["", "0", "-1", "1e9", "nan", "inf", "²", "fig3a", "fig", "quick", "cifar", "auto", "cpu", "~", "~x/y"]
 )
 VALUES = st.one_of(WORDS, st.integers(-(2**70), 2**70).map(str), st.floats().map(str), st.text(max_size=12))
-PATHS = ("out", "record", "to")  # where a command is asked to write to: always inside the test's folder
-SLOW = ("draw", "results_only")  # they take seconds, and the latter writes into the packages
+PATHS = ("out", "record", "to")  # where a command writes to: always inside the test's folder
+SLOW = ("draw", "results_only")  # both take seconds, and results_only writes into the packages
 COMMANDS: dict[tuple[str, ...], list[type]] = {
     **{(paper,): [cli.Arguments] for paper in PAPERS},
     ("all",): [cli.Arguments],
@@ -151,7 +151,7 @@ def test_any_queue_file(
     place: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], content: bytes
 ) -> None:
     (place / "any.txt").write_bytes(content)
-    monkeypatch.setattr("common.command.painter.Painter.draw_rest", lambda painter: [])  # of --draw
+    monkeypatch.setattr("common.command.painter.Painter.draw_rest", lambda painter: [])  # --draw calls it
     tried(["queue", str(place / "any.txt"), "--out", "PATH"], place, monkeypatch, capsys)
 
 

@@ -117,7 +117,7 @@ def test_each_command_gets_an_epoch_further_whatever_its_budget(
     while not endings or "out of time" in endings[-1] or len(results(late.out)) < 3:
         finished, before = set(results(late.out)), len(images)
         endings.append([o.ending for o in launch(pair, late, finished, images.append)])
-        assert len(images) == before + 1 or endings[-1] == ["finished"]  # one epoch, or what follows the last one
+        assert len(images) == before + 1 or endings[-1] == ["finished"]  # one epoch, or the end of a run
         assert len(endings) < 40
     assert results(late.out) == results(tmp_path / "whole")
     assert all(len(each) == 1 for each in endings)  # one run a command
@@ -135,7 +135,7 @@ def test_a_command_gets_further_from_a_finished_start(tmp_path: Path, monkeypatc
         epochs = sum(len(p.read_text().splitlines()) for p in tmp_path.glob("runs/*/metrics.jsonl"))
         steps.append(epochs + len(results(tmp_path)))
         assert steps[-1] > steps[-2], steps
-    assert code == 0 and len(steps) == 7  # from none: an epoch, an epoch, and the end of each of both runs
+    assert code == 0 and len(steps) == 7  # from 0: for each of two runs, two epochs and the end
     assert main([*words, "--record", str(tmp_path / "records")], "lucir") == 0
     child = next(digest for digest, r in results(tmp_path).items() if len(r["phases"]) > 1)
     assert [p.stem for p in tmp_path.glob("records/lucir/*.json")] == [child]
@@ -301,7 +301,7 @@ def test_lines_share_a_queue_and_figures_wait_for_a_gpu(
     assert main(["queue", str(file), "--jobs", "8", "--out", str(tmp_path)]) == 1
     papers = [run.paper for run in asked["runs"]]
     assert papers == ["feature_adaptation", "lucir", "lucir"] and asked["jobs"] == 3
-    assert asked["threads"] == [2, 2, 2]  # each line needs a single run beside what that starts from
+    assert asked["threads"] == [2, 2, 2]  # apart from starts, each line needs a single run
     if device == "cuda":
         lines = ("feature_adaptation", "lucir", "lucir")
         assert events == [f"{paper} ends" for paper in papers] + [f"{paper} is drawn" for paper in lines]

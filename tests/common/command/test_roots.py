@@ -16,7 +16,7 @@ from common.command.plan import PAPERS
 from common.errors import InputError
 
 ROOT = Path(__file__).resolve().parents[3]
-NAMED = {  # that outside checks import, and the papers' own methods
+NAMED = {  # names that outside checks import, and the papers' own methods
     "lucir": {"LUCIR", "ICaRL", "less_forget", "margin_ranking", "adaptive_weight", "distillation", "imprint"},
     "der": {"DER", "auxiliary_targets", "sparsity", "scale", "mask", "learning_rates", "masked_resnet32"},
     "feature_adaptation": {"Adaptation", "megabytes", "FeatureAdapter", "compensate", "adaptation_quality"},
@@ -51,7 +51,7 @@ def test_public_names_are_what_type_checkers_see(paper: str) -> None:
     for name, module in seen.items():
         assert getattr(package, name) is getattr(importlib.import_module(module), name)
     submodules = {path.stem for path in Path(package.__path__[0]).glob("*.py")}
-    assert not submodules & seen.keys()  # what is imported last would decide which of the two a name is
+    assert not submodules & seen.keys()  # otherwise the order of imports decides what a name means
     with pytest.raises(AttributeError, match="no attribute 'nothing'"):
         package.nothing  # noqa: B018
 

@@ -73,7 +73,7 @@ def test_it_is_a_run_of_the_papers_main_figure(paper: str) -> None:
 VARIANTS = {
     "lucir": [
         ["ICaRL"],
-        ["ICaRL", "--finetune.epochs", "2"],  # iCaRL-CBF; what else finetuning is, the setting says
+        ["ICaRL", "--finetune.epochs", "2"],  # iCaRL-CBF; the setting fills in the rest of finetuning
         ["LUCIR", "--margin", "None", "--finetune", "None"],
         ["LUCIR", "--direction=paper"],
         ["LUCIR", "--old", "cosine", "--margin", "None", "--finetune=None"],
@@ -214,13 +214,13 @@ def test_the_command_trains_prints_and_reads_what_is_finished(
     assert table(result)[-1].split()[1] == f"{sum(cnn) / 6:.2f}"
     for stage in result.phases()[0]["stages"].values():
         del stage["nme"]
-    assert len(table(result)[1].split()) == 3 and "nan" not in "".join(table(result))  # not of every phase
+    assert len(table(result)[1].split()) == 3 and "nan" not in "".join(table(result))  # nme is missing in one phase
     assert run() == "\n".join(printed) + "\n" and len(list(tmp_path.glob("runs/*/result.json"))) == 2
     own = one("lucir", *words[:2], "LUCIR", "--imprint", "False", "--finetune", "None").run
     assert own.hash[:12] == digest[:12]
     assert main([*words, "--only", "fig5c", "--list"], "lucir") == 0
     listed = capsys.readouterr().out
-    assert "0/2 runs finished, 3 to train" in listed and listed.count("to train: Base") == 1  # the other is there
+    assert "0/2 runs finished, 3 to train" in listed and listed.count("to train: Base") == 1  # the other exists
 
 
 def test_minutes_cut_it_off_and_the_same_command_goes_on(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

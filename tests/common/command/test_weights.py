@@ -33,7 +33,7 @@ NETWORKS = (
     "iCaRL",  # a linear head that grows
     "LUCIR",  # a cosine head, no last ReLU
     "CN, a fixed scale",
-    "LDAM-DRW",  # a cosine head with it
+    "LDAM-DRW",  # a cosine head, with the last ReLU
     "DER",  # pruned extractors
     "DER without masks",
     "WA",
@@ -43,7 +43,7 @@ NETWORKS = (
     "unit features",
     "extractor",
     "FSA on images",
-    "FSA on cached views",  # whose backbone another run has kept
+    "FSA on cached views",  # another run has kept the backbone
     "FSA, an earlier block",
 )
 REFUSED = {

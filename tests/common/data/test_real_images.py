@@ -20,6 +20,6 @@ def test_cifar100_from_a_folder_is_whole(cifar100: Path, tmp_path: Path) -> None
     assert (data.classes[0], data.classes[99]) == ("apple", "worm")
     np.testing.assert_allclose(np.asarray(data.train_images[::7]).mean(axis=(0, 1, 2)) / 255, CIFAR_MEAN, atol=3e-3)
     if (cifar100 / "train").is_dir():  # torchvision's files hold the images in another order
-        assert data.fingerprint == "123fff178151842b"  # which committed records are on
+        assert data.fingerprint == "123fff178151842b"  # committed records name it
     again = load(DataSpec("cifar100"), cifar100, tmp_path)
     assert again.fingerprint == data.fingerprint

@@ -144,7 +144,7 @@ def test_every_series_is_drawn_and_compared(paper: str) -> None:
 @pytest.mark.parametrize("paper", PAPERS)
 def test_equal_numbers_differ_by_nothing(paper: str) -> None:
     """The interval is the range in which three of our runs predict a fourth: t(2) * std * sqrt(1 / 3 + 1)."""
-    several = ("CE", "CE-DRW", "accuracy at 50 classes (%)")  # of which the authors' code has more seeds
+    several = ("CE", "CE-DRW", "accuracy at 50 classes (%)")  # the authors' code has more seeds of these
     for row in drawn(paper, OPTIONS[paper], authors(paper, 1.5)).comparisons:
         assert row.ours and row.gap and (row.ours.n, row.gap.n) == (3, 3)
         if not {row.method, row.quantity} & set(several):
