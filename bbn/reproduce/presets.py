@@ -48,7 +48,7 @@ CB_FOCAL = {  # (gamma, beta) behind the errors that Table 1 quotes from Cui et 
     ("cifar100", 10.0): (0.5, 0.999),
 }
 LARGE_FOCAL = 0.5, 0.999
-"""(gamma, beta) of Cui et al. on every large data set (their Table 3), and of settings that are not in `CB_FOCAL`."""
+"""(gamma, beta) of Cui et al. on every large data set (their Table 3), also used for cells that Table 1 lacks."""
 LARGE_ROWS = ("CE", "CE-DRW", "CE-DRS", "CB-Focal", "LDAM-DRW", "BBN")
 """The methods that Table 2 compares on large data sets."""
 QUICK_ROWS = ("CE", "Mixup", *LARGE_ROWS[1:])

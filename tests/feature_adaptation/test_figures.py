@@ -90,9 +90,9 @@ def test_measuring_the_anchors_is_a_reproduction() -> None:
 
 
 def test_the_claim_counts_memory_by_one_function() -> None:
-    """If FA beats every exemplar method at its least memory, the ratio is that of bytes.
+    """If FA beats every exemplar method at its least memory, the ratio is a ratio of bytes.
 
-    If it never does, there is none.
+    If FA never does, there is no ratio.
     """
     figure = next(f for f in FIGURES if f.id == "fig2")
     chosen = settings("cifar", None, None, 1.0)
@@ -155,7 +155,7 @@ def test_sizes_count_the_features_alone() -> None:
 
 
 def test_what_stage_1_forgets() -> None:
-    """A task's accuracy starts in the phase it comes in, the feature classifier's once that classifier exists."""
+    """A task's curve starts when the task comes, the feature classifier's curve once that classifier exists."""
     figure = next(f for f in FIGURES if f.id == "stage1")
     chosen = settings("cifar", [0], ["1993"], 0.1)
     alone = draw(figure.id, "cifar", figure.runs(chosen))

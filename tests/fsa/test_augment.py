@@ -78,7 +78,7 @@ def test_constant_maps_become_zeros_and_single_locations_are_refused() -> None:
 def test_masks(seed: int, tau_s: float, tau_g: float) -> None:
     """No mask is empty.
 
-    They are disjoint if tau_g <= tau_s, else they cover every location. They are monotone in tau.
+    Both are disjoint if tau_g <= tau_s, else they cover every location. Both are monotone in tau.
     """
     cam = class_activation_map(*toy(seed))
     specific, generic = split(cam, tau_s, tau_g)
