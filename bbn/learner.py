@@ -81,7 +81,7 @@ class BBNLearner(Learner):
         }
 
     def summary(self, phase: Phase) -> dict[str, Any]:
-        """Add the norms of W_c and of W_r (Fig. 4). `norms` are those of both together."""
+        """Add the norms of W_c and of W_r (Fig. 4). `norms` holds the norms of both together."""
         halves = zip(("norms_cb", "norms_rb"), self.net.classifier.weight.chunk(2, dim=1), strict=True)
         return super().summary(phase) | {k: [round(x, 5) for x in w.norm(dim=1).tolist()] for k, w in halves}
 

@@ -212,7 +212,7 @@ class Learner:
     def exemplar_means(self) -> Tensor:
         """Return unit class means [c, d] of the exemplars' normalised features.
 
-        Features of flipped images are averaged in where `nme_flip` names a flip.
+        If `nme_flip` names a flip, the means include features of flipped images.
         """
         memory = self.context.memory.indices
         indices = torch.cat([memory[label] for label in sorted(memory)])
@@ -250,8 +250,8 @@ def learner_of(method: Any) -> type[Learner]:
 def run(spec: Run, dataset: Dataset, learner_class: type[Learner], workspace: Workspace, device: Device) -> dict:
     """Train `spec` to its end, from where its workspace left off. Returns the values of its Result, JSON-ready.
 
-    They contain no times, so equal Runs have equal Results. `workspace.confusion` holds the confusion matrices of the
-    last phase afterwards.
+    The values contain no times, so equal Runs have equal Results. `workspace.confusion` holds the confusion matrices of
+    the last phase afterwards.
     """
     spec.check()
     context = open_context(spec, dataset, device, workspace)

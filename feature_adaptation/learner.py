@@ -188,7 +188,7 @@ class AdaptationLearner(Learner):
     def log(self, phase: Phase, stage: str, loss: float, started: float, recipe: Recipe) -> None:
         """Write a line of metrics.jsonl for a whole stage.
 
-        `images` is the number of features trained on, in images' worth (`ROWS_PER_IMAGE`).
+        `images` is the number of features trained on, divided by `ROWS_PER_IMAGE`.
         """
         assert self.context.workspace is not None
         self.context.workspace.log(
@@ -259,6 +259,8 @@ class OracleLearner(AdaptationLearner):
         return super().adapted(phase)
 
     def pairs(self, phase: Phase) -> tuple[Pairs, Pairs]:
-        """Return pairs to fit the map to, the old images' own for the MLP, and a held-out tenth of the current ones."""
+        """Return pairs to fit the map to, which are the old images' pairs for the MLP, and a held-out tenth of current
+        pairs.
+        """
         fitted, held = super().pairs(phase)
         return (fitted if self.config.map == "true" else self.true_pairs), held

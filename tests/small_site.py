@@ -1,4 +1,4 @@
-"""A small site: one paper, with names that mean something to HTML and LaTeX, and pictures of one colour."""
+"""Makes a small site: one paper, with names that mean something to HTML and LaTeX, and pictures of one colour."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ WIDE = "a_name_without_any_place_to_break_it_" * 6
 
 
 def figure(id: str = "quick-fig1") -> FigureView:
-    """A figure with a table of three rows; two are measured."""
+    """Return a figure with a table of three rows, of which two are measured."""
     rows = [
         [Cell("q"), Cell(NASTY), Cell("63.42 (printed)"), Cell("40.00 (n = 1)", f"records/{PAPER}.html#{HASH}")],
         [Cell("q"), Cell("CN"), Cell("9.70 (printed)"), Cell("9.10 ± 0.20", f"#{id}-runs")],
@@ -33,7 +33,7 @@ def figure(id: str = "quick-fig1") -> FigureView:
 
 
 def paper() -> PaperView:
-    """One paper with two claims, one part and one record."""
+    """Return one paper with two claims, one part and one record."""
     shown = figure()
     claims = [
         ClaimView(

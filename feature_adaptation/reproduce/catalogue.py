@@ -225,9 +225,9 @@ def claim(s: Setting) -> Sides:
 
 
 def unknowns(s: Setting) -> Mapping[str, Sides]:
-    """Return the sides of each choice that is not known of the paper, whose code is not public.
+    """Return the sides of each choice that the paper does not tell. Its code is not public.
 
-    The second side is the default here.
+    The second side is the default of this repository.
     """
     here = s.adapt(s.stage1())
     images, features = s.hybrids[0]

@@ -199,7 +199,7 @@ def steps(s: Setting, results: Results, published: PublishedFigure) -> Drawing:
 
 
 def quality(result: Result, phase: int, key: str) -> float:
-    """Return a number that a phase has measured of its map."""
+    """Return one of the numbers by which a phase has measured the quality of its map."""
     return result.phases()[phase]["quality"][key]
 
 
