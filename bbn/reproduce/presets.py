@@ -140,7 +140,7 @@ class Setting(shared.Setting):
         later = self.baseline.milestones[0]
         factor = factor or self.factor
         cell = self.role, factor or 0.0
-        gamma, beta = CB_FOCAL[cell] if self.preset == "cifar" else CB_FOCAL.get(cell, LARGE_FOCAL)
+        gamma, beta = CB_FOCAL.get(cell, LARGE_FOCAL)
         recipe: Literal["cifar", "imagenet"] = "cifar" if self.inputs.kind == "crop-flip" else "imagenet"
         return {
             "CE": self.one_stage(),
