@@ -50,7 +50,7 @@ class DERLearner(Learner):
         self.net = Expandable(lambda: backbone(run.network), body, head, self.context.device)
 
     def start_from(self, state: dict[str, Tensor]) -> None:
-        """Take over the base phase of another Run. With random channels, take over only how many channels it kept."""
+        """Load the base phase of another Run. With random channels, read only how many channels that Run kept."""
         if self.config.channels == "learned":
             super().start_from(state)
             return

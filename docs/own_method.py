@@ -38,10 +38,10 @@ class BalancedReplayLearner(Learner):
 
 @dataclass(frozen=True)
 class BalancedReplay:
-    """Cross-entropy on new images and exemplars. Each class's logit is raised by the log of the class's image count.
+    """Cross-entropy on new images and exemplars. In training, the log of its image count raises each class's logit.
 
-    The fields tell one run of the method from another. A finished run is not trained again, even if this file has
-    changed since. A note then names the run, and `--retrain` trains it anew. A new `version` keeps both results.
+    A run is identified by these fields and by `version`, not by the code. So if you change the code, a finished run is
+    not trained again, and a note names it. `--retrain` replaces its result. A new `version` keeps both.
     """
 
     version: ClassVar[int] = 1

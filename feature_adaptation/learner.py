@@ -97,9 +97,9 @@ class AdaptationLearner(Learner):
 
     @property
     def per_class(self) -> int | None:
-        """The number of rows that a class keeps; None: all.
+        """The number of feature rows that a class keeps; None: all.
 
-        The first P rows, `self.images`, are of kept images, so their features are always exact.
+        It is at least `self.images`: the first so many rows of a class belong to kept images, whose features are exact.
         """
         count = self.config.features_per_class
         return None if count is None else max(count, self.images)

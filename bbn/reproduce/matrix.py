@@ -13,7 +13,7 @@ from common.drawing.figures import Comparison, Drawing, Panel, PublishedFigure, 
 
 
 def source_first(settings: Sequence[Setting], source: str) -> list[Setting]:
-    """Return the settings with the data set `source` first. All features are learnt on that data set."""
+    """Return the settings with that of the data set `source` first, on which the figure learns all features."""
     return sorted(settings, key=lambda s: s.role != source)
 
 

@@ -65,7 +65,10 @@ class Tree:
         return state.hexdigest()[:16]
 
     def large(self) -> bool:
-        """Return whether images are large and stay files. The first image decides; InputError if it is unreadable."""
+        """Return whether images are too large to be kept decoded in memory. The first image decides.
+
+        Raises InputError if it is unreadable.
+        """
         return max(read_image(self.train.firsts()[0]).shape[:2]) > SMALL
 
     def read(self) -> Content:

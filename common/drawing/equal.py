@@ -151,7 +151,7 @@ def _rows(name: str, ours: Mapping[str, list[float]], theirs: Mapping[str, list[
 
 
 def _quantities(repeats: Series) -> dict[str, list[float]]:
-    """Return what the table compares: accuracy on each group of classes, or the average over phases and both ends."""
+    """Return the compared values by name: accuracies on groups of classes, or average, first and last phase."""
     found = dict[str, list[float]]()
     for x, y in repeats:
         if isinstance(x[0], str):

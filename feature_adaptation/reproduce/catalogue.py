@@ -59,7 +59,7 @@ def memory(s: Setting) -> Runs:
 
 
 def main(s: Setting, task_size: int | None = None) -> Runs:
-    """Return the Runs of the paper's method, no map, iCaRL, and the network alone, at a number of classes a task."""
+    """Return the Runs of the paper's method, no map, iCaRL and stage 1 alone (LwF+FD). task_size: classes a task."""
     task_size, stage1 = task_size or s.classes_per_task, s.stage1(task_size)
     return {
         ("FA (MLP)", task_size): s.adapt(stage1),
