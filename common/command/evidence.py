@@ -72,10 +72,24 @@ def cost(paper: str, results: Sequence[Result]) -> Table:
 
 
 def record_rows(paper: str, results: Sequence[Result], used: set[str]) -> Table:
-    """Return a table with one row per committed record, whose hash links to the file. used: hashes shown in figures."""
-    titles = ["record", "method", "data", "classes", "epochs", "class order", "seed", "last accuracy (%)", "shown"]
+    """Return a table with one row per committed record, whose hash links to the file. Embedded data come last.
+
+    used: hashes shown in figures.
+    """
+    titles = [
+        "record",
+        "method",
+        "data",
+        "classes",
+        "epochs",
+        "class order",
+        "seed",
+        "last accuracy (%)",
+        "in a figure",
+    ]
     titles += ["commit", "precision", "machine", "software", "minutes"]
-    rows = [_record(paper, result, used) for result in results]
+    ordered = sorted(results, key=lambda r: (r.embedded, r.config["method"]["type"], r.hash))
+    rows = [_record(paper, result, used) for result in ordered]
     return Table("records", "Committed records", titles, rows)
 
 

@@ -32,7 +32,7 @@ ROOT = Path(__file__).resolve().parents[2]
 """The root of the repository, for files that stand beside the packages."""
 PIXELS = 96
 """Pixels of the page for an inch of a figure, so that its letters are about as large as those of the text."""
-KINDS = {"matrix": "matrices", "heat": "tables of numbers", "change": "matrices of changes", "picture": "images"}
+KINDS = {"matrix": "a matrix", "heat": "a table of numbers", "change": "a matrix of changes", "picture": "images"}
 
 
 @dataclass(frozen=True)
@@ -83,9 +83,10 @@ def _part(work: tuple[str, Choice, Path, Path]) -> tuple[str, PartView]:
     """Draw all figures of one paper for one choice. Returns (paper, view). Called in a worker process."""
     paper, choice, folder, empty = work
     painter = drawn(paper, choice, records_of(paper, empty), folder / "figures", formats=("png",))
-    view, claimed = part(painter), {claim.figure for claim in claims_of(paper)}
+    view, claimed = part(painter), [claim.figure for claim in claims_of(paper)]
+    first = [EQUAL, *claimed]  # the other figures follow in the order of the paper
     figures, undrawn = list[FigureView](), list(view.undrawn)
-    for figure in sorted(view.figures, key=lambda f: f.figure != EQUAL):  # the authors' own code comes first
+    for figure in sorted(view.figures, key=lambda f: first.index(f.figure) if f.figure in first else len(first)):
         drawing = painter.rows[figure.figure].drawing
         assert drawing is not None
         if reason := _nothing(figure, drawing):

@@ -39,8 +39,8 @@ def write(papers: Sequence[PaperView], folder: Path, root: Path) -> None:
         write_atomic(folder / name, source)
     common = {"papers": papers, "meanings": MEANINGS, "ours": OURS, "provenance": PROVENANCE}
     found = {"glance": glance(papers), "own": own_setting(papers), "equal": equal_schedules(papers)}
-    widest = max((row[-1].text.split()[0] for row in found["equal"].rows), key=lambda d: abs(float(d)), default="")
-    last = {"widest": widest, "bibtex": repository_bibtex(root / "CITATION.cff")}
+    widest = max((abs(float(row[-1].text.split()[0])) for row in found["equal"].rows), default=0.0)
+    last = {"widest": f"{widest:.2f}", "bibtex": repository_bibtex(root / "CITATION.cff")}
     _page(pages, folder / "index.html", "index.html", "", **found, **last, **common)
     for table in found.values():
         _files(folder / "tables", table)
@@ -129,7 +129,7 @@ def repository_bibtex(citation: Path) -> str:
     author = re.search(r"^authors:\n  - name: *(.+?) *$", text, flags=re.MULTILINE)
     if not fields:
         return ""
-    entry = {"title": f"{{{fields['title']}}}", "author": f"{{{author[1]}}}" if author else "", **fields}
-    entry |= {"title": f"{{{fields['title']}}}"}
+    names = {"title": f"{{{fields.pop('title', '')}}}", "author": f"{{{author[1]}}}" if author else ""}
+    entry = names | {"year": fields.pop("date-released", "")[:4], **fields}
     lines = "".join(f"  {name} = {{{value}}},\n" for name, value in entry.items() if value)
     return f"@software{{reproductions,\n{lines}}}"
