@@ -1,4 +1,4 @@
-"""The learner of BBN: which branch sees which images, the loss, and the read-outs. `common` has the loops."""
+"""The learner of BBN: which branch sees which images, the loss, and the read-outs. `common` has the training loop."""
 
 from __future__ import annotations
 
@@ -43,9 +43,9 @@ class BBNLearner(Learner):
         return in_pairs(main, self.context.train.labels, self.config.sampler)
 
     def begin_epoch(self, epoch: int) -> None:
-        """Set alpha for every step of an epoch (from 0).
+        """Set alpha for every step of an epoch. Epochs count from 0.
 
-        Alpha is constant within an epoch, except that the beta distribution is sampled at every step.
+        All steps share one alpha, but the adaptor `beta` samples one for each step.
         """
         epochs, c, count = self.context.run.schedule.epochs, self.config, len(self.alphas.values)
         generator = self.context.generator("alpha", epoch)
@@ -70,7 +70,7 @@ class BBNLearner(Learner):
         return {"alpha": round(self.mean_alpha, 6)}
 
     def tested(self, confusions: dict[str, np.ndarray]) -> dict[str, float]:
-        """Return the accuracy of both branches together, and of each alone, on classes of every size and on all."""
+        """Return the accuracy of both branches together and of each alone, on all classes and on groups by size."""
         return {
             f"{name} {group}": round(value, 4)
             for name in ("cnn", "cb", "rb")
@@ -81,7 +81,7 @@ class BBNLearner(Learner):
         }
 
     def summary(self, phase: Phase) -> dict[str, Any]:
-        """Add the norms of W_c and of W_r (Fig. 4). `norms` are those of both together."""
+        """Add the norms of W_c and of W_r (Fig. 4). `norms` holds the norms of both together."""
         halves = zip(("norms_cb", "norms_rb"), self.net.classifier.weight.chunk(2, dim=1), strict=True)
         return super().summary(phase) | {k: [round(x, 5) for x in w.norm(dim=1).tolist()] for k, w in halves}
 

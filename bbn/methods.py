@@ -18,7 +18,7 @@ TESTING = {"rb": 0.0, "alpha 0.25": 0.25, "cnn": 0.5, "alpha 0.75": 0.75, "cb": 
 
 @dataclass(frozen=True)
 class BBN:
-    """Two branches on a shared trunk, with cumulative learning that shifts from one branch to the other (Sec. 4)."""
+    """BBN has two branches on a shared trunk. Cumulative learning shifts from one branch to the other (Sec. 4)."""
 
     version: ClassVar[int] = 1
     learner: ClassVar[str] = "bbn.learner:BBNLearner"
@@ -54,7 +54,7 @@ class Probe:
 
 @dataclass(frozen=True)
 class Mixup:
-    """Mixup (Zhang et al. 2018) and manifold mixup (Verma et al. 2019)."""
+    """Trains on mixed images (mixup, Zhang et al. 2018) or mixed features (manifold mixup, Verma et al. 2019)."""
 
     version: ClassVar[int] = 1
     learner: ClassVar[str] = "bbn.baselines:MixupLearner"

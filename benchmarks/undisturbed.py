@@ -74,7 +74,10 @@ class Bench:
         ]
 
     def start(self, small: bool, out: Path, *more: str, before: str = "") -> subprocess.Popen[str]:
-        """Start a command: the small one on one core, the other on two. before: Python code to run first in it."""
+        """Start the small command on one core, or the queue of all papers on two, and return its process.
+
+        before: Python code that runs first in the process.
+        """
         code = f"{before}\nfrom common.command.cli import main\nmain()"
         cores = sorted(os.sched_getaffinity(0))[: 1 if small else 2] if hasattr(os, "sched_getaffinity") else []
         return subprocess.Popen(

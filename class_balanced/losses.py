@@ -49,7 +49,7 @@ def class_balanced_loss(
     """Return the mean of base losses times class weights (Eq. 6 and later), a scalar. logits [n, c], labels [n].
 
     counts [c]: images of every class in the whole training set. reduction: batch divides by the batch size, as the
-    official code does. weighted_mean divides by the sum of the weights, as ports do that pass weights to PyTorch.
+    official code does. weighted_mean divides by the sum of the weights, as `torch.nn.CrossEntropyLoss(weight=)` does.
     Raises ValueError on a beta outside [0, 1), an empty class, counts of another length, a negative gamma, a gamma with
     another loss than focal, and an unknown kind or reduction.
     """
@@ -66,6 +66,6 @@ def class_balanced_loss(
 def starting_bias(kind: Kind, classes: int) -> float:
     """Return the bias of a fresh classifier (Sec. 5.2).
 
-    It is -log(C - 1), so that every class starts at p = 1/C, or 0 for softmax.
+    It is 0 for softmax. For the other losses it is -log(C - 1), so that every class starts at p = 1/C.
     """
     return 0.0 if kind == "softmax" else -float(np.log(max(classes - 1, 1)))

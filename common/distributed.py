@@ -1,6 +1,7 @@
-"""How several processes share the training of one run: batches, gradients, features and BatchNorm's statistics.
+"""Shares the training of one run among processes: batches, gradients, features and BatchNorm's statistics.
 
-torchrun starts the processes (see `common.command.ranks`). Without it there is one, and nothing here communicates.
+torchrun starts the processes (see `common.command.ranks`). Without torchrun there is one process, and no function here
+communicates.
 """
 
 from __future__ import annotations

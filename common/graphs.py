@@ -102,7 +102,8 @@ class Pace:
 def wait(device: torch.device) -> None:
     """Wait until this thread's CUDA stream has finished its work, without holding up other threads. No-op on a CPU.
 
-    Call it before reading values from the device: a copy to pageable memory would hold locks of the driver meanwhile.
+    Call it before reading values from the device. Otherwise the copy to pageable memory would wait while it holds locks
+    of the driver, and other threads would wait for these locks.
     """
     if device.type == "cuda":
         event = torch.cuda.Event(blocking=True)

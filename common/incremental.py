@@ -38,10 +38,10 @@ class Learner:
     start_from   next, if the Run has a start and no phase is done  loads the final weights of that start
     load_state   on a resume, with what `state` gave; see below     loads nothing
     begin_phase  before a phase, and again on a resume inside it    grows the head by the new classes
-    inherits     next, if an incremental Run has a start            says that only phase 0 is not trained again
+    inherits     next, if an incremental Run has a start            returns True in phase 0, which the start trained
     stages       next; a stage is trained before the next is made   yields `main` alone
     main         by `stages`                                        trains all weights on new images and exemplars
-    loss         in every step; a CUDA graph only replays it        is cross-entropy over all classes seen
+    loss         in every step; once if a CUDA graph captures it    is cross-entropy over all classes seen
     entropy      by `loss`, that of other methods too               is cross-entropy, a mean over the batch
     trace        after every epoch                                  adds nothing to the epoch's line
     frozen       after `trace`                                      names no weights that the phase leaves unchanged
@@ -60,8 +60,8 @@ class Learner:
     the tensors that `state` returns. `state` must return everything else that the rest of a run depends on, such as a
     teacher that `stages` makes. A resume calls `__init__` and `build` again. At the end of a phase, `load_state` comes
     next. Inside a phase, `begin_phase` is called, the network and the exemplars are loaded, `stages` runs on to the
-    interrupted stage, and `load_state` comes last. By then everything that `stages` makes has its shape, but perhaps
-    not its values.
+    interrupted stage, and `load_state` comes last. The tensors that `stages` makes then exist with the right
+    shape, and `load_state` restores their values.
     """
 
     head: Callable[..., Any] = LinearHead
@@ -212,7 +212,7 @@ class Learner:
     def exemplar_means(self) -> Tensor:
         """Return unit class means [c, d] of the exemplars' normalised features.
 
-        Features of flipped images are averaged in where `nme_flip` names a flip.
+        If `nme_flip` names a flip, the means include features of flipped images.
         """
         memory = self.context.memory.indices
         indices = torch.cat([memory[label] for label in sorted(memory)])
@@ -250,8 +250,8 @@ def learner_of(method: Any) -> type[Learner]:
 def run(spec: Run, dataset: Dataset, learner_class: type[Learner], workspace: Workspace, device: Device) -> dict:
     """Train `spec` to its end, from where its workspace left off. Returns the values of its Result, JSON-ready.
 
-    They contain no times, so equal Runs have equal Results. `workspace.confusion` holds the confusion matrices of the
-    last phase afterwards.
+    The values contain no times, so equal Runs have equal Results. `workspace.confusion` holds the confusion matrices of
+    the last phase afterwards.
     """
     spec.check()
     context = open_context(spec, dataset, device, workspace)

@@ -40,8 +40,8 @@ class Images(Protocol):
     ) -> Iterator[tuple[Tensor, Tensor]]:
         """Yield the images of `order`, in that order, as augmented batches (float [b, 3, h, w], labels [b]).
 
-        The last batch may be smaller. An index that occurs twice is augmented anew each time. share: selects a part of
-        every batch. It changes neither the order nor the augmentation of any image.
+        The last batch may be smaller. An index that occurs twice is augmented anew each time. share: a function that
+        takes a part of every batch. The order and the augmentation of images do not depend on it.
         """
 
     def plain(self, indices: Tensor, batch: int = 0, flip: Flip = "none") -> Iterator[Tensor]:

@@ -199,7 +199,7 @@ class Run:
     test_every: int = field(default=0, metadata=ADDED)
     """Epochs between tests during training, for curves and the best test epoch; 0: test only at the end."""
     sync_batchnorm: bool = field(default=False, metadata=ADDED)
-    """Where several processes train the run: whether BatchNorm uses all images of a batch, or each process its own."""
+    """Whether BatchNorm uses all images of a batch if several processes train the run. If not, each uses its own."""
 
     def __post_init__(self) -> None:
         """Raise InputError if the method is not a frozen dataclass, or a field anywhere in the Run has a value outside

@@ -54,7 +54,7 @@ def make_steps(
 
 
 class EagerSteps:
-    """Steps that are all called from Python: on a CPU, or if images are read from files."""
+    """Steps that are all called from Python, because none is captured: on a CPU, or if images are read from files."""
 
     def __init__(self, images: Images, step: Step, share: Share = no_share) -> None:
         self.images, self.step, self.share, self.counts = images, step, share, Counter[str]()

@@ -100,7 +100,7 @@ class Stage:
     frozen_rows: list[tuple[nn.Parameter, int]] = field(default_factory=list)
     """(parameter, n): the parameter's first n rows keep their bits, as with learning rate and weight decay 0."""
     no_decay: Iterable[nn.Parameter] = ()
-    """Those of `parameters` that get no weight decay."""
+    """The members of `parameters` that get no weight decay."""
     sampler: Callable[[Tensor, torch.Generator], Tensor] = shuffled
     """(indices, CPU generator) -> the indices of one epoch, in the order of training. Repeats are allowed."""
     on_epoch: Callable[[int], object] = lambda epoch: None

@@ -25,7 +25,7 @@ STRIDE = 0.05
 
 @dataclass(frozen=True)
 class NetworkSizes:
-    """What the simulation needs of a network: its wiring, and the sizes of the kernels between its groups."""
+    """Holds what the simulation has to know of a network: its wiring, and the sizes of kernels between its groups."""
 
     plan: Wiring
     kernels: np.ndarray

@@ -176,9 +176,9 @@ def successor(net: Expandable) -> nn.Module:
 
 
 def classifier_for(net: Expandable, classes: int, inherit: bool, generator: torch.Generator) -> Classifier:
-    """Return a new classifier with `classes` rows for the super-feature.
+    """Return a classifier with random weights, from the super-feature to `classes` logits.
 
-    inherit: the current classifier becomes the old block of the new one, as in the paper.
+    inherit: copy the current classifier's weights for old classes and old features, as in the paper.
     """
     old = net.head.weight.data
     head = Classifier(sum(net.widths), classes, generator).to(old.device)

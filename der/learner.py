@@ -50,7 +50,7 @@ class DERLearner(Learner):
         self.net = Expandable(lambda: backbone(run.network), body, head, self.context.device)
 
     def start_from(self, state: dict[str, Tensor]) -> None:
-        """Take over the base phase of another Run. With random channels, take over only how many channels it kept."""
+        """Load the base phase of another Run. With random channels, read only how many channels that Run kept."""
         if self.config.channels == "learned":
             super().start_from(state)
             return
@@ -61,11 +61,11 @@ class DERLearner(Learner):
         self.net.wanted = torch.tensor(other.channels(), device=self.context.device.torch)
 
     def inherits(self, phase: Phase) -> bool:
-        """Return whether another Run has trained this phase: the base phase was, unless channels are random."""
+        """Return whether another Run has trained this phase: True for the base phase, unless channels are random."""
         return super().inherits(phase) and self.config.channels == "learned"
 
     def frozen(self) -> tuple[str, ...]:
-        """Return how the names of the old extractors' tensors begin. No later step changes these."""
+        """Return prefixes of the names of the old extractors' tensors, which no later step changes."""
         return tuple(f"extractors.{i}." for i in range(len(self.net.extractors) - 1))
 
     def begin_phase(self, phase: Phase) -> None:

@@ -52,5 +52,5 @@ def mask(e: Tensor, s: float | Tensor, rate: float = 1.0) -> Tensor:
 
 
 def survives(e: Tensor) -> Tensor:
-    """Return which channels a mask keeps at large s, bool [c]: those with e > 0, and always that with the largest e."""
+    """Return which channels a mask keeps at large s, bool [c]: those with e > 0, and the one with the largest e."""
     return (e > 0) | (e == e.max())

@@ -29,7 +29,7 @@ class DER:
     mask_init: Init = "normal"  # HAT's starts of mask logits: N(0, 1), or U(0, 2) to compress; the paper names none
     mask_start: Start = field(default="fresh", metadata=ADDED)
     """Where the mask logits of F_t start, for t > 1. fresh: sampled anew.
-    inherit: where those of F_(t-1) ended, as its state_dict would carry them."""
+    inherit: at the final mask logits of F_(t-1), as loading its state_dict would do."""
     mask_groups: Literal["all", "inner"] = field(default="all", metadata=ADDED)
     """Which channels have masks. all: every channel.
     inner: only those inside blocks, so that all channels of the residual streams stay."""
@@ -78,7 +78,7 @@ class WA:
 
     version: ClassVar[int] = 1
     learner: ClassVar[str] = "der.baselines:WALearner"
-    temperature: float = 2.0  # of distillation
+    temperature: float = 2.0  # temperature of distillation
     reset: bool = True  # whether the classifier starts again after the warm-up
 
 

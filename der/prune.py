@@ -57,8 +57,8 @@ def load_pruned(body: nn.Module, state: Mapping[str, Tensor]) -> nn.Module:
 def recalibrate(model: MaskedResNet, batches: Iterable[Tensor]) -> None:
     """Measure BatchNorm's mean and variance again under binary masks, as plain averages over `batches` [b, 3, h, w].
 
-    During training they were measured while s rose and masks went from soft to hard. Sec. 3.3 does not say what to do
-    about that.
+    In training, the mean and the variance are measured while s rises and masks go from soft to hard. Sec. 3.3 does not
+    say what to do about that.
     """
     norms = [m for m in model.body.modules() if isinstance(m, nn.BatchNorm2d)]
     before, momenta, masks = model.training, [norm.momentum for norm in norms], model.hard()

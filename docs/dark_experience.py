@@ -1,8 +1,8 @@
-"""Dark Experience Replay, DER++ (Buzzega et al., NeurIPS 2020): a learner that keeps logits beside its exemplars.
+"""Trains DER++, Dark Experience Replay (Buzzega et al., NeurIPS 2020): a learner that keeps logits with its exemplars.
 
-python docs/dark_experience.py            # beside iCaRL and LUCIR; the options are those of docs/own_method.py
+python docs/dark_experience.py            # compares it with iCaRL and LUCIR; has the options of docs/own_method.py
 
-It is not the DER of the package `der`, which is another method of the same name.
+The package `der` holds another method of the same name.
 """
 
 from __future__ import annotations
@@ -22,10 +22,10 @@ from lucir.reproduce.compare import compare
 
 
 class DarkExperienceLearner(Learner):
-    """Cross-entropy on new images; on as many exemplars, cross-entropy too and the distance to their stored logits.
+    """Trains with cross-entropy on new images and on as many exemplars, plus the distance to the exemplars' logits.
 
-    Where it deviates: exemplars are herded at a phase's end, not drawn as a stream goes by, and their logits are those
-    of that moment, without augmentation. One draw of exemplars serves both terms.
+    It deviates from the paper: exemplars are herded at the end of a phase, not sampled while a stream goes by. Their
+    logits are stored at that moment, without augmentation. Both terms use the same sampled exemplars.
     """
 
     config: DarkExperience
@@ -43,40 +43,40 @@ class DarkExperienceLearner(Learner):
         return main
 
     def with_replay(self, new: Tensor, generator: torch.Generator) -> Tensor:
-        """Every new image once, and after each an exemplar drawn at random."""
+        """Return every new image once, and after each of them an exemplar sampled at random."""
         kept = self.context.memory.all()
         drawn = kept[torch.randint(len(kept), (len(new),), generator=generator).to(kept.device)]
         return torch.stack([shuffled(new, generator), drawn], dim=1).flatten()
 
     def loss(self, images: Tensor, labels: Tensor, indices: Tensor) -> Tensor:  # type: ignore[override]
-        """The objective of DER++. A captured step reads nothing back, so that masks stand for choices of rows."""
+        """Return the loss of DER++. It uses masks in place of indexing, since a captured step can read nothing back."""
         logits = self.net(images)
         entropy = F.cross_entropy(logits, labels, reduction="none")
         if not self.phase.num_old:
             return entropy.mean()
         replayed = labels < self.phase.num_old
         stored = self.stored(indices)[:, : self.phase.seen]
-        known = ~stored.isnan()  # not of new images, nor for classes that came after the exemplar
+        known = ~stored.isnan()  # false for new images, and for classes that came after the exemplar
         errors = (logits - stored).masked_fill(~known, 0.0).square()
         new, old, distance = mean(entropy, ~replayed), mean(entropy, replayed), mean(errors, known)
         return new + self.config.alpha * distance + self.config.beta * old
 
     @torch.no_grad()
     def remember(self, indices: Tensor) -> dict[str, Tensor]:
-        """The logits of new exemplars, with room for the classes to come."""
+        """Return the logits of new exemplars, with room for the classes to come."""
         logits = self.net.head(extract(self.net, self.context.train, indices))
         room = self.context.run.protocol.classes - logits.shape[1]
         return {"logits": F.pad(logits, (0, room), value=torch.nan)}
 
 
 def mean(values: Tensor, where: Tensor) -> Tensor:
-    """The mean of the values where a mask of the same shape holds; 0 where it holds nowhere."""
+    """Return the mean of the values at which a mask of the same shape is true, or 0 if it is true nowhere."""
     return (values * where).sum() / count_over_batch(where.sum(), len(where)).clamp(min=1e-6)
 
 
 @dataclass(frozen=True)
 class DarkExperience:
-    """How much replayed logits and replayed labels count."""
+    """The options of DER++: alpha weighs replayed logits, beta weighs replayed labels."""
 
     version: ClassVar[int] = 1
     learner: ClassVar = DarkExperienceLearner

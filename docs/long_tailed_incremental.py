@@ -1,10 +1,11 @@
-"""Long-tailed and class-incremental at once: three methods, and five corrections of the bias towards large classes.
+"""Trains on long-tailed classes that come in phases: three methods, and five corrections of the bias to large classes.
 
 python docs/long_tailed_incremental.py               # embedded data, ten seeds of each arm, an hour of one core
 python docs/long_tailed_incremental.py --preset cifar --epochs-scale 0.05 --orders 1993 --seeds 1993 1 2 --data DIR
 
-Classes have from all of their images to a hundredth, by their place in the data set; the class order says when they
-come. Half of the classes are the base, five phases follow. 20 images of a class are kept, all where it has fewer.
+A class has between all of its images and a hundredth of them, depending on its place in the data set. The class order
+says when it comes. Half of the classes are the base, and five phases follow. Each class keeps 20 images, or all if it
+has fewer.
 """
 
 from __future__ import annotations
@@ -102,10 +103,10 @@ class Correction:
     """Says what is done about classes of unequal size."""
 
     beta: float = 0.0
-    """Of class weights by effective number in the cross-entropy; 0: no weights."""
+    """beta of the effective numbers that weigh classes in the cross-entropy; 0: no weights."""
     align: bool = False
     retrain: Schedule | None = None
-    """Schedule of a new classifier after each phase, on frozen features and classes drawn equally often. None: none."""
+    """Schedule of a new classifier after each phase, on frozen features and balanced classes. None: none."""
 
 
 @dataclass(frozen=True)
@@ -123,7 +124,7 @@ class CorrectedDER(Correction, DER):
     learner: ClassVar = CorrectedDERLearner
 
 
-PLAIN, BETA = "plain", 0.99  # of the effective number; not tuned
+PLAIN, BETA = "plain", 0.99  # beta of the effective number; it is not tuned
 
 
 def runs(s: Setting, method: Any) -> list[Run]:

@@ -1,9 +1,9 @@
-"""Images of one's own, from a folder to figures, in about two minutes: python docs/own_images.py [FOLDER]
+"""Goes from a folder of your own images to figures, in about two minutes: python docs/own_images.py [FOLDER]
 
-A folder of 12 classes with 60 training images each stands for yours: printed characters of 16x16 pixels. iCaRL and
-LUCIR learn 6 of its classes, then 2 more in each of 3 phases. Then a long tail is drawn from the same folder, whose
-largest class has 20 times the images of its smallest, for the losses of `class_balanced`. The schedules are a small
-part of the papers', so that the accuracies say little; leave out epochs_scale for the whole ones.
+Printed characters of 16x16 pixels stand for your images, in 12 classes with 60 training images each. iCaRL and LUCIR
+learn 6 of the classes, then 2 more in each of 3 phases. Then the losses of `class_balanced` train on a long-tailed
+sample of the same folder, whose largest class has 20 times the images of its smallest. The schedules are a small part
+of the papers', so the accuracies say little. Leave out epochs_scale for the whole schedules.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ CLASSES, TRAIN, TEST, PIXELS = 12, 60, 20, 16
 
 
 def write_images(folder: Path) -> None:
-    """Write train/<class>/*.png and test/<class>/*.png: all that a folder of one's own needs."""
+    """Write train/<class>/*.png and test/<class>/*.png: all that a folder of your own needs."""
     train, train_labels, test, test_labels, _ = glyphs.generate(CLASSES, TRAIN, TEST, seed=0)
     for split, images, labels in (("train", train, train_labels), ("test", test, test_labels)):
         for number, (image, label) in enumerate(zip(images, labels, strict=True)):

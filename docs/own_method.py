@@ -1,11 +1,11 @@
-"""A method of one's own, whole: what it may be told, what it does, and how it compares with iCaRL and LUCIR.
+"""Defines a whole method of your own: its options, its learner, and a comparison with iCaRL and LUCIR.
 
 python docs/own_method.py                                            # embedded data, two minutes
 python docs/own_method.py --preset cifar --seeds 1993 --data DIR     # the paper's schedule
 python docs/own_method.py --help                                     # every option
 
-Copy this file to wherever you like and change it: it needs nothing but the installed packages. `Learner`, in
-common/incremental.py, lists what else a method may change; docs/dark_experience.py uses more of it.
+Copy this file to wherever you like and change it. It needs only the installed packages. `Learner` in
+common/incremental.py lists what else a method may change. docs/dark_experience.py uses more of that.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from lucir.reproduce.compare import compare
 
 
 class BalancedReplayLearner(Learner):
-    """Balanced softmax (Ren et al., NeurIPS 2020) instead of distillation."""
+    """Trains with balanced softmax (Ren et al., NeurIPS 2020) instead of distillation."""
 
     config: BalancedReplay
 
@@ -38,10 +38,10 @@ class BalancedReplayLearner(Learner):
 
 @dataclass(frozen=True)
 class BalancedReplay:
-    """Cross-entropy on new images and exemplars, each class's logit raised by the log of its share of them.
+    """Cross-entropy on new images and exemplars. In training, the log of its image count raises each class's logit.
 
-    The fields tell one run of the method from another. A run that is finished is not trained again, even if this file
-    has changed since: it is named then, and `--retrain` trains it anew. A new `version` keeps both.
+    A run is identified by these fields and by `version`, not by the code. So if you change the code, a finished run is
+    not trained again, and a note names it. `--retrain` replaces its result. A new `version` keeps both.
     """
 
     version: ClassVar[int] = 1

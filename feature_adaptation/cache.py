@@ -77,7 +77,10 @@ class TrueFeatures:
 
 
 def keep_current(net: Net, teacher: Net | None, context: Context, phase: Phase, tested: tuple[Tensor, Tensor]) -> None:
-    """Write `phase-T`: the current images' features under both extractors, without augmentation, in eval mode."""
+    """Write the file `phase-T`: the head, test features, and features of current and kept images under both extractors.
+
+    They are computed without augmentation, in eval mode.
+    """
     train, workspace = context.train, context.workspace
     assert workspace is not None
     indices = context.of_classes(phase.num_old, phase.seen)

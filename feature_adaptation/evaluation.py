@@ -56,8 +56,10 @@ def without_truth(
     held: Pairs | None,
     transform: Transform | None,
 ) -> dict[str, Any]:
-    """Measure what needs no truth: held-out current images, norms, and old vectors that stage 1's head calls new.
+    """Measure all that needs no true features of old images.
 
+    These are the quality of the map on held-out pairs of current images, the norms of features, and the percentage of
+    old vectors that stage 1's head takes for new classes.
     head: features [m, d] to logits [m, c]. held: pairs to which `transform`, the map, was not fitted; None in the first
     task.
     """
@@ -78,7 +80,7 @@ def with_truth(
 ) -> dict[str, Any]:
     """Measure omega and drift by task of origin, and one step of the map against all its steps.
 
-    Drift is that of unit features, except for `explained_raw`. sizes: the number of classes of every task.
+    Drift is measured on unit features, except for `explained_raw`. sizes: the number of classes of every task.
     """
     t = phase.index
     true, own = origins.true_features(t, t + 1), origins.first_stored(t + 1)

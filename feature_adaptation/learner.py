@@ -97,9 +97,9 @@ class AdaptationLearner(Learner):
 
     @property
     def per_class(self) -> int | None:
-        """The number of rows that a class keeps; None: all.
+        """The number of feature rows that a class keeps; None: all.
 
-        The first P rows, `self.images`, are of kept images, so their features are always exact.
+        It is at least `self.images`: the first so many rows of a class belong to kept images, whose features are exact.
         """
         count = self.config.features_per_class
         return None if count is None else max(count, self.images)
@@ -188,7 +188,7 @@ class AdaptationLearner(Learner):
     def log(self, phase: Phase, stage: str, loss: float, started: float, recipe: Recipe) -> None:
         """Write a line of metrics.jsonl for a whole stage.
 
-        `images` is the number of features trained on, in images' worth (`ROWS_PER_IMAGE`).
+        `images` is the number of features trained on, divided by `ROWS_PER_IMAGE`.
         """
         assert self.context.workspace is not None
         self.context.workspace.log(
@@ -259,6 +259,8 @@ class OracleLearner(AdaptationLearner):
         return super().adapted(phase)
 
     def pairs(self, phase: Phase) -> tuple[Pairs, Pairs]:
-        """Return pairs to fit the map to, the old images' own for the MLP, and a held-out tenth of the current ones."""
+        """Return pairs to fit the map to, which are the old images' pairs for the MLP, and a held-out tenth of current
+        pairs.
+        """
         fitted, held = super().pairs(phase)
         return (fitted if self.config.map == "true" else self.true_pairs), held

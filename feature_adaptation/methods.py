@@ -116,7 +116,7 @@ class Adaptation:
             raise ValueError("exemplar_pairs needs images per class")
 
     def cost(self, run: Run, images: int) -> int:
-        """Return what all phases train on, in images' worth. Only features count, however many images there are."""
+        """Return the number of features that all phases train on, divided by `ROWS_PER_IMAGE`. No image is opened."""
         phases, trained = len(run.protocol.sizes), self.map in ("mlp", "residual", "mlp-true-pairs")
         adapter = (phases - 1) * self.adapter.steps * self.adapter.batch if trained else 0
         return (adapter + phases * self.classifier.steps * self.classifier.batch) // ROWS_PER_IMAGE

@@ -1,4 +1,4 @@
-"""Measure how well adapted features match the true ones: the paper's omega, and the drift they explain."""
+"""Measure how well adapted features match the true ones: the paper's omega, and the drift that a map predicts."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Learners of Phase II, and of the pass that caches feature maps for it. `common` has the loops."""
+"""Learners of Phase II, and of the pass that caches feature maps for it. `common` has the training loop."""
 
 from __future__ import annotations
 
@@ -74,7 +74,7 @@ class FSALearner(Learner):
         return replace(run, start=phase1), backbone | left(run)
 
     def begin_phase(self, phase: Phase) -> None:
-        """Set what depends on Phase I alone: the frozen backbone, the weights of activation maps, and class scores."""
+        """Set what depends on Phase I alone: the frozen backbone, activation maps' weights, and class scores."""
         indices = self.context.of_classes(0, phase.seen)
         self.weight = self.net.head.weight.detach().clone()
         if not self.cached:
@@ -218,7 +218,10 @@ class EarlierBlockLearner(FSALearner):
 
 
 class ViewsLearner(Learner):
-    """Caches maps of augmented views of every image, class scores and test features as its state. Trains nothing."""
+    """Trains nothing. Computes maps of augmented views of every image, class scores and test features.
+
+    It saves them as if they were weights.
+    """
 
     config: Views
     net: Any

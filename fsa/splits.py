@@ -24,7 +24,8 @@ def head_classes(counts: Sequence[int] | np.ndarray, share: float = 0.9) -> int:
 def head_and_tail(counts: Sequence[int] | np.ndarray, share: float = 0.9) -> tuple[np.ndarray, np.ndarray]:
     """Return the class ids of the head and of the tail, int64, each from the largest class to the smallest.
 
-    Classes of equal size keep their order. Raises the ValueErrors of `head_classes`.
+    share: the head is the fewest classes that hold this share of all images. Classes of equal size keep their order.
+    Raises ValueError as `head_classes` does.
     """
     order = np.argsort(-np.asarray(counts, dtype=np.int64), kind="stable")
     first = head_classes(counts, share)

@@ -46,7 +46,6 @@ class ICaRLLearner(Learner):
 
     def main(self, phase: Phase) -> Stage:
         """Return the main stage, and count each class's training images for threshold moving."""
-        # The number of training images of each class in this phase, for threshold moving.
         labels = self.context.train.labels
         self.counts = torch.tensor(self.context.counts[: phase.seen], device=labels.device)
         if phase.num_old:
@@ -78,7 +77,7 @@ class ICaRLLearner(Learner):
         return self.objective(self.frozen_features(images), images, labels)
 
     def readouts(self, features: Tensor, phase: Phase) -> dict[str, Tensor]:
-        """Add to CNN and NME: threshold moving (supplement), and CNN without the head's bias or weight norms."""
+        """Add threshold moving (`tm`, supplement), and CNN without bias, with unit weight norms, and with both."""
         predictions = super().readouts(features, phase)
         head = self.net.head
         unit = F.normalize(head.weight, dim=1)
@@ -106,7 +105,7 @@ class LUCIRLearner(Learner):
         self.head, self.nme_flip = partial(CosineHead, scale=config.scale), config.nme_flip
 
     def begin_phase(self, phase: Phase) -> None:
-        """Grow the head, imprint the new embeddings, and set the less-forget weight of the phase."""
+        """Grow the head, imprint the weights of new classes, and set the phase's less-forget weight (Eq. 7)."""
         if not phase.num_old:
             return
         super().begin_phase(phase)
@@ -150,7 +149,8 @@ class LUCIRLearner(Learner):
     def finetune_stage(self, phase: Phase) -> Stage:
         """Return the class-balance finetuning stage, on exemplars of all classes seen.
 
-        It never trains eta (official code).
+        It trains the head's weights. With `finetune_flag` 1 it trains only those of new classes, with 3 the whole
+        network. It never trains eta (official code).
         """
         head, flag, schedule = self.net.head, self.config.finetune_flag, self.config.finetune
         assert schedule is not None
@@ -172,7 +172,7 @@ class LUCIRLearner(Learner):
 
 
 def head_trace(head: Any, phase: Phase) -> dict[str, float]:
-    """Return eta and the mean norms of old and new embeddings, to plot over training."""
+    """Return the mean weight norms of old and new classes, and eta of a cosine head, to plot over training."""
     norms = head.weight.detach().norm(dim=1)
     trace = {"norm_new": round(float(norms[phase.num_old :].mean()), 5)}
     if phase.num_old:

@@ -14,7 +14,7 @@ from common.distributed import count_over_batch
 def distillation(logits: Tensor, old_logits: Tensor, temperature: float = 2.0) -> Tensor:
     """Return Eq. 2: KL(softmax(old/T) || softmax(new/T)) over the old classes, averaged over the batch.
 
-    logits [n, c], old_logits [n, c_old]. The official code multiplies by T^2 * beta = 1, which is left out here.
+    logits [n, c], old_logits [n, c_old]. The official code also multiplies by T^2 * beta, which is 1 with its values.
     """
     logits = logits[:, : old_logits.shape[1]]
     return F.kl_div(

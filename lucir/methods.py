@@ -55,7 +55,7 @@ class ICaRL:
 
 @dataclass(frozen=True)
 class LUCIR:
-    """Cosine normalisation, less-forget constraint and inter-class separation (Sec. 3.2-3.4)."""
+    """LUCIR combines cosine normalisation, a less-forget constraint and inter-class separation (Sec. 3.2-3.4)."""
 
     version: ClassVar[int] = 1
     learner: ClassVar[str] = "lucir.learner:LUCIRLearner"

@@ -42,7 +42,7 @@ def adapt(start: Run, method: Adaptation | None = None, **changes: Any) -> Run:
 
 
 def finish(run: Run, out: Path) -> Result:
-    """Train a run and what it starts from."""
+    """Train a run and the runs that it starts from."""
     job = Job(out, None, "cpu", 1, 1)
     for link in run.chain:
         assert Store(out).load(link.hash) or train(link, job) == ""
@@ -73,5 +73,5 @@ def watch(run: Run, data: Dataset, out: Path, seen: Callable[[Any, Phase], None]
 
 
 def rng(*keys: object) -> torch.Generator:
-    """Draws of their own for each name."""
+    """Return a random generator of its own for each name."""
     return seeded(CPU.torch, *keys)

@@ -1,4 +1,4 @@
-"""What several test files share: one thread, a tiny network, a tiny data set, and the way to a run on them."""
+"""Holds fixtures of several test files: one thread, a tiny network, a tiny data set, and makers of runs on them."""
 
 from __future__ import annotations
 
@@ -36,13 +36,13 @@ def _one_thread() -> None:
 
 @pytest.fixture(autouse=True)
 def _no_power_cut(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Thousands of tiny checkpoints do not wait for the disk; only a power cut would tell."""
+    """Do not wait for the disk at each of thousands of tiny checkpoints. Only a power cut would show the difference."""
     monkeypatch.setattr(os, "fsync", lambda descriptor: None)
 
 
 @pytest.fixture(scope="session")
 def cifar100() -> Path:
-    """The folder that REPRO_CIFAR100 names, with torchvision's files or an image folder."""
+    """Return the folder that REPRO_CIFAR100 names, with torchvision's files or an image folder."""
     folder = os.environ.get("REPRO_CIFAR100")
     if not folder:
         pytest.skip("REPRO_CIFAR100 is not set to a folder with CIFAR-100")
@@ -53,14 +53,14 @@ def cifar100() -> Path:
 
 @pytest.fixture
 def tiny_net(monkeypatch: pytest.MonkeyPatch) -> str:
-    """The name of a network small enough to train in a blink."""
+    """Return the name of a network that is small enough to train in a blink."""
     monkeypatch.setitem(resnet.BACKBONES, "tiny", TinyNet)
     return "tiny"
 
 
 @pytest.fixture(scope="session")
 def tiny_data() -> Dataset:
-    """8 classes of 12 training and 5 test images: a colour and a pattern a class, under noise."""
+    """Return 8 classes of 12 training and 5 test images: each class has a colour and a pattern, under noise."""
     rng = np.random.default_rng(0)
     blocks = rng.integers(0, 256, (CLASSES, 1, 8, 8, 3)).repeat(4, axis=2).repeat(4, axis=3)
     colours = 255 * (np.arange(CLASSES)[:, None] >> np.arange(3) & 1).reshape(CLASSES, 1, 1, 1, 3)
@@ -77,7 +77,7 @@ def tiny_data() -> Dataset:
 
 @pytest.fixture
 def tiny_run(tiny_net: str, tiny_data: Dataset, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Run]:
-    """(method, **changes) -> a Run of 4 base classes and 2 phases of 2 on the tiny data, which the launcher finds."""
+    """(method, **changes) -> a Run of 4 base classes and 2 phases of 2 on the tiny data, known to the launcher."""
     monkeypatch.setattr(launcher, "_load", lambda spec, root, cache: tiny_data)
 
     def make(method: Any, **changes: Any) -> Run:
@@ -122,9 +122,9 @@ def bbn_run(tiny_run: Callable[..., Run], monkeypatch: pytest.MonkeyPatch) -> Ca
 
 @pytest.fixture
 def der_run(tiny_run: Callable[..., Run], monkeypatch: pytest.MonkeyPatch) -> Callable[..., Run]:
-    """(method, **changes) -> a Run of DER's over 4 steps of 2 classes on a small ResNet.
+    """(method, **changes) -> a Run of DER over 4 steps of 2 classes on a small ResNet.
 
-    Narrower ones crash: oneDNN's backward of a strided 1x1 convolution writes past its memory below 8 channels.
+    Narrower networks crash: oneDNN's backward of a strided 1x1 convolution writes past its memory below 8 channels.
     """
     from der_runs import B0, SCHEDULE
 
@@ -140,7 +140,7 @@ def der_run(tiny_run: Callable[..., Run], monkeypatch: pytest.MonkeyPatch) -> Ca
 
 @pytest.fixture
 def get(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Callable[[str], Callable[..., Run]]:
-    """What the lists of `methods` make their Runs with: the name of a fixture of this file -> that fixture."""
+    """Return a function from the name of a fixture of this file to the fixture. `methods` makes its Runs with it."""
     monkeypatch.setitem(resnet.BACKBONES, "tiny-maps", TinyMaps)
     monkeypatch.setattr(FSA, "steps", 4)
     return request.getfixturevalue

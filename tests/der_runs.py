@@ -1,4 +1,4 @@
-"""What DER's test files share: a tiny run's parts, and how to watch one from inside."""
+"""Holds what DER's test files share: the parts of a tiny run, and a way to watch a run from inside."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ X = torch.randn(5, 3, 32, 32, generator=torch.Generator().manual_seed(0))
 
 
 def train(run: Run, dataset: Dataset, out: Path, watch: Callable[[Any, Phase, str], Any] = lambda *a: None) -> Any:
-    """Train a run; its learner. watch(learner, phase, when) is called before and after each stage."""
+    """Train a run. Returns its learner. watch(learner, phase, when) is called before and after each stage."""
     learners: list[Any] = []
 
     class Watched(learner_of(run.method)):  # type: ignore[misc]

@@ -1,4 +1,4 @@
-"""Made-up Results of every package's Runs, with all that its figures read, and drawings of them."""
+"""Makes Results of every package's Runs, with everything that its figures read, and draws figures of them."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from feature_adaptation.methods import Adaptation
 from fsa.methods import Survey
 
 EXTRACTOR = 11_168_832
-"""Parameters of DER's ResNet-18."""
+"""Number of parameters of DER's ResNet-18."""
 GROUPS = {"many": 70.0, "medium": 40.0, "few": 20.0}
 
 
@@ -29,13 +29,16 @@ def result(run: Run, phases: list[dict], summary: dict, trace: dict, **more: Any
 
 
 def at_once(run: Run, readouts: dict, summary: dict, trace: dict, **more: Any) -> Result:
-    """A Result of a run that learns all classes in one phase."""
+    """Return a Result of a run that learns all classes in one phase."""
     phase = {"classes": run.protocol.classes, "num_old": 0, "stages": {"main": readouts}}
     return result(run, [phase], summary, trace, **more)
 
 
 def in_phases(run: Run, accuracies: Sequence[float], readouts: Sequence[str]) -> list[dict]:
-    """The phases of an incremental run: the first read-out has these accuracies, each further one a point less."""
+    """Return the phases of an incremental run.
+
+    The first read-out has these accuracies, each further one a point less.
+    """
     sizes, phases = run.protocol.sizes, []
     for i, accuracy in enumerate(accuracies):
         stage = {
@@ -96,7 +99,7 @@ def _quality(task: int, last: bool) -> dict:
 
 
 def feature_adaptation(run: Run, accuracy: float = 90.0, slope: float = 3.0) -> Result:
-    """Accuracies fall by `slope` a task."""
+    """Return a Result whose accuracies fall by `slope` a task."""
     tasks = len(run.protocol.sizes)
     values = [accuracy - slope * i for i in range(tasks)]
     phases = in_phases(run, values, ("cnn", "nme", "ncm", "stage1", "top5"))
@@ -107,7 +110,7 @@ def feature_adaptation(run: Run, accuracy: float = 90.0, slope: float = 3.0) -> 
 
 
 def bbn(run: Run, accuracy: float = 60.0, peak: float = 62.0) -> Result:
-    """This last accuracy, after a better one at the second of three tested epochs."""
+    """Return a Result with this last accuracy, and a better one at the second of three tested epochs."""
     values = {"accuracy": accuracy, "groups": [accuracy], **GROUPS}
     readouts = dict.fromkeys(("cnn", "cb", "rb", "alpha 0.25", "alpha 0.75"), values)
     trace: dict[str, list] = {"epoch": [1, 2, 3, 4], "test_accuracy": [accuracy - 10, None, peak, accuracy]}
@@ -120,30 +123,33 @@ def bbn(run: Run, accuracy: float = 60.0, peak: float = 62.0) -> Result:
 
 @lru_cache
 def _confusion(classes: int) -> str:
-    """0, 10 ... 100 % right from class to class."""
+    """Return a confusion matrix whose class accuracies are 0, 10 ... 100 %, in turn."""
     hits = np.arange(classes) % 11
     return _pack((np.diag(hits) + np.roll(np.diag(10 - hits), 1, axis=1)).astype(np.int32))
 
 
 def accuracy_of(run: Run) -> float:
-    """A made-up accuracy, another for every Run."""
+    """Return a made-up accuracy that differs from Run to Run."""
     return 40 + int(run.key[:6], 16) % 4000 / 100
 
 
 def class_balanced(run: Run, accuracy: float | None = None) -> Result:
-    """This accuracy at the end, two points more at the third of four epochs."""
+    """Return a Result with this accuracy at the end, and two points more at the third of four epochs."""
     value, classes = accuracy_of(run) if accuracy is None else accuracy, run.protocol.classes
     scores = {"accuracy": value, "many": value + 5, "medium": value, "few": value - 9}
     trace = {"epoch": [1, 2, 3, 4], "loss": [2.0, 1.0, 0.5, 0.25], "test_accuracy": [None, 20.0, value + 2, value]}
     summary = {"norms": list(np.linspace(2, 1, classes)), "biases": [0.0] * classes, "counts": [9] * classes}
-    confusion = {"cnn": _confusion(min(classes, 100))}  # of large sets nothing reads it
+    confusion = {"cnn": _confusion(min(classes, 100))}  # nothing reads it for large data sets
     return at_once(run, {"cnn": scores, "top5": {"accuracy": value + 10}}, summary, trace, confusion=confusion)
 
 
 def fsa(run: Run, right: int | None = None) -> Result:
-    """`right` of 100 test images on every class, the rest taken for the first or the next."""
+    """Return a Result with `right` of 100 test images right in every class.
+
+    The others are taken for the first or second class.
+    """
     classes, right = run.protocol.classes, 30 + int(run.key[:6], 16) % 40 if right is None else right
-    confusion = np.diag(np.full(min(classes, 100), right))  # of large sets nothing reads it
+    confusion = np.diag(np.full(min(classes, 100), right))  # nothing reads it for large data sets
     confusion[:, 0] += 100 - right
     confusion[0] = 0
     confusion[0, :2] = right, 100 - right
@@ -188,7 +194,7 @@ def _survey(method: Survey) -> dict:
 FAKES: dict[str, Callable[..., Result]] = {
     f.__name__: f for f in (lucir, der, feature_adaptation, bbn, class_balanced, fsa)
 }
-"""What makes Results of a package's Runs."""
+"""The function that makes Results of each package's Runs."""
 FIGURES: dict[str, dict[str, Figure]] = {
     paper: {f.id: f for f in importlib.import_module(f"{paper}.reproduce.catalogue").FIGURES} for paper in PAPERS
 }
@@ -207,7 +213,7 @@ def draw(
     seeds: list[int] | None = None,
     make: Callable[[Run], Result] | None = None,
 ) -> Drawing:
-    """A figure of made-up Results: of the Runs that it needs and those it draws where they exist, or of `groups`."""
+    """Draw a figure of made-up Results of its required and optional Runs, or of `groups`."""
     figure, chosen, make = FIGURES[paper][id], settings(paper, preset, seeds), make or FAKES[paper]
     groups = {**figure.runs(chosen), **figure.optional(chosen)} if groups is None else groups
     results = {name: [make(run) for run in runs] for name, runs in groups.items()}

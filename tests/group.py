@@ -1,4 +1,4 @@
-"""A group of processes as torchrun starts it, but forked from a test, with all that the test has put in place."""
+"""Starts a group of processes as torchrun does, but forked from a test, with everything that the test has set up."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ from common.runs import Run
 
 
 def together(count: int, lead: Callable[[], int]) -> list[int | None]:
-    """Exit codes of `count` processes of which the first does what `lead` does.
+    """Return the exit codes of `count` processes. The first one does what `lead` does.
 
-    As under torchrun, the others are ended where one of them fails.
+    As under torchrun, the others are ended if one of them fails.
     """
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
@@ -43,7 +43,7 @@ def _member(rank: int, count: int, port: int, lead: Callable[[], int]) -> None:
 
 
 def trained(count: int, run: Run, out: Path, progress: Callable[[int], Any] = lambda images: None) -> list[int | None]:
-    """Exit codes of processes that train a run and what it starts from in `out`."""
+    """Return the exit codes of processes that train a run and its starts in `out`."""
 
     def lead() -> int:
         problems = [launcher.train(link, job(out), progress) for link in run.chain]

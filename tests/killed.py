@@ -1,4 +1,4 @@
-"""A run that is killed, and what it leaves behind."""
+"""Makes runs that are killed, and reads what they leave behind."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def job(out: Path) -> Job:
 
 
 def kill_after(count: int) -> Callable[[int], None]:
-    """A progress callback that kills at the count-th epoch: logged, its state not yet saved."""
+    """Return a progress callback that kills at the count-th epoch, which is logged but whose state is not saved."""
     left = iter(range(count - 1))
 
     def progress(images: int) -> None:
@@ -36,20 +36,23 @@ def kill_after(count: int) -> Callable[[int], None]:
 
 
 def stopped(run: Run, out: Path, count: int = 5) -> Path:
-    """The folder of a run killed at an epoch; at the fifth of `LUCIR` both checkpoints have one before them."""
+    """Return the folder of a run killed at an epoch.
+
+    At the fifth epoch of `LUCIR`, both checkpoints have a previous one.
+    """
     with pytest.raises(Killed):
         launcher.train(run, job(out), kill_after(count))
     return out / "runs" / run.hash
 
 
 def log(out: Path, run: Run) -> list[dict[str, Any]]:
-    """The lines of a run's log, one an epoch; what trains nothing has none."""
+    """Return the lines of a run's log, one for each epoch. A run that trains nothing has none."""
     path = out / "runs" / run.hash / "metrics.jsonl"
     return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
 
 
 def outcome(out: Path, run: Run) -> dict[str, Any]:
-    """Everything a finished run leaves that does not depend on the clock."""
+    """Return everything that a finished run leaves and that does not depend on the clock."""
     folder = out / "runs" / run.hash
     state = read_state(folder / "checkpoint.safetensors")
     assert state is not None and not (folder / "epoch.safetensors").exists()

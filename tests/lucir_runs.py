@@ -1,4 +1,4 @@
-"""What LUCIR's test files share: its variants, and how to watch a run from inside."""
+"""Holds what LUCIR's test files share: its variants, and a way to watch a run from inside."""
 
 from __future__ import annotations
 
@@ -27,9 +27,9 @@ def snapshot(learner: Any) -> dict[str, Tensor]:
 
 
 def train(run: Run, dataset: Dataset, out: Path, watch: Callable[[Any, Phase, Stage], Any] = lambda *a: None) -> Any:
-    """Train a run; returns its learner with what was seen: states and memory by (phase, stage), before and after.
+    """Train a run. Returns its learner with the states before and after each (phase, stage), and the memory.
 
-    watch(learner, phase, stage) is called before each stage, and what it returns after the stage.
+    watch(learner, phase, stage) is called before each stage. If it returns a function, that is called after the stage.
     """
 
     class Watched(learner_of(run.method)):  # type: ignore[misc]

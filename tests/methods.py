@@ -1,6 +1,6 @@
-"""Every method of the six packages and of docs/ as a Run on tiny data: every promise is tested over the list.
+"""Lists every method of the six packages and of docs/ as a Run on tiny data. Every promise is tested over this list.
 
-A new method gets all promises for one line here.
+A new method gets all promises by one line here.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from fsa.methods import FSA, EarlierBlock, Survey, Views
 from lucir.methods import LUCIR, Base, ICaRL
 
 Get = Callable[[str], Callable[..., Run]]
-"""The name of a fixture -> what makes Runs."""
+"""Takes the name of a fixture, and returns a function that makes Runs."""
 SHORT = Schedule(2, lr=0.05, milestones=(1,), batch=16, weight_decay=0.01)
 TWO_STEPS = Protocol(4, 2, 2, exemplars_per_class=3)
 MLP = Adaptation()
@@ -42,7 +42,7 @@ def started(get: Get, method: object) -> Run:
 
 
 def tailed(get: Get, method: object, maker: str = "tiny_run") -> Run:
-    """Long-tailed and incremental at once; the smallest classes have fewer images than are kept of the others."""
+    """Return a long-tailed, incremental Run. Its smallest classes have fewer images than other classes keep."""
     return replace(get(maker)(method, schedule=SHORT), protocol=Protocol(8, 4, 4, 3), longtail=LongTail(6))
 
 
@@ -76,7 +76,7 @@ def after_bbn(get: Get, method: object) -> Run:
 
 
 def tail(get: Get, method: object, **changes: Any) -> Run:
-    """Tested after every epoch too, which must change nothing that a resume or a captured step relies on."""
+    """Return a long-tailed Run that is tested after every epoch. This must not disturb a resume or a captured step."""
     return get("tail_run")(method, schedule=replace(SHORT, batch=8), test_every=1, **changes)
 
 
@@ -86,7 +86,7 @@ def phase1(get: Get) -> Run:
 
 
 def untrained(get: Get, method: object) -> Run:
-    """What only looks at Phase I."""
+    """Return a Run that only looks at Phase I."""
     return replace(phase1(get), method=method, start=phase1(get), schedule=Schedule(0))
 
 
@@ -114,7 +114,7 @@ CASES: dict[str, Callable[[Get], Run]] = {
     "FSA on images": lambda get: fsa(get),
     "FSA on cached views": lambda get: fsa(get, cached=True),
 }
-"""One of every learner that has a step of its own; the tests on devices go over these."""
+"""One Run for every learner that has a step of its own. The tests on devices use these."""
 
 VARIANTS: dict[str, Callable[[Get], Run]] = {
     # lucir

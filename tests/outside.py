@@ -1,4 +1,4 @@
-"""A method from outside the six packages, in a file that a test may edit."""
+"""Makes a method from outside the six packages, in a file that a test may edit."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ class Method:
 
 
 def method(file: Path, factor: str = "1.0") -> Any:
-    """The method of the file as a new process sees it, after its loss was edited."""
+    """Edit the loss of the file's method, and return the method as a new process sees it."""
     file.write_text(FILE.replace("1.0", factor), encoding="utf-8")
     spec = importlib.util.spec_from_file_location("mine", file)
     assert spec and spec.loader

@@ -1,9 +1,9 @@
-"""What a CUDA graph does, on a CPU: kernels are recorded once with the memory they read and write, and run again there.
+"""Does on a CPU what a CUDA graph does: records kernels once, with the memory they read and write, and replays them.
 
-Whatever a step takes from Python (a number that changes, a branch, a shape) is frozen at recording, as in a graph.
-What CUDA refuses is refused: reading a value back, results whose size depends on values, tensors made from Python's
-numbers. So a step that ends with other weights when it is replayed than when it is called from Python would do so on
-a GPU too. Streams, memory pools and the libraries' own state have no counterpart here.
+Everything that a step takes from Python (a number that changes, a branch, a shape) is frozen at recording, as in a
+graph. Everything that CUDA refuses is refused: reading a value back, results whose size depends on values, tensors made
+from Python's numbers. If replaying a step gives other weights here than calling it from Python, the same would happen
+on a GPU. Streams, memory pools and the libraries' own state have no counterpart here.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ NOT_PERMITTED = "operation not permitted when stream is capturing"
 
 
 def reads_back(func: Any, args: tuple) -> bool:
-    """Whether an operation reads values from the device: for Python, or to know the shape of its result."""
+    """Return whether an operation reads values from the device, for Python or to know the shape of its result."""
     masks = args[1] if func in INDEXING else ()
     return func in READS_BACK or any(t is not None and t.dtype in (torch.bool, torch.uint8) for t in masks)
 

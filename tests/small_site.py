@@ -1,4 +1,4 @@
-"""A small site: one paper, with names that mean something to HTML and LaTeX, and pictures of one colour.
+"""Makes a small site: one paper, with names that mean something to HTML and LaTeX, and pictures of one colour.
 
 The paper has a figure at its own schedule, one on embedded data, one beside the authors' code, and one from a formula.
 """
@@ -20,13 +20,11 @@ from common.drawing.views import ClaimView, FigureView, PaperView, PartView
 PAPER, HASH = "lucir", "0123456789abcdef"
 NASTY = "<script>alert(1)</script> & 5 % of $x_1$"
 WIDE = "a_name_without_any_place_to_break_it_" * 6
-
-
 PICTURES = ("quick-fig1", "cifar-fig1", "cifar-equal-schedules", "cifar-fig0")
 
 
 def figure(id: str = "quick-fig1") -> FigureView:
-    """A figure with a table of three rows; two are measured."""
+    """Return a figure with a table of three rows, of which two are measured."""
     rows = [
         [Cell("q"), Cell(NASTY), Cell("63.42 (printed)"), Cell("40.00 (n = 1)", f"records/{PAPER}.html#{HASH}")],
         [Cell("q"), Cell("CN"), Cell("9.70 (printed)"), Cell("9.10 ± 0.20", f"#{id}-runs")],
@@ -42,7 +40,7 @@ def figure(id: str = "quick-fig1") -> FigureView:
 
 
 def equal() -> FigureView:
-    """The figure beside the authors' code: one row on all classes, one on a part of them."""
+    """Return the figure beside the authors' code: one row on all classes, one on a part of them."""
     id, titles = "cifar-equal-schedules", ["quantity", "method", "published", "ours", "difference", "verdict"]
     rows = [
         [Cell(AVERAGE), Cell("CN"), Cell("30.00 (authors' code, n = 2)"), Cell("29.50", f"#{id}-runs"), Cell("-0.50")],
@@ -53,7 +51,7 @@ def equal() -> FigureView:
 
 
 def paper() -> PaperView:
-    """One paper with three claims, two parts and one record."""
+    """Return one paper with three claims, two parts and one record."""
     shown, full = figure(), figure("cifar-fig1")
     claims = [
         ClaimView("c", "At its own schedule", "Fig. 1", "61.68 %", "60.06 %", "CIFAR", "reproduced", full.id),

@@ -1,8 +1,8 @@
-"""A stand-in for a GPU: tensors that compute on the CPU, say they are on cuda:0, and refuse what CUDA refuses.
+"""Stands in for a GPU: tensors compute on the CPU, say they are on cuda:0, and refuse what CUDA refuses.
 
-Refused: an operation on tensors of both devices (0-dim host tensors too, inside a captured step), a CPU generator for a
-device tensor, numpy() of one. Inside a captured step also whatever reads a value back, depends on values for its shape,
-or copies between host and device. fp32 only: autocast does not know these tensors.
+An operation on tensors of both devices is refused (in a captured step even with 0-dim host tensors), and so are a CPU
+generator for a device tensor and numpy() of one. A captured step may not read a value back, have shapes that depend on
+values, or copy between host and device. Only fp32 works, since autocast does not know these tensors.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ _capturing: list[bool] = []
 
 
 class OnDevice(torch.Tensor):
-    """To C++ a tensor on `meta`, for which autograd needs no driver; to Python one on cuda:0."""
+    """For C++ this is a tensor on `meta`, for which autograd needs no driver. For Python it is on cuda:0."""
 
     inner: torch.Tensor
     __torch_function__ = torch._C._disabled_torch_function_impl
@@ -111,7 +111,7 @@ def _run(func: Any, args: Any, kwargs: dict) -> Any:
 
 
 class _Event:
-    """Nothing to wait for: everything is done at once."""
+    """An event with nothing to wait for, since everything is done at once."""
 
     def __init__(self, blocking: bool = False) -> None:
         assert blocking  # else a core of the host spins
@@ -122,7 +122,7 @@ class _Event:
 
 
 def capture(body: Callable[[], None]) -> Callable[[], None]:
-    """A `common.graphs.Capture` that checks; `recorder.record` is the one that freezes."""
+    """A `common.graphs.Capture` that checks. In contrast, `recorder.record` freezes."""
 
     def checked() -> None:
         _capturing.append(True)
@@ -138,7 +138,7 @@ def capture(body: Callable[[], None]) -> Callable[[], None]:
 
 @contextmanager
 def stand_in() -> Iterator[None]:
-    """Job(..., device="cuda") trains on the stand-in."""
+    """Let Job(..., device="cuda") train on the stand-in."""
     from common import graphs, training
 
     with pytest.MonkeyPatch.context() as patch:

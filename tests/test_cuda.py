@@ -1,6 +1,6 @@
-"""Runs of every package on a real GPU: captured, beside each other, and beside one that cannot be captured.
+"""Tests runs of every package on a real GPU: captured, side by side, and next to a run that cannot be captured.
 
-Skipped where there is no GPU. REPRO_TEST_DEVICE=cpu rehearses this file without one.
+The tests are skipped without a GPU. REPRO_TEST_DEVICE=cpu rehearses them without one.
 """
 
 from __future__ import annotations
@@ -67,13 +67,13 @@ def test_a_graph_trains_as_python_does(
 
 
 def side_by_side(runs: list[Run], out: Path) -> dict[str, str]:
-    """Problems by hash of runs in eight threads of this process."""
+    """Train runs in eight threads of this process. Returns problems by hash."""
     return {o.run.hash: o.problem for o in launcher.launch(runs, Job(out, None, DEVICE, 8, 1), set())}
 
 
 @pytest.mark.parametrize("way", WAYS)
 def test_all_at_once(way: str, get: Get, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Captures, first steps, evaluation and herding of different learners in one process, three seeds of each."""
+    """One process captures, takes first steps, evaluates and herds for different learners, with three seeds of each."""
     monkeypatch.setattr(launcher, "Processes", lambda attempt, jobs, prepare: launcher.Threads(attempt, jobs))
     monkeypatch.setenv("REPRO_CAPTURE", way)
     first = [CASES[name](get) for name in CASES]
@@ -84,7 +84,10 @@ def test_all_at_once(way: str, get: Get, tmp_path: Path, monkeypatch: pytest.Mon
 
 @needs_cuda
 def test_a_step_that_cannot_be_captured_fails_alone(get: Get, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Only with our own capture: before torch 2.12 a failed `torch.cuda.graph` spoils the process for what follows."""
+    """This needs our own capture.
+
+    Before torch 2.12, a failed `torch.cuda.graph` spoils later captures of the process.
+    """
     from lucir.learner import ICaRLLearner
 
     monkeypatch.setenv("REPRO_CAPTURE", "new")

@@ -1,4 +1,4 @@
-"""What every method promises, once for all of them: `methods.EVERY` is the list."""
+"""Tests once what every method promises. `methods.EVERY` is the list of methods."""
 
 from __future__ import annotations
 
@@ -21,12 +21,15 @@ from common.store import Result, Store, Workspace, read_state
 
 @pytest.fixture(scope="session")
 def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Where runs are trained from Python in one go; what two tests or two runs need is trained once."""
+    """Return a folder where runs are trained without interruption, from Python.
+
+    Runs that tests share are trained once.
+    """
     return tmp_path_factory.mktemp("whole")
 
 
 def beside(run: Run, whole: Path, out: Path) -> None:
-    """Finish `run` and all it starts from in `whole`, and copy what it starts from to `out`."""
+    """Finish `run` and its starts in `whole`, and copy the starts to `out`."""
     Store(out)
     for link in run.chain:
         assert launcher.train(link, job(whole)) == ""
@@ -35,7 +38,7 @@ def beside(run: Run, whole: Path, out: Path) -> None:
 
 
 def results(run: Run, *folders: Path) -> list[Result]:
-    """What a finished run has measured, in each folder."""
+    """Return what a finished run has measured, from each folder."""
     found = [Store(folder).load(run.hash) for folder in folders]
     assert all(found)
     return [result for result in found if result]
@@ -45,7 +48,7 @@ def results(run: Run, *folders: Path) -> list[Result]:
 def test_a_run_killed_again_and_again_ends_with_the_same_bits(
     name: str, get: Get, whole: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Right before each save, when an epoch or a phase is over but its state is not kept, and right after it."""
+    """Kills come right before each save, when an epoch or a phase is over but not kept, and right after it."""
     run, save, kills = EVERY[name](get), Workspace._save, 0
     beside(run, whole, tmp_path)
 
@@ -71,7 +74,7 @@ def test_a_run_killed_again_and_again_ends_with_the_same_bits(
 def test_a_captured_step_trains_as_one_called_from_python(
     name: str, get: Get, whole: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Every stage of every phase is captured once a batch size and replayed from then on: same losses, same weights."""
+    """Each stage is captured once for each batch size, and then replayed. Losses and weights are the same."""
     run = EVERY[name](get)
     beside(run, whole, tmp_path)
     monkeypatch.setattr(training, "capture_for", lambda images: record)

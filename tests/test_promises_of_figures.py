@@ -1,4 +1,4 @@
-"""What every figure promises, once for the catalogues of all packages."""
+"""Tests once what every figure promises, over the catalogues of all packages."""
 
 from __future__ import annotations
 
@@ -22,11 +22,11 @@ DRAWN = [(p, id, preset) for p, figures in FIGURES.items() for id, f in figures.
 FROM_RUNS = [(p, id) for p, figures in FIGURES.items() for id, f in figures.items()
              if f.runs(settings(p, f.presets[-1]))]  # fmt: skip
 ONLY_PAIRED = {"random F_t"}
-"""What is only ever held against another."""
+"""Groups that a figure only compares with another group."""
 
 
 def runs_of(paper: str, preset: str) -> list[Run]:
-    """Every Run that a preset asks for without --only, and all they start from, each once."""
+    """Return every Run that a preset asks for without --only, and their starts, each once."""
     figures = [f for f in FIGURES[paper].values() if preset in f.presets and not f.on_request]
     chosen = settings(paper, preset)
     return list(dict.fromkeys(r for f in figures for g in f.runs(chosen).values() for run in g for r in run.chain))
@@ -56,7 +56,7 @@ def test_every_figure_draws_in_every_preset(paper: str, id: str, preset: str) ->
 
 @pytest.mark.parametrize(("paper", "id"), FROM_RUNS)
 def test_a_figure_draws_runs_that_were_tested_at_their_end_only(paper: str, id: str) -> None:
-    """Few epochs may all lie before the first test; the accuracy at the end is then the one point of a curve."""
+    """If training is short, the first test may come after its end. A curve then has one point, the final accuracy."""
 
     def untested(run: Run) -> Result:
         result = FAKES[paper](run)
@@ -74,7 +74,7 @@ def test_a_figure_draws_runs_that_were_tested_at_their_end_only(paper: str, id: 
 
 @pytest.mark.parametrize(("paper", "id"), FROM_RUNS)
 def test_a_figure_draws_from_part_of_its_runs(paper: str, id: str) -> None:
-    """From records alone most may be missing: one repeat of each group is shown, with its start or without."""
+    """Records alone may lack most runs. One repeat of each group is drawn here, with its start or without."""
     figure: Figure = FIGURES[paper][id]
     preset = figure.presets[-1]
     groups = figure.runs(settings(paper, preset))
@@ -86,7 +86,7 @@ def test_a_figure_draws_from_part_of_its_runs(paper: str, id: str) -> None:
 
 @pytest.mark.parametrize("paper", PAPERS)
 def test_the_quick_preset_stays_small(paper: str) -> None:
-    """About 30 runs, 50 where a grid is large, what starts from another included."""
+    """It has about 30 runs, or 50 if a grid is large, with the runs that they start from."""
     runs = runs_of(paper, "quick")
     assert 0 < len(runs) <= 50
     assert {run.data.name for run in runs} == {"glyphs"}
@@ -94,7 +94,7 @@ def test_the_quick_preset_stays_small(paper: str) -> None:
 
 @pytest.mark.parametrize("paper", ["bbn", "class_balanced", "fsa"])
 def test_the_quick_preset_has_a_tail_that_can_be_learnt(paper: str) -> None:
-    """Fifteen images in the smallest class, at every imbalance factor."""
+    """The smallest class has fifteen images at every imbalance factor."""
     drawn = {(run.data, run.longtail.imbalance) for run in runs_of(paper, "quick") if run.longtail}
     assert drawn
     for data, factor in drawn:
@@ -104,7 +104,7 @@ def test_the_quick_preset_has_a_tail_that_can_be_learnt(paper: str) -> None:
 
 @pytest.mark.parametrize("paper", PAPERS)
 def test_runs_can_be_trained_and_told_apart(paper: str) -> None:
-    """Of all presets: one key a Run, a learner for each method, and no setting that the command refuses."""
+    """In all presets, each Run has its own key, each method has a learner, and no setting is refused."""
     runs = list(dict.fromkeys(run for preset in ("quick", "cifar", "imagenet") for run in runs_of(paper, preset)))
     assert len({run.key for run in runs}) == len(runs)
     for run in runs:

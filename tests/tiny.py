@@ -1,4 +1,4 @@
-"""Networks as quick as they can be."""
+"""Defines networks that are as quick as networks can be."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ class TinyNet(nn.Module):
 
 
 class TinyMaps(TinyNet):
-    """The tiny network with its last map apart, [n, 8, 4, 4]."""
+    """The tiny network, with a function for its last feature map [n, 8, 4, 4]."""
 
     def maps(self, x: Tensor) -> Tensor:
         return torch.relu(self.bn2(self.conv2(torch.relu(self.bn1(self.conv1(x))))))

@@ -1,4 +1,4 @@
-"""Small image folders, and how loading fails."""
+"""Writes small image folders, and checks how loading fails."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def write_image(path: Path, seed: int, size: tuple[int, int] = (8, 6), mode: str
 
 
 def write_tree(root: Path, classes: tuple[str, ...] = ("ant", "bee"), test: str = "test", **options: object) -> Path:
-    """Two training images and one test image a class."""
+    """Write two training images and one test image of each class."""
     for c, name in enumerate(classes):
         for i in range(2):
             write_image(root / "train" / name / f"{i}.png", 10 * c + i, **options)  # type: ignore[arg-type]
@@ -31,7 +31,7 @@ def write_tree(root: Path, classes: tuple[str, ...] = ("ant", "bee"), test: str 
 
 
 def fails(name: str, root: Path | None, *parts: str, cache: Path | None = None) -> None:
-    """Loading ends in an InputError of one line that contains the parts."""
+    """Assert that loading ends in an InputError of one line that contains the parts."""
     with pytest.raises(InputError) as caught:
         load(DataSpec(name), root, cache)
     message = str(caught.value)

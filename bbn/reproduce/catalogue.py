@@ -1,4 +1,4 @@
-"""Every figure and table of the paper, in order: its id, its title, the Runs it needs, and what draws it."""
+"""All figures of the paper, in the paper's order: id, title, the Runs that a figure needs, and its drawing function."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ OPTIONS = "each but the first changes one detail of BBN; see README.md"
 
 
 def methods(s: Setting) -> Runs:
-    """Ten methods at every imbalance factor."""
+    """Return the Runs of Table 1: ten methods at every imbalance factor, or those that the setting's `rows` name."""
     return {
         (name, factor): s.runs(method, factor)
         for factor in s.factors
@@ -44,12 +44,15 @@ def methods(s: Setting) -> Runs:
 
 
 def main(s: Setting) -> Runs:
-    """The rows of Table 1 that are run, at the setting's own imbalance."""
+    """Return the Runs of the setting's `rows` of Table 1, at the setting's own imbalance factor."""
     return {name: s.runs(method) for name, method in s.methods().items() if name in s.rows}
 
 
 def schedules(s: Setting) -> Runs:
-    """Methods at the short schedule, two of them at the doubled one too. The paper has a second LDAM-DRW: another's."""
+    """Return the Runs of Table 2: all methods at the short schedule, and two of them at the doubled schedule too.
+
+    Table 2 has one more row for LDAM-DRW, quoted from the paper of that method. It needs no Runs.
+    """
     assert s.long
     methods = s.methods()
     later = s.one_stage("ldam", margin=s.margin, beta=0.9999, defer=s.long.milestones[0])
@@ -63,23 +66,26 @@ def schedules(s: Setting) -> Runs:
 
 
 def samplers(s: Setting) -> Runs:
-    """BBN with each sampler of the re-balancing branch."""
+    """Return the Runs of BBN with each sampler of the re-balancing branch."""
     kinds: tuple[Sampler, ...] = ("uniform", "balanced", "reversed")
     return {f"rb sampler: {kind.capitalize()}": s.runs(s.bbn(sampler=kind)) for kind in kinds}
 
 
 def adaptors(s: Setting) -> Runs:
-    """BBN with each adaptor."""
+    """Return the Runs of BBN with each adaptor."""
     return {name: s.runs(s.bbn(adaptor=kind)) for name, kind in ADAPTORS.items()}
 
 
 def manners(s: Setting) -> Runs:
-    """Whole networks in the three manners of training."""
+    """Return the Runs that train a whole network in each of the three manners of Sec. 3."""
     return {name: s.runs(s.manner(name)) for name in MANNERS}
 
 
 def classifiers(settings: Sequence[Setting], source: str) -> Runs:
-    """Classifiers in three manners on each data set, on the features that three manners learnt on `source`."""
+    """Return the Runs of Fig. 2 or 5: on every data set, a new classifier in three manners, on three kinds of features.
+
+    The features are those that the three manners have learnt on the data set `source`.
+    """
     kinds = {"CE": Retrain("uniform"), "RW": Retrain("uniform", beta=INVERSE), "RS": Retrain("balanced")}
     return {
         (target.role, features, name): target.stage2(method, starts)
@@ -90,24 +96,24 @@ def classifiers(settings: Sequence[Setting], source: str) -> Runs:
 
 
 def probes(s: Setting) -> Runs:
-    """A classifier trained by cross-entropy on the features of CE, RW, RS and of BBN's branches."""
+    """Return the Runs of a new classifier by cross-entropy, on the features of CE, RW, RS and both branches of BBN."""
     plain = {name: s.stage2(Retrain("uniform"), runs) for name, runs in manners(s).items()}
     bbn = s.runs(s.bbn())
     return {**plain, "BBN-CB": s.stage2(Probe("cb"), bbn), "BBN-RB": s.stage2(Probe("rb"), bbn)}
 
 
 def manners_and_bbn(s: Setting) -> Runs:
-    """The networks whose classifier weights are compared."""
+    """Return the Runs of CE, RW, RS and BBN, whose classifier weights Fig. 4 compares."""
     return {**manners(s), "BBN": s.runs(s.bbn())}
 
 
 def unit_features(s: Setting) -> Runs:
-    """The three manners with features of unit length."""
+    """Return the Runs of the three manners with features of unit length."""
     return {name: s.runs(UnitFeatures(s.manner(name))) for name in MANNERS}
 
 
 def ensembles(s: Setting) -> Runs:
-    """Ensembles of two networks, and BBN."""
+    """Return the Runs of two ensembles of two networks each, and of BBN."""
     return {
         "Ensemble Uniform + Balanced": s.runs(Ensemble("balanced")),
         "Ensemble Uniform + Reversed": s.runs(Ensemble("reversed")),
@@ -116,12 +122,12 @@ def ensembles(s: Setting) -> Runs:
 
 
 def strongest(s: Setting) -> Runs:
-    """BBN alone, at the strongest imbalance of Table 1."""
+    """Return the Runs of BBN at the strongest imbalance factor of Table 1."""
     return {"BBN": s.runs(s.bbn(), s.strongest)}
 
 
 def options(s: Setting) -> Runs:
-    """BBN as the official code has it, and what changes one detail of it."""
+    """Return the Runs of BBN as in the official code, and of three variants that change one detail each."""
     return {
         "BBN": s.runs(s.bbn()),
         "one pass of both batches": s.runs(s.bbn(passes="concatenated")),
@@ -131,13 +137,16 @@ def options(s: Setting) -> Runs:
 
 
 def claim(s: Setting) -> Sides:
-    """BBN against its own conventional branch, which is a read-out of the same run."""
+    """Return the two sides of the headline claim: BBN, and its own conventional branch, a read-out of the same Runs."""
     runs = s.runs(s.bbn())
     return {"BBN": runs, CONVENTIONAL: runs}
 
 
 def choices(s: Setting) -> Mapping[str, Sides]:
-    """Where the paper and its code disagree, or the code and a later torch: BBN in the other way, and as coded."""
+    """Return BBN changed and as coded, for each choice on which the official code and the paper or torch disagree.
+
+    The learning rate is one epoch early if the official code runs with a later version of torch.
+    """
     coded = s.runs(s.bbn())
     return {
         "learning rate": {"one epoch early": s.runs(s.bbn(), schedule=replace(s.schedule, ahead=1)), "as coded": coded},
@@ -147,7 +156,7 @@ def choices(s: Setting) -> Mapping[str, Sides]:
 
 
 def equal(s: Setting) -> Runs:
-    """Return the Runs that BBN's code and LDAM-DRW's were run for, at a tenth of the schedule."""
+    """Return the Runs for which the official codes of BBN and LDAM-DRW were run, at a tenth of the schedule."""
     factor, later = s.strongest, s.baseline.milestones[0]
     plain = replace(s.baseline, nesterov=False, warmup_by="epoch", drop_last=False)  # LDAM-DRW's code
     weighted = s.one_stage(beta=0.9999, defer=later)
@@ -168,7 +177,7 @@ EQUAL = {
 
 
 def subsets(s: Setting) -> Runs:
-    """Return CE's Runs at the strongest imbalance, on three samples of the long-tailed subset (0: published)."""
+    """Return the Runs of CE at the strongest imbalance, on three samples of the long-tailed subset (0: published)."""
     runs = s.runs(s.one_stage(), s.strongest)
     return {
         f"subset {seed}": [
@@ -179,7 +188,11 @@ def subsets(s: Setting) -> Runs:
 
 
 def budgets(s: Setting) -> Runs:
-    """BBN, and two stages that see as many images: cRT from a CE run as long as the other branch makes BBN's."""
+    """Return the Runs that compare BBN with training in two stages, one of them on as many images as BBN sees.
+
+    In every step, BBN sees a batch in each of its branches. "cRT with BBN's budget" sees the same number of images in
+    all, because its first stage, a CE run, is nearly twice as long as BBN's schedule.
+    """
     ce, mixup = s.runs(s.one_stage()), s.runs(Mixup())
     budget = (2 * s.schedule.epochs - s.retrain.epochs) / s.baseline.epochs
     longer = s.runs(s.one_stage(), schedule=replace(s.baseline.scaled(budget), warmup=s.baseline.warmup))
@@ -199,7 +212,7 @@ def budgets(s: Setting) -> Runs:
 each = partial(per_data, NAMES)
 SMALL = {"cifar10": BOTH, "cifar100": BOTH}
 TEN_FIRST = {"cifar10": BOTH, "cifar100": CIFAR}
-"""For figures that cost too much to be made twice in the quick preset."""
+"""Presets by data set for figures that cost too much to make on both data sets in the quick preset."""
 INAT = {"inat2017": IMAGENET, "inat2018": IMAGENET}
 FIGURES: list[Figure] = [
     Figure(
@@ -273,4 +286,4 @@ OWN = [
     Figure("methods", "Test error of BBN and its baselines", main, error_table, (FOLDER,)),
     Figure("branches", "BBN and its branches as alpha moves", strongest, draw.branches, (FOLDER,)),
 ]
-"""On images of one's own."""
+"""Figures for the user's own images."""

@@ -40,7 +40,7 @@ def schedules(s: Setting, results: Results, published: PublishedFigure) -> Drawi
 
 
 def norms(s: Setting, results: Results, published: PublishedFigure) -> Drawing:
-    """Draw Fig. 4: the norm of each class's classifier weights. sigma is their population standard deviation."""
+    """Draw Fig. 4: the norm of each class's classifier weights. sigma is the population standard deviation of norms."""
     parts = {name: (name, "norms") for name in MANNERS}
     parts |= {"BBN-CB": ("BBN", "norms_cb"), "BBN-RB": ("BBN", "norms_rb"), "BBN-ALL": ("BBN", "norms")}
     curves, rows, quantity = [], [], "σ of the norms over classes"
@@ -59,7 +59,10 @@ def norms(s: Setting, results: Results, published: PublishedFigure) -> Drawing:
 
 
 def compactness(s: Setting, results: Results, published: PublishedFigure) -> Drawing:
-    """Draw the supplement's Fig. 6: the mean distance of a class's unit features from their centre, on both splits."""
+    """Draw the supplement's Fig. 6: the mean distance of a class's unit features from the centre of the class.
+
+    One panel shows training images, the other test images.
+    """
     panels, rows = [], []
     for split, words in (("spread_train", "training images"), ("spread_test", "test images")):
         curves = []
@@ -80,7 +83,7 @@ def compactness(s: Setting, results: Results, published: PublishedFigure) -> Dra
 
 
 def adaptors(s: Setting, results: Results, published: PublishedFigure) -> Drawing:
-    """Draw the supplement's Fig. 7: alpha over training by its formulas, and as the official code stretches it."""
+    """Draw the supplement's Fig. 7: alpha over training for each adaptor, as printed and with the Tmax of the code."""
     epochs = range(1, 201)
     shares = [e / 200 for e in epochs]
     kinds = {name: kind for name, kind in ADAPTORS.items() if kind != "beta"}
@@ -106,7 +109,7 @@ def over_epochs(name: str, found: Sequence[Result], readout: str = "cnn", group:
 
 
 def branches(s: Setting, results: Results, published: PublishedFigure) -> Drawing:
-    """Draw BBN's error over training and the published error, and each branch's accuracy by size of classes."""
+    """Draw BBN's error over training next to the published error, and each branch's accuracy by size of classes."""
     found = results["BBN"]
     error, rows = over_training(s, found, published)
     known = {group: f"{group}-shot classes" for group in GROUPS if group in found[0].readout("cnn")}

@@ -1,4 +1,4 @@
-"""Fig. 2 and the supplement's Fig. 5: test errors for each manner of learning features and of learning classifiers."""
+"""Draws Fig. 2 and the supplement's Fig. 5: the test error for each manner of learning features and classifiers."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from common.drawing.figures import Comparison, Drawing, Panel, PublishedFigure, 
 
 
 def source_first(settings: Sequence[Setting], source: str) -> list[Setting]:
-    """Return the settings, beginning with the data set `source`, on which all features are learnt."""
+    """Return the settings with that of the data set `source` first, on which the figure learns all features."""
     return sorted(settings, key=lambda s: s.role != source)
 
 
@@ -50,10 +50,10 @@ def _heat(source: Setting, target: Setting, errors: np.ndarray) -> Panel:
 
 
 def _orderings(published: PublishedFigure, target: Setting, found: Sequence[np.ndarray], own: bool) -> list[Comparison]:
-    """Return rows for the paper's statements on the matrix, whose numbers it prints only in a picture.
+    """Return rows for the paper's statements about the matrix. The paper shows its numbers only in a picture.
 
-    Each seed is judged by itself. own: whether the features were learnt on the same data. Only for that case does the
-    paper say where the least error is.
+    Each seed is judged by itself. own: whether the features were learnt on the same data. The paper says where the
+    least error is only for that case.
     """
     where, corner = title(target, None), (MANNERS.index("RS"), MANNERS.index("CE"))
     columns = [float((m[1:] < m[0]).all(axis=0).sum()) for m in found]

@@ -1,4 +1,4 @@
-"""The paper's data sets with its schedules and methods, per preset: what every experiment starts from."""
+"""The presets: the data sets, networks, schedules and methods of the paper, and how Runs are made from them."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from common.data.datasets import DataSpec
 from common.imbalance import Rebalance, Retrain
 from common.runs import IMAGENET_INPUTS, Inputs, LongTail, Run, Schedule
 
-CIFAR_SCHEDULE = Schedule(  # Sec. 5.2; what the paper leaves out as in the official code
+CIFAR_SCHEDULE = Schedule(  # Sec. 5.2; the official code fills in what the paper leaves out
     epochs=200,
     lr=0.1,
     milestones=(120, 160),
@@ -27,18 +27,18 @@ CIFAR_SCHEDULE = Schedule(  # Sec. 5.2; what the paper leaves out as in the offi
     warmup_by="third",
     drop_last=True,
 )
-BASELINE_SCHEDULE = replace(CIFAR_SCHEDULE, milestones=(160, 180))  # as LDAM's code and BagofTricks-LT's
+BASELINE_SCHEDULE = replace(CIFAR_SCHEDULE, milestones=(160, 180))  # as in the code of LDAM and of BagofTricks-LT
 RETRAIN_SCHEDULE = replace(CIFAR_SCHEDULE, epochs=20, milestones=(10, 15), gamma=0.1, warmup=0)
-"""Of stage 2, where the classifier alone is trained: a tenth of the epochs; the paper gives none."""
+"""The schedule of stage 2, which trains the classifier alone: a tenth of the epochs. The paper gives none."""
 RETRAIN_TRICKS = replace(RETRAIN_SCHEDULE, epochs=30, milestones=(10, 20), weight_decay=5e-4, warmup=5)
-"""cRT's second stage in BagofTricks-LT, on CIFAR."""
+"""The schedule of cRT's second stage on CIFAR in BagofTricks-LT."""
 INAT_SCHEDULE = replace(  # 90 epochs with milestones of Sec. 5.2, rate and weight decay as in the official code
     CIFAR_SCHEDULE, epochs=90, lr=0.05, milestones=(60, 80), gamma=0.1, weight_decay=1e-4, warmup=0
 )
-INAT_LONG_SCHEDULE = replace(INAT_SCHEDULE, epochs=180, milestones=(120, 160))  # "2x": the one the authors released
-INPUTS = Inputs(mean=(0.4914, 0.4822, 0.4465), std=(0.2023, 0.1994, 0.2010))  # official code, CIFAR-100 too
+INAT_LONG_SCHEDULE = replace(INAT_SCHEDULE, epochs=180, milestones=(120, 160))  # "2x", which the authors released
+INPUTS = Inputs(mean=(0.4914, 0.4822, 0.4465), std=(0.2023, 0.1994, 0.2010))  # official code, for CIFAR-100 too
 INVERSE = 0.999999
-"""beta of the official code's class weights, which are then 1/n within 0.3 %."""
+"""beta of the class weights in the official code. With this beta, the weights are within 0.3 % of 1/n."""
 CB_FOCAL = {  # (gamma, beta) behind the errors that Table 1 quotes from Cui et al. (2019)
     ("cifar10", 100.0): (1.0, 0.9999),
     ("cifar10", 50.0): (2.0, 0.9999),
@@ -48,17 +48,17 @@ CB_FOCAL = {  # (gamma, beta) behind the errors that Table 1 quotes from Cui et 
     ("cifar100", 10.0): (0.5, 0.999),
 }
 LARGE_FOCAL = 0.5, 0.999
-"""The same on every large data set of Cui et al. (Table 3), and so wherever Table 1 has no such cell."""
+"""(gamma, beta) of Cui et al. on every large data set (their Table 3), also used for cells that Table 1 lacks."""
 LARGE_ROWS = ("CE", "CE-DRW", "CE-DRS", "CB-Focal", "LDAM-DRW", "BBN")
 """The methods that Table 2 compares on large data sets."""
 QUICK_ROWS = ("CE", "Mixup", *LARGE_ROWS[1:])
-"""Rows of Table 1 in the quick preset, where plain focal loss and both kinds of manifold mixup are left out."""
-MANNERS = ("CE", "RW", "RS")  # of Fig. 2, 4, 5 and 6
+"""Rows of Table 1 in the quick preset. It leaves out plain focal loss and both kinds of manifold mixup."""
+MANNERS = ("CE", "RW", "RS")  # manners of training in Fig. 2, 4, 5 and 6
 
 
 @dataclass(frozen=True, kw_only=True)
 class Setting(shared.Setting):
-    """One data set with the paper's schedules and imbalance on it."""
+    """A data set with the paper's schedules, imbalance factors and method options for it."""
 
     paper: ClassVar[str] = "bbn"
     tails: ClassVar[tuple[str, ...]] = ("factor",)
@@ -66,67 +66,81 @@ class Setting(shared.Setting):
     baseline: Schedule
     """The schedule of every method but BBN."""
     retrain: Schedule
+    """The schedule of a second stage, which trains the classifier alone."""
     retrain_tricks: Schedule | None = None
-    """Of cRT as in BagofTricks-LT."""
+    """The schedule of cRT's second stage in BagofTricks-LT."""
     long: Schedule | None = None
     """The doubled schedule of Table 2."""
     factors: tuple[float, ...] = (100.0, 50.0, 10.0)
-    """Imbalance factors of Table 1; none where the data are long-tailed by themselves."""
+    """Imbalance factors of Table 1. Empty if the data are long-tailed by themselves."""
     factor: float | None = 50.0
-    """The one of all other tables and figures."""
+    """The imbalance factor of all other tables and figures. None: the images as they are."""
     margin: float = 0.5
-    """Largest margin of LDAM."""
+    """LDAM's largest margin."""
     stretch: float = 1.0
-    """Of BBN's adaptor."""
+    """The `stretch` of BBN's adaptor: Tmax over the number of epochs."""
     rows: tuple[str, ...] = ()
-    """Rows of Table 1 that are run; all where empty."""
+    """The rows of Table 1 that are run. Empty: all of them."""
 
     @property
     def strongest(self) -> float | None:
-        """The strongest imbalance of Table 1, or the only one."""
+        """The strongest imbalance factor of Table 1, or `factor` if Table 1 does not have these data."""
         return self.factors[0] if self.factors else self.factor
 
     def runs(self, method: Method, factor: float | None = None, schedule: Schedule | None = None) -> list[Run]:
-        """One Run per seed at an imbalance factor, by default the setting's; BBN has a schedule of its own."""
+        """Return one Run of `method` for each seed.
+
+        factor: the imbalance factor, by default the setting's own. schedule: by default `schedule` of the setting for
+        BBN, and `baseline` for every other method.
+        """
         factor = factor or self.factor
         schedule = schedule or (self.schedule if isinstance(method, BBN) else self.baseline)
         return self.run(method, self.at_once(), schedule=schedule, longtail=LongTail(factor) if factor else None)
 
     def stage2(self, method: Retrain | Probe, starts: Sequence[Run], schedule: Schedule | None = None) -> list[Run]:
-        """A new classifier on this setting's images, on the features of finished runs, whatever theirs were."""
+        """Return Runs that train a new classifier on this setting's images, each on the features of one of `starts`.
+
+        The features may have been learnt on other images. schedule: by default `retrain`.
+        """
         fresh = self.runs(method, schedule=schedule or self.retrain)
         return [replace(run, start=start) for run, start in zip(fresh, starts, strict=True)]
 
     def one_stage(self, loss: Literal["ce", "focal", "ldam"] = "ce", **changes: Any) -> Rebalance:
-        """A baseline in LDAM's recipe; on CIFAR, which that code is for, its classifier starts as there."""
+        """Return a one-stage baseline with the options of LDAM's code.
+
+        On CIFAR, which LDAM's code is for, the classifier is also initialised as in that code.
+        """
         return Rebalance(loss, head_start="ldam" if self.factors else "uniform", **changes)
 
     def defaults(self) -> tuple[Method, ...]:
-        """Each method as this setting has it, the paper's own first."""
+        """Return every method with this setting's options, the paper's own method first."""
         rows, others = self.methods(), (Probe(), Retrain(), Ensemble(), UnitFeatures(self.one_stage()))
         return rows["BBN"], rows["CE"], rows["Mixup"], rows["CB-Focal"], *others
 
     def main(self, method: Method) -> list[Run]:
-        """`method` at the imbalance factor of most tables; a new classifier on BBN's features, or on those of CE."""
+        """Return the Runs of `method` at `factor`. A `Probe` starts from the Runs of BBN, cRT from the Runs of CE."""
         if isinstance(method, (Retrain, Probe)):
             return self.stage2(method, self.runs(self.bbn() if isinstance(method, Probe) else self.one_stage()))
         return self.runs(method)
 
     def manner(self, name: str) -> Rebalance:
-        """CE, re-weighting by 1/n, or re-sampling: the three manners of training of Sec. 3."""
+        """Return one of the three manners of training of Sec. 3: CE, re-weighting by 1/n (RW) or re-sampling (RS)."""
         changes: dict[str, dict[str, Any]] = {"CE": {}, "RW": {"beta": INVERSE}, "RS": {"sampler": "balanced"}}
         return self.one_stage(**changes[name])
 
     def bbn(self, **changes: str) -> BBN:
-        """BBN as the official code has it on these data, but for `changes`."""
+        """Return BBN as in the official code for these data. `changes` make a variant of it."""
         return BBN(stretch=self.stretch, **changes)  # type: ignore[arg-type]
 
     def methods(self, factor: float | None = None) -> dict[str, Method]:
-        """The rows of Table 1, in its order and words."""
+        """Return the methods of Table 1 by the paper's names, in the order of the table.
+
+        factor: the imbalance factor that chooses gamma and beta of CB-Focal, by default the setting's own.
+        """
         later = self.baseline.milestones[0]
         factor = factor or self.factor
         cell = self.role, factor or 0.0
-        gamma, beta = CB_FOCAL[cell] if self.preset == "cifar" else CB_FOCAL.get(cell, LARGE_FOCAL)
+        gamma, beta = CB_FOCAL.get(cell, LARGE_FOCAL)
         recipe: Literal["cifar", "imagenet"] = "cifar" if self.inputs.kind == "crop-flip" else "imagenet"
         return {
             "CE": self.one_stage(),
@@ -157,13 +171,13 @@ CIFAR10 = Setting(
 )
 CIFAR100 = replace(CIFAR10, role="cifar100", data=DataSpec("cifar100"), classes=100)
 QUICK_SCHEDULE = replace(CIFAR_SCHEDULE, epochs=12, milestones=(7, 10), gamma=0.1, batch=16, warmup=1)
-"""A few epochs; with so few, small batches, and no rate of a thousandth of the first."""
+"""A few epochs. With so few, batches are small, and each milestone divides the learning rate by 10 instead of 100."""
 
 
 def _quick(setting: Setting, classes: int, seed: int, rows: tuple[str, ...]) -> Setting:
-    """A setting on the embedded data that stands for one of the paper's: smaller, shorter, one imbalance factor.
+    """Return a setting on embedded data that stands for one of the paper's: smaller, shorter, one imbalance factor.
 
-    The smallest class has 15 images: with fewer, re-weighting and re-sampling learn next to nothing.
+    The smallest class has 15 images. With fewer, re-weighting and re-sampling learn next to nothing.
     """
     return replace(
         setting,
@@ -183,6 +197,7 @@ def _quick(setting: Setting, classes: int, seed: int, rows: tuple[str, ...]) -> 
 
 
 def _inat(name: str, classes: int) -> Setting:
+    """Return the setting of one iNaturalist data set."""
     return replace(
         CIFAR10,
         preset="imagenet",
@@ -198,8 +213,8 @@ def _inat(name: str, classes: int) -> Setting:
         inputs=IMAGENET_INPUTS,
         factors=(),
         factor=None,
-        margin=0.3,  # LDAM's code on iNaturalist
-        stretch=10 / 9,  # Tmax of 100 for 90 epochs, and of 200 for 180
+        margin=0.3,  # as in LDAM's code for iNaturalist
+        stretch=10 / 9,  # Tmax is 100 for 90 epochs, and 200 for 180
     )
 
 
@@ -211,7 +226,7 @@ SETTINGS: dict[str, tuple[Setting, ...]] = {
 
 
 def on_folder(folder: Folder) -> Setting:
-    """The paper's methods on images of one's own. Raises InputError where these have no long tail."""
+    """Return the setting of a folder of the user's own images. Raises InputError if the images have no long tail."""
     tail = folder.long_tailed("bbn")
     return folder.setting(
         CIFAR10,
@@ -231,9 +246,10 @@ def settings(
     epochs_scale: float,
     folder: Folder | None = None,
 ) -> tuple[Setting, ...]:
-    """The settings of a preset. Seeds are initialisation and batch order; the long-tailed draw keeps its own.
+    """Return the settings of a preset.
 
-    Raises InputError on an unknown preset or a scale that is not positive.
+    Seeds choose the initialisation and the batch order. The long-tailed subset keeps a seed of its own. Raises
+    InputError on an unknown preset or a scale that is not positive.
     """
     own = on_folder(folder) if folder else None
     return chosen(SETTINGS, preset, repeated_natively("bbn", preset, seeds, orders), epochs_scale, own)

@@ -1,7 +1,7 @@
-"""Bars and rows that compare the test errors of Results with published errors.
+"""Makes bars and rows that compare the test errors of Results with published errors.
 
-The paper's errors are those of the best test epoch. The errors measured here are those of the last epoch; the best test
-epoch is shown too.
+The paper prints the error of the best test epoch. The figures show the error of the last epoch, and that of the best
+test epoch too.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ SHORT = {  # shorter names, to fit under bars
     "Mixup, classifier fine-tuned": "Mixup, fine-tuned",
 }
 DEPTH = 50.0
-"""The network's depth, which names the column of the paper's tables for data without an imbalance factor."""
+"""The depth of the network. It names the column of the paper's tables for data without an imbalance factor."""
 
 
 def title(s: Setting, factor: float | None) -> str:
@@ -95,8 +95,8 @@ def error_table(
 ) -> Drawing:
     """Draw a table of errors, with differences from the method `against`.
 
-    table: the paper's table to compare with, by default that of the figure itself. strongest: the runs have the
-    strongest imbalance of Table 1, not the setting's own.
+    table: the paper's table to compare with, by default the one that the figure reproduces. strongest: whether the runs
+    have the strongest imbalance of Table 1, not the setting's own.
     """
     published = published.figure(f"{table}-{s.role}") if table else published
     factor = s.strongest if strongest else s.factor
@@ -105,7 +105,7 @@ def error_table(
 
 
 def claim(published: PublishedFigure, quantity: str, words: str, counts: Sequence[float]) -> Comparison:
-    """Return a row for a statement of the paper that can be counted. It holds if every seed has the published count.
+    """Return a row for a countable statement of the paper. The statement holds if every seed has the published count.
 
     counts: one for each seed.
     """

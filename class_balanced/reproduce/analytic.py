@@ -111,7 +111,7 @@ def mean_weight(counts: Sequence[int] | np.ndarray, beta: float) -> float:
 
 
 def data_sets(settings: Sequence[Setting], results: Results, published: PublishedFigure) -> Drawing:
-    """Draw Table 1: the data sets. Classes of iNaturalist and ILSVRC are counted where a run has seen them."""
+    """Draw Table 1: the data sets. The numbers of iNaturalist and ILSVRC come from finished runs, if there are any."""
     factors = (1.0, *FACTORS[::-1])
     labels, totals, ratios = [f"{f:g}" for f in factors], [], []
     for name, (classes, most) in SETS.items():

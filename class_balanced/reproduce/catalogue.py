@@ -60,7 +60,10 @@ def closeup(s: Setting) -> Runs:
 
 
 def reductions(s: Setting) -> Runs:
-    """Return the Runs of softmax over beta with both reductions, which are the same without class weights."""
+    """Return the Runs of softmax for every beta, with both reductions.
+
+    At beta 0 there are no class weights, so one Run serves both.
+    """
     models = s.softmax_models().items()
     batch = {(name, "batch"): s.runs(model, s.closeup_factor) for name, model in models}
     means = {name: replace(model, reduction="weighted_mean") for name, model in models if model.beta}

@@ -143,7 +143,7 @@ def shot_accuracies(found: Sequence[Result]) -> dict[str, Estimate]:
 
 
 def reductions(s: Setting, results: Results, published: PublishedFigure) -> Drawing:
-    """Draw CB softmax against beta: weighted losses over the batch size, and over the sum of their weights."""
+    """Draw CB softmax against beta, with losses divided by the batch size, and by the sum of their weights."""
     factor, models = s.closeup_factor, s.softmax_models()
     plain = [name for name, model in models.items() if not model.beta]  # without weights both reductions are the same
     lines, rows = [], []

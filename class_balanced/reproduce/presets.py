@@ -44,8 +44,8 @@ INPUTS = Inputs(mean=(128 / 255,) * 3, std=(128 / 255,) * 3)
 INAT_INPUTS = Inputs((0.466, 0.471, 0.380), (0.195, 0.194, 0.192), "resized-crop")
 BETAS = (0.9, 0.99, 0.999, 0.9999)  # Sec. 5.2
 GAMMAS = (0.5, 1.0, 2.0)
-FACTORS = (200.0, 100.0, 50.0, 20.0, 10.0)  # of Fig. 8 to 10
-DEPTHS = (50, 101, 152)  # of Table 3
+FACTORS = (200.0, 100.0, 50.0, 20.0, 10.0)  # imbalance factors of Fig. 8 to 10
+DEPTHS = (50, 101, 152)  # numbers of layers in Table 3
 LARGE_SOFTMAX = ClassBalanced(recipe="imagenet")
 LARGE_FOCAL = ClassBalanced("focal", beta=0.999, gamma=0.5, recipe="imagenet")  # Table 3
 LARGE = (("Softmax", 224), ("CB focal", 224), ("CB focal", 320))  # losses and pixels of Table 3
@@ -68,7 +68,7 @@ class Setting(shared.Setting):
     closeup_factor: float | None = 50.0
     """The imbalance factor of figures that look closer than the paper's. None: the images as they are."""
     closeup: tuple[str, ...]
-    """The rows of the grid that these figures show."""
+    """The rows of the grid in the figures that look closer."""
     balanced: bool = True
     """Whether Table 2 has a column for the whole training set."""
     shortcuts: tuple[str, str] = ("resnet32-pad-glorot", "resnet32-avgpool")
@@ -107,7 +107,7 @@ class Setting(shared.Setting):
     def curve_models(self) -> dict[str, ClassBalanced]:
         """Return the rows of each loss without class weights and at the largest beta.
 
-        Focal loss has the gamma of the authors' re-run of their code, where the grid has it.
+        Focal loss has the gamma of the authors' re-run of their code, if the grid has that gamma.
         """
         models = self._of_gamma(1.0 if 1.0 in self.gammas else self.gammas[0])
         return {name: model for name, model in models.items() if model.beta in (0, self.betas[-1])}
@@ -221,9 +221,9 @@ SETTINGS: dict[str, tuple[Setting, ...]] = {
 
 
 def on_folder(folder: Folder) -> Setting:
-    """Return the setting of a folder of your own images. Raises InputError where these have no long tail.
+    """Return the setting of a folder of your own images. Raises InputError if the images have no long tail.
 
-    Large images get a batch of 256, since they are fewer than ImageNet's, and Goyal et al.'s rate for it.
+    Large images get a batch of 256, since there are fewer than in ImageNet, and Goyal et al.'s rate for that batch.
     """
     tail = folder.long_tailed("class_balanced")
     large = SETTINGS["imagenet"][2]

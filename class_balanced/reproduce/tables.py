@@ -47,7 +47,7 @@ def error(result: Result, readout: str = "cnn") -> float:
 
 
 def mean_error(found: Sequence[Result] | None, readout: str = "cnn") -> Estimate | None:
-    """Return the mean error of the repeats, or None where there are none."""
+    """Return the mean error of the repeats, or None if there are no repeats."""
     return estimate([error(r, readout) for r in found]) if found else None
 
 
@@ -112,7 +112,7 @@ def base_losses(s: Setting, results: Results, published: PublishedFigure) -> Dra
 
 
 def best(s: Setting, results: Results, factor: float) -> Estimate | None:
-    """Return the least mean error of the class-balanced models, or None where one of them has no result yet.
+    """Return the least mean error of the class-balanced models, or None if one of them has no result yet.
 
     At factor 1 all class weights are 1, so the base models take their place.
     """

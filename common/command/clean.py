@@ -104,7 +104,7 @@ def _leftovers(run: Found) -> Iterator[Path]:
 
 
 def _warm_ups(out: Path) -> list[Path]:
-    """Return the folders that killed commands left behind from warming up the GPU (see `launcher.warm_up`)."""
+    """Return the folders that commands killed in `launcher.warm_up` have left. Folders in use are not returned."""
     folders = [f for f in sorted(out.glob("warm-up-*")) if not f.is_symlink()]
     return [f for f in folders if not any(locked(run) for run in f.glob("runs/*") if run.is_dir())]
 

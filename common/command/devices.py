@@ -82,9 +82,9 @@ def pinned(device: str) -> str:
 
 
 def together(device: str, runs: int) -> tuple[str, ...]:
-    """Return the GPUs that share `runs` runs: all that CUDA sees, at most one per run. Empty if it would be only one.
+    """Return the GPUs that share `runs` runs: all that CUDA sees, at most one per run.
 
-    It is also empty if `device` is not "cuda".
+    The result is empty if there would be only one GPU, or if `device` is not "cuda".
     """
     if device != "cuda":
         return ()

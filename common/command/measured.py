@@ -66,7 +66,7 @@ def in_order(parts: Sequence[PartView]) -> list[PartView]:
 
 
 def recorded_choices(paper: str, preset: str, store: Store) -> Iterator[Choice]:
-    """Yield a choice for each length of schedules that a paper has records of. store: that of `records_of`."""
+    """Yield a choice for each length of schedules that a paper has records of. store: made by `records_of`."""
     try:
         plan = _plan(paper, Choice(preset=preset, draw=True), store)
     except InputError:  # the paper has no such preset

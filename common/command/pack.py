@@ -69,7 +69,7 @@ class Pack:
         self._end()
 
     def _end(self) -> None:
-        """Begin no epoch any more."""
+        """Tell all runs of the pack to begin no further epoch."""
         with suppress(OSError):  # all runs have ended, and the folder of the file is gone
             self.stop.touch()
 

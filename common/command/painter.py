@@ -27,9 +27,9 @@ class Painter:
     rows: dict[str, ReportRow] = field(default_factory=dict)
     """The report's row of each figure, by the figure's id."""
     used: dict[str, bool] = field(default_factory=dict)
-    """By the hash of each run that a figure shows: whether its record was drawn. Results may be large and go."""
+    """Whether a committed record was drawn, by the hash of each run in figures. Results may be too large to keep."""
     drawn: dict[str, dict[str, bool]] = field(default_factory=dict)
-    """The same for what each figure was last drawn from, by the figure's id."""
+    """The part of `used` that each figure was last drawn from, by the figure's id."""
     groups: dict[str, dict[Any, list[str]]] = field(default_factory=dict)
     """The hashes of the runs behind each drawn figure, by curve."""
     problems: list[str] = field(default_factory=list)
@@ -142,7 +142,7 @@ class Painter:
         )
 
     def _results(self) -> Iterator[Result]:
-        """Read again, one by one, the results that figures show. Those that are gone meanwhile are left out."""
+        """Read the results that figures show again, one by one. Results that have been removed are left out."""
         store = self.plan.store
         for digest, recorded in self.used.items():
             if found := store.record(store.records[digest]) if recorded else store.load_or_note(digest):

@@ -345,7 +345,7 @@ def check(run: Run, dataset: Dataset | InputError | None) -> None:
         raise InputError(f"a long-tailed run is on all of the {len(dataset.classes)} classes, not on {sum(sizes)}")
     counts = class_counts(run, dataset)
     asked, smallest = run.protocol.exemplars_per_class or 0, int(counts.argmin())
-    if asked > counts[smallest] and not run.longtail:  # of a long-tailed subset, small classes keep all they have
+    if asked > counts[smallest] and not run.longtail:  # in a long-tailed subset, small classes keep all their images
         raise InputError(
             f"{asked} exemplars per class asked for, but class {dataset.classes[smallest]!r} has {counts[smallest]} "
             "training images; ask for fewer, or give a total budget, which is capped"

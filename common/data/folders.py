@@ -65,13 +65,16 @@ class Tree:
         return state.hexdigest()[:16]
 
     def large(self) -> bool:
-        """Return whether images are large and stay files. The first decides; InputError if it is unreadable."""
+        """Return whether images are too large to be kept decoded in memory. The first image decides.
+
+        Raises InputError if it is unreadable.
+        """
         return max(read_image(self.train.firsts()[0]).shape[:2]) > SMALL
 
     def read(self) -> Content:
         """Return the data set's content: small images as uint8 [n, h, w, 3], large ones as paths of files.
 
-        Of large images, only the first of each class is decoded, as a check. Raises InputError, which names the file,
+        Only the first large image of each class is decoded, as a check. Raises InputError, which names the file,
         on an unreadable image, or on a small image of another size than the first.
         """
         train, test = self.train, self.test

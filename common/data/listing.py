@@ -26,7 +26,7 @@ class Split:
 
     folder: Path
     files: tuple[tuple[str, int, int], ...]
-    """Of each file, its name relative to `folder`, its size in bytes, and its modification time in ns."""
+    """Each file's name relative to `folder`, its size in bytes, and its modification time in ns."""
     labels: np.ndarray
     """The label of each file, int64 [n]."""
 

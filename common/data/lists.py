@@ -126,7 +126,7 @@ def _is_label(word: str) -> bool:
 
 
 def _found(folder: Path, name: str) -> tuple[str, os.stat_result] | None:
-    """Return an image's name on disk, where an accent may be encoded differently, and its status; None if missing."""
+    """Return an image's name as the disk spells it (accents may differ in encoding) and its `stat`; None if missing."""
     for form in dict.fromkeys((name, *(unicodedata.normalize(f, name) for f in ("NFC", "NFD")))):
         with suppress(OSError, ValueError):  # a null character raises the latter
             return form, (folder / form).stat()

@@ -37,7 +37,7 @@ _ALIASES |= {"computer_keyboard": "keyboard"} | {t: f"{t}_tree" for t in ("maple
 
 
 def ordered(names: Iterable[str]) -> tuple[str, ...]:
-    """Sort the class names of an unpublished data set into label order: numbers by value, then names by alphabet."""
+    """Sort class names that are not published into label order: numbers by value, then other names by alphabet."""
     return tuple(sorted(names, key=lambda n: (False, int(n), n) if _is_number(n) else (True, 0, n)))
 
 

@@ -1,4 +1,4 @@
-"""Compares ours with what the authors' own code reached at the same short schedule.
+"""Compares numbers of this repository with those that the authors' own code reached at the same short schedule.
 
 PAPER/equal.json holds the authors' numbers and recipes in the form of published.json. No paper prints these numbers.
 """
@@ -78,9 +78,9 @@ def equal_schedules(runs: Callable[[Any], Runs], reads: Mapping[str, Read], role
 
 
 def difference(ours: Sequence[float], theirs: Sequence[float]) -> Estimate:
-    """Return the mean of ours minus that of theirs, with the 95 % t-interval of two samples that have one variance.
+    """Return the mean of ours minus the mean of theirs, with the 95 % t-interval of two samples that have one variance.
 
-    n is that of ours. The interval is nan if each side has one value. Raises ValueError if a side has none.
+    n is the number of ours. The interval is nan if each side has one value. Raises ValueError if a side has none.
     """
     from scipy.special import stdtrit  # Student's t quantile
 
@@ -153,7 +153,7 @@ def _rows(name: str, ours: Mapping[str, list[float]], theirs: Mapping[str, list[
 
 
 def _quantities(repeats: Series) -> dict[str, list[float]]:
-    """Return what the table compares: accuracy on each group of classes, or the average over phases and both ends."""
+    """Return the compared values by name: accuracies on groups of classes, or average, first and last phase."""
     found = dict[str, list[float]]()
     for x, y in repeats:
         if isinstance(x[0], str):

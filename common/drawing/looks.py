@@ -1,7 +1,7 @@
 """Chooses the colour and the marker of each method, the same in every figure.
 
-A package declares those of its own methods as LOOKS in its catalogue. Those of methods that several packages show are
-declared here.
+A package declares the looks of its own methods as LOOKS in its catalogue. The looks of methods that several packages
+show are declared here.
 """
 
 from __future__ import annotations

@@ -171,7 +171,7 @@ def varied(configs: Sequence[dict]) -> str:
 
 
 def _each(words: Iterable[str]) -> str:
-    """Join the distinct words into one text. If there are several, the number of runs follows each in brackets."""
+    """Join the distinct texts. If there are several, the number of runs that have it follows each in brackets."""
     counts = Counter(words)
     return "; ".join(f"{w} ({counted(n, 'run')})" if len(counts) > 1 else w for w, n in counts.most_common())
 

@@ -43,7 +43,7 @@ class Result:
     """Checksums of the arrays by name. Empty for results from before checksums were introduced."""
 
     def outline(self) -> Result:
-        """Return a copy without what was measured. It says which run it is of, and where and how that was trained."""
+        """Return a copy without measurements. It still says which run this is, and where and how it was trained."""
         return replace(self, values={}, checksums={})
 
     def phases(self) -> list[dict]:

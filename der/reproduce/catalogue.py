@@ -66,13 +66,13 @@ def pruned(s: Setting) -> Runs:
 
 
 def sparsities(s: Setting) -> Runs:
-    """Return the Runs of DER without masks, and with lambda_s from little to much."""
+    """Return the Runs of DER without masks, and of DER with each value of lambda_s."""
     masked = {(MASKED, weight): s.main(s.masked(sparsity=weight)) for weight in s.sparsities}
     return {UNPRUNED: s.main(s.der()), **masked}
 
 
 def others(s: Setting) -> Runs:
-    """Return the Runs of the other methods, which are drawn beside the sweep of lambda_s where they are finished."""
+    """Return the Runs of the other methods, which are drawn beside the sweep of lambda_s if they are finished."""
     return {name: s.main(m) for name, m in methods(s).items() if name not in (UNPRUNED, MASKED)}
 
 
@@ -114,7 +114,7 @@ def control(s: Setting) -> Runs:
 
 
 def claim(s: Setting) -> Sides:
-    """Return the sides of the headline: learned masks, and random channels of equal number."""
+    """Return the two sides of the headline claim: learned masks, and as many channels chosen at random."""
     runs = control(s)
     return {MASKED: runs[MASKED], RANDOM: runs[RANDOM]}
 
@@ -122,7 +122,7 @@ def claim(s: Setting) -> Sides:
 def choices(s: Setting) -> Mapping[str, Sides]:
     """Return the sides of each choice on which the paper and its code disagree, or which both leave open.
 
-    All are DER with masks. The second side is the official code's, where it has one.
+    All sides are DER with masks. The second side of a choice follows the official code, if the code makes this choice.
     """
     coded, kept = s.main(s.masked()), s.main(s.masked(reset=False))
     plain = replace(s, inputs=replace(s.inputs, brightness=0.0))

@@ -15,7 +15,7 @@ ONE_NETWORK = {"resnet18": (11_168_832, 512), "resnet32": (466_256, 64), "resnet
 def parameters(result: Result) -> list[int]:
     """Return the parameters of the whole network after every step.
 
-    They are those of all extractors so far, and of a classifier, without biases, of the classes seen.
+    These are the parameters of all extractors so far, and of a classifier without biases for the classes seen.
     """
     summary = result.values["summary"]
     sizes, widths = np.cumsum(summary["parameters"]), np.cumsum(summary["features"])

@@ -47,7 +47,7 @@ def with_published(row: Comparison, value: tuple[float | None, str]) -> Comparis
 
 
 def published_statistic(row: Comparison, printed: PublishedFigure) -> tuple[float | None, str]:
-    """Return a row's published number, and its provenance, from an entry with averages and last accuracies only."""
+    """Return a row's published number and its provenance, from an entry with an average and a last accuracy alone."""
     return printed.value(row.method, {AVERAGE: "average", LAST: "last"}.get(row.quantity, ""))
 
 

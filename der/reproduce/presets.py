@@ -80,7 +80,7 @@ class Setting(shared.Setting):
         return [first + size * i for i in range(0 if base else 1, steps + 1)]
 
     def scaled(self, scale: float) -> Setting:
-        """Return the setting with every schedule scaled, that of UCIR's finetuning too.
+        """Return the setting with every schedule scaled, also the schedule of UCIR's finetuning.
 
         A shorter schedule gets a `mask_rate` that is larger by the same factor (see README.md). The quick preset keeps
         its rate, which was chosen for its few epochs.
@@ -90,7 +90,7 @@ class Setting(shared.Setting):
         return replace(super().scaled(scale), ucir=ucir, mask_rate=rate)
 
     def der(self, network: str = "", **changes: Any) -> DER:
-        """Return DER without pruning, as this setting has it. changes: options that differ.
+        """Return DER without pruning, with the options of this setting. changes: options that differ.
 
         A ResNet-32 starts with last gammas of 1, as in the official code.
         """
@@ -98,7 +98,10 @@ class Setting(shared.Setting):
         return replace(method, **{"zero_last": network != "resnet32"} | changes)
 
     def masked(self, steps: int = 0, base: bool = False, network: str = "", **changes: Any) -> DER:
-        """Return DER with masks and pruning, with the lambda_s of a protocol. By default it is that of most figures."""
+        """Return DER with masks and pruning, and the lambda_s of a protocol: by default, the protocol of most figures.
+
+        steps, base: the number of steps, and whether they follow a base. network: by default that of the protocol.
+        """
         tuned, own = (self.tuned_base, self.base_network) if base else (self.tuned, self.network)
         masks = {
             "sparsity": tuned.get((network or own, steps or self.steps), self.sparsity),

@@ -59,7 +59,7 @@ def memory(s: Setting) -> Runs:
 
 
 def main(s: Setting, task_size: int | None = None) -> Runs:
-    """Return the Runs of the paper's method, no map, iCaRL, and the network alone, at a number of classes a task."""
+    """Return the Runs of the paper's method, no map, iCaRL and stage 1 alone (LwF+FD). task_size: classes a task."""
     task_size, stage1 = task_size or s.classes_per_task, s.stage1(task_size)
     return {
         ("FA (MLP)", task_size): s.adapt(stage1),
@@ -225,9 +225,9 @@ def claim(s: Setting) -> Sides:
 
 
 def unknowns(s: Setting) -> Mapping[str, Sides]:
-    """Return the sides of each choice that is not known of the paper, whose code is not public.
+    """Return the sides of each choice that the paper does not tell. Its code is not public.
 
-    The second side is the default here.
+    The second side is the default of this repository.
     """
     here = s.adapt(s.stage1())
     images, features = s.hybrids[0]

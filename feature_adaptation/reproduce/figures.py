@@ -42,7 +42,7 @@ TENFOLD = 10.0  # "at least an order of magnitude"
 
 @dataclass(frozen=True)
 class MemoryPoint:
-    """What one method keeps of each class, and its Results."""
+    """A method that keeps so many images and features of each class, and its Results."""
 
     method: str
     images: int

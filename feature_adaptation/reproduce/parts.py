@@ -21,7 +21,7 @@ ORIGINS = 6  # the most tasks of origin that a panel shows, each as a curve
 
 
 def notes(s: Setting, *words: str) -> str:
-    """Join the parts of a figure's note. Where stage 1 ran once, the note also says what intervals are over."""
+    """Join the parts of a figure's note. If stage 1 ran once, the note also says which seeds intervals are over."""
     seeds = s.later_seeds
     once = f"stage 1 ran once: intervals are over {seeds} seeds of stages 2 and 3 alone" if seeds > 1 else ""
     return "; ".join(filter(None, [*words, once]))

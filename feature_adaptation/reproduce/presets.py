@@ -74,7 +74,7 @@ class Setting(shared.Setting):
     alphas: tuple[float | None, ...] = (1.0, 10.0, 100.0, 1000.0, None)
     expansions: tuple[int, ...] = (1, 4, 16, 32)
     deep: tuple[int, ...] = (4, 16)  # expansions with two hidden layers, which have 4.5 million parameters at 32 d
-    sigma: float = 0.3  # of SDC, as in its paper
+    sigma: float = 0.3  # bandwidths of SDC, as in its paper
     adapter: Recipe = ADAPTER
     classifier: Recipe = CLASSIFIER
     truth: bool = True
@@ -144,7 +144,7 @@ class Setting(shared.Setting):
         return self.run(method, self.protocol(images=self.budget), schedule=self.lucir_schedule)
 
     def kept(self, count: int) -> int | None:
-        """Return `count` as an option `features_per_class`, which is None where these are all features."""
+        """Return the option `features_per_class` that keeps `count` features. It is None if these are all features."""
         return None if count >= self.available else count
 
     # Baselines, with the network's own classifier

@@ -119,7 +119,7 @@ def last(result: Result, readout: str) -> float:
 
 
 def over_tasks(name: str, found: Sequence[Result], value: Callable[[Result, int], float]) -> Curve:
-    """Return the curve of a quality after each task, from the second on."""
+    """Return the curve of `value`, a mean over Results, after each task from the second on."""
     count = len(found[0].phases())
     return mean_curve(name, list(range(2, count + 1)), [[value(r, t) for t in range(1, count)] for r in found])
 
@@ -199,7 +199,7 @@ def steps(s: Setting, results: Results, published: PublishedFigure) -> Drawing:
 
 
 def quality(result: Result, phase: int, key: str) -> float:
-    """Return a number that a phase has measured of its map."""
+    """Return one of the numbers by which a phase has measured the quality of its map."""
     return result.phases()[phase]["quality"][key]
 
 

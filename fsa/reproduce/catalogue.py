@@ -1,4 +1,4 @@
-"""Every figure of the paper, in the paper's order: its id, its title, the Runs it needs, and what draws it."""
+"""All figures of the paper, in the paper's order: id, title, the Runs that a figure needs, and its drawing function."""
 
 from __future__ import annotations
 
@@ -22,8 +22,9 @@ from fsa.reproduce.presets import HUNDRED, TEN, Setting
 LOOKS = declare((RED, "D", TUNED), (GREY, "v", "Plain model"))
 
 CONTROL = FSA(tail=64, donors=0)
-"""The same batches, half of them tail images, but real ones."""
+"""Phase II without augmentation. As in FSA, half of a batch are tail images, but here all of them are real."""
 WHOLE = FSA(tau_specific=None, tau_generic=None)
+"""FSA without thresholds: every location is both class-specific and class-generic."""
 VARIANTS: dict[str, FSA] = {
     "natural batches": FSA(batch="natural"),
     "class-balanced batches": FSA(batch="balanced"),
@@ -38,37 +39,37 @@ VARIANTS: dict[str, FSA] = {
     "ratio 1: own only": FSA(ratio=1.0),
     TUNED: FSA(),
 }
-"""Phase II in every variant that tells what the gain comes from."""
+"""The variants of Phase II that show where the gain comes from."""
 
 
 def counted(settings: Sequence[Setting]) -> Runs:
-    """A run on each of the large sets, whose classes are counted where it has been trained."""
+    """Return the Runs of Phase I on the large data sets. Fig. 2 takes the class sizes from those that are trained."""
     return {s.name: s.train() for s in settings if s.preset == "imagenet"}
 
 
 def motivation(s: Setting) -> Runs:
-    """Phase I on long-tailed data and on all images."""
+    """Return the surveys of Phase I on long-tailed data and on all images."""
     return {"long-tailed": s.survey(s.shown[0]), "all images": s.survey(s.shown[0], balanced=True)}
 
 
 def parts(s: Setting) -> Runs:
-    """Surveys of Phase I, by the classes that they show."""
+    """Return the surveys of Phase I by the classes that they show."""
     return {classes: s.survey(classes) for classes in s.shown}
 
 
 def phases(s: Setting, factor: float | None = None) -> Runs:
-    """Phase I, its control and FSA, by default at the strongest imbalance."""
+    """Return the Runs of Phase I, the control and FSA, by default at the strongest imbalance factor."""
     factor = factor or s.strongest
     return {PHASE_1: s.train(factor=factor), NO_AUG: s.tune(CONTROL, factor), TUNED: s.tune(FSA(), factor)}
 
 
 def curves(s: Setting, factor: float | None = None) -> Runs:
-    """The same, and what Fig. 6 calls no augmentation."""
+    """Return the Runs of `phases`, and of Phase II on natural batches, which Fig. 6 calls no augmentation."""
     return {**phases(s, factor), "natural batches": s.tune(VARIANTS["natural batches"], factor or s.strongest)}
 
 
 def table(s: Setting) -> Runs:
-    """One-stage baselines, FSA, and its control, at every imbalance factor."""
+    """Return the Runs of the one-stage baselines, the control and FSA at every imbalance factor."""
     runs = dict[tuple[str, float], list[Run]]()
     for factor in s.factors:
         runs |= {(name, factor): s.train(method, factor) for name, method in s.baselines().items()}
@@ -77,7 +78,7 @@ def table(s: Setting) -> Runs:
 
 
 def large(s: Setting) -> Runs:
-    """Plain and focal Phase I, each with FSA, and the control."""
+    """Return the Runs of Phase I with cross-entropy and with focal loss, of FSA after each, and of the control."""
     focal = Rebalance("focal", gamma=2.0)
     return {
         "Plain model": s.train(),
@@ -89,7 +90,7 @@ def large(s: Setting) -> Runs:
 
 
 def depths(s: Setting) -> Runs:
-    """Phase I, the control and FSA on deeper and deeper networks."""
+    """Return the Runs of Phase I, the control and FSA on ResNets of each depth in Table 4."""
     runs = dict[tuple[str, float], list[Run]]()
     for depth in DEPTHS:
         deeper = replace(s, network=f"resnet{depth}-imagenet")
@@ -102,12 +103,15 @@ def depths(s: Setting) -> Runs:
 
 
 def shares(s: Setting) -> Runs:
-    """FSA with each share of the images for the head."""
+    """Return the Runs of FSA with each share of the images that the head holds."""
     return {(share, f): s.tune(FSA(share=share), f, views=s.views) for f in s.strong for share in s.shares}
 
 
 def blocks(s: Setting) -> Runs:
-    """Features augmented after each block; after an earlier one, images are always drawn afresh."""
+    """Return the Runs of the control, and of augmentation after each of three blocks.
+
+    Augmentation after Block2 or Block3 never uses cached views: its images are augmented anew for every batch.
+    """
     runs = dict[tuple[str, float], list[Run]]()
     second, third, fourth = BLOCKS
     for f in s.strong:
@@ -121,14 +125,18 @@ def blocks(s: Setting) -> Runs:
 
 
 def variants(s: Setting) -> Runs:
-    """Every variant of Phase II from cached views, repeated from the same Phase I."""
+    """Return the Runs of Phase I, and of every variant of Phase II on cached views, repeated from the same Phase I."""
     draws = {NO_AUG: s.draws, TUNED: s.draws}
     tuned = {n: s.tune(m, draws=draws.get(n, s.control_draws), views=s.views) for n, m in VARIANTS.items()}
     return {PHASE_1: s.train(), **tuned}
 
 
 def sources(s: Setting) -> Runs:
-    """The control and FSA from images drawn afresh (0 views), from cached views, and with fusions drawn once."""
+    """Return the Runs of Phase I, and of the control and FSA with each source of Phase II's images.
+
+    The sources are images augmented anew for every batch (0 views), several cached views, and one cached view. FSA also
+    has Runs whose fused samples stay fixed.
+    """
     tune = partial(s.tune, draws=s.control_draws)
     methods = {NO_AUG: CONTROL, TUNED: FSA()}
     tuned = {(name, n): tune(method, views=n) for n in (0, s.views, 1) for name, method in methods.items()}
@@ -136,13 +144,16 @@ def sources(s: Setting) -> Runs:
 
 
 def thresholds(s: Setting) -> Runs:
-    """A grid over both thresholds, from cached views."""
+    """Return the Runs of the control, and of FSA on a grid of both thresholds, from cached views."""
     tuned = {(a, b): s.tune(FSA(tau_specific=a, tau_generic=b), views=s.views) for a in s.taus[0] for b in s.taus[1]}
     return {NO_AUG: s.tune(CONTROL, views=s.views), **tuned}
 
 
 def numbers(s: Setting) -> Runs:
-    """Ratio, donors of each tail image and confusing classes, one at a time; the batch stays 128."""
+    """Return the Runs of the control, and of FSA with another ratio, number of donors or number of confusing classes.
+
+    One of them changes at a time. The batch size stays 128.
+    """
     methods: dict[Any, FSA] = {
         NO_AUG: CONTROL,
         readers.UNIFORM: FSA(),
@@ -154,12 +165,12 @@ def numbers(s: Setting) -> Runs:
 
 
 def claim(s: Setting) -> Sides:
-    """FSA against the same Phase II without augmentation."""
+    """Return the two sides of the headline claim: FSA, and the same Phase II without augmentation."""
     return {TUNED: s.tune(FSA()), NO_AUG: s.tune(CONTROL)}
 
 
 def choices(s: Setting) -> Mapping[str, Sides]:
-    """What the paper leaves open: FSA in another way, and as here by default. No code is public."""
+    """Return FSA changed and with its defaults, for each choice that the paper leaves open. No code was released."""
     here = s.tune(FSA())
     return {
         "tail images of a batch": {"class by class": s.tune(FSA(tail_draw="classes")), "every image alike": here},
@@ -175,7 +186,7 @@ both = partial(per_data, {"cifar10": TEN, "cifar100": HUNDRED})
 
 
 def supplement(letter: str, title: str, role: str, factor: float) -> Figure:
-    """One part of the supplement's Fig. 10: learning curves at an imbalance factor."""
+    """Return the figure of one part of the supplement's Fig. 10: learning curves at an imbalance factor."""
     runs, drawing = partial(curves, factor=factor), partial(draw.learning_curves, factor=factor)
     return Figure(f"fig10{letter}", f"Suppl. Fig. 10: learning curves, {title}", runs, drawing, CIFAR, role)
 
@@ -222,4 +233,4 @@ OWN = [
     Figure("phases", "Both phases", phases, draw.learning_curves, (FOLDER,)),
     Figure("shots", "Classes of many, medium and few images", phases, draw.shots, (FOLDER,)),
 ]
-"""On images of one's own."""
+"""Figures for the user's own images."""

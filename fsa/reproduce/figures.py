@@ -22,7 +22,7 @@ ACCURACY, TOP1, FACTOR = "test accuracy (%)", "top-1 accuracy (%)", "imbalance f
 PHASE_1, NO_AUG, TUNED, FOCAL_TUNED = "Phase I", "No Aug", "FSA", "FSA + focal in phase I"
 BLOCKS = ("Block2", "Block3", "Block4")
 DEPTHS = (50, 101, 152)
-"""Numbers of layers of Table 4's ResNets."""
+"""Numbers of layers of the ResNets in Table 4."""
 
 
 def title(s: Setting, factor: float | None) -> str:
@@ -32,7 +32,7 @@ def title(s: Setting, factor: float | None) -> str:
 
 
 def notes(results: Results, *words: str) -> str:
-    """Return a figure's note: `words`, where Phase II's features come from, and what intervals are over."""
+    """Return a figure's note: `words`, the source of Phase II's features, and the seeds that intervals are over."""
     tuned = [r.config["start"]["method"] for found in results.values() for r in found if r.config.get("start")]
     views = sorted({start.get("views", 0) for start in tuned if "views" in start or start["type"] == "Rebalance"})
     places = [f"{n} cached augmented view{'s' * (n > 1)} of each image" if n else "images drawn afresh" for n in views]
@@ -75,7 +75,7 @@ def gain_row(
 
 
 def table(s: Setting, results: Results, published: PublishedFigure) -> Drawing:
-    """Draw Tables 1 and 2: accuracy by imbalance factor. The control No Aug shows what augmentation adds."""
+    """Draw Tables 1 and 2: accuracy by imbalance factor. FSA minus the control No Aug is the gain by augmentation."""
     words, rows, measured, paper = [f"{f:g}" for f in s.factors], list[Comparison](), list[Curve](), list[Curve]()
     for name in (*s.baselines(), NO_AUG, TUNED):
         found = [mean(results.get((name, f), [])) for f in s.factors]
@@ -195,7 +195,7 @@ def trained(results: Sequence[Result], name: str) -> Curve:
 
 
 def learning_curves(s: Setting, results: Results, published: PublishedFigure, factor: float | None = None) -> Drawing:
-    """Draw Fig. 6 and 10: both phases. In Phase II, an epoch is a pass over the tail's images, as in the paper."""
+    """Draw Fig. 6 and 10: both phases. In Phase II, one epoch on the axis is a pass over the tail, as in the paper."""
     factor = factor or s.strongest
     first = results.get(PHASE_1, [])
     tuned = {name: found for name, found in results.items() if name != PHASE_1}
@@ -275,7 +275,7 @@ def head_shares(s: Setting, results: Results, published: PublishedFigure) -> Dra
 def blocks(s: Setting, results: Results, published: PublishedFigure) -> Drawing:
     """Draw Fig. 9: accuracy by the block after which features are augmented.
 
-    The last block is FSA itself, which Tables 1 and 2 have too.
+    Augmentation after the last block is FSA itself, whose published numbers are in Tables 1 and 2.
     """
     names, bars, rows = (NO_AUG, *BLOCKS), list[Curve](), list[Comparison]()
     for factor in dict.fromkeys(factor for _, factor in results):

@@ -1,8 +1,8 @@
 """Computes numbers from Results: accuracy of head and tail, means over repeats, and gains paired by repeat.
 
 Phase II may be repeated from one Phase I, or from several. With several Phase-I seeds, an interval is over these seeds,
-and each counts with the mean of its Phase IIs. With one Phase I, the interval is over Phase-II seeds, and says nothing
-about other Phase-I seeds.
+and each seed counts with the mean of its Phase IIs. With one Phase I, the interval is over Phase-II seeds, and says
+nothing about other Phase-I seeds.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ def on_classes(result: Result, labels: Sequence[int] | np.ndarray) -> float:
 
 
 def on_head(result: Result) -> float:
-    """Return the test accuracy on head classes, percent. Together they hold 90 % of the training images."""
+    """Return the test accuracy on head classes, percent. Together, these classes hold 90 % of the training images."""
     return on_classes(result, head_and_tail(counts(result))[0])
 
 
@@ -48,7 +48,7 @@ GROUPS: dict[str, Measure] = {"all": accuracy, "head": on_head, "tail": on_tail}
 
 
 def repeat(result: Result) -> tuple[int, int | None]:
-    """Return the seeds of Phase I and of Phase II. The latter is None if the run is Phase I itself."""
+    """Return the seeds of Phase I and of Phase II. The seed of Phase II is None if the run is Phase I itself."""
     config = result.config
     while config.get("start"):
         config = config["start"]
@@ -88,7 +88,7 @@ def gain(results: Sequence[Result], against: Sequence[Result], measure: Measure 
 
 
 def over_what(groups: Iterable[Sequence[Result]]) -> str:
-    """Return the words of a figure's note that say what intervals are over."""
+    """Return the words of a figure's note that say over which seeds the intervals are."""
     results = [r for group in groups for r in group]
     seeds = {repeat(r) for r in results}
     first, second = sorted({a for a, _ in seeds}), {b for _, b in seeds if b is not None}

@@ -37,7 +37,7 @@ def points(s: Setting, name: str, result: Result, part: str) -> Panel:
 
 
 def measured(results: Results, key: str, quantity: str, names: tuple[str, ...]) -> list[Comparison]:
-    """Return rows with one number of the summary, for each survey and each part of the features."""
+    """Return rows with the number `key` of the summary, for each survey and each part of the features."""
     return [
         Comparison(
             f"{quantity}, {part}", name, None, "", estimate([r.values["summary"][key][part] for r in found]), 0.0
@@ -48,7 +48,10 @@ def measured(results: Results, key: str, quantity: str, names: tuple[str, ...]) 
 
 
 def motivation(s: Setting, results: Results, published: PublishedFigure) -> Drawing:
-    """Draw Fig. 3: features of four classes. One of them has few training images on the left, and all on the right."""
+    """Draw Fig. 3: features of four classes.
+
+    One class has few training images in the left panel. The right panel has all images of every class.
+    """
     panels = [points(s, name, found[0], "whole") for name, found in results.items()]
     rows = measured(results, "neighbours", "class of the 5 nearest (% right)", ("whole",))
     return Drawing(panels, rows, f"{title(s, s.factor)}; test images; {EMBEDDED}")
@@ -116,7 +119,7 @@ def overlays(s: Setting, results: Results, published: PublishedFigure) -> Drawin
 def _column(picture: dict, tau_specific: float, tau_generic: float) -> np.ndarray:
     """Return a column of four pictures, RGB [4 * (h + 1), w + 1, 3], with white lines between them.
 
-    They are the image, the image with its map, and its class-specific and class-generic locations.
+    The pictures are the image, the image with its map, and its class-specific and class-generic locations.
     """
     image, cam = np.array(picture["image"], dtype=float), np.array(picture["cam"])
     size = len(image)

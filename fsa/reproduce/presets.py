@@ -1,4 +1,4 @@
-"""The presets: on which data and networks the two phases run, how long, and what figures sweep."""
+"""The presets: the data, networks and schedules of both phases, and the values that figures sweep over."""
 
 from __future__ import annotations
 
@@ -17,34 +17,35 @@ from fsa.methods import FSA, STEPS, EarlierBlock, Survey, Views
 from fsa.splits import head_and_tail
 
 CIFAR_PHASE1 = Schedule(epochs=300, lr=0.1, milestones=(150,), batch=128, weight_decay=5e-4)
-"""Sec. 5.1; batch, momentum and weight decay are not given. The second drop would come after the last epoch."""
+"""From Sec. 5.1, which gives no batch size, momentum or weight decay. A second drop would come after the last epoch."""
 IMAGENET_PHASE1 = Schedule(epochs=100, lr=0.1, milestones=(30, 60, 90), batch=256, weight_decay=5e-4)
-"""iNaturalist's, Sec. 5.3; nothing is given for ImageNet-LT and Places-LT."""
+"""The schedule for iNaturalist (Sec. 5.3). ImageNet-LT and Places-LT use it too, since the paper gives them none."""
 PHASE2 = Schedule(epochs=6400 // STEPS, lr=0.001, weight_decay=0.0)
-"""6,400 iterations at a constant rate (Sec. 5.1), counted in epochs of `STEPS` and not scaled with Phase I."""
+"""6,400 iterations at a constant rate (Sec. 5.1), in epochs of `STEPS` iterations. It is not scaled with Phase I."""
 INAT_PHASE2 = replace(PHASE2, epochs=200 // STEPS)  # 200 iterations, as printed
 NOTHING = Schedule(epochs=0)
-"""Of runs that only look at what they start from."""
+"""The schedule of Runs that train nothing, and only look at the network that they start from."""
 INPUTS = Inputs(mean=(0.4914, 0.4822, 0.4465), std=(0.2023, 0.1994, 0.2010))
 
 
 @dataclass(frozen=True, kw_only=True)
 class Setting(shared.Setting):
-    """One data set and network with the paper's two phases on it. `schedule` is Phase I's."""
+    """A data set and a network with the paper's two phases for them. `schedule` is the one of Phase I."""
 
     paper: ClassVar[str] = "fsa"
     tails: ClassVar[tuple[str, ...]] = ("factor",)
     unscaled: ClassVar[tuple[str, ...]] = ("phase2",)
 
     name: str
-    """What figures call the paper's data set, and the network where it is not the usual one."""
+    """The name of the paper's data set in figures, followed by the network if this is not the usual one."""
     table: str
-    """Id of the table that prints the paper's numbers on these data."""
+    """The id of the table that prints the paper's numbers for these data."""
     phase2: Schedule = PHASE2
+    """The schedule of Phase II."""
     factors: tuple[float, ...] = (10.0, 20.0, 50.0, 100.0, 200.0)
-    """Imbalance factors of Tables 1 and 2; none where the data are long-tailed by themselves."""
+    """Imbalance factors of Tables 1 and 2. Empty if the data are long-tailed by themselves."""
     factor: float | None = 100.0
-    """The imbalance factor of what the paper does not do."""
+    """The imbalance factor of `main`, and of figures for which the paper gives none. None: the images as they are."""
     strongest: float | None = 200.0
     """The imbalance factor of Fig. 6 and 7."""
     strong: tuple[float, ...] = (100.0, 200.0)
@@ -54,22 +55,26 @@ class Setting(shared.Setting):
     shares: tuple[float, ...] = (0.35, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95)
     """The head's shares of the images in Fig. 8."""
     taus: tuple[tuple[float, ...], tuple[float, ...]] = ((0.3, 0.5, 0.6, 0.8), (0.2, 0.4, 0.5))
-    """Thresholds of class-specific and of class-generic locations."""
+    """The thresholds of class-specific locations that are tried, and those of class-generic locations."""
     ratios: tuple[float, ...] = (0.0, 0.25, 0.5, 0.75, 1.0)
+    """The values of FSA's `ratio` that are tried."""
     donors: tuple[int, ...] = (1, 3, 7, 15)
+    """The numbers of donors per tail image that are tried."""
     confusing: tuple[int, ...] = (1, 2, 3, 4)
+    """The numbers of confusing classes that are tried."""
     shown: tuple[tuple[int, ...], ...] = ((0, 1, 3, 8),)
-    """Classes of each scatter plot."""
+    """The classes of each scatter plot."""
     online: bool = True
-    """Whether tables and curves draw Phase II's images afresh; else from cached views."""
+    """Whether Phase II of tables and curves augments its images anew for every batch. False: it takes cached views."""
     views: int = 10
+    """Number of cached views of each image."""
     draws: tuple[int, ...] = (0, 1, 2, 3, 4)
-    """Seeds of Phase II, from every Phase I, of FSA and its control among the variants."""
+    """Phase-II seeds of FSA and its control in the figure `control`. Each seed is run from every Phase I."""
     control_draws: tuple[int, ...] = (0, 1, 2, 3, 4)
-    """As `draws`, of the other variants and where sources of images are compared; elsewhere Phase II has Phase I's."""
+    """Phase-II seeds of the other variants in `control`, and of all in `source`. Other figures take Phase I's seed."""
 
     def baselines(self) -> dict[str, Rebalance]:
-        """The rows of Tables 1 and 2 that are Phase I alone, in the paper's words."""
+        """Return the one-stage baselines of Tables 1 and 2, which have no Phase II, by the paper's names."""
         return {
             "CE": Rebalance(),
             **{f"CB (beta={b:g})": Rebalance(beta=b) for b in self.betas},
@@ -77,27 +82,31 @@ class Setting(shared.Setting):
         }
 
     def defaults(self) -> tuple[FSA | EarlierBlock | Rebalance, ...]:
-        """Each method as this setting has it, the paper's own first."""
+        """Return every method with this setting's options, the paper's own method first."""
         return FSA(), EarlierBlock(), Rebalance()
 
     def main(self, method: FSA | EarlierBlock | Rebalance) -> list[Run]:
-        """`method` at the setting's imbalance factor: Phase I, or Phase II after a plain one."""
+        """Return the Runs of `method` at `factor`. Runs of Phase II start from a Phase I with cross-entropy."""
         if isinstance(method, Rebalance):
             return self.train(method)
         return self.tune(method, views=0 if isinstance(method, EarlierBlock) else None)
 
     def train(self, method: Rebalance | None = None, factor: float | None = None, balanced: bool = False) -> list[Run]:
-        """Phase I, one Run per seed, at an imbalance factor, by default the setting's; balanced: on all images."""
+        """Return one Run of Phase I for each seed.
+
+        method: by default cross-entropy. factor: the imbalance factor, by default the setting's own. balanced: whether
+        to train on all images, which have no long tail.
+        """
         factor = factor or self.factor
         longtail = LongTail(factor) if factor and not balanced else None
         return self.run(method or Rebalance(), self.at_once(), longtail=longtail)
 
     def look(self, method: Views | Survey, start: Run) -> Run:
-        """A Run that trains nothing, on the network of `start`."""
+        """Return a Run that trains nothing, on the network that `start` has trained."""
         return replace(start, method=method, schedule=NOTHING, start=start, test_every=0)
 
     def survey(self, classes: tuple[int, ...], factor: float | None = None, balanced: bool = False) -> list[Run]:
-        """What scatter plots and activation maps show, from each Phase I."""
+        """Return a survey of each Phase I, which measures what scatter plots and activation maps show."""
         return [self.look(Survey(classes), start) for start in self.train(factor=factor, balanced=balanced)]
 
     def tune(
@@ -108,9 +117,10 @@ class Setting(shared.Setting):
         views: int | None = None,
         loss: Rebalance | None = None,
     ) -> list[Run]:
-        """Phase II from every Phase I (of `loss`), one Run for each of `draws`, its seed, by default Phase I's own.
+        """Return the Runs of Phase II: one for each Phase I and each seed in `draws`, by default the seed of Phase I.
 
-        views: of each image, whose maps are cached; 0 draws images afresh; by default as the setting has it.
+        views: number of cached views of each image; 0: every batch augments images anew. By default, `online` and
+        `views` of the setting decide. loss: the method of Phase I, by default cross-entropy.
         """
         fsa = method.fsa if isinstance(method, EarlierBlock) else method
         views = (0 if self.online else self.views) if views is None else views
@@ -118,7 +128,7 @@ class Setting(shared.Setting):
         runs = []
         for base in self.train(loss, factor):
             start = self.look(Views(views), base) if views else base
-            every = 1 if views else 4  # cached test features make tests cheap
+            every = 1 if views else 4  # cached test features make tests during training cheap
             run = replace(base, method=method, schedule=schedule, start=start, test_every=every)
             runs += [replace(run, seed=seed) for seed in draws or (base.seed,)]
         return runs
@@ -184,12 +194,13 @@ QUICK100 = replace(
 
 
 def _deeper(setting: Setting, table: str) -> Setting:
-    """The same on ResNet-34."""
+    """Return the same setting with ResNet-34."""
     name, role = f"{setting.name}, ResNet-34", f"{setting.role}-resnet34"
     return replace(setting, role=role, name=name, table=table, network="resnet34")
 
 
 def _imagenet(role: str, name: str, table: str, classes: int, network: str, phase2: Schedule = PHASE2) -> Setting:
+    """Return the setting of one data set of large images, which is long-tailed by itself."""
     return replace(
         CIFAR10,
         preset="imagenet",
@@ -221,9 +232,10 @@ SETTINGS: dict[str, tuple[Setting, ...]] = {
 
 
 def on_folder(folder: Folder) -> Setting:
-    """Both phases on images of one's own. Raises InputError where these have no long tail, or no head and tail.
+    """Return the setting of a folder of the user's own images.
 
-    Of small images Phase II draws cached views, as in the quick preset; of large ones it draws images afresh.
+    Phase II takes cached views of small images, as in the quick preset, and augments large images anew for every batch.
+    Raises InputError if the images have no long tail, or if all classes belong to the head.
     """
     tail = folder.long_tailed("fsa")
     share = FSA().share
@@ -253,9 +265,10 @@ def settings(
     epochs_scale: float,
     folder: Folder | None = None,
 ) -> tuple[Setting, ...]:
-    """The settings of a preset. Seeds are Phase I's; the long-tailed draw keeps its own, Phase II its iterations.
+    """Return the settings of a preset.
 
-    Raises InputError on an unknown preset or a scale that is not positive.
+    `seeds` are those of Phase I. The long-tailed subset keeps a seed of its own. `epochs_scale` does not change the
+    iterations of Phase II. Raises InputError on an unknown preset or a scale that is not positive.
     """
     own = on_folder(folder) if folder else None
     return chosen(SETTINGS, preset, repeated_natively("fsa", preset, seeds, orders), epochs_scale, own)

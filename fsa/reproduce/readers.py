@@ -21,7 +21,7 @@ SIZE, GAIN = "training images of a class", "gain (points, paired)"
 
 
 def variants(s: Setting, results: Results, published: PublishedFigure) -> Drawing:
-    """Draw all variants of Phase II from one Phase I: accuracy, difference to the control, and gains by class size."""
+    """Draw all variants of Phase II from the same Phase I: accuracy, difference to the control, gain by class size."""
     control, others = results.get(NO_AUG, []), [n for n in results if n not in (NO_AUG, PHASE_1)]
     heights, differences, rows = list[Curve](), list[Curve](), list[Comparison]()
     for group, measure in GROUPS.items():
@@ -52,7 +52,7 @@ def variants(s: Setting, results: Results, published: PublishedFigure) -> Drawin
 
 
 def on_all(s: Setting, published: PublishedFigure, name: str, group: str) -> tuple[float | None, str]:
-    """Return what Tables 1 and 2 print of a method, which is only the accuracy on all classes."""
+    """Return the number that Tables 1 and 2 print for a method. They print only the accuracy on all classes."""
     return printed(s, published, name) if group == "all" else (None, "")
 
 

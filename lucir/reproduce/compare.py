@@ -94,7 +94,7 @@ def _command(
 
 @dataclass(frozen=True)
 class Arguments(cli.Arguments):
-    """What a script with `compare` takes."""
+    """Holds the options of a script that ends with `compare`."""
 
     retrain: bool = False
     """Train anew the runs of methods from outside the six packages whose source has changed since."""

@@ -45,7 +45,7 @@ def test_each_group_of_runs_has_a_row_with_as_many_repeats_as_were_found(figure:
 
 @pytest.mark.parametrize("figure", [f for f in FIGURES if "quick" in f.presets], ids=lambda f: f.id)
 def test_a_figure_of_uneven_repeats_and_few_tests_is_rendered(figure: Figure, tmp_path: Path) -> None:
-    """One seed in one group and two in the others, in runs so short that only their end was tested."""
+    """One group has one seed, the others have two. The runs are so short that only their end was tested."""
     chosen = settings("quick", [0, 1], None, 0.05)
     results = {}
     for number, (name, runs) in enumerate(figure.runs(chosen).items()):
@@ -58,7 +58,7 @@ def test_a_figure_of_uneven_repeats_and_few_tests_is_rendered(figure: Figure, tm
 
 @pytest.mark.parametrize("id", ["table1-cifar10", "table1-cifar100", "table3", "table4", "table5", "table6-cifar10"])
 def test_measuring_the_published_errors_is_a_reproduction(id: str) -> None:
-    """Every row of the paper's table is held against the number printed for it."""
+    """Every row of the paper's table is compared with the number printed for it."""
     figure, chosen = named(id), settings("cifar", None, None, 1.0)
     printed = {
         (s["method"], x): y for s in PUBLISHED.entries[id]["series"] for x, y in zip(s["x"], s["y"], strict=True)
@@ -117,7 +117,7 @@ def test_the_matrix_and_the_orderings_the_paper_states() -> None:
     np.testing.assert_allclose(left.matrix[:, 0], [51, 50.75, 50.5])
     np.testing.assert_allclose(left.matrix[0], [51, 53, 54])
     stated = [row for row in drawing.comparisons if row.published is not None]
-    assert [row.ours.mean for row in stated if row.ours] == [3, 3, 1, 3, 3]  # the least error: of the left one alone
+    assert [row.ours.mean for row in stated if row.ours] == [3, 3, 1, 3, 3]  # the least is stated on the left only
     assert [row.published for row in stated] == [3, 3, 1, 3, 3]
     cell = ("cifar100", "RS", "CE")
     results[cell] = [fake(figure.runs(chosen)[cell][0], 99)]
@@ -126,7 +126,7 @@ def test_the_matrix_and_the_orderings_the_paper_states() -> None:
 
 
 def test_each_seed_of_the_matrix_is_judged_by_itself() -> None:
-    """Two seeds that disagree with the paper in opposite ways do not add up to one that agrees."""
+    """Two seeds that disagree with the paper in opposite ways do not add up to an agreement."""
     figure, chosen = named("fig2"), settings("cifar", [0, 1], None, 1.0)
     errors = {"CE": 1, "RW": 3, "RS": 4}
     results = {}
@@ -139,7 +139,7 @@ def test_each_seed_of_the_matrix_is_judged_by_itself() -> None:
     assert {(r.ours.mean, r.ours.n, verdict(r, True)) for r in rows if r.ours} == {(1.5, 2, "not reproduced")}
     series = {"method": "b", "x": ["a"], "y": [3], "provenance": "stated"}
     stated = PublishedFigure({"fig": {"series": [series]}}, "fig")
-    lone = claim(stated, "a", "b", [0, 0, 3])  # whose interval would reach 3
+    lone = claim(stated, "a", "b", [0, 0, 3])  # its interval would reach 3
     assert verdict(lone, True) == "not reproduced" and verdict(claim(stated, "a", "b", [3, 3, 3]), True) == "reproduced"
 
 
@@ -149,11 +149,11 @@ def test_sigma_is_the_population_s() -> None:
     assert set(ours) == {"CE", "RW", "RS", "BBN-CB", "BBN-RB", "BBN-ALL"}
     assert ours["CE"] == pytest.approx(np.std(np.linspace(1, 2, 10)))
     sigmas = {r.method: r.published for r in rows if r.quantity.startswith("σ")}
-    assert {k: v for k, v in sigmas.items() if v is not None} == {"BBN-ALL": 0.148}  # the text's alone
+    assert {k: v for k, v in sigmas.items() if v is not None} == {"BBN-ALL": 0.148}  # the only one that the text states
 
 
 def test_what_the_paper_says_of_figures_4_and_6() -> None:
-    """The least sigma is BBN-ALL's; RW's and RS's features lie further from their centres than CE's."""
+    """BBN-ALL has the least sigma. Features of RW and RS lie further from their centres than features of CE."""
     chosen = settings("cifar", [0], None, 1)
     for good in (True, False):
         results = {name: [fake(r) for r in runs] for name, runs in named("fig4").runs(chosen).items()}

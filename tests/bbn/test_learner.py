@@ -1,4 +1,4 @@
-"""BBN and its baselines on a tiny network: which images each branch gets, what is trained, capture and resuming."""
+"""Tests BBN and its baselines on a tiny network: each branch's images, what is trained, capture and resuming."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ MakeRun = Callable[..., Run]
 
 
 def train(run: Run, data: Dataset, out: Path) -> Any:
-    """Train a run; its learner, with `before`, `stage`, `result` and `batches`: the labels of every step."""
+    """Train a run. Returns its learner with `before`, `stage`, `result` and `batches`, the labels of every step."""
 
     class Watched(learner_of(run.method)):  # type: ignore[misc]
         def stages(self, phase: Phase) -> Iterator[Stage]:
@@ -128,7 +128,7 @@ def test_alpha_follows_the_adaptor(bbn_run: MakeRun, tiny_data: Dataset, tmp_pat
     learner = train(bbn_run(BBN(adaptor="beta")), tiny_data, tmp_path / "beta")
     values = learner.alphas.values
     assert len(values) == TOTAL // 8 == len(set(values.tolist())) and values.min() >= 0 and values.max() <= 1
-    assert learner.alphas.place.item() == len(values)  # every step took its own
+    assert learner.alphas.place.item() == len(values)  # every step took its own number
     assert learner.result["trace"]["alpha"][-1] == pytest.approx(values.mean().item(), abs=1e-5)
 
 
@@ -147,7 +147,7 @@ def test_a_step_is_equations_1_to_3(bbn_run: MakeRun, tiny_data: Dataset, tmp_pa
 def test_nothing_reaches_the_rebalancing_branch_in_the_first_epoch(
     bbn_run: MakeRun, tiny_data: Dataset, tmp_path: Path
 ) -> None:
-    """But weight decay and BatchNorm's statistics; here there is no decay."""
+    """Only weight decay and BatchNorm's statistics could change it, and here there is no decay."""
     first = replace(bbn_run(BBN()).schedule, epochs=1, milestones=(), weight_decay=0.0)
     learner = train(bbn_run(BBN(), schedule=first), tiny_data, tmp_path)
     after, width = learner.net.state_dict(), learner.net.width
@@ -166,7 +166,10 @@ def test_nothing_reaches_the_rebalancing_branch_in_the_first_epoch(
 
 
 def test_weight_decay_alone_moves_the_silent_branch(bbn_run: MakeRun, tiny_data: Dataset, tmp_path: Path) -> None:
-    """At alpha = 1 its gradients are zero, not absent: the optimiser still shrinks its weights, W_r among them."""
+    """At alpha = 1 the branch's gradients are zero, not absent.
+
+    So the optimiser still shrinks its weights, W_r among them.
+    """
     decayed = replace(bbn_run(BBN()).schedule, epochs=1, milestones=(), weight_decay=0.1, momentum=0.0, nesterov=False)
     learner = train(bbn_run(BBN(), schedule=decayed), tiny_data, tmp_path)
     after, kept = learner.net.state_dict(), (1 - 0.05 * 0.1) ** (TOTAL // 8)
@@ -180,7 +183,10 @@ def test_weight_decay_alone_moves_the_silent_branch(bbn_run: MakeRun, tiny_data:
 def test_draws_belong_to_their_epoch(
     method: Any, seed: int, bbn_run: MakeRun, tiny_data: Dataset, tmp_path: Path
 ) -> None:
-    """New ones each epoch, the same for the same epoch (so that resuming needs no state), others for other seeds."""
+    """Each epoch and each seed samples other numbers.
+
+    One epoch always samples the same, so that resuming needs no state.
+    """
     learner = train(bbn_run(method, seed=seed), tiny_data, tmp_path)
     numbers = learner.alphas if isinstance(method, BBN) else learner.shares
     found = []
@@ -196,7 +202,7 @@ def test_draws_belong_to_their_epoch(
 def test_a_stretched_tmax_is_a_matter_of_the_method_not_of_the_epochs(
     bbn_run: MakeRun, tiny_data: Dataset, tmp_path: Path
 ) -> None:
-    """A scaled schedule of 90 epochs has nothing to do with iNaturalist's."""
+    """A schedule that is scaled to 90 epochs has nothing to do with iNaturalist's 90 epochs."""
     learner = train(bbn_run(BBN()), tiny_data, tmp_path / "plain")
     learner.context.run = replace(learner.context.run, schedule=replace(learner.context.run.schedule, epochs=90))
     learner.begin_epoch(89)
@@ -246,7 +252,7 @@ def test_mixup_mixes_images_or_features_and_both_labels(
     shares = learner.shares.values
     assert len(set(shares.tolist())) == len(shares) and shares.min() >= 0 and shares.max() <= 1
     assert {len(b) for b in learner.batches} == {16 if partners == "reversed" else 8}
-    if partners == "reversed":  # the smaller half of the classes: in most of the partners, in few of the others
+    if partners == "reversed":  # most partners, and few other images, are of the smaller half of the classes
         uniform, other = (torch.cat([b.chunk(2)[i] for b in learner.batches]) for i in (0, 1))
         assert (uniform >= 4).float().mean() < 0.4 < 0.6 < (other >= 4).float().mean()
     net = learner.net.eval()
@@ -262,7 +268,7 @@ def test_mixup_mixes_images_or_features_and_both_labels(
 
 
 def test_an_ensemble_is_two_networks_trained_apart(bbn_run: MakeRun, tiny_data: Dataset, tmp_path: Path) -> None:
-    """Its first member is a cross-entropy run on the same batches: no gradient of the second reaches it."""
+    """The first network equals a cross-entropy run on the same batches, so it gets no gradient of the second."""
     learner = train(bbn_run(Ensemble("balanced")), tiny_data, tmp_path)
     images, labels = torch.randn(8, 3, 32, 32), torch.arange(8)
     learner.net.train().zero_grad()

@@ -1,4 +1,4 @@
-"""BBN's adaptor, loss, network and schedule against the paper's formulas and the official code's numbers."""
+"""Tests BBN's adaptor, loss, network and schedule against the paper's formulas and numbers of the official code."""
 
 from __future__ import annotations
 

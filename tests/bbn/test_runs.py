@@ -1,4 +1,4 @@
-"""BBN's runs as a whole: classifiers on features of other data, tests in between, bad configurations."""
+"""Tests whole runs of BBN: classifiers on features of other data, tests during training, bad configurations."""
 
 from __future__ import annotations
 
@@ -30,7 +30,10 @@ MakeRun = Callable[..., Run]
 def test_a_classifier_is_trained_on_other_data_than_its_features(
     bbn_run: MakeRun, tiny_data: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Fig. 2 (right): another data set with fewer classes, each with its own fingerprint, through the launcher."""
+    """As in Fig.
+
+    2 (right), the classifier's data set has fewer classes and a fingerprint of its own. The launcher trains both runs.
+    """
     keep, test = tiny_data.train_labels < 4, tiny_data.test_labels < 4
     small = Dataset(
         "small",
@@ -72,7 +75,7 @@ def test_a_start_whose_data_are_missing_is_a_problem_of_its_children(bbn_run: Ma
 
 
 def test_testing_in_between_changes_nothing(bbn_run: MakeRun, tmp_path: Path) -> None:
-    """Neither BatchNorm's statistics nor any draw."""
+    """Tests change neither BatchNorm's statistics nor any random number."""
     states = []
     for every in (0, 1):
         run = bbn_run(BBN(), test_every=every)

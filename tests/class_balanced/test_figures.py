@@ -1,4 +1,4 @@
-"""Figures of the catalogue from made-up Results: what is plotted, what is compared, and with what verdict."""
+"""Tests figures of the catalogue on made-up Results: what they plot and compare, and their verdicts."""
 
 from __future__ import annotations
 
@@ -65,7 +65,7 @@ def test_published_cells() -> None:
 
 @pytest.mark.parametrize("role", ["cifar10", "cifar100"])
 def test_measuring_the_published_grid_is_a_reproduction(role: str) -> None:
-    """Runs that score what the appendix prints give Table 2, its best row included, and the verdict."""
+    """Runs with the errors that the appendix prints give Table 2, its best row included, and verdict "reproduced"."""
     chosen = next(s for s in settings("cifar", [0, 1, 2], None, 1.0) if s.role == role)
     figure, grid, table = BY_ID[f"table2-{role}"], PUBLISHED.figure(GRIDS[role]), PUBLISHED.figure(f"table2-{role}")
     errors = {(name, f): grid.value(name, f)[0] for name in chosen.models() for f in chosen.factors}
@@ -87,7 +87,7 @@ def test_measuring_the_published_grid_is_a_reproduction(role: str) -> None:
 
 
 def test_error_against_beta() -> None:
-    """Fig. 5: published values as rings on lines of the same colour, base losses across."""
+    """In Fig. 5, published values are rings on lines of the same colour, and base losses are horizontal lines."""
     panel, gains = draw("fig5-cifar10", "cifar", seeds=[0], make=lambda r: fake(r, 75.0)).panels
     assert panel.title == "CIFAR-10-LT, factor 50"
     paper = {c.name: list(c.y) for c in panel.curves if c.published}
@@ -104,7 +104,10 @@ def test_error_against_beta() -> None:
 
 
 def test_curves_over_training() -> None:
-    """Test error only where it was measured; the authors' re-run of their code beside the end."""
+    """Test errors are drawn only for tested epochs.
+
+    The last error is compared with the authors' re-run of their code.
+    """
     drawing = draw("curves-cifar10", "cifar", seeds=[0], make=lambda r: fake(r, 75.0))
     tested, losses = drawing.panels
     assert [(list(c.x), list(c.y)) for c in tested.curves] == [([2, 3, 4], [80.0, 23.0, 25.0])] * 6
@@ -138,7 +141,7 @@ def test_choosing_the_test_epoch_gains_last_minus_best() -> None:
 
 
 def test_a_best_epoch_is_never_worse_than_the_last() -> None:
-    """The test at the end counts too, also where no test fell on the last epoch."""
+    """The test at the end counts too, even if no test during training fell on the last epoch."""
 
     def falling(run: Run) -> Result:
         result = fake(run, 60.0)
@@ -168,7 +171,7 @@ def test_two_reductions_are_paired_by_seed() -> None:
 
 
 def test_the_common_baselines() -> None:
-    """Deferred ones change at the first milestone of 160, cRT starts from CE's run of the same seed."""
+    """Deferred baselines change at epoch 160, the first milestone. cRT starts from CE's run of the same seed."""
     chosen = settings("cifar", [0, 1], None, 1.0)
     groups = BY_ID["baselines-cifar100"].runs(chosen)
     names = ["CE", "RW", "RS", "CE-DRW", "CE-DRS", "Focal", "LDAM", "LDAM-DRW", "cRT"]

@@ -1,4 +1,4 @@
-"""The figures from formulas against closed forms and golden values."""
+"""Tests the figures that follow from formulas against closed forms and golden values."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ EFFECTIVE = {  # of CIFAR-10-LT at factor 50
 
 
 def draw(id: str) -> Drawing:
-    """The figure as the quick preset has it: what follows from formulas is held against the paper there too."""
+    """Return a figure as the quick preset has it. Figures from formulas are compared with the paper there too."""
     figure = next(f for f in FIGURES if f.id == id)
     return figure.draw(settings("quick", None, None, 1.0), {}, published("class_balanced"))
 

@@ -1,4 +1,4 @@
-"""The class-balanced learner: the recipe of large images, the top-5 read-out."""
+"""Tests the class-balanced learner: the recipe of large images, the top-5 read-out and the starting bias."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ MakeRun = Callable[..., Run]
 
 
 def trained(run: Run, data: Dataset, out: Path) -> tuple[Any, dict]:
-    """The learner after training, and its Result."""
+    """Return the learner after training, and its Result."""
     learners: list[Any] = []
 
     class Watched(class_balanced.ClassBalancedLearner):
@@ -43,7 +43,7 @@ def trained(run: Run, data: Dataset, out: Path) -> tuple[Any, dict]:
 
 
 def test_the_recipe_of_large_images(tail_run: MakeRun, tiny_data: Dataset, tmp_path: Path) -> None:
-    """Small normal weights, the bias of the paper; weight decay of matrices and kernels alone (official code)."""
+    """Weights start small and normal, the bias as in the paper. Only matrices and kernels decay (official code)."""
     method = ClassBalanced("focal", beta=0.99, gamma=0.5, recipe="imagenet")
     learner, _ = trained(tail_run(method), tiny_data, tmp_path)
     weight, bias = learner.fresh
@@ -84,7 +84,7 @@ def test_top5_is_right_where_the_class_is_among_five(tail_run: MakeRun, tiny_dat
 
 @pytest.mark.parametrize("kind", ["softmax", "sigmoid", "focal"])
 def test_the_bias_may_start_at_zero(kind: Any, tail_run: MakeRun, tiny_data: Dataset, tmp_path: Path) -> None:
-    """The weights are those of the paper's start, which differs for losses on sigmoids alone."""
+    """The weights stay as they are. The paper's starting bias differs from zero only for losses on sigmoids."""
     starts = {}
     for start in ("prior", "zero"):
         method: Any = ClassBalanced(kind, bias_start=start)

@@ -1,4 +1,4 @@
-"""Effective number, class weights and losses against the spec's golden values and closed forms in float64."""
+"""Tests effective number, class weights and losses against golden values and closed forms in float64."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ betas = st.sampled_from(list(LOSSES))
 
 @given(st.integers(1, 3000), st.sampled_from([0.0, 0.5, 0.9, 0.99, 0.999, 0.9999]))
 def test_the_effective_number_is_the_geometric_sum(n: int, beta: float) -> None:
-    """Eq. 3, and with it the recursion of Prop. 1."""
+    """Eq. 3 holds, and with it the recursion of Prop. 1."""
     assert effective_number([n], beta)[0] == pytest.approx(sum(beta**j for j in range(n)), rel=1e-9)
     one, both = effective_number([1], beta)[0], effective_number([n, n + 1], beta)
     assert one == pytest.approx(1) and both[1] == pytest.approx(1 + beta * both[0], rel=1e-12)
@@ -63,7 +63,7 @@ def test_two_limits() -> None:
 
 
 def test_the_effective_number_is_the_covered_volume() -> None:
-    """Sec. 3.1: of N = 50 unit cells, n random ones cover E_n on average, beta = (N - 1) / N."""
+    """In the model of Sec. 3.1, n random cells out of N = 50 cover E_n cells on average, with beta = (N - 1) / N."""
     rng, cells, n = np.random.default_rng(0), 50, 60
     covered = [len(set(rng.integers(0, cells, n))) for _ in range(4000)]
     standard_error = np.std(covered) / 4000**0.5
@@ -131,7 +131,7 @@ def random_batch(n: int = 16, c: int = 5) -> tuple[Tensor, Tensor]:
 
 @pytest.mark.parametrize(("kind", "gamma"), KINDS)
 def test_losses_are_the_textbook_formulas(kind: Any, gamma: float) -> None:
-    """softmax and sigmoid against PyTorch's own, focal against (1 - p_t)^gamma log p_t."""
+    """softmax and sigmoid equal PyTorch's own losses, and focal equals -(1 - p_t)^gamma log p_t."""
     logits, labels = random_batch()
     target = F.one_hot(labels, 5).double()
     p = torch.where(target == 1, logits.sigmoid(), 1 - logits.sigmoid())
@@ -146,7 +146,7 @@ def test_losses_are_the_textbook_formulas(kind: Any, gamma: float) -> None:
 @pytest.mark.parametrize(("kind", "gamma"), KINDS)
 @pytest.mark.parametrize("beta", LOSSES)
 def test_a_loss_is_the_weighted_sum_of_base_losses(kind: Any, gamma: float, beta: float) -> None:
-    """Both reductions, from weights and base losses computed apart; without weights it is the plain mean."""
+    """Both reductions are computed here from weights and base losses. Without weights the loss is the plain mean."""
     logits, labels = random_batch()
     counts = np.array([400, 200, 60, 20, 5])
     inverse = (1 - beta) / (1 - beta**counts)
@@ -170,7 +170,7 @@ def test_gamma_is_for_focal_alone(kind: Any) -> None:
 
 
 def test_labels_and_logits_of_any_width() -> None:
-    """int32 labels; bf16 logits, whose weights stay fp32."""
+    """Labels may be int32. Logits may be bf16, and the weights stay fp32."""
     for kind, gamma in KINDS:
         wide = class_balanced_loss(LOGITS, LABELS, COUNTS, 0.9999, kind, gamma)
         half = class_balanced_loss(LOGITS.bfloat16(), LABELS.int(), COUNTS, 0.9999, kind, gamma)
@@ -199,7 +199,7 @@ def test_a_samples_gradient_is_its_weight_times_the_base_gradient(kind: Any, gam
 
 @pytest.mark.parametrize(("kind", "gamma"), KINDS)
 def test_a_batch_is_the_mean_of_its_halves(kind: Any, gamma: float) -> None:
-    """Not so for the weighted mean, where the weights of a batch share its scale."""
+    """This does not hold for the weighted mean, whose scale comes from the weights of the whole batch."""
     logits, labels = random_batch()
     labels = labels.sort().values
     counts = [400, 200, 60, 20, 5]
@@ -265,7 +265,7 @@ def test_bad_arguments_are_one_clear_line(changes: dict[str, Any], message: str)
 @pytest.mark.parametrize("label", [-100, -1, 3])
 @pytest.mark.parametrize("kind", ["softmax", "sigmoid", "focal"])
 def test_a_label_that_is_no_class_is_refused(kind: Any, label: int) -> None:
-    """Softmax by PyTorch's cross-entropy, which alone ignores -100; with weights that is refused too."""
+    """For softmax, PyTorch's cross-entropy refuses it, except for -100. With class weights -100 is refused too."""
     logits, labels = torch.zeros(2, 3), torch.tensor([0, label])
     with pytest.raises((IndexError, RuntimeError), match=r"out of (bounds|range)"):
         class_balanced_loss(logits, labels, [30, 20, 10], beta=0.9, kind=kind)
@@ -275,6 +275,6 @@ def test_a_label_that_is_no_class_is_refused(kind: Any, label: int) -> None:
 
 
 def test_minus_100_counts_no_class_from_the_end() -> None:
-    """Of 100 classes or more, weights[-100] is some class's."""
+    """With 100 classes or more, weights[-100] exists, but belongs to another class."""
     with pytest.raises(IndexError):
         class_balanced_loss(torch.zeros(1, 100), torch.tensor([-100]), [10] * 100, beta=0.9)

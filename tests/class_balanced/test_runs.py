@@ -1,4 +1,4 @@
-"""Which runs the presets ask for, and the command with and without the data for them."""
+"""Tests which runs the presets ask for, and the command with and without the data for them."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ def test_repeats_have_no_class_order() -> None:
 
 
 def test_optional_runs_alone_are_drawn_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Table 1 requires no run, and counts the classes of those of Table 3 that exist."""
+    """Table 1 requires no run. It counts the classes of those runs of Table 3 that exist."""
     choice, inat = Choice("imagenet", draw=True), settings("imagenet", None, None, 1.0)
     plan = Plan("class_balanced", choice, inat, [BY_ID["table1"]], [], Store(tmp_path), Data(None, tmp_path))
     monkeypatch.setattr(Plan, "find", lambda self, run: run if run.data.name == "inat2018" else None)
@@ -123,7 +123,7 @@ def test_list_names_figures_and_runs(
 def test_large_data_sets_are_listed_where_they_are(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Without any data the preset ends in one line; listed, the figures without theirs say so, all or some."""
+    """Without any data the preset ends with one line. With --list, each figure without its data says so."""
     words = ["--preset", "imagenet", "--out", str(tmp_path / "out")]
     code, _, error = run_command(words, capsys)
     assert code == 2 and "inat2017 needs --data DIR" in error and error.count("\n") == 1

@@ -1,4 +1,4 @@
-"""Slurm on this one machine, from Debian's packages slurm-wlm and munge, with a configuration of the tests' own."""
+"""Runs Slurm on this one machine, from Debian's packages slurm-wlm and munge, with a configuration for the tests."""
 
 from __future__ import annotations
 
@@ -40,15 +40,15 @@ SchedulerParameters=sched_interval=2,batch_sched_delay=1
 NodeName={host} NodeAddr=127.0.0.1 CPUs=4
 PartitionName=main Nodes={host} Default=YES
 """
-"""Slurm's time-outs (seconds) are long, so that it takes nothing for lost on a machine with other work."""
+"""Slurm's time-outs (seconds) are long, so that Slurm does not give anything up for lost on a busy machine."""
 
 CONTAINED = ["setpriv", "--pdeathsig", "KILL", "unshare", "--pid", "--fork", "--kill-child", "--mount-proc"]
-"""The beginning of a command whose processes all end when this one does: daemons, and the jobs that they start."""
+"""The beginning of a command whose processes (daemons, and the jobs that they start) all end with this process."""
 
 
 @pytest.fixture(scope="session")
 def slurm(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
-    """The folder of a running Slurm with one node of four CPUs, which SLURM_CONF names."""
+    """Yield the folder of a running Slurm with one node of four CPUs. SLURM_CONF names its configuration."""
     if missing := [name for name in ("munged", "slurmctld", "slurmd", "sbatch") if not shutil.which(name)]:
         pytest.skip(f"{', '.join(missing)} are not installed: apt-get install slurm-wlm munge")
     if os.getuid() != 0:
@@ -83,7 +83,10 @@ def _until_idle(folder: Path) -> None:
 
 
 def _free_ports(count: int) -> list[int]:
-    """Free ports below those that the system gives to connections, so that they stay free until the daemons listen."""
+    """Return free ports below those that the system gives to connections.
+
+    So they stay free until the daemons listen.
+    """
     sockets = list[socket.socket]()
     while len(sockets) < count:
         try:

@@ -1,4 +1,4 @@
-"""A run that a test holds back, also in a job of Slurm, which finds this file by PYTHONPATH.
+"""Defines a run that a test holds back, also in a job of Slurm, which finds this file by PYTHONPATH.
 
 SIGSTOP would not hold it: Slurm sends SIGCONT to a job right before it warns the job of its end.
 """
@@ -18,13 +18,13 @@ from lucir.methods import Base
 
 @dataclass(frozen=True)
 class Held(Base):
-    """Base, but every epoch takes a second longer until the file exists that LET_GO names."""
+    """Base, but every epoch takes a second longer until the file that LET_GO names exists."""
 
     learner: ClassVar[str] = "held:HeldLearner"
 
 
 class HeldLearner(BaseLearner):
-    """Waits after an epoch, which changes no result."""
+    """Waits after every epoch. This changes no result."""
 
     def trace(self, phase: Phase) -> dict[str, float]:
         end = time.monotonic() + 1

@@ -1,4 +1,4 @@
-"""Processes that torchrun starts train every method as one process does on the same batches, and go on where killed."""
+"""Tests that processes started by torchrun train every method as one process does, and go on after a kill."""
 
 from __future__ import annotations
 
@@ -28,9 +28,10 @@ ROOT = Path(__file__).resolve().parents[2]
 
 @pytest.fixture(params=["of images"])
 def still(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
-    """BatchNorm by the statistics of each image alone; those of a batch are what differs between processes.
+    """Replace batch statistics in BatchNorm by the statistics of each image, since the former differ between processes.
 
-    Or "as they begin", where those of images make the last bits of a sum grow beyond 1e-6 within a few epochs.
+    With "as they begin", BatchNorm uses its initial running statistics. This is for runs in which statistics of single
+    images make the last bits of sums grow beyond 1e-6 within a few epochs.
     """
 
     def of_images(norm: nn.BatchNorm2d, x: Tensor) -> Tensor:
@@ -52,14 +53,14 @@ def result(out: Path, run: Run) -> Result:
 
 
 def states(run: Run, *folders: Path) -> list[dict[str, Tensor]]:
-    """What a finished run leaves in each folder."""
+    """Return the tensors that a finished run leaves in each folder."""
     found = [read_state(out / "runs" / run.hash / "checkpoint.safetensors") for out in folders]
     assert all(found)
     return [state.tensors for state in found if state]
 
 
 def assert_near(ours: Tensor, expected: Tensor, name: str, within: float = 1e-6) -> None:
-    """To `within` times the largest value, or to the last bit of half precision."""
+    """Compare up to `within` times the largest value, or up to the last bit of half precision."""
     ours, expected, exact = ours.nan_to_num(), expected.nan_to_num(), expected.dtype == torch.half
     largest = max(1.0, float(expected.abs().max())) if expected.numel() else 1.0
     torch.testing.assert_close(
@@ -71,7 +72,7 @@ def assert_near(ours: Tensor, expected: Tensor, name: str, within: float = 1e-6)
     ("name", "still"), [(name, STATISTICS.get(name, "of images")) for name in EVERY], indirect=["still"]
 )
 def test_two_processes_end_with_the_weights_of_one(name: str, get: Get, still: None, tmp_path: Path) -> None:
-    """Weights, momentum's work and exemplars of every phase: none would agree if one step's gradient did not."""
+    """Weights, losses and exemplars of every phase are compared. They would differ if the gradient of one step did."""
     run, alone, both = EVERY[name](get), tmp_path / "alone", tmp_path / "both"
     assert trained(2, run, both) == [0, 0]
     for link in run.chain:
@@ -82,7 +83,7 @@ def test_two_processes_end_with_the_weights_of_one(name: str, get: Get, still: N
         one, two = states(link, alone, both)
         assert one.keys() == two.keys()
         for key, expected in one.items():
-            if key.startswith("memory/") and len(expected) == 2:  # both are as near to their mean: the first is a tie
+            if key.startswith("memory/") and len(expected) == 2:  # two are equally near to their mean: a tie
                 two[key], expected = two[key].sort().values, expected.sort().values
             assert_near(two[key], expected, f"{name}: {key}")
 
@@ -91,7 +92,7 @@ def test_two_processes_end_with_the_weights_of_one(name: str, get: Get, still: N
 def test_synchronised_statistics_are_those_of_one_process(
     name: str, get: Get, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """With batches that two processes cannot halve. torch's own kernel is for GPUs; the formula stands in for it."""
+    """Two processes cannot halve these batches. torch's own kernel needs a GPU, so the formula stands in for it."""
 
     def forward(norm: nn.SyncBatchNorm, x: Tensor) -> Tensor:
         if not norm.training:
@@ -120,7 +121,7 @@ def test_synchronised_statistics_are_those_of_one_process(
 
 
 def test_five_processes_share_batches_that_are_smaller_or_uneven(get: Get, still: None, tmp_path: Path) -> None:
-    """Batches of 16 and of what is left over, exemplars of fewer classes than there are processes."""
+    """Five does not divide batches of 16 or the smaller last batch. There are exemplars of fewer than five classes."""
     run, alone, five = EVERY["LUCIR"](get), tmp_path / "alone", tmp_path / "five"
     assert trained(5, run, five) == [0] * 5
     assert launcher.train(run, job(alone)) == ""
@@ -133,7 +134,7 @@ def test_five_processes_share_batches_that_are_smaller_or_uneven(get: Get, still
 def test_a_run_that_is_killed_ends_with_the_same_bits(
     name: str, get: Get, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """With BatchNorm as it is: each process has statistics of its own, and its running ones must not matter."""
+    """BatchNorm is as usual: each process has running statistics of its own, which must not matter."""
     run, whole, out = EVERY[name](get), tmp_path / "whole", tmp_path / "killed"
     monkeypatch.setattr(store, "SAVE_EVERY", 0)
     assert trained(2, run, whole) == [0, 0]
@@ -164,7 +165,7 @@ def torchrun(*words: str) -> subprocess.CompletedProcess[str]:
 
 
 def test_the_command(tmp_path: Path) -> None:
-    """`torchrun -m PAPER.train`: one process speaks and writes; the finished run is read, by one process too."""
+    """With `torchrun -m PAPER.train`, only one process prints. A finished run is read and not trained again."""
     words = ["--epochs-scale", "0.01", "--device", "cpu", "--precision", "fp32", "--out", str(tmp_path)]
     done = torchrun("class_balanced.train", *words)
     assert done.returncode == 0, done.stderr

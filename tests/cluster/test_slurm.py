@@ -1,6 +1,6 @@
-"""Jobs of a real Slurm: submitted once, requeued with what they have saved, and collected by a later command.
+"""Tests jobs of a real Slurm: they are submitted once, requeued with what they have saved, and collected later.
 
-`python -m pytest -m slurm tests/cluster` runs these; they take minutes and need root.
+`python -m pytest -m slurm tests/cluster` runs these tests. They take minutes and need root.
 """
 
 from __future__ import annotations
@@ -28,18 +28,21 @@ from lucir.reproduce import presets
 
 pytestmark = [pytest.mark.slurm, pytest.mark.usefixtures("slurm")]
 ROOT = Path(__file__).resolve().parents[2]
-PATIENCE = 900  # seconds for what takes a few where nothing else is under way
+PATIENCE = 900  # seconds; on an idle machine a few are enough
 FIG3A = ["lucir", "--only", "fig3a", "--epochs-scale", "0.1", "--launcher", "slurm", "--slurm-time", "10"]
 
 
 @pytest.fixture(autouse=True)
 def let_go(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Path]:
-    """The file that lets held runs go. Jobs import packages from where they are submitted, and `held` from here."""
+    """Return the file that lets held runs go.
+
+    Jobs import packages from the folder of submission, and `held` from here.
+    """
     monkeypatch.chdir(ROOT)
     monkeypatch.setenv("PYTHONPATH", str(ROOT / "tests/cluster"))
     monkeypatch.setenv("LET_GO", str(tmp_path / "let-go"))
     yield tmp_path / "let-go"
-    said("scontrol", "update", "partitionname=main", "state=up")  # of a test that failed, nothing is left to the next
+    said("scontrol", "update", "partitionname=main", "state=up")  # a failed test leaves nothing to the next
     said("scancel", "--me")
 
 
@@ -49,7 +52,7 @@ def reproduce(*words: str) -> subprocess.CompletedProcess[str]:
 
 
 def tiny(cache: Path, epochs: int, method: Base | None = None, lr: float = 0.01) -> Run:
-    """A run on 40 embedded images of 4 classes."""
+    """Return a run on 40 embedded images of 4 classes."""
     (setting, *_) = presets.settings("quick", (), (), 1.0)
     small = replace(setting, data=DataSpec("glyphs", 4, 10, 5), classes=4, repeats=(("1993", 0),))
     (run,) = small.base_runs(method or Base(), 4)
@@ -63,7 +66,7 @@ def collect(runs: list[Run], out: Path, minutes: int = 10, wait: float = PATIENC
 
 
 def submitted(out: Path) -> list[str]:
-    """The ids of all jobs that were ever submitted."""
+    """Return the ids of all jobs that were ever submitted."""
     return [json.loads(line)["job"] for line in (out / "cluster/jobs.jsonl").read_text().splitlines()]
 
 
@@ -72,7 +75,7 @@ def said(*command: str) -> str:
 
 
 def state(job: str) -> str:
-    """Of a job that Slurm has, with the reason where it waits."""
+    """Return the state of a job that Slurm knows, with the reason if the job waits."""
     return said("squeue", "-h", "-j", job, "-o", "%T %r").strip()
 
 
@@ -89,20 +92,23 @@ def until(done: Callable[[], bool]) -> None:
 
 
 def begin_again(job: str) -> None:
-    """Start a requeued job in two seconds, not in Slurm's two minutes. Sooner, Slurm could take it for the old one."""
+    """Start a requeued job in two seconds instead of Slurm's two minutes.
+
+    Sooner, Slurm could take it for the old job.
+    """
     until(lambda: state(job) == "PENDING BeginTime")
     said("scontrol", "update", f"jobid={job}", "starttime=now+2", "timelimit=10")
 
 
 def first_epochs(run: Run, out: Path) -> list[str]:
-    """The log of a run in a job once there is some, with the times that its epochs took."""
+    """Wait for the log of a run in a job, and return it with the times that its epochs took."""
     log = out / "runs" / run.hash / "metrics.jsonl"
     until(lambda: log.exists() and log.read_text().count("\n") > 2)
     return log.read_text().splitlines()[:2]
 
 
 def assert_went_on(run: Run, out: Path, before: list[str]) -> None:
-    """The log holds every epoch once, and still the lines from before the job was put back."""
+    """Assert that the log holds every epoch once, and still the lines from before the job was requeued."""
     lines = (out / "runs" / run.hash / "metrics.jsonl").read_text().splitlines()
     assert lines[: len(before)] == before
     assert [json.loads(line)["epoch"] for line in lines] == list(range(1, run.schedule.epochs + 1))
@@ -115,7 +121,7 @@ def assert_as_if_never_stopped(run: Run, out: Path, alone: Path) -> None:
 
 
 def test_a_later_command_collects_what_an_earlier_one_submitted(tmp_path: Path) -> None:
-    """Also given twice while its jobs wait: nothing is submitted again. The start goes first."""
+    """If the command is given again while its jobs wait, nothing is submitted again. Starts come first."""
     said("scontrol", "update", "partitionname=main", "state=down")
     first = reproduce(*FIG3A, "--out", str(tmp_path), "--minutes", "0.02")
     assert first.returncode == 130 and "the same command goes on" in first.stderr, first.stderr
@@ -145,7 +151,7 @@ def test_a_preempted_job_goes_on_where_it_was(tmp_path: Path, let_go: Path) -> N
 
 
 def test_a_job_that_reaches_its_time_requeues_itself(tmp_path: Path, let_go: Path) -> None:
-    """The limit is cut while the job runs, so that the test waits for Slurm's next look at limits, half a minute."""
+    """The test cuts the job's limit while the job runs. Slurm looks at limits every half minute."""
     run = tiny(tmp_path / "cache", 200, Held())
     assert collect([run], tmp_path, wait=1) == []
     (job,) = submitted(tmp_path)

@@ -1,4 +1,4 @@
-"""What runs do differently beside a GPU, and networks that are frozen: seen on a CPU, with the stand-in for a GPU."""
+"""Tests what runs do differently on a GPU, and frozen networks. A stand-in for a GPU shows both on a CPU."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ def test_a_frozen_copy_has_the_bits_of_its_network(name: str) -> None:
 
 @pytest.mark.parametrize("masked", [False, True])
 def test_frozen_extractors_run_in_their_precision_and_are_kept_in_fp32(masked: bool) -> None:
-    """Features have the bits of an expandable network that converts its weights at every call; the state stays fp32."""
+    """Features have the bits of a network that converts its weights at every call. The saved state stays fp32."""
 
     def make() -> nn.Module:
         return resnet.CifarResNet((1, 1), 8, stem_stride=2)
@@ -87,7 +87,7 @@ def test_frozen_extractors_run_in_their_precision_and_are_kept_in_fp32(masked: b
 
 
 def test_augmentation_reads_maps_with_the_bits_of_the_network(get: Get, tmp_path: Path) -> None:
-    """FSA's frozen layers in bf16."""
+    """This concerns FSA's frozen layers in bf16."""
     seen = []
     maps = FSALearner.maps
 
@@ -181,7 +181,7 @@ def test_a_run_beside_a_gpu_takes_one_thread_and_a_stream_by_its_phases(
 
 
 def test_an_epoch_is_waited_for_before_it_is_read() -> None:
-    """Whatever copies many values to the host waits first, in a way that lets other threads go on."""
+    """Every copy of many values to the host waits first, in a way that lets other threads go on."""
     happened: list[str] = []
 
     def waited(self: object) -> None:

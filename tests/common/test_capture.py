@@ -1,4 +1,4 @@
-"""How CUDA graphs are made, on a fake of the few functions of torch that it takes: what is called, in which order."""
+"""Tests how CUDA graphs are made: which functions of torch are called, in which order. A fake replaces torch.cuda."""
 
 from __future__ import annotations
 
@@ -27,12 +27,12 @@ DEFAULT = SimpleNamespace(cuda_stream=0)
 
 
 class FakeCuda:
-    """What is called, in `calls`. A capture that has been `spoilt` cannot be ended, nor the allocator's recording."""
+    """Lists the calls in `calls`. If a capture has been `spoilt`, ending it or the allocator's recording fails."""
 
     def __init__(self, unwinds: bool) -> None:
         self.calls: list[str] = []
         self.unwinds = unwinds
-        """Whether ending a spoilt capture sets the allocator free, as from torch 2.12 on."""
+        """Whether ending a spoilt capture frees the allocator, as in torch 2.12 and later."""
         self.recording: set[int] = set()
         self.pools = 0
         self.spoilt = False
@@ -109,7 +109,7 @@ def cuda(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Fak
 
 
 def failing(cuda: FakeCuda, times: int, message: str) -> Callable[[], None]:
-    """A body that fails this often."""
+    """Return a body that fails `times` times."""
     left = [times]
 
     def body() -> None:
@@ -222,7 +222,7 @@ def test_how_steps_are_captured_can_be_chosen(monkeypatch: pytest.MonkeyPatch) -
 
 
 def test_launches_run_at_most_three_bursts_ahead(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Each event that is waited for lies two bursts back."""
+    """Each event that is waited for was recorded two bursts before."""
     launched, waited = [0], []
 
     class Event:

@@ -1,4 +1,4 @@
-"""Results, records and cached images whose bytes have changed are refused by name, and other figures go on."""
+"""Tests that changed results, records and cached images are refused by name, and that other figures go on."""
 
 from __future__ import annotations
 
@@ -29,21 +29,21 @@ MakeRun = Callable[..., Run]
 
 @pytest.fixture
 def finished(tiny_run: MakeRun, tmp_path: Path) -> Path:
-    """The folder of a finished run."""
+    """Return the folder of a finished run."""
     run = tiny_run(ICaRL())
     assert launcher.train(run, job(tmp_path / "out")) == ""
     return tmp_path / "out" / "runs" / run.hash
 
 
 def content(result: Result) -> list[object]:
-    """All that figures can read of a result."""
+    """Return everything that figures can read of a result."""
     *_, readouts = result.phases()[-1]["stages"].values()
     known = {name: result.values[name] for name in ("phases", "summary", "trace")}
     return [result.config, result.environment, known, {n: result.confusion(n).tolist() for n in readouts}]
 
 
 def found(folder: Path) -> list[object] | None:
-    """What a store reads of a run's folder; None where it refuses it by the folder's name."""
+    """Return what a store reads from a run's folder, or None if it refuses the run and names the folder."""
     try:
         result = Store(folder.parents[1]).load(folder.name)
         return content(result) if result else None
@@ -63,7 +63,7 @@ def test_a_flipped_bit_of_a_result_is_refused_or_changes_nothing(name: str, fini
         got = found(finished)
         refused += got is None
         assert got in (None, whole)
-    assert refused > 40  # not where a blank or a date within the archive was hit
+    assert refused > 40  # not if a blank, or a date within the archive, was hit
 
 
 def test_arrays_of_another_run_are_refused(finished: Path) -> None:
@@ -100,7 +100,7 @@ def test_records_carry_a_checksum_and_are_refused_when_changed(finished: Path, t
 def test_a_damaged_record_stops_no_other_figure(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """One record is changed, the others are of no run: all are named, and what needs none of them is drawn."""
+    """One record is changed, and others belong to no run. All of them are named, and figures without them are drawn."""
     folder, words = tmp_path / "records", ["--only", "fig5a", "fig5c", "--draw", "--out", str(tmp_path)]
     shutil.copytree(records_folder("lucir"), folder)
     monkeypatch.setattr("common.command.queue.records_folder", lambda paper: folder)
@@ -170,7 +170,7 @@ def test_a_read_out_that_was_not_measured_in_every_phase(finished: Path) -> None
 
 @pytest.mark.parametrize("paper", PAPERS)
 def test_committed_records_have_checksums_that_fit(paper: str) -> None:
-    """`python benchmarks/stamp_records.py` gives one to those that have none."""
+    """`python benchmarks/stamp_records.py` adds a checksum to records without one."""
     for path in records_folder(paper).glob("*.json"):
         assert "checksum" in json.loads(path.read_text()), path
         read_record(path)

@@ -1,4 +1,4 @@
-"""Damaged, torn and old checkpoints: a run goes on from what is whole, or says what to do."""
+"""Tests damaged, torn and old checkpoints: a run goes on from an undamaged one, or says what to do."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def _save_every_epoch(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def flip(path: Path) -> None:
-    """One bit of the last tensor."""
+    """Flip one bit of the file's last tensor."""
     content = bytearray(path.read_bytes())
     content[-1] ^= 1
     path.write_bytes(content)
@@ -62,7 +62,7 @@ def test_a_torn_line_and_a_torn_checkpoint_are_left_behind(tiny_run: MakeRun, tm
 def test_a_damaged_checkpoint_is_left_for_the_one_before(
     names: list[str], harm: Callable[[Path], None], tiny_run: MakeRun, tmp_path: Path, capsys: pytest.CaptureFixture
 ) -> None:
-    """It is named, and the run ends with the bits of one that was never stopped; so it does when stopped again."""
+    """The damaged file is named, and the run ends with the bits of an undisturbed one, even if stopped again."""
     run = tiny_run(LUCIR(finetune=FINETUNE))
     assert launcher.train(run, job(tmp_path / "whole")) == ""
     folder = stopped(run, tmp_path / "cut", 9)
@@ -77,7 +77,10 @@ def test_a_damaged_checkpoint_is_left_for_the_one_before(
 
 
 def test_how_much_is_trained_again_after_damage(tiny_run: MakeRun, tmp_path: Path) -> None:
-    """An epoch more where the one before is whole; from the phase before where the phase's beginning is damaged."""
+    """A damaged newest state costs one epoch, and both states cost the phase.
+
+    A damaged boundary also costs the phase before.
+    """
     run = tiny_run(LUCIR(finetune=FINETUNE))
     for names, left in ((), 2), (FILES[:1], 3), (FILES[:2], 4), (FILES[2:3], 8):
         out = tmp_path / "-".join(names)
@@ -101,7 +104,7 @@ def test_without_a_whole_checkpoint_the_run_says_so(tiny_run: MakeRun, tmp_path:
 
 
 def test_a_log_shorter_than_the_checkpoint(tiny_run: MakeRun, tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
-    """As a power cut may leave it: the run goes on from where the log ends, or before."""
+    """A power cut may leave such a log. The run goes on from where the log ends, or from before."""
     run = tiny_run(LUCIR(finetune=FINETUNE))
     assert launcher.train(run, job(tmp_path / "whole")) == ""
     metrics = stopped(run, tmp_path / "cut", 9) / "metrics.jsonl"
@@ -127,7 +130,7 @@ def test_the_state_a_run_starts_from_is_gone(tiny_run: MakeRun, tmp_path: Path) 
 
 
 def as_before(folder: Path) -> None:
-    """The folder as the first versions wrote it: whole states, no checksum, nothing before the last."""
+    """Rewrite the folder as the first versions wrote it: whole states, no checksums, and no previous checkpoints."""
     boundary, inside = newest(folder, 10**9)
     for path in folder.glob("*.safetensors"):
         path.unlink()

@@ -1,4 +1,4 @@
-"""Runs of every package on a stand-in for a GPU: whatever is on the wrong side, or read back in a step, ends them."""
+"""Tests runs of every package on a stand-in for a GPU, which fails if a tensor is on the wrong side or is read back."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from feature_adaptation.learner import AdaptationLearner
 
 
 def trained_on(run: Run, out: Path) -> str:
-    """The device that the record of `run` names, trained on the stand-in with all it starts from."""
+    """Train `run` and its starts on the stand-in. Returns the device that the run's record names."""
     with stand_in():
         for link in run.chain:
             assert launcher.train(link, Job(out, None, "cuda", 1, 1)) == ""

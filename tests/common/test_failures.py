@@ -1,4 +1,4 @@
-"""Failures are one line and leave the run resumable, and the others go on."""
+"""Tests that failures are one line and leave the run resumable, and that other runs go on."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ def test_a_run_that_is_not_resolved_is_told_what_to_call(missing: str, tiny_run:
 
 
 def test_a_loss_that_is_not_finite(tiny_run: MakeRun, tmp_path: Path) -> None:
-    """The rate explodes in the third epoch: one line says where; the second epoch's checkpoint stays."""
+    """The rate explodes in the third epoch. One line says where, and the second epoch's checkpoint stays."""
     run = tiny_run(ICaRL(), schedule=Schedule(4, lr=0.1, milestones=(2,), gamma=1e30, batch=16))
     problem = launcher.train(run, job(tmp_path))
     assert problem == "loss not finite in stage main, epoch 3, lr 1e+29"
@@ -74,7 +74,7 @@ def test_a_finished_run_is_not_trained_again(
 
 
 def test_two_threads_begin_in_one_new_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Both have written their part before either moves it into place."""
+    """Both threads have written their part before either moves it into place."""
     both, write_text = threading.Barrier(2, timeout=60), Path.write_text
 
     def write_and_wait(path: Path, *args: Any, **kwargs: Any) -> int:
@@ -158,7 +158,7 @@ def test_a_bug_is_one_line_and_a_traceback(
 
 
 def family(tiny_run: MakeRun) -> dict[str, Run]:
-    """Two base models, and two runs that start from each."""
+    """Return two base models, and two runs that start from each."""
     protocol = Protocol(4, 4, 0, 0)
     cosine, linear = (tiny_run(Base(head), protocol=protocol) for head in ("cosine", "linear"))  # type: ignore[arg-type]
     return {

@@ -1,4 +1,4 @@
-"""Large images in files: formats against Pillow, batches against torchvision's transforms, and the life of workers."""
+"""Tests large images in files: formats against Pillow, batches against torchvision, and when workers start and end."""
 
 from __future__ import annotations
 
@@ -29,9 +29,9 @@ from common.training import Epoch, Stage, fit, momentum
 pytestmark = pytest.mark.filterwarnings("ignore:The image decoding:DeprecationWarning")  # decoding on the device
 CPU = torch.device("cpu")
 LEVELS = Inputs((0, 0, 0), (1 / 255,) * 3, "resized-crop", size=32)
-"""Normalises to 0 ... 255."""
+"""Inputs that normalise pixels to 0 ... 255."""
 ROUNDING = 1.01
-"""Levels by which a resized tensor may differ from a resized Pillow image."""
+"""The number of levels by which a resized tensor may differ from a resized Pillow image."""
 
 
 def generator(seed: int) -> torch.Generator:
@@ -45,7 +45,7 @@ def smooth(seed: int, width: int = 100, height: int = 80) -> Image.Image:
 
 @pytest.fixture(scope="module")
 def paths(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, ...]:
-    """Seven pictures: JPEGs, of which one is grey and one CMYK, and a PNG."""
+    """Return seven pictures: a PNG, and JPEGs of which one is grey and one CMYK."""
     folder = tmp_path_factory.mktemp("large")
     modes = {3: "L", 5: "CMYK"}
     found = tuple(folder / f"{i}.{'png' if i == 1 else 'jpg'}" for i in range(7))
@@ -60,7 +60,7 @@ def opened(paths: tuple[Path, ...], inputs: Inputs = LEVELS) -> ImageFiles:
 
 @pytest.fixture
 def here(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Images are read in this process: starting workers takes longer than seven pictures."""
+    """Read images in this process, since starting workers takes longer than reading seven pictures."""
     whole, alone = module.DataLoader, {"num_workers": 0, "persistent_workers": False}
     monkeypatch.setattr(module, "DataLoader", lambda *a, **k: whole(*a, **(k | alone)))
 
@@ -98,7 +98,7 @@ FORMATS: dict[str, tuple[str, Callable[[Image.Image], Image.Image], dict[str, An
 def test_every_format_reads_as_pillow_does(
     name: str, where: str, here: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Test images of 70 are cut from 80, which the pictures have: nothing is resized. No EXIF turns them."""
+    """Test images of 70 pixels are cut from pictures of 80, so nothing is resized. EXIF data turn no image."""
     monkeypatch.setenv("REPRO_DECODE", where)
     file, convert, options = FORMATS[name]
     convert(smooth(0)).save(tmp_path / file, **options)
@@ -144,7 +144,7 @@ def test_test_images_are_resized_and_cut_as_by_pillow(here: None, paths: tuple[P
 
 
 def test_flips(here: None, paths: tuple[Path, ...]) -> None:
-    """Reversed channels are BGR, normalised as if RGB, as for small images."""
+    """Reversed channels are BGR, normalised as if they were RGB, as for small images."""
     rows, inputs = torch.arange(3), Inputs((0.1, 0.2, 0.3), (1, 2, 4), "resized-crop", 32)
     raw, plain, mirrored, reversed_ = (
         next(opened(paths, use).plain(rows, flip=flip))  # type: ignore[arg-type]
@@ -170,7 +170,7 @@ def test_training_images_are_cut_as_by_torchvision_on_pillow(here: None, paths: 
 
 
 def test_windows_are_distributed_as_torchvisions(here: None, tmp_path: Path) -> None:
-    """Pixels of this picture name their column and row, so that a window can be read off its corners."""
+    """Pixels of this picture name their column and row, so that the corners of a window show where it lies."""
     height, width, n = 150, 200, 600
     row, column = np.mgrid[:height, :width]
     Image.fromarray(np.stack([column, row, 0 * row], 2).astype(np.uint8)).save(tmp_path / "a.png")
@@ -203,7 +203,7 @@ def test_an_epoch(here: None, paths: tuple[Path, ...]) -> None:
 
 @pytest.fixture
 def two_cores(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """Two workers on any machine; none may be left at the end."""
+    """Pretend that every machine has two cores, for two workers. No worker may be left at the end."""
     monkeypatch.setattr(module, "WORKERS", 2)
     monkeypatch.setattr(module.os, "sched_getaffinity", lambda pid: range(2), raising=False)
     yield

@@ -1,4 +1,4 @@
-"""The optimisation loop against SGD by hand."""
+"""Tests the optimisation loop against SGD by hand."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from common.training import Stage, fit
 
 
 class Numbers:
-    """Images that are rows of a matrix."""
+    """A set of images that are rows of a matrix."""
 
     def __init__(self, x: Tensor, y: Tensor) -> None:
         self.x, self.labels = x, y
@@ -30,7 +30,7 @@ class Numbers:
             yield self.x[rows], self.labels[rows]
 
     def close(self) -> None:
-        """There is nothing to close."""
+        """Do nothing, since there is nothing to close."""
 
 
 def in_order(indices: Tensor, generator: torch.Generator) -> Tensor:
@@ -39,7 +39,7 @@ def in_order(indices: Tensor, generator: torch.Generator) -> Tensor:
 
 @pytest.mark.parametrize("nesterov", [False, True])
 def test_fit_is_sgd_with_momentum_by_hand(nesterov: bool) -> None:
-    """Least squares in NumPy: decay, momentum, the schedule's rates, frozen rows, the mean loss of an epoch."""
+    """NumPy solves the same least squares: decay, momentum, the schedule's rates, frozen rows and mean epoch losses."""
     rng = np.random.default_rng(0)
     x, y, w = rng.normal(size=(7, 3)), rng.integers(0, 3, 7), rng.normal(size=(2, 3))
     schedule = Schedule(4, lr=0.1, milestones=(2,), gamma=0.5, batch=3, momentum=0.8, weight_decay=0.1,
@@ -78,7 +78,10 @@ def test_momentum_does_not_outlive_a_stage() -> None:
 
 
 def test_batchnorm_is_synchronised_in_place() -> None:
-    """It is torch's, and what refers to a layer, its parameters or its type finds it. One process computes the same."""
+    """It stays torch's BatchNorm2d, and references to a layer or its parameters stay valid.
+
+    One process computes the same.
+    """
     net, images = backbone("resnet8-half", seed=0), torch.rand(4, 3, 32, 32)
     copied, layers = copy.deepcopy(net), [m for m in net.modules() if isinstance(m, nn.BatchNorm2d)]
     parameters = list(net.parameters())

@@ -1,4 +1,4 @@
-"""Captured steps against steps called from Python, with the recorder in place of CUDA; and the thread-based pool."""
+"""Tests captured steps against steps called from Python, with the recorder in place of CUDA, and the thread pool."""
 
 from __future__ import annotations
 
@@ -45,19 +45,21 @@ def network() -> nn.Sequential:
 
 
 def trained(net: nn.Module, loss: Callable[[Tensor, Tensor], Tensor], schedule: Schedule = SCHEDULE) -> dict[str, int]:
-    """Fit `net` and return how many steps went which way."""
+    """Fit `net`. Returns how many steps were taken in which way."""
     stage = Stage("toy", schedule, torch.arange(40), loss, net.parameters(), net.train, [(net[-1].weight, 1)])  # type: ignore[index]
     return dict(fit(stage, images(), (0,), lambda epoch, optimiser: None, net=net))
 
 
 @pytest.fixture
 def captured(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Steps are captured with the recorder, as they are on CUDA with graphs."""
+    """Capture steps with the recorder, as graphs capture them on CUDA."""
     monkeypatch.setattr(training, "capture_for", lambda images: record)
 
 
 def test_graphs_go_with_their_stage(monkeypatch: pytest.MonkeyPatch) -> None:
-    """By reference count: each holds memory of its own, and one that is collected inside a later capture ends it."""
+    """They go by reference count, because each holds memory, and collecting one inside a later capture breaks the
+    capture.
+    """
     graphs: list[weakref.ref] = []
 
     def capture(body: Callable[[], None]) -> Callable[[], None]:
@@ -78,7 +80,7 @@ def test_graphs_go_with_their_stage(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_replayed_steps_train_as_called_ones(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Every kind of step: two batch sizes, a rate that rises within an epoch, momentum, frozen rows."""
+    """The steps have two batch sizes, a rate that rises within an epoch, momentum and frozen rows."""
     called, replayed = network(), network()
     assert trained(called, lambda x, y: F.cross_entropy(called(x), y)) == {"eager": 12}
     monkeypatch.setattr(training, "capture_for", lambda images: record)
@@ -91,7 +93,7 @@ def test_replayed_steps_train_as_called_ones(monkeypatch: pytest.MonkeyPatch) ->
 
 
 def test_the_recorder_freezes_what_python_decides(captured: None) -> None:
-    """The oracle itself: a rate of change that lives in Python is lost in a graph, one in a tensor is not."""
+    """This tests the oracle: a graph loses a change of a Python number, but not a change of a tensor."""
     for inside, lost in ((False, True), (True, False)):
         called, replayed = network(), network()
         results = []
@@ -140,7 +142,7 @@ def test_a_capture_without_memory_is_no_fault_of_the_step(monkeypatch: pytest.Mo
 
 @pytest.mark.parametrize("passes", [1, 2])
 def test_batches_are_counted_once_an_epoch(passes: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    """As many as Python counts, at the end of each epoch, by no operation of the graph."""
+    """The count at the end of each epoch equals Python's, but no operation of the graph counts."""
     net, counts = network(), []
     number = net[1].num_batches_tracked
     assert isinstance(number, Tensor)
@@ -192,7 +194,7 @@ def test_layers_that_do_not_train_are_not_counted(captured: None) -> None:
 
 @pytest.mark.parametrize(("value", "message"), [(1e38, ""), (math.inf, "weights not"), (math.nan, "weights not")])
 def test_only_weights_that_are_not_finite_end_a_run(value: float, message: str) -> None:
-    """1e38 is a number, though the square of it is none in fp32."""
+    """1e38 is a finite weight, though its square is infinite in fp32."""
     net = network()
     idle = nn.Parameter(torch.full((3, 3), 1e38))
     net.register_parameter("idle", idle)
@@ -205,7 +207,7 @@ def test_only_weights_that_are_not_finite_end_a_run(value: float, message: str) 
 
 @pytest.mark.parametrize("resumed_at", [0, 2])
 def test_an_epoch_of_another_length_is_captured_anew(monkeypatch: pytest.MonkeyPatch, resumed_at: int) -> None:
-    """The plan's buffer and the counter follow; so does a resume, with its momentum and its rate."""
+    """The plan's buffer and the counter fit the new length, and a resume keeps its momentum and its rate."""
 
     def weights_and_steps() -> tuple[Tensor, dict[str, int]]:
         net, lengths = network(), iter([40, 24, 24, 40][resumed_at:])
@@ -233,7 +235,7 @@ def test_drop_last_needs_one_graph(captured: None) -> None:
 def test_threads_of_one_process_train_what_processes_do(
     tiny_run: Callable[..., Run], tiny_data: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The pool for CUDA streams, on a CPU: same results as one after another, one failure alone, all reported."""
+    """The pool for CUDA streams runs on a CPU here. It gives the results of single runs, and reports every failure."""
     runs = [tiny_run(Base(), seed=seed) for seed in range(3)] + [tiny_run(Base(), schedule=replace(SCHEDULE, lr=1e30))]
     for run in runs[:3]:
         assert launcher.train(run, Job(tmp_path / "alone", None, "cpu", 1, 1)) == ""

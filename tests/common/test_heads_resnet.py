@@ -1,4 +1,4 @@
-"""Heads and backbones: closed forms, parameter counts, and a forward pass written independently from the paper."""
+"""Tests heads and backbones: closed forms, parameter counts, and a forward pass written anew from the paper."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ def test_cosine_head_ignores_lengths(seed: int, rows: list[float], factor: float
 
 
 def test_cosine_head_takes_bf16_features_and_leading_dimensions() -> None:
-    """Half-precision features are normalised in fp32, along their last dimension whatever stands before it."""
+    """Half-precision features are normalised in fp32 along their last dimension, for any dimensions before it."""
     head, features = CosineHead(7, 5, generator(0)), torch.randn(2, 3, 7, generator=generator(1)).bfloat16()
     x, w = features.double().numpy(), head.weight.detach().double().numpy()
     lengths = np.linalg.norm(x, axis=-1, keepdims=True) * np.linalg.norm(w, axis=1)
@@ -78,7 +78,7 @@ def test_initialisation_is_uniform_within_one_over_root_d(kind: type) -> None:
 
 
 def test_loss_at_initial_scale_cannot_be_small() -> None:
-    """With eta = 1 and 50 classes cross-entropy stays above log(1 + 49 exp(-2)) even for the best cosines."""
+    """With eta = 1 and 50 classes, cross-entropy is at least log(1 + 49 exp(-2)), even for the best cosines."""
     logits = torch.full((1, 50), -1.0).index_fill(1, torch.tensor([0]), 1.0)
     assert F.cross_entropy(logits, torch.tensor([0])).item() == pytest.approx(math.log(1 + 49 * math.exp(-2)))
 
@@ -94,7 +94,7 @@ def test_growing_a_cosine_head_keeps_the_old_logits() -> None:
 
 
 def test_a_grown_head_is_a_split_head() -> None:
-    """fc1 and fc2 with their logits side by side, as in the official code, equal one head of stacked rows."""
+    """In the official code, fc1 and fc2 give logits side by side. They equal one head with stacked rows."""
     head, features = CosineHead(8, 5, generator(0)), torch.randn(9, 8, generator=generator(1))
     head.scale.data.fill_(2.0)
     head.grow(3, generator(2))
@@ -128,7 +128,7 @@ def test_parameters_of_resnet32(shortcut: str, count: int) -> None:
 
 @pytest.mark.parametrize("shortcut", ["projection", "pad", "avgpool"])
 def test_images_of_odd_sides_pass_every_shortcut(shortcut: str) -> None:
-    """The last row and column are averaged with what there is of them."""
+    """The last row and column are averaged over the pixels that exist."""
     net = resnet32(shortcut).eval()  # type: ignore[arg-type]
     assert net.maps(torch.zeros(1, 3, 15, 13)).shape == (1, 64, 4, 4)
     if shortcut == "avgpool":
@@ -153,7 +153,7 @@ def test_resnet18_is_torchvisions_with_a_small_stem() -> None:
 
 
 def reference_features(state: Mapping[str, Tensor], images: Tensor, shortcut: str, final_relu: bool) -> Tensor:
-    """ResNet-32 in eval mode, in the order its parameters are registered: conv and BatchNorm by turns."""
+    """Compute a ResNet-32 in eval mode from its parameters, which alternate between convolution and BatchNorm."""
     parts = iter([v.double() for k, v in state.items() if not k.endswith("num_batches_tracked")])
 
     def conv_bn(x: Tensor, stride: int, padding: int = 1) -> Tensor:
@@ -209,7 +209,7 @@ def test_only_the_cosine_networks_features_are_negative(name: str) -> None:
 
 
 def test_state_dict_follows_the_data() -> None:
-    """The order in which the modules are registered decides which random numbers initialise which."""
+    """The order in which modules are registered decides which random numbers initialise them."""
     names = dict.fromkeys(name.rsplit(".", 1)[0] for name in resnet32().state_dict())
     block = ["conv1", "bn1", "conv2", "bn2"]
     expected = ["conv", "bn"]
@@ -247,7 +247,7 @@ def test_shortcuts_without_parameters(shortcut: str, pick: object) -> None:
 
 @pytest.mark.parametrize("size", ["resnet8-half", "resnet32"])
 def test_networks_that_differ_in_their_shortcuts_alone(size: str) -> None:
-    """The same weights, and other outputs, by what fills the shortcuts of option A."""
+    """They have the same weights and different outputs, because option A's shortcuts are filled differently."""
     names = (f"{size}-pad-glorot", f"{size}-avgpool") if size == "resnet32" else (f"{size}-pad", f"{size}-avgpool")
     pad, pooled = (backbone(name, seed=3) for name in names)
     assert {n: v.tolist() for n, v in pad.state_dict().items()} == {
@@ -306,7 +306,7 @@ def test_imagenet_resnet18_is_torchvisions() -> None:
 
 @pytest.mark.parametrize("name", ["resnet8-half", "resnet32", "resnet18-preact", "resnet10-imagenet"])
 def test_features_are_pooled_in_fp32(name: str) -> None:
-    """Autocast makes maps in bf16; their mean keeps the bits that bf16 would drop."""
+    """Autocast makes maps in bf16. Their mean keeps the bits that bf16 would drop."""
     net, images = backbone(name, seed=0).eval(), torch.randn(2, 3, 64, 64, generator=generator(0))
     seen = []
     last = net.body.layer4 if name.endswith("imagenet") else net.stages  # type: ignore[union-attr]
@@ -318,6 +318,6 @@ def test_features_are_pooled_in_fp32(name: str) -> None:
 
 
 def test_autocast_keeps_no_converted_weights() -> None:
-    """Its cache is one for all threads: what one run converts must not reach another."""
+    """All threads share autocast's cache, and weights that one run converts must not reach another run."""
     with Device("cpu", "bf16").autocast():
         assert not torch.is_autocast_cache_enabled()

@@ -1,4 +1,4 @@
-"""What a learner of one's own may keep: its state in checkpoints, and tensors beside its exemplars, found by index."""
+"""Tests what a user's learner may keep: state in checkpoints, and tensors that are found by the exemplars' indices."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ MakeRun = Callable[..., Run]
 
 
 class Taught(Learner):
-    """Two teachers made in `stages`: the network as the phase finds it, and as its first stage leaves it."""
+    """Makes two teachers in `stages`: the network as the phase finds it, and as the phase's first stage leaves it."""
 
     old: Any = None
     expert: Any = None
@@ -62,14 +62,14 @@ class Taught(Learner):
 
 
 class Forgetful(Taught):
-    """The same without hooks."""
+    """Taught without the hooks that save its state."""
 
     def state(self) -> dict[str, Tensor]:
         return {}
 
 
 class Counting(Learner):
-    """Weighs a phase by a tensor that each phase's end makes longer: what is assigned takes over its shape."""
+    """Weighs a phase by a tensor that grows at the end of each phase, since assigning a tensor also sets its shape."""
 
     weights = torch.ones(1)
 
@@ -90,7 +90,7 @@ class Counting(Learner):
 def result(
     kind: type[Learner], run: Run, data: Dataset, out: Path, progress: Callable[[int], None] | None = None
 ) -> dict:
-    """Train to the end, or go on: what the run measures, and the network's last weights."""
+    """Train a run to its end, or go on with it. Returns its measurements and the network's last weights."""
     kept: list[Learner] = []
 
     def make(*arguments: Any) -> Learner:
@@ -113,7 +113,7 @@ def test_what_state_gives_is_there_after_a_kill_at_any_epoch(
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """Without the hooks a resume ends elsewhere, so that it is they that the same bits come from."""
+    """Without the hooks a resume ends elsewhere. So the equal bits come from the hooks."""
     monkeypatch.setattr(store, "SAVE_EVERY", 0)
     run = tiny_run(Base())
     whole = result(kind, run, tiny_data, tmp_path / "whole")
@@ -131,7 +131,7 @@ def test_what_state_gives_is_there_after_a_kill_at_any_epoch(
 
 @given(total=st.integers(4, 60), sizes=st.lists(st.integers(1, 4), min_size=1, max_size=4))
 def test_tensors_stay_beside_their_exemplars(total: int, sizes: list[int]) -> None:
-    """A row that is a function of its index: it is found by that index, however often the memory has shrunk."""
+    """Each row is a function of its index, and is found by that index, however often the memory has shrunk."""
     memory, seen = ExemplarMemory(total=total), 0
     for size in sizes:
         memory.shrink(seen + size)
@@ -163,7 +163,7 @@ def test_what_cannot_lie_beside_exemplars_is_refused() -> None:
 
 
 class Watching(Learner):
-    """Says by which indices a loss was asked: each must name its image's label. Works on the device alone."""
+    """Counts on the device the indices that its loss receives, and those that do not fit their image's label."""
 
     wants_indices = True
 

@@ -1,4 +1,4 @@
-"""What draws and commands needs no torch until it trains: nothing under these rooms loads it when it is imported."""
+"""Tests that importing modules for drawing and for commands loads no torch, which only training needs."""
 
 from __future__ import annotations
 

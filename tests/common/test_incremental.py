@@ -1,4 +1,6 @@
-"""What the loop promises a learner: its phase and teacher before a phase begins, and hooks of either style."""
+"""Tests what the loop promises a learner: phase and teacher are set before a phase begins, and hooks of both styles
+work.
+"""
 
 from __future__ import annotations
 
@@ -28,7 +30,7 @@ MakeRun = Callable[..., Run]
 
 
 class Distilling(Learner):
-    """Squared error to the teacher's logits."""
+    """Adds the squared error to the teacher's logits."""
 
     def loss(self, images: Tensor, labels: Tensor) -> Tensor:
         return self.objective(self.net.features(images), images, labels)
@@ -52,7 +54,7 @@ class Distilling(Learner):
 
 
 class Given(Distilling):
-    """The head's weights do not decay in the main stage, and the head alone is trained after it."""
+    """Takes the hooks that `Learner` offers: the head does not decay in the main stage, and is then trained alone."""
 
     distils = True
 
@@ -70,13 +72,13 @@ class Given(Distilling):
 
 
 class Alone(Given):
-    """The same without a teacher."""
+    """The same learner without a teacher."""
 
     distils = False
 
 
 class ByHand(Distilling):
-    """The same without `distils`, `main` and `frozen_features`; `phase` is a number of its own."""
+    """The same learner without `distils`, `main` and `frozen_features`. Its own `phase` is a number."""
 
     def begin_phase(self, phase: Phase) -> None:
         self.phase = phase.index  # type: ignore[assignment]
@@ -99,7 +101,7 @@ class Outside:
 
 
 def trained(kind: type[Learner], run: Run, data: Dataset, out: Path) -> tuple[dict, dict[str, Tensor]]:
-    """The result of a run, and its network's last state."""
+    """Return the result of a run, and the last state of its network."""
     learners: list[Any] = []
 
     class Kept(kind):  # type: ignore[misc, valid-type]
@@ -125,7 +127,7 @@ def test_either_style_of_hooks_trains_the_same(tiny_run: MakeRun, tiny_data: Dat
 def test_phase_and_teacher_are_there_when_a_phase_begins(
     distils: bool, tiny_run: MakeRun, tiny_data: Dataset, tmp_path: Path
 ) -> None:
-    """The teacher is the network of all old classes, as the phase before left it, and it stays so."""
+    """The teacher is the network of all old classes, as the phase before left it. It does not change."""
     left: list[dict[str, Tensor]] = []
 
     class Watched(Given):
@@ -151,7 +153,7 @@ def test_phase_and_teacher_are_there_when_a_phase_begins(
 def test_a_result_tells_the_average_of_what_every_phase_measured(
     tiny_run: MakeRun, tiny_data: Dataset, tmp_path: Path
 ) -> None:
-    """The mean over phases of the accuracy at their end, for every read-out that no phase lacks."""
+    """It is the mean over phases of the accuracy at their end, for every read-out that all phases have."""
 
     class Late(Given):
         def readouts(self, features: Tensor, phase: Phase) -> dict[str, Tensor]:
@@ -166,7 +168,7 @@ def test_a_result_tells_the_average_of_what_every_phase_measured(
 
 
 def test_a_method_names_its_learner_or_is_refused_before_any_training(tiny_run: MakeRun, tmp_path: Path) -> None:
-    """What it names is no part of its hash."""
+    """The name of the learner is not part of the method's hash."""
     assert learner_of(Outside()) is learner_of(Outside) is Alone
     assert canonical(Outside()) == {"type": "Outside", "version": 1}
     for names, message in (

@@ -1,4 +1,4 @@
-"""Augmentation and evaluation batches of small images against per-image NumPy and torchvision."""
+"""Tests augmentation and evaluation batches of small images against NumPy, image by image, and torchvision."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ def test_crop_and_flip_one_image_at_a_time() -> None:
 
 
 def test_an_epoch_pads_the_raw_image_before_normalising() -> None:
-    """Every batch image is a flipped or straight window of its zero-padded original; the border is raw black."""
+    """Every image is a window of the zero-padded original, flipped or not, so that its border is raw black."""
     images = pictures(24)
     padded = normalised(np.pad(images, ((0, 0), (4, 4), (4, 4), (0, 0))))
     offsets = set()
@@ -63,14 +63,14 @@ def test_an_epoch_pads_the_raw_image_before_normalising() -> None:
 
 
 def markers(n: int) -> np.ndarray:
-    """Images whose pixels name their row and column, so that a crop and a flip can be read off."""
+    """Return images whose pixels name their row and column, so that crop and flip can be read from them."""
     image = np.zeros((32, 32, 3), np.uint8)
     image[..., 0], image[..., 1] = np.arange(100, 132)[:, None], np.arange(100, 132)
     return np.broadcast_to(image, (n, 32, 32, 3))
 
 
 def read_marker(image: np.ndarray) -> tuple[int, int, bool]:
-    """(down, right, flipped) from uint8 [3, 32, 32]: the pixel at the centre is never padding."""
+    """Return (down, right, flipped) of uint8 [3, 32, 32]. The pixel at the centre is never padding."""
     row, left, right = int(image[0, 16, 16]), int(image[1, 16, 15]), int(image[1, 16, 16])
     flipped = left > right
     column = int(image[1, 16, 15]) if flipped else right
@@ -128,7 +128,7 @@ def test_the_generator_decides_an_epoch() -> None:
     ("none", lambda x: x), ("horizontal", lambda x: x[:, :, ::-1]), ("channels", lambda x: x[..., ::-1]),
 ])  # fmt: skip
 def test_plain_batches(flip: str, expected: object) -> None:
-    """In the order given; reversed channels are BGR, normalised as if RGB, as LUCIR's official code does."""
+    """Images come in the given order. Reversed channels are BGR, normalised as if RGB, as in LUCIR's official code."""
     images, rows = plain_images(20), torch.tensor([7, 3, 3, 19, 0])
     batches = list(images.plain(rows, batch=2, flip=flip))  # type: ignore[arg-type]
     assert [len(b) for b in batches] == [2, 2, 1]

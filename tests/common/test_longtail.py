@@ -1,4 +1,4 @@
-"""Long-tailed subsets against the published counts and hashes, and samplers against their probabilities."""
+"""Tests long-tailed subsets against published counts and hashes, and samplers against their probabilities."""
 
 from __future__ import annotations
 
@@ -68,7 +68,7 @@ def test_the_step_profile_has_two_levels() -> None:
 
 @pytest.mark.parametrize(("classes", "factor"), HASHES)
 def test_the_selection_has_the_published_hash(classes: int, factor: int) -> None:
-    """Labels are interleaved, so that a position in the data and a rank within the class differ."""
+    """Labels are interleaved, so that a position in the data differs from a rank within the class."""
     most = 50000 // classes
     labels = np.tile(np.arange(classes), most)
     chosen = longtail_indices(labels, factor)
@@ -101,7 +101,7 @@ def test_data_that_are_long_tailed_already_are_cut_further() -> None:
 
 
 def test_of_unequal_classes_the_largest_is_the_head() -> None:
-    """Sizes of 80 at factor 4 are 80, 50, 31, 20, whichever class has how many; equal ones keep their order."""
+    """With 80 images and factor 4, sizes are 80, 50, 31 and 20, in any order. Equal classes keep their order."""
     assert longtail_sizes([40, 80, 70, 60], 4).tolist() == [20, 80, 50, 31]
     assert longtail_sizes([60, 80, 60, 80], 4).tolist() == [31, 80, 20, 50]
     labels = np.repeat(np.arange(4), [40, 80, 70, 60])
@@ -196,7 +196,7 @@ def test_bad_samplers_are_refused() -> None:
 
 
 def test_groups_of_classes_by_their_training_images() -> None:
-    """100 and 20 are medium, 101 many, 19 few; empty groups are left out."""
+    """Classes of 100 and of 20 images are medium, 101 is many, 19 is few. Empty groups are left out."""
     confusion = np.diag([9, 8, 6, 2]) + np.array([[0, 1, 0, 0], [0, 0, 2, 0], [0, 0, 0, 4], [8, 0, 0, 0]])
     assert shot_accuracies(confusion, [101, 100, 20, 19]) == {"many": 90.0, "medium": 70.0, "few": 20.0}
     assert list(shot_accuracies(confusion, [500, 400, 300, 200])) == ["many"]

@@ -1,4 +1,4 @@
-"""Herding against a plain re-implementation of the paper's procedure, and the budgets of the memory."""
+"""Tests herding against a plain version of the paper's procedure, and the budgets of the memory."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from common.memory import ExemplarMemory, herd
 
 
 def reference(features: np.ndarray, count: int) -> list[int]:
-    """Welling's herding with repeats skipped; after 1000 iterations repeats are not picked any more."""
+    """Herd as Welling does and skip repeats. After 1000 iterations, repeats are not picked any more."""
     unit = features.astype(np.float64)
     unit /= np.linalg.norm(unit, axis=1, keepdims=True)
     mean = unit.mean(0)
@@ -43,7 +43,7 @@ def test_herding_is_the_papers(seed: int, n: int, d: int, data: st.DataObject) -
 
 
 def test_repeats_move_the_weight_and_are_skipped() -> None:
-    """Of three images near one direction and one far off, the first is picked again before the last is reached."""
+    """Three images lie near one direction and one far away. The first is picked again before the last one."""
     features = np.array([[1.0, 0.1, 0.0], [1.0, -0.1, 0.0], [1.0, 0.0, 0.1], [0.0, 0.0, 1.0]], dtype=np.float32)
     unit = features / np.linalg.norm(features, axis=1, keepdims=True)
     mean, w, picks = unit.mean(0), unit.mean(0), []
@@ -55,7 +55,7 @@ def test_repeats_move_the_weight_and_are_skipped() -> None:
 
 
 def test_after_1000_iterations_only_unpicked_images_are_taken() -> None:
-    """In one direction alone every pick is a repeat of the first, so that the rest come after the limit."""
+    """All images have one direction, so every pick repeats the first. The others come after the limit."""
     features = np.concatenate([np.tile([[1.0, 0.0]], (5, 1)), random_features(0, 30, 2)]).astype(np.float32)
     ranks = herd(torch.from_numpy(features), 35).tolist()
     assert sorted(ranks) == list(range(35))
@@ -95,7 +95,7 @@ def test_impossible_counts(count: int) -> None:
 
 
 def fill(memory: ExemplarMemory, labels: range, seen: int, images: int = 15) -> dict[int, torch.Tensor]:
-    """Add classes as a phase does, with `images` each; returns their features."""
+    """Add classes as a phase does, with `images` images each. Returns their features."""
     features = {label: torch.from_numpy(random_features(label, images, 6)) for label in labels}
     memory.shrink(seen)
     for label in labels:

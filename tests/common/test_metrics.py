@@ -1,4 +1,4 @@
-"""Read-outs and accuracies against scikit-learn, brute force and examples worked by hand."""
+"""Tests read-outs and accuracies against scikit-learn, brute force and examples worked by hand."""
 
 from __future__ import annotations
 
@@ -115,7 +115,7 @@ def test_a_label_that_is_no_class_is_refused(labels: list[int], predicted: list[
 
 @pytest.mark.filterwarnings("error")
 def test_groups_without_test_images_are_named_as_such() -> None:
-    """Class 1 has no test image: it is none of the mean, not a nan that spreads."""
+    """Class 1 has no test image. It is left out of the mean, and no nan spreads from it."""
     confusion = np.array([[3, 1, 0, 0], [0, 0, 0, 0], [0, 2, 2, 0], [0, 0, 0, 5]])
     assert metrics.group_accuracies(confusion, [1, 1, 2]) == [75.0, None, pytest.approx(700 / 9)]
     assert np.array_equal(metrics.class_accuracies(confusion), [75, np.nan, 50, 100], equal_nan=True)

@@ -1,4 +1,4 @@
-"""Long-tailed learners on a tiny network: what they start from, what they train, when weights and samplers change."""
+"""Tests long-tailed learners on a tiny network: their start, what they train, and when weights and samplers change."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ MakeRun = Callable[..., Run]
 
 
 def train(run: Run, data: Dataset, out: Path, watch: Callable[[Any, Stage], None] = lambda *a: None) -> Any:
-    """Train a run; its learner, with `before`, `result` and `seen`: the training indices of every batch order."""
+    """Train a run. Returns its learner with `before`, `result` and `seen`, the training indices of every epoch."""
 
     class Watched(learner_of(run.method)):  # type: ignore[misc]
         def stages(self, phase: Phase) -> Iterator[Stage]:
@@ -97,7 +97,7 @@ def test_balanced_data_have_no_groups(tiny_run: MakeRun, tiny_data: Dataset, tmp
 
 @pytest.mark.parametrize("kind", ["softmax", "sigmoid", "focal"])
 def test_a_step_is_the_official_one(kind: Any, tail_run: MakeRun, tiny_data: Dataset, tmp_path: Path) -> None:
-    """Training ends where a loop with torch.optim.SGD and the losses written out ends; the bias as the paper has it."""
+    """Training ends where a loop with torch.optim.SGD and written-out losses ends. The bias is the paper's."""
     import copy
 
     method = ClassBalanced(kind, beta=0.9, gamma=0.5 if kind == "focal" else 0.0)
@@ -166,7 +166,7 @@ def test_parameter_counts(name: str, head: int, total: int) -> None:
 
 
 def test_initialisations_of_the_two_networks() -> None:
-    """Glorot's uniform over fan in and out; He's normal over fan in. The last stage's entry: 32 -> 64 channels."""
+    """Glorot's uniform uses fan in and out, He's normal fan in. The test looks at a kernel from 32 to 64 channels."""
     glorot, he = (backbone(f"resnet32-{name}", seed=1) for name in ("avgpool", "pad"))
     weights = [net.stages[2][0].conv1.weight for net in (glorot, he)]  # type: ignore[union-attr, index]
     bound = np.sqrt(6 / (9 * 32 + 9 * 64))
@@ -214,7 +214,7 @@ def test_ldam_trains_a_cosine_classifier_of_fixed_scale(tail_run: MakeRun, tiny_
 def test_deferred_weights_and_samplers_change_at_their_epoch(
     tail_run: MakeRun, tiny_data: Dataset, tmp_path: Path
 ) -> None:
-    """Until epoch `defer` a run is plain cross-entropy, bit for bit; from then on it is not."""
+    """Until epoch `defer` a run is plain cross-entropy, bit for bit. From then on it differs."""
     states: dict[str, list[Tensor]] = {}
     methods = {
         "plain": Rebalance(),
@@ -248,7 +248,7 @@ def test_deferred_weights_and_samplers_change_at_their_epoch(
 
 
 def test_retraining_changes_the_classifier_alone(tail_run: MakeRun, tiny_data: Dataset, tmp_path: Path) -> None:
-    """BatchNorm's running statistics belong to the extractor; the classifier starts anew on balanced classes."""
+    """BatchNorm's running statistics belong to the extractor. The classifier starts again on balanced classes."""
     base = train(tail_run(Rebalance(), schedule=Schedule(1, batch=8)), tiny_data, tmp_path)
     start = base.context.run
     learner = train(tail_run(Retrain(), start=start), tiny_data, tmp_path)

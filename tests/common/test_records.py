@@ -1,4 +1,4 @@
-"""The committed records: named by their configs, with commit and machine, and enough for every quick figure."""
+"""Tests that committed records are named by their configs, have commit and machine, and suffice for quick figures."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ each_paper = pytest.mark.parametrize("paper", PAPERS)
 
 @cache
 def records(paper: str) -> dict[str, dict]:
-    """The records of a paper, by id."""
+    """Return the records of a paper, by id."""
     found = {path.stem: json.loads(path.read_text()) for path in records_folder(paper).glob("*.json")}
     assert found
     return found
@@ -37,13 +37,13 @@ def digest(config: Any) -> str:
 
 
 def anywhere(config: dict) -> dict:
-    """A config without what says on which data and in which precision."""
+    """Return a config without the entries that say on which data and in which precision the run was trained."""
     return config | {"fingerprint": "", "precision": "", "start": config["start"] and anywhere(config["start"])}
 
 
 @each_paper
 def test_names_are_the_hashes_of_the_configs(paper: str) -> None:
-    """12 digits for the run, 4 for its data and precision, so that a config edited later shows."""
+    """12 digits stand for the run, and 4 for its data and precision. So a config that was edited later is noticed."""
     configs = {id: record["config"] for id, record in records(paper).items()}
     assert {id: digest(anywhere(c))[:12] + digest(c)[:4] for id, c in configs.items()} == {id: id for id in configs}
     assert all(c["paper"] == paper and c["fingerprint"] and c["precision"] for c in configs.values())
@@ -58,14 +58,14 @@ def test_records_name_the_commit_and_the_machine(paper: str) -> None:
 
 @each_paper
 def test_every_quick_figure_can_be_drawn_from_records(paper: str, tmp_path: Path) -> None:
-    """Where a change gives runs other keys: `reproduce PAPER`, then `reproduce record --papers PAPER --embedded`."""
+    """If a change gives runs other keys, run `reproduce PAPER` and `reproduce record --papers PAPER --embedded`."""
     plan = quick(paper, tmp_path)
     assert plan.figures and [f.id for f in plan.figures if plan.results(f)[1]] == []
 
 
 @each_paper
 def test_no_record_of_embedded_data_is_out_of_use(paper: str, tmp_path: Path) -> None:
-    """Also those of figures on request, which --only has to name."""
+    """Records of figures on request count too, although --only has to name these figures."""
     everything = quick(paper, tmp_path)
     ids = tuple(f.id for f in (*everything.figures, *(f for f, _ in everything.skipped)) if "quick" in f.presets)
     named = quick(paper, tmp_path, Choice(only=ids, draw=True))
@@ -75,7 +75,7 @@ def test_no_record_of_embedded_data_is_out_of_use(paper: str, tmp_path: Path) ->
 
 
 def test_a_recorded_run_trained_again_is_the_recorded_one(tmp_path: Path) -> None:
-    """Its first epochs to some digits; then the rounding of other machines and libraries grows to some points."""
+    """First epochs agree to some digits. Later, rounding on other machines and libraries grows to some points."""
     plan = quick("class_balanced", tmp_path, Choice(only=("table2-cifar100",)), "fp32")
     run = next(iter(plan.runs().values()))
     if run.fingerprint not in {record["config"]["fingerprint"] for record in records("class_balanced").values()}:

@@ -1,4 +1,4 @@
-"""Runs that cannot end well are refused before any training, by the planner and by the loop over phases alike."""
+"""Tests that runs which cannot end well are refused before training, by the planner and by the loop over phases."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ MakeRun = Callable[..., Run]
 
 
 def refused(run: Run, data: Dataset, out: Path, message: str) -> None:
-    """Both ways to a training refuse the run, and no epoch has begun."""
+    """Assert that both ways to a training refuse the run, and that no epoch has begun."""
     with pytest.raises(InputError, match=message):
         plan.check(run, data)
     learner = incremental.learner_of(run.method)
@@ -125,7 +125,7 @@ def test_a_word_that_is_no_choice_is_refused_when_the_run_is_made(name: str, tin
 
 
 def test_choices_are_read_from_every_way_to_write_them() -> None:
-    """Of a type that lists no values, or others besides, or that cannot be looked up, everything is allowed."""
+    """A type that lists no values, lists other types besides, or cannot be looked up allows every value."""
 
     @dataclass(frozen=True)
     class Listed:

@@ -1,4 +1,4 @@
-"""Killed runs end bit for bit where uninterrupted ones do, wherever they are killed."""
+"""Tests that killed runs end with the bits of uninterrupted ones, wherever they are killed."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def _save_every_epoch(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_interrupted_at_any_epoch(tiny_run: MakeRun, tmp_path: Path) -> None:
-    """From before the first checkpoint to the last epoch of the last finetuning."""
+    """Kills go from before the first checkpoint to the last epoch of the last finetuning."""
     run, epochs = tiny_run(LUCIR(finetune=FINETUNE, finetune_flag=3)), list[int]()
     assert launcher.train(run, job(tmp_path / "whole"), epochs.append) == ""
     expected = outcome(tmp_path / "whole", run)
@@ -49,7 +49,7 @@ def test_interrupted_at_any_epoch(tiny_run: MakeRun, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("name", ["icarl, finetuned", "lucir, started"])
 def test_interrupted_at_any_save(name: str, tiny_run: MakeRun, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Right after each checkpoint: at the end of a stage, of a phase, and of the run before its result is written."""
+    """Kills come right after each checkpoint: at the end of a stage, of a phase, and of the run before its result."""
     started = name == "lucir, started"
     method, changes = (
         (LUCIR(finetune=FINETUNE), {}) if started else (ICaRL(finetune=FINETUNE), {"protocol": Protocol(8, 4, 2, 12)})
@@ -58,7 +58,7 @@ def test_interrupted_at_any_save(name: str, tiny_run: MakeRun, tmp_path: Path, m
     run, save, saves = tiny_run(method, start=base, **changes), Workspace._save, list[str]()
 
     def ready(out: Path) -> Path:
-        """The run it starts from is finished, uninterrupted."""
+        """Finish the run that it starts from, uninterrupted."""
         nonlocal stop
         if base:
             stop, wanted = 0, stop
@@ -87,7 +87,7 @@ def test_interrupted_at_any_save(name: str, tiny_run: MakeRun, tmp_path: Path, m
 
 
 def test_interrupted_again_and_again(tiny_run: MakeRun, tmp_path: Path) -> None:
-    """Every attempt gets one epoch further; the start's run is trained the same way."""
+    """Every attempt gets one epoch further. The start's run is trained in the same way."""
     base = tiny_run(Base("cosine"), protocol=Protocol(4, 4, 0, 0))
     run = tiny_run(LUCIR(finetune=FINETUNE), start=base)
     for r in run.chain:
@@ -104,7 +104,7 @@ def test_interrupted_again_and_again(tiny_run: MakeRun, tmp_path: Path) -> None:
 
 
 def test_checkpoints_far_apart(tiny_run: MakeRun, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """With no checkpoint inside a phase, the phase starts again; its epochs are logged once."""
+    """Without a checkpoint inside a phase, the phase starts again. Its epochs are logged once."""
     run = tiny_run(LUCIR(finetune=FINETUNE))
     assert launcher.train(run, job(tmp_path / "whole")) == ""
     monkeypatch.setattr(store, "SAVE_EVERY", 1e9)
@@ -118,7 +118,7 @@ def test_checkpoints_far_apart(tiny_run: MakeRun, tmp_path: Path, monkeypatch: p
 def test_killed_between_any_two_steps_of_saving(
     tiny_run: MakeRun, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Before each file written, synced or moved into place, from the first to the last of a run."""
+    """Kills come before each file is written, synced or moved into place, from a run's first file to its last."""
     run = tiny_run(ICaRL(), protocol=Protocol(8, 4, 4, 3))
     calls, stop = 0, 0
 
@@ -179,7 +179,7 @@ print(run.hash, launcher.train(run, job, lambda images: time.sleep(pause)))
 
 
 def test_killed_process(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture) -> None:
-    """SIGKILL in the middle of the last phase; another process goes on from its checkpoint."""
+    """SIGKILL comes in the middle of the last phase. Another process goes on from the checkpoint."""
     environment = os.environ | {"PYTHONPATH": str(Path(__file__).resolve().parents[2])}
     command = [sys.executable, "-c", SCRIPT, str(tmp_path / "killed"), "0.1"]
     killed = subprocess.Popen(command, cwd=tmp_path, env=environment)

@@ -1,4 +1,4 @@
-"""Class orders and phases against the published lists; schedules, protocols and the names of runs."""
+"""Tests class orders and phases against the published lists, and schedules, protocols and the names of runs."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Checkpoint files: what they hold, that any damage is noticed, in which order they reach the disk, and how often."""
+"""Tests checkpoint files: their content, that damage is noticed, when they reach the disk, and how often."""
 
 from __future__ import annotations
 
@@ -101,7 +101,7 @@ def test_sync_reaches_the_file_and_closes_it(tmp_path: Path, monkeypatch: pytest
 def test_saves_take_a_small_share_of_the_time(
     pace: float, seconds: float, expected: float, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Every 2 s on a CPU, 20 s on a GPU, and more seldom where a save takes long, whatever a boundary takes."""
+    """Saves come every 2 s on a CPU and 20 s on a GPU, and less often if one takes long. Boundaries do not count."""
     clock, saves = [1000.0], []
     monkeypatch.setattr(store.time, "monotonic", lambda: clock[0])
 
@@ -122,7 +122,7 @@ def test_saves_take_a_small_share_of_the_time(
 
 
 def test_an_epoch_goes_with_the_boundary_it_was_built_on_alone(tmp_path: Path) -> None:
-    """Not with another of the same phase, as a run repeated on a GPU may leave."""
+    """It does not go with another end of the same phase, which a run repeated on a GPU may leave."""
     boundary, epoch = tmp_path / "checkpoint.safetensors", tmp_path / "epoch.safetensors"
     frozen = {"net/old": torch.zeros(2)}
     checksum = write(boundary, frozen, META)
@@ -153,7 +153,7 @@ def test_a_damaged_file_never_takes_the_place_of_a_whole_one(tmp_path: Path) -> 
 def test_frozen_extractors_are_saved_once_a_phase(
     method: Any, der_run: MakeRun, tiny_data: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """An epoch holds no extractor but the last, and with its boundary all that the network has, bit for bit."""
+    """An epoch's file holds only the last extractor. With its boundary it has the whole network, bit for bit."""
     monkeypatch.setattr(store, "SAVE_EVERY", 0.0)
     found: dict[int, list[Saved]] = {}
     save = Workspace._save

@@ -1,4 +1,4 @@
-"""The number of threads: chosen from measurements, kept, and recorded."""
+"""Tests that the number of threads is chosen from measurements, kept, and recorded."""
 
 from __future__ import annotations
 
@@ -77,7 +77,7 @@ def test_the_choice_is_recorded_and_used(
 def test_omp_num_threads_is_not_overruled(
     asked: str, threads: int | None, tiny_run: Callable[..., Run], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """What the user asks for is taken, not measured; without a number there, the measurement decides."""
+    """A number that the user asks for is taken without measuring. Without such a number, the measurement decides."""
     monkeypatch.setenv("OMP_NUM_THREADS", asked)
     monkeypatch.setattr(tuning, "_measure", lambda *arguments: {"1": 10.0, "2": 11.0, "4": 19.0})
     run = tiny_run(Base())
@@ -98,7 +98,7 @@ def test_the_fewest_runs_that_come_near_the_best_rate(rates: dict[int, float], r
 
 
 def test_rates_add_up_the_runs_that_are_at_work(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Every thread takes 10 steps where it has a turn, in a second by the clock of the measurement."""
+    """Each thread takes 10 steps when it has a turn, which last one second by the clock of the measurement."""
     seconds = count()
     monkeypatch.setattr(tuning.time, "perf_counter", lambda: float(next(seconds)))
     monkeypatch.setattr(tuning, "captured_step", lambda device: lambda: None)

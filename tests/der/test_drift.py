@@ -1,4 +1,4 @@
-"""What Eq. 10 alone does to masks: the simulation against autograd, SGD and pruning, and lambda_s of the presets."""
+"""Tests the simulation of Eq. 10 on masks against autograd, SGD and pruning, and the presets' lambda_s."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def masked(e: np.ndarray, network: str = "small") -> MaskedResNet:
 
 
 def by_sgd(model: MaskedResNet, method: DER, batches: int) -> np.ndarray:
-    """The logits after SCHEDULE by torch.optim.SGD, batch by batch, on the sparsity loss that training takes."""
+    """Return the logits after SCHEDULE by torch.optim.SGD, batch by batch, on the sparsity loss of training."""
     sgd = torch.optim.SGD([model.e], lr=0.1, momentum=0.9)
     for epoch in range(SCHEDULE.epochs):
         sgd.param_groups[0]["lr"] = SCHEDULE.lr_at(epoch)
@@ -60,7 +60,7 @@ def test_the_gradient_is_that_of_the_sparsity(net: NetworkSizes) -> None:
 
 @pytest.mark.parametrize("groups", ["all", "inner"])
 def test_logits_end_where_sgd_leads_them(net: NetworkSizes, groups: Any) -> None:
-    """Within a tenth of the longest way, which the start of momentum explains; clamped logits included."""
+    """They end within a tenth of the longest way, which the start of momentum explains. Clamped logits do too."""
     method, e = replace(METHOD, mask_groups=groups), typical_logits(net.plan, "normal")
     start = torch.from_numpy(e)
     model = masked((inner_only(start, net.plan) if groups == "inner" else start).numpy())
@@ -82,14 +82,17 @@ def test_parameters_are_those_of_the_pruned_network(net: NetworkSizes) -> None:
 
 
 def test_images_of_a_step() -> None:
-    """10 steps of 10 classes with 2000 exemplars, as a log of the official code has it, and 50 classes as a base."""
+    """With 2000 exemplars, 10 steps of 10 classes give the numbers of a log of the official code.
+
+    A second protocol has a base of 50 classes.
+    """
     train = images_of(Protocol(100, 10, 10, None, 2000, rounding="down"), 500)
     assert train == [5000, 7000, 7000, 6980, 7000, 7000, 6980, 6960, 7000, 6980]
     assert images_of(Protocol(100, 50, 25, 20), 500) == [25000, 12500 + 1000, 12500 + 1500]
 
 
 def test_a_run_step_by_step(net: NetworkSizes) -> None:
-    """Inherited logits go on from step to step and fresh ones do not; without lambda_s half of all channels stay."""
+    """Inherited logits go on from step to step, and fresh ones do not. Without lambda_s, half of all channels stay."""
     (s,) = settings("quick", None, None, 1.0)
     run = replace(s.b0_runs(METHOD, 2)[0], network="small", schedule=SCHEDULE)
     run = replace(run, method=replace(METHOD, mask_bound=6.0, sparsity=0.15))
@@ -106,7 +109,7 @@ def test_a_run_step_by_step(net: NetworkSizes) -> None:
 
 
 def test_the_presets_keep_what_the_paper_prints() -> None:
-    """lambda_s of three protocols; `python -m benchmarks.lambda_s` goes over all."""
+    """This covers lambda_s of three protocols; `python -m benchmarks.lambda_s` covers all."""
     quickly = {p.name: p for p in protocols()}
     for name in (
         "cifar100 resnet18, 5 steps",
@@ -118,7 +121,7 @@ def test_the_presets_keep_what_the_paper_prints() -> None:
 
 
 def test_the_arms_are_alike_in_what_eq_10_leaves() -> None:
-    """About 8 % each over two steps of five epochs, but for the one that has the earlier lambda_s."""
+    """Each arm keeps about 8 % over two steps of five epochs, except for the arm with the earlier lambda_s."""
     (s,) = settings("cifar", [0], ["O1"], 0.03)
     shares = {name: mean_share(runs[0]) for name, runs in arms.arms(s).items() if runs[0].method.sparsity}
     assert shares.pop("lambda_s 0.5") < 3

@@ -1,4 +1,4 @@
-"""What becomes of extractors, classifiers and masks from step to step, on a tiny network and tiny images."""
+"""Tests how extractors, classifiers and masks change from step to step, on a tiny network and tiny images."""
 
 from __future__ import annotations
 
@@ -29,7 +29,10 @@ from der.wiring import wiring
 
 @pytest.mark.parametrize("method", [PLAIN, MASKED], ids=["plain", "masked"])
 def test_frozen_extractors_keep_their_bits(method: DER, der_run: MakeRun, tiny_data: Dataset, tmp_path: Path) -> None:
-    """Weights, BatchNorm buffers and outputs; in eval mode without gradients whatever the network is put in."""
+    """Weights, BatchNorm buffers and outputs stay.
+
+    The extractors stay in eval mode without gradients in every mode of the network.
+    """
     known: list[tuple[dict[str, Tensor], Tensor]] = []
 
     def watch(learner: Any, phase: Phase, when: str) -> None:
@@ -86,7 +89,7 @@ def test_with_masks_it_begins_unpruned_with_fresh_masks(der_run: MakeRun, tiny_d
 
 
 def test_masks_can_begin_as_the_previous_ones_ended(der_run: MakeRun, tiny_data: Dataset, tmp_path: Path) -> None:
-    """Bit for bit, on their way through a checkpoint too, and with memory of their own."""
+    """They equal the previous ones bit for bit, also through a checkpoint, and have memory of their own."""
     ended: list[Tensor] = []
 
     def watch(learner: Any, phase: Phase, when: str) -> None:
@@ -108,7 +111,7 @@ def test_masks_can_begin_as_the_previous_ones_ended(der_run: MakeRun, tiny_data:
 
 
 def test_inner_masks_leave_the_streams_whole(der_run: MakeRun, tiny_data: Dataset, tmp_path: Path) -> None:
-    """At every s their masks are 1; lambda_s this large prunes all that has a mask."""
+    """Masks of the streams are 1 at every s. A lambda_s as large as this prunes everything that has a mask."""
     widths: list[int] = []
 
     def watch(learner: Any, phase: Phase, when: str) -> None:
@@ -147,7 +150,7 @@ def test_a_random_start_is_an_option(init: Any, der_run: MakeRun, tiny_data: Dat
 
 
 def test_a_pruned_network_takes_the_masked_ones_place(der_run: MakeRun, tiny_data: Dataset, tmp_path: Path) -> None:
-    """Same features, and the classifier's columns of the kept ones; BatchNorm measured under binary masks."""
+    """Features stay the same, and so do the classifier's columns for them. BatchNorm is measured under binary masks."""
     seen: list[int] = []
 
     def watch(learner: Any, phase: Phase, when: str) -> None:
@@ -176,7 +179,7 @@ def test_a_pruned_network_takes_the_masked_ones_place(der_run: MakeRun, tiny_dat
 
 
 def test_states_rebuild_the_shapes_they_were_saved_with(der_run: MakeRun, tiny_data: Dataset, tmp_path: Path) -> None:
-    """A network as built takes any state of the run, in the middle of a step or after it, without other knowledge."""
+    """A newly built network takes any state of the run, from inside a step or after it, and needs nothing else."""
     taken: list[tuple[dict[str, Tensor], Tensor]] = []
 
     def watch(learner: Any, phase: Phase, when: str) -> None:
@@ -226,7 +229,10 @@ def test_chosen_logits() -> None:
 
 @pytest.mark.parametrize("method", [PLAIN, MASKED], ids=["plain", "masked"])
 def test_super_features_and_heads(method: DER, der_run: MakeRun, tiny_data: Dataset, tmp_path: Path) -> None:
-    """Old features keep their places; H_t is [n_seen, features], H^a [|Y_t| + 1, new features], both without biases."""
+    """Old features keep their places.
+
+    H_t is [n_seen, features], H^a is [|Y_t| + 1, new features]; neither has a bias.
+    """
     before: list[Tensor] = []
 
     def watch(learner: Any, phase: Phase, when: str) -> None:

@@ -1,4 +1,4 @@
-"""Figures of DER's catalogue from made-up Results, the published numbers, and the counts behind tables."""
+"""Tests figures of DER's catalogue on made-up Results, the published numbers, and the counts behind tables."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def figure(id: str) -> Figure:
 
 
 def test_measuring_the_published_curve_is_a_reproduction() -> None:
-    """Three runs of the official curve of DER w/o P over 10 steps: 75.36 on average, 65.22 in the end."""
+    """Three runs with the official curve of DER w/o P over 10 steps average 75.36 and end at 65.22."""
     chosen = settings("cifar", None, None, 1.0)
     series = PUBLISHED.figure("curves-b0-10").series(UNPRUNED)
     assert series
@@ -60,7 +60,10 @@ def test_unpruned_parameters_are_the_printed_ones(id: str, base: bool) -> None:
 
 
 def test_parameters_on_imagenet_are_held_against_their_own_protocol() -> None:
-    """61.6 million without a base, 67.2 with one; a classifier of 512 or more features a class is not in it."""
+    """The paper prints 61.6 million without a base and 67.2 with one.
+
+    It leaves out the classifier, of 512 or more features a class.
+    """
     chosen = settings("imagenet", None, None, 1.0)
     for id, setting, base, unpruned, pruned in (
         ("table3-imagenet100", chosen[0], False, 61.6, 7.67),
@@ -111,7 +114,7 @@ def test_curves_have_a_panel_for_each_number_of_steps_with_the_official_lines_ov
 
 
 def test_official_numbers_on_imagenet_come_before_quoted_ones() -> None:
-    """DER w/o P with a base: 78.19 on average and 72.92 in the end, where others quote 78.20 and 74.92."""
+    """DER w/o P with a base has 78.19 on average and 72.92 in the end, where others quote 78.20 and 74.92."""
     drawing = draw("imagenet100-b50", "imagenet")
     rows = {r.quantity: (r.published, r.provenance) for r in drawing.comparisons if r.method == UNPRUNED}
     assert rows[f"{AVERAGE}, top-1"] == (78.19, "official-file") and rows[f"{LAST}, top-1"] == (72.92, "official-file")
@@ -120,7 +123,7 @@ def test_official_numbers_on_imagenet_come_before_quoted_ones() -> None:
 
 
 def test_parameters_are_averaged_over_steps() -> None:
-    """11.17 million an extractor and a classifier of the classes seen: the paper's 11.2 (T + 1) / 2."""
+    """An extractor has 11.17 million, and the classifier grows with the classes seen: the paper's 11.2 (T + 1) / 2."""
     setting = settings("cifar", None, ["O1"], 1.0)[0]
     for steps in (5, 10, 20, 50):
         result = fake(setting.b0_runs(setting.der(), steps)[0])
@@ -157,7 +160,7 @@ def test_orders_are_the_published_ones() -> None:
 
 
 def test_settings() -> None:
-    """The paper's three orders with one seed by default; short schedules keep the classifier stage whole."""
+    """The default is the paper's three orders with one seed. Short schedules keep the classifier stage whole."""
     (cifar,) = settings("cifar", None, None, 1.0)
     assert cifar.repeats == (("O1", 1993), ("O2", 1993), ("O3", 1993)) and cifar.full_schedule
     assert settings("cifar", [1994], None, 1.0)[0].repeats == (("1994", 1994),)

@@ -1,4 +1,4 @@
-"""What DER trains in each stage, and what its memory keeps, on a tiny network and tiny images."""
+"""Tests what DER trains in each stage, and what its memory keeps, on a tiny network and tiny images."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from der.model import MaskedResNet
 def test_both_heads_start_again_after_the_warm_up(
     der_run: MakeRun, tiny_data: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """In place, exactly once, within the bounds of a fresh linear layer; the extractor is untouched."""
+    """They are sampled again in place, exactly once, within the bounds of a fresh linear layer. The extractor stays."""
     resets: list[tuple[int, int]] = []
     original = DERLearner.begin_epoch
 
@@ -52,7 +52,7 @@ def test_both_heads_start_again_after_the_warm_up(
 
 
 def test_the_classifier_stage_trains_the_classifier_alone(der_run: MakeRun, tiny_data: Dataset, tmp_path: Path) -> None:
-    """On a balanced subset of D_t and M_(t-1), from a fresh start; not in the first step."""
+    """It trains a fresh classifier on a balanced subset of D_t and M_(t-1), but not in the first step."""
     seen: list[int] = []
     before: dict[str, Any] = {}
 
@@ -91,14 +91,14 @@ def test_the_classifier_stage_trains_the_classifier_alone(der_run: MakeRun, tiny
 def test_s_is_annealed_in_every_epoch(
     der_run: MakeRun, tiny_data: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Linear from 1/s_max in the first batch to s_max in the last, in every epoch of every step, as it is trained."""
+    """During training, s rises linearly from 1/s_max in an epoch's first batch to s_max in its last, in every step."""
     seen: dict[int, list[Tensor]] = {}
     original = DERLearner.masks
 
     def masks(learner: Any) -> Any:
         made = original(learner)
         e, m = (t.detach().double() for t in (learner.net.new.e, torch.cat(made)))
-        small = e.abs().argsort()[12]  # of 48: where neither rounding nor saturation hides s
+        small = e.abs().argsort()[12]  # one of 48 logits for which neither rounding nor saturation hides s
         seen.setdefault(learner.phase.index, []).append(m[small].logit() / e[small])
         return made
 
@@ -123,7 +123,7 @@ def test_logits_are_clamped_before_use(der_run: MakeRun, tiny_data: Dataset, tmp
 
 
 def test_sparsity_is_a_term_of_the_loss(der_run: MakeRun, tiny_data: Dataset, tmp_path: Path) -> None:
-    """Eq. 11: the same batch and the same s with lambda_s of 2 and of 0 differ by twice the share in use."""
+    """By Eq. 11, losses of one batch at lambda_s 2 and 0, at the same s, differ by twice the share in use."""
 
     def watch(learner: Any, phase: Phase, when: str) -> None:
         if when != "before main":
@@ -134,7 +134,7 @@ def test_sparsity_is_a_term_of_the_loss(der_run: MakeRun, tiny_data: Dataset, tm
             learner.batch.fill_(1)
             losses.append(learner.loss(X, torch.tensor([0, 1, 0, 1, 0])))
         learner.config = MASKED
-        s = 1 / 15 + (15 - 1 / 15) / (learner.batches - 1)  # of the second batch
+        s = 1 / 15 + (15 - 1 / 15) / (learner.batches - 1)  # in the second batch
         torch.testing.assert_close(losses[0] - losses[1], 2 * new.sparsity(new.soft(s)), atol=1e-4, rtol=1e-4)
 
     train(der_run(MASKED), tiny_data, tmp_path, watch)
@@ -173,7 +173,7 @@ def test_the_single_network_is_trained_on(der_run: MakeRun, tiny_data: Dataset, 
 
 
 def test_a_budget_that_holds(der_run: MakeRun, tiny_data: Dataset, tmp_path: Path) -> None:
-    """floor(M / seen) a class, herding prefixes, within the class's images; step t trains on M_(t-1)."""
+    """Each class keeps floor(M / seen) exemplars at most, which begin its herding order. Step t trains on M_(t-1)."""
     kept: list[dict[int, list[int]]] = []
     sizes: list[int] = []
 
@@ -194,7 +194,7 @@ def test_a_budget_that_holds(der_run: MakeRun, tiny_data: Dataset, tmp_path: Pat
 
 
 def test_train_set_sizes_of_the_paper() -> None:
-    """CIFAR-100 in 10 steps with 2000 exemplars: what a log of the official code lists."""
+    """For CIFAR-100 in 10 steps with 2000 exemplars, sizes are those of a log of the official code."""
     memory = ExemplarMemory(total=2000, rounding="down")
     sizes = [5000 + (min(memory.quota(10 * t), 500) * 10 * t if t else 0) for t in range(10)]
     assert sizes == [5000, 7000, 7000, 6980, 7000, 7000, 6980, 6960, 7000, 6980]

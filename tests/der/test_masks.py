@@ -1,4 +1,4 @@
-"""Masks, their gradient, Eq. 10, pruning and schedules against the formulas, written out anew."""
+"""Tests masks, their gradient, Eq. 10, pruning and schedules against the formulas, written out anew."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ NETWORKS: dict[str, Callable[[], nn.Module]] = {
 
 
 def lived(body: nn.Module) -> nn.Module:
-    """BatchNorms as after training: nothing at its first value, so that every path matters."""
+    """Give BatchNorms values as after training. None has its initial value, so that every path matters."""
     generator = torch.Generator().manual_seed(1)
     for norm in body.modules():
         if isinstance(norm, nn.BatchNorm2d):
@@ -179,7 +179,7 @@ def test_pruned_outputs_are_the_masked_ones(name: str) -> None:
 
 @pytest.mark.parametrize("name", NETWORKS)
 def test_masked_outputs_are_those_of_masks_after_every_batchnorm(name: str) -> None:
-    """The folded masks against hooks that multiply what each BatchNorm gives, soft and in train mode."""
+    """Masks folded into BatchNorm equal hooks that multiply BatchNorm's output, with soft masks in train mode too."""
     model = masked(lived(NETWORKS[name]()), generator=torch.Generator().manual_seed(3)).train()
     x, masks = images(), [m.detach() for m in model.soft(2.0)]
     folded = model(x, masks)
@@ -278,7 +278,7 @@ def test_other_lengths_and_recipes() -> None:
 
 
 def test_blocks_start_as_shortcuts() -> None:
-    """As in the official code's first extractor, but for the shallow network of the quick preset."""
+    """They do so in the official code's first extractor, but not in the shallow network of the quick preset."""
     for name, gamma in (("resnet18", 0.0), ("resnet18-pool", 0.0), ("resnet32", 0.0), ("resnet8-half", 1.0)):
         blocks = [m for m in extractor(name, 0).modules() if isinstance(m, BasicBlock)]
         assert blocks and all((b.bn2.weight == gamma).all() and (b.bn1.weight == 1).all() for b in blocks)

@@ -1,4 +1,4 @@
-"""Whole runs: what a step and a run cost, capture of many steps, and the baselines in DER's recipe."""
+"""Tests whole runs: the cost of a step and of a run, capture of many steps, and the baselines in DER's recipe."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ from der.methods import DER, WA, BiC
 
 
 def test_a_step_costs_one_more_forward_a_frozen_extractor(der_run: MakeRun, tiny_data: Dataset, tmp_path: Path) -> None:
-    """FLOPs of a training step in each step of a run: no backward through what is frozen."""
+    """FLOPs of a training step are counted in each step of a run. Nothing frozen has a backward pass."""
     costs: list[int] = []
 
     def watch(learner: Any, phase: Phase, when: str) -> None:
@@ -57,7 +57,7 @@ def test_an_estimate_counts_the_images_that_are_trained(
 
 
 def test_capture_survives_50_steps(der_run: MakeRun, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """B0 with 50 steps: the network grows in each, and no stage falls back to Python."""
+    """In B0 with 50 steps, the network grows in each step, and no stage falls back to Python."""
     monkeypatch.setattr(training, "capture_for", lambda images: record)
     monkeypatch.setitem(resnet.BACKBONES, "tiny", lambda relu: CifarResNet((1,), 8, final_relu=relu, stem_stride=2))
     rng = np.random.default_rng(0)
@@ -115,7 +115,7 @@ def test_bias_correction_learns_two_numbers_on_held_out_images(
 
 
 def test_a_base_of_its_own_schedule(der_run: MakeRun, tiny_data: Dataset, tmp_path: Path) -> None:
-    """B50: the base Run is masked and pruned, and the others go on from it."""
+    """In B50, the base Run is masked and pruned, and the other Runs go on from it."""
     base = der_run(replace(MASKED, finetune=None), protocol=Protocol(4, 4, 0, 0), schedule=replace(SCHEDULE, warmup=0))
     assert launcher.train(base, Job(tmp_path, None, "cpu", 1, 1)) == ""
     run = replace(der_run(MASKED, protocol=Protocol(8, 4, 2, 3)), start=base)

@@ -1,4 +1,4 @@
-"""DER++ of docs/: its loss against a plain loop, and what it keeps beside its exemplars."""
+"""Tests DER++ of docs/: its loss against a plain loop, and the logits that it keeps with its exemplars."""
 
 from __future__ import annotations
 
@@ -28,7 +28,10 @@ class Stop(Exception):
 
 @pytest.fixture
 def learner(tiny_run: MakeRun, tiny_data: Dataset, tmp_path: Path) -> DarkExperienceLearner:
-    """After 4 and 2 classes, led into a third phase of 2; 16 exemplars in total, 3 a class of the 6."""
+    """Return a learner after phases of 4 and 2 classes, in a third phase of 2.
+
+    Of 16 exemplars in total, 3 are for each known class.
+    """
     made: list[DarkExperienceLearner] = []
 
     class Stopped(DarkExperienceLearner):
@@ -46,7 +49,7 @@ def learner(tiny_run: MakeRun, tiny_data: Dataset, tmp_path: Path) -> DarkExperi
 
 
 def by_hand(logits: np.ndarray, labels: list[int], stored: list[np.ndarray | None]) -> float:
-    """CE of the new images, + alpha * mean squared distance to stored logits, + beta * CE of the old images."""
+    """Return CE of new images + alpha * mean squared distance to stored logits + beta * CE of old images."""
 
     def entropy(kept: list[int]) -> float:
         return float(np.mean([np.log(np.exp(logits[i]).sum()) - logits[i][labels[i]] for i in kept]))
@@ -58,7 +61,7 @@ def by_hand(logits: np.ndarray, labels: list[int], stored: list[np.ndarray | Non
 
 
 def test_the_loss_is_that_of_a_plain_loop(learner: DarkExperienceLearner) -> None:
-    """Old exemplars have 4 or 6 stored logits, by the phase they came in; new images have none."""
+    """An old exemplar has 4 or 6 stored logits, depending on the phase it came in. A new image has none."""
     memory, train = learner.context.memory, learner.context.train
     new = learner.context.of_classes(6, 8)[:5]
     indices = torch.cat([new, memory.indices[1], memory.indices[5]])[torch.randperm(5 + 3 + 3)]
@@ -93,7 +96,7 @@ def test_batches_are_half_new_and_half_replayed(learner: DarkExperienceLearner) 
 
 
 def test_logits_are_those_of_the_moment(learner: DarkExperienceLearner) -> None:
-    """Stored when a class came, of as many classes as there were, and truncated with its exemplars since."""
+    """They were stored when their class came, for the classes of that time, and are truncated with their exemplars."""
     memory = learner.context.memory
     assert memory.tensors["logits"].keys() == set(range(6)) == memory.indices.keys()
     for label, rows in memory.tensors["logits"].items():

@@ -1,4 +1,4 @@
-"""Long-tailed class-incremental learning of docs/: who is kept, each correction against plain formulas, the arms."""
+"""Tests long-tailed class-incremental learning of docs/: exemplars, corrections against plain formulas, the arms."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ from lucir.reproduce.presets import settings
 MakeRun = Callable[..., Run]
 SHORT = Schedule(2, lr=0.05, milestones=(1,), batch=8)
 SIZES = longtail_counts(8, 12, 6)
-"""Images of the classes of the data set: 12 to 2."""
+"""Sizes of the data set's classes, from 12 to 2 images."""
 ORDER = class_order(8)
 
 
@@ -54,7 +54,10 @@ def run_of(make: MakeRun, method: Any, **changes: Any) -> Run:
 def test_classes_keep_their_size_wherever_the_order_puts_them(
     tiny_run: MakeRun, tiny_data: Dataset, tmp_path: Path
 ) -> None:
-    """At most three exemplars a class, all of a class that has two; sizes go by the data set's classes."""
+    """Each class keeps at most three exemplars, or all if it has two images.
+
+    Sizes belong to classes of the data set.
+    """
     run = run_of(tiny_run, CorrectedICaRL())
     plan.check(run, tiny_data)
     learner = train(run, tiny_data, tmp_path)
@@ -73,7 +76,7 @@ def test_other_runs_still_ask_for_no_more_exemplars_than_there_are(tiny_run: Mak
 
 
 def weighted(logits: np.ndarray, labels: np.ndarray, counts: np.ndarray, beta: float) -> float:
-    """Cross-entropy with weights 1 / effective number, over the weights of the batch."""
+    """Return cross-entropy with weights 1 / effective number, divided by the sum of the batch's weights."""
     weights = (1 - beta) / (1 - beta**counts)
     losses = np.log(np.exp(logits).sum(axis=1)) - logits[np.arange(len(labels)), labels]
     return float((weights[labels] * losses).sum() / weights[labels].sum())
@@ -87,7 +90,7 @@ def weighted(logits: np.ndarray, labels: np.ndarray, counts: np.ndarray, beta: f
 def test_class_weights_are_in_the_cross_entropy_alone(
     method: Any, tiny_run: MakeRun, der_run: MakeRun, tiny_data: Dataset, tmp_path: Path
 ) -> None:
-    """In the second phase: the loss with weights minus that without is the difference of the two cross-entropies."""
+    """In the second phase, weights change the loss by exactly the difference of the two cross-entropies."""
     make = der_run if isinstance(method, CorrectedDER) else tiny_run
     seen: list[tuple[float, float, np.ndarray, np.ndarray, np.ndarray]] = []
 
@@ -148,7 +151,7 @@ def test_a_classifier_is_trained_anew_on_classes_drawn_alike(
 
 
 def test_the_arms() -> None:
-    """Twelve methods on one protocol, three of them in both figures; nothing is taken over from another run."""
+    """There are twelve methods on one protocol, three of them in both figures. No run starts from another."""
     (s,) = settings("cifar", (1993, 1, 2), ["1993"], 0.05)
     found = {**methods(s), **{("corrected", *key): runs for key, runs in corrections(s).items()}}
     everything = {run.key: run for runs in found.values() for run in runs}
@@ -167,7 +170,7 @@ def test_the_arms() -> None:
 
 
 def fake(run: Run, accuracy: float) -> Result:
-    """The same accuracy after each phase."""
+    """Return a Result with the same accuracy after each phase."""
     stage = {"main": {"cnn": {"accuracy": accuracy, "many": accuracy + 9, "medium": accuracy, "few": accuracy - 9}}}
     phases = [{"classes": 50 + 10 * i, "num_old": 0, "stages": stage} for i in range(6)]
     return Result(run.hash, canonical(run.resolved("f" * 16, "fp32")), {}, {"phases": phases})

@@ -1,4 +1,4 @@
-"""docs/own_images.py: its folder of images is one that both commands can learn from."""
+"""Tests that both commands can learn from the folder of images that docs/own_images.py makes."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from common.command import cli
 def test_both_commands_find_their_figures(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """Listed, not trained."""
+    """The figures are listed, not trained."""
 
     def listed(papers: Sequence[str], asked: cli.Arguments) -> int:
         return cli.reproduce(papers, replace(asked, list=True))

@@ -1,4 +1,4 @@
-"""A method of one's own in one file, wherever it lies: trained by worker processes, compared, drawn and told apart."""
+"""Tests a user's method in one file: worker processes train it, and it is compared and drawn wherever the file lies."""
 
 from __future__ import annotations
 
@@ -88,7 +88,7 @@ def test_everything_but_the_method_is_the_same(start: Any, head: str | None) -> 
 
 
 def test_a_function_makes_a_method_from_the_preset() -> None:
-    """An ablation has the preset's weight and schedule, and is the very run that `train` makes."""
+    """An ablation has the preset's weight and schedule. Its run is the very run that `train` makes."""
     own = {"No imprinting": lambda s: s.lucir(imprint=False)}
     comparison = Comparison(["mine"], Choice(), methods=own, phases=5, start="cosine", script="mine.py")
     for preset in ("quick", "imagenet"):

@@ -1,4 +1,4 @@
-"""The packages' READMEs: their commands can be given, their Python runs, and their numbers come from records."""
+"""Tests the READMEs and docs: their commands can be given, their Python runs, and their numbers come from records."""
 
 from __future__ import annotations
 
@@ -24,13 +24,13 @@ def readme(paper: str) -> str:
 
 
 def blocks(text: str, language: str = "") -> str:
-    """The content of all blocks of code of a language."""
+    """Return the content of all code blocks of a language."""
     found = re.findall(r"^```(\w*)\n(.*?)^```$", text, flags=re.MULTILINE | re.DOTALL)
     return "\n".join(content for name, content in found if name == language)
 
 
 def commands(text: str) -> Iterator[tuple[str, list[str]]]:
-    """(module, words) of every command that trains or draws a paper's methods, among the blocks of a text."""
+    """Yield (module, words) of every command in a text's code blocks that trains or draws a paper's methods."""
     for line in blocks(text).replace("\\\n", " ").splitlines():
         if found := re.search(rf"-m (({'|'.join(PAPERS)})\.(train|reproduce))( .*)?$", line):
             yield found[1], [word for word in shlex.split(found[4] or "", comments=True) if word != "..."]
@@ -61,7 +61,7 @@ def test_commands_name_options_methods_and_figures_that_exist(document: str) -> 
 
 
 def _without_place(words: list[str]) -> list[str]:
-    """The words that a line of a queue takes: without where data and results are, and how long training may take."""
+    """Return the words that a line of a queue takes: those without place, minutes, device and precision."""
     at = [i for i, word in enumerate(words) if word in ("--data", "--out", "--minutes", "--device", "--precision")]
     return [word for i, word in enumerate(words) if i not in at and i - 1 not in at]
 
@@ -87,7 +87,7 @@ def test_numbers_of_the_root_readme_are_measured_or_published() -> None:
 
 @each_paper
 def test_what_we_found_says_numbers_that_stand_in_the_results(paper: str) -> None:
-    """RESULTS.md is written from the records."""
+    """RESULTS.md itself is written from the records."""
     found = NUMBER.findall(readme(paper).split("## What we found\n")[1].split("\n## ")[0])
     results = set(NUMBER.findall((ROOT / paper / "RESULTS.md").read_text(encoding="utf-8")))
     assert found and [number for number in found if number not in results] == []

@@ -1,4 +1,4 @@
-"""Stage 1: what it trains and keeps, and that no image of an old task is opened in any stage."""
+"""Tests stage 1: what it trains and keeps, and that no stage opens an image of an old task."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def stage1(tiny_run: MakeRun) -> MakeRun:
 
 
 class Guard:
-    """Training images that may be opened only if they are of the current task, or kept as exemplars."""
+    """Training images that may be opened only if they belong to the current task, or are kept as exemplars."""
 
     def __init__(self, images: Any) -> None:
         self.images, self.labels, self.first, self.spared, self.opened = images, images.labels, 0, [], 0
@@ -60,7 +60,7 @@ class Guard:
 
 
 def guarded(run: Run, data: Dataset, out: Path, monkeypatch: pytest.MonkeyPatch) -> Guard:
-    """Train with the training images under guard; returns it."""
+    """Train with the training images under guard. Returns the guard."""
     guards: list[Guard] = []
     opened = memory.open_images
 
@@ -88,7 +88,7 @@ def guarded(run: Run, data: Dataset, out: Path, monkeypatch: pytest.MonkeyPatch)
 def test_no_old_image_is_opened(
     images: int, stage1: MakeRun, tiny_data: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Stage 1 opens the current task's images (hybrid: and the kept ones); stages 2 and 3 open none at all."""
+    """Stage 1 opens images of the current task, and kept ones in the hybrid. Stages 2 and 3 open no image."""
     start = stage1(replace(KEEPS, keep="features"), images)
     assert guarded(start, tiny_data, tmp_path, monkeypatch).opened > 8 * 12
     for method in (Adaptation(), Adaptation(map="sdc", features_per_class=3)):
@@ -100,7 +100,7 @@ def test_no_old_image_is_opened(
 
 
 def test_the_truth_decides_nothing(stage1: MakeRun, tmp_path: Path) -> None:
-    """With and without old images' features for evaluation: the same networks, caches and accuracies, to the bit."""
+    """Keeping old images' features for evaluation changes no bit of the networks, caches and accuracies."""
     with_truth, without = stage1(KEEPS), stage1(replace(KEEPS, keep="features"))
     results = [finish(adapt(start), tmp_path) for start in (with_truth, without)]
     for name, value in weights(tmp_path, with_truth).items():
@@ -116,7 +116,7 @@ def test_the_truth_decides_nothing(stage1: MakeRun, tmp_path: Path) -> None:
 def test_learners_have_the_current_tasks_file_alone(
     stage1: MakeRun, tiny_data: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Until evaluation, task t's map and classifier read phase-t and nothing else; oracles read the truth."""
+    """Before evaluation, map and classifier of task t read only the file phase-t. Oracles also read the truth."""
     start = stage1()
     finish(start, tmp_path)
     read: list[str] = []
@@ -145,7 +145,10 @@ def test_learners_have_the_current_tasks_file_alone(
 
 
 def test_without_distillation_it_is_fine_tuning(stage1: MakeRun, tiny_data: Dataset, tmp_path: Path) -> None:
-    """lambda = gamma = 0, to the bit: binary cross-entropy of all nodes, old and future ones too, by a loop."""
+    """With lambda = gamma = 0, the loss is binary cross-entropy over all nodes, old and future ones too.
+
+    A loop gives the same bits.
+    """
     run = stage1(Extractor(distillation=0.0))
     states: list[dict[str, Tensor]] = []
     nets: list[Any] = []
@@ -194,7 +197,7 @@ def test_without_distillation_it_is_fine_tuning(stage1: MakeRun, tiny_data: Data
 def test_what_stage_1_trains(
     method: Extractor, images: int, stage1: MakeRun, tiny_data: Dataset, tmp_path: Path
 ) -> None:
-    """Which weights move in an incremental task; the teacher never does."""
+    """The test checks which weights move in an incremental task. The teacher never moves."""
     before: list[dict[str, Tensor]] = []
     checked = []
 
@@ -226,7 +229,7 @@ def test_what_stage_1_trains(
     ],
 )
 def test_the_sum_of_stage_1(method: Extractor, stage1: MakeRun, tiny_data: Dataset, tmp_path: Path) -> None:
-    """Eq. 6 of a batch, each term written out, with the previous network as the teacher of both distillations."""
+    """Each term of Eq. 6 is written out for a batch. The previous network is the teacher of both distillations."""
     checked = []
 
     def seen(learner: Any, phase: Phase) -> None:
@@ -260,7 +263,10 @@ def test_the_sum_of_stage_1(method: Extractor, stage1: MakeRun, tiny_data: Datas
 
 
 def test_no_class_is_predicted_before_it_comes(stage1: MakeRun, tiny_data: Dataset, tmp_path: Path) -> None:
-    """The head has the rows of all classes from task 1 on; read-outs choose among those seen, however high the rest."""
+    """The head has rows for all classes from task 1 on.
+
+    Read-outs ignore classes to come, however high their logits are.
+    """
     checked = []
 
     def seen(learner: Any, phase: Phase) -> None:
@@ -283,7 +289,7 @@ def test_no_class_is_predicted_before_it_comes(stage1: MakeRun, tiny_data: Datas
 def test_means_of_icarl_are_those_of_exemplars_and_their_mirror_images(
     stage1: MakeRun, tiny_data: Dataset, tmp_path: Path
 ) -> None:
-    """As iCaRL's code: unit features of each exemplar and of its mirror image, averaged."""
+    """As in iCaRL's code, a mean is over unit features of each exemplar and of its mirror image."""
 
     def seen(learner: Any, phase: Phase) -> None:
         net, kept_images = learner.net.eval(), learner.context.memory.indices
@@ -299,7 +305,10 @@ def test_means_of_icarl_are_those_of_exemplars_and_their_mirror_images(
 
 
 def test_what_is_kept_of_a_task(stage1: MakeRun, tiny_data: Dataset, tmp_path: Path) -> None:
-    """Row-aligned features of both extractors, classes by herding, the head, the test features; extraction repeats."""
+    """Both extractors' features have equal rows, in herding order by class.
+
+    Head and test features are kept. Extraction repeats itself.
+    """
     nets: list[Any] = []
     run = stage1(KEEPS, 3)
     watch(run, tiny_data, tmp_path, lambda learner, phase: nets.append((learner, copy.deepcopy(learner.net))))
@@ -350,7 +359,9 @@ def test_held_out_images_are_tested_on_and_not_trained_on(stage1: MakeRun, tiny_
 
 
 def test_images_are_held_out_of_a_long_tailed_subset(stage1: MakeRun, tiny_data: Dataset) -> None:
-    """8 classes of 12 images down to 4: a quarter of each class's own is held out, and nothing else comes back."""
+    """Of 8 classes with 12 down to 4 images, a quarter of each class is held out, and no image outside the subset is
+    used.
+    """
     run = stage1(Extractor(holdout=0.25), longtail=LongTail(3))
     context = open_context(run, tiny_data, CPU)
     before = context.subset

@@ -1,4 +1,4 @@
-"""Figures of the catalogue from made-up Results: what is plotted, compared and claimed; the plan's runs."""
+"""Tests figures of the catalogue on made-up Results: what they plot, compare and claim, and the plan's runs."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ def test_intervals_over_later_stages_are_labelled() -> None:
 
 
 def test_paper_protocols() -> None:
-    """iCaRL's hyper-parameters, equal splits, and a reduced schedule that leaves stages 2 and 3 alone."""
+    """Runs have iCaRL's hyper-parameters and equal splits. A reduced schedule leaves stages 2 and 3 alone."""
     chosen = settings("cifar", [1993], None, 1.0)[0]
     run = chosen.stage1()[0]
     assert run.protocol.sizes == [10] * 10 and run.protocol.exemplars_per_class == 0
@@ -60,7 +60,7 @@ def test_paper_protocols() -> None:
     assert [round(schedule.lr_at(e), 4) for e in (0, 48, 49, 63)] == [2.0, 2.0, 0.4, 0.08]
     assert (run.method.loss, run.method.distillation, run.network) == ("sigmoid", 1.0, "resnet32")
     assert run.method.nodes == "all" and {r.method.nme_flip for r in chosen.icarl(20)} == {"horizontal"}
-    rates = {"softmax": 0.1, "seen": 0.5}  # of a loss that is no mean over all classes
+    rates = {"softmax": 0.1, "seen": 0.5}  # rates for losses that are no mean over all classes
     variants = {"softmax": chosen.stage1(loss="softmax"), "seen": chosen.stage1(nodes="seen")}
     assert {name: runs[0].schedule.lr for name, runs in variants.items()} == rates
     assert {r.method.sigma for r in chosen.adapt(chosen.stage1(), map="sdc")} == {0.2}
@@ -90,7 +90,10 @@ def test_measuring_the_anchors_is_a_reproduction() -> None:
 
 
 def test_the_claim_counts_memory_by_one_function() -> None:
-    """FA better than every exemplar method already at its least memory; then never; the ratio is that of the bytes."""
+    """If FA beats every exemplar method at its least memory, the ratio is a ratio of bytes.
+
+    If FA never does, there is no ratio.
+    """
     figure = next(f for f in FIGURES if f.id == "fig2")
     chosen = settings("cifar", None, None, 1.0)
     groups = figure.runs(chosen)
@@ -152,7 +155,7 @@ def test_sizes_count_the_features_alone() -> None:
 
 
 def test_what_stage_1_forgets() -> None:
-    """Accuracy on each task's classes from the phase they come in; the feature classifier's once that is there."""
+    """A task's curve starts when the task comes, the feature classifier's curve once that classifier exists."""
     figure = next(f for f in FIGURES if f.id == "stage1")
     chosen = settings("cifar", [0], ["1993"], 0.1)
     alone = draw(figure.id, "cifar", figure.runs(chosen))

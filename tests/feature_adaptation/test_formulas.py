@@ -1,4 +1,4 @@
-"""Memory, losses and metrics against their formulas."""
+"""Tests memory, losses and metrics against their formulas."""
 
 from __future__ import annotations
 
@@ -152,7 +152,7 @@ def test_distillation_rests_where_nothing_has_changed() -> None:
 
 @pytest.mark.parametrize("weight", [1.0, 0.3, 0.0])
 def test_one_target_vector_is_classification_and_distillation(weight: float) -> None:
-    """iCaRL's targets, node by node in float64, of 3 old classes, 2 new ones and 4 that have not come yet."""
+    """iCaRL's targets are computed node by node in float64, for 3 old classes, 2 new ones and 4 that are to come."""
     old, logits = torch.randn(5, 3, generator=rng(5)), torch.randn(5, 9, generator=rng(6), requires_grad=True)
     labels = torch.tensor([3, 4, 0, 1, 4])  # with exemplars of old classes
     before, now = (x.detach().numpy().astype(np.float64) for x in (old, logits))
@@ -212,7 +212,7 @@ def test_attention_is_grad_cam_and_teaches_the_new_network() -> None:
 
 
 def test_average_incremental_accuracy_of_three_tasks() -> None:
-    """(80 + 60 + 40) / 3, and without the first (60 + 40) / 2, of each repeat; here of tasks of 4, 2 and 2 classes."""
+    """For tasks of 4, 2 and 2 classes, it is (80 + 60 + 40) / 3, and without the first (60 + 40) / 2, per repeat."""
     repeats = []
     for shift in (-1.0, 1.0):
         values = [{"accuracy": a + shift, "groups": [a] * (i + 1)} for i, a in enumerate((80.0, 60.0, 40.0))]

@@ -1,4 +1,4 @@
-"""Stages 2 and 3: how the memory moves and grows, what is trained on it, and what is measured."""
+"""Tests stages 2 and 3: how the memory moves and grows, what is trained on it, and what is measured."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def stage1(tiny_run: MakeRun) -> MakeRun:
 
 
 def test_the_memory_grows_and_moves(stage1: MakeRun, tiny_data: Dataset, tmp_path: Path) -> None:
-    """|M^t| = |M^(t-1)| + sum of min(L, n_c); old labels stay in their order, old vectors change; M^1 = V^1."""
+    """|M^t| = |M^(t-1)| + sum of min(L, n_c), and M^1 = V^1. Old labels keep their order, and old vectors change."""
     start = stage1()
     finish(start, tmp_path)
     for count, per_class in ((None, 12), (5, 5), (1, 1), (50, 12)):
@@ -60,7 +60,7 @@ def test_the_memory_grows_and_moves(stage1: MakeRun, tiny_data: Dataset, tmp_pat
 
 
 def test_only_the_map_is_trained_in_stage_2(stage1: MakeRun, tiny_data: Dataset, tmp_path: Path) -> None:
-    """The fixed head teaches the map and learns nothing; the classifier starts as its copy and covers all classes."""
+    """The fixed head teaches the map and learns nothing. The classifier starts as its copy and covers all classes."""
     start = stage1()
     finish(start, tmp_path)
     digest = {p.name: p.read_bytes() for p in (tmp_path / "runs" / start.hash).glob("*.safetensors")}
@@ -107,7 +107,7 @@ def test_every_map_and_option_runs(stage1: MakeRun, tmp_path: Path) -> None:
     assert len(results) == len(runs)
     for result in results.values():
         assert all(np.isfinite(result.curve(name)).all() for name in ("cnn", "stage1", "ncm"))
-        assert len({tuple(r.curve("stage1")) for r in results.values()}) <= 2  # stage 1's own head, of two starts
+        assert len({tuple(r.curve("stage1")) for r in results.values()}) <= 2  # stage 1's own head, from two starts
 
 
 def test_hybrid_features_are_exact_where_the_image_is_kept(stage1: MakeRun, tiny_data: Dataset, tmp_path: Path) -> None:
@@ -132,7 +132,9 @@ def test_hybrid_features_are_exact_where_the_image_is_kept(stage1: MakeRun, tiny
 
 
 def test_quality_by_hand(stage1: MakeRun, tmp_path: Path) -> None:
-    """omega and explained drift from the files, for the identity, the MLP and the oracle; one step at t = i + 1."""
+    """omega and explained drift are computed from the files, for the identity, the MLP and the oracle, and one step at
+    t = i + 1.
+    """
     start = stage1()
     finish(start, tmp_path)
     for method in (Adaptation(map="identity"), Adaptation(), Oracle()):
@@ -158,7 +160,7 @@ def test_quality_by_hand(stage1: MakeRun, tmp_path: Path) -> None:
 
 
 def test_true_features_beat_stale_ones_after_a_rotation(tmp_path: Path, tiny_run: MakeRun, tiny_data: Dataset) -> None:
-    """A space that turns by a known rotation between two tasks: stale vectors mislead, moved and true ones do not."""
+    """The space turns by a known rotation between two tasks. Stale vectors mislead, moved and true ones do not."""
     generator = seeded(torch.device("cpu"), "fixture")
     means = torch.eye(8)[:6] * 4
     rotation = torch.roll(torch.eye(8), 3, dims=0)  # a permutation: old classes land on each other's axes
@@ -223,7 +225,7 @@ def test_the_source_reads_every_field(stage1: MakeRun, tmp_path: Path) -> None:
 
 
 def test_the_map_is_fitted_to_current_images(stage1: MakeRun, tiny_data: Dataset, tmp_path: Path) -> None:
-    """Every pair is a current image before and after, in the hybrid too; old images' pairs join on request alone."""
+    """Every pair is one current image before and after, in the hybrid too. Old images' pairs join only on request."""
     for images in (0, 2):
         start = stage1(KEEPS, images)
         finish(start, tmp_path)
@@ -255,7 +257,7 @@ def test_the_map_is_fitted_to_current_images(stage1: MakeRun, tiny_data: Dataset
 def test_the_classifier_sees_classes_alike(
     balanced: bool, stage1: MakeRun, tiny_data: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """With 2 kept rows of an old class and 12 of a new one: every class as often, or by their numbers."""
+    """With 2 kept rows of an old class and 12 of a new one, classes are sampled equally often, or by their rows."""
     start = stage1()
     finish(start, tmp_path)
     drawn: list[Tensor] = []
@@ -275,7 +277,7 @@ def test_the_classifier_sees_classes_alike(
 
 
 def test_a_network_that_keeps_its_last_relu(stage1: MakeRun, tiny_data: Dataset, tmp_path: Path) -> None:
-    """Features and adapted features of one sign; by default of either."""
+    """Its features and adapted features are not negative. By default, features have either sign."""
     for relu in (True, False):
         start = stage1(replace(KEEPS, final_relu=relu))
         finish(start, tmp_path)
@@ -286,7 +288,7 @@ def test_a_network_that_keeps_its_last_relu(stage1: MakeRun, tiny_data: Dataset,
 
 
 def test_a_hybrid_without_images_is_the_method() -> None:
-    """The same Runs, so the same results; with one image a class they are others."""
+    """Its Runs are the same, so its results are too. With one image a class, its Runs differ."""
     for preset in ("quick", "cifar"):
         s = settings(preset, None, None, 1.0)[0]
         plain, none, one = (s.adapt(runs) for runs in (s.stage1(), s.stage1(images=0), s.stage1(images=1)))

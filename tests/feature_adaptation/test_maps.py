@@ -1,4 +1,4 @@
-"""Maps of old features: the adapter, least squares, shifts and SDC, on moves that are known."""
+"""Tests maps of old features on known moves: the adapter, least squares, shifts and SDC."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ RECIPE = Recipe(steps=700, lr=1e-3, optimiser="adam")
 
 
 def clusters(count: int, classes: int, dim: int, name: str, draw: int = 0) -> tuple[Tensor, Tensor]:
-    """Gaussian classes around the random means of `name`: features [count * classes, dim], labels."""
+    """Return Gaussian classes around random means that `name` chooses: features [count * classes, dim], labels."""
     means = 1.5 * torch.randn(classes, dim, generator=rng("means", name))
     noise = torch.randn(classes, count, dim, generator=rng("noise", name, draw))
     return (means[:, None] + noise).reshape(-1, dim), torch.arange(classes).repeat_interleave(count)
@@ -76,7 +76,7 @@ def test_the_adapters_shape_and_size() -> None:
 
 @pytest.mark.parametrize("alpha", [0.5, 100.0, None])
 def test_the_adapters_loss(alpha: float | None) -> None:
-    """Eq. 7 / alpha of one batch, by hand; a rate of 0 leaves the adapter as it is."""
+    """Eq. 7 / alpha of one batch is computed by hand. A rate of 0 leaves the adapter as it is."""
     adapter, after = FeatureAdapter(DIM).initialise(rng("loss")), NEW @ ROTATION
     weight = torch.randn(10, DIM, generator=rng("head"))
     recipe, batch = Recipe(steps=1, lr=0.0, optimiser="adam", batch=len(NEW)), torch.arange(len(NEW))
@@ -94,7 +94,7 @@ def test_the_adapters_loss(alpha: float | None) -> None:
 
 
 def test_classification_pulls_the_map_towards_the_fixed_head() -> None:
-    """With a larger share of L_cls the head calls more mapped features by their class, and the cosine is worse."""
+    """With a larger share of L_cls, the head classifies more mapped features correctly, and their cosine is worse."""
     after, head = NEW @ ROTATION, torch.randn(10, DIM, generator=rng("head"))
     omegas, hits = [], []
     for alpha in (1e4, 0.01):
@@ -113,7 +113,7 @@ def test_classification_pulls_the_map_towards_the_fixed_head() -> None:
 
 
 def test_no_drift() -> None:
-    """The identity is exact, the MLP near on current classes and a little less on others."""
+    """The identity is exact. The MLP is near on current classes, and a little less near on others."""
     assert omega(fitted("identity", NEW, NEW), OLD, OLD) == pytest.approx(1)
     for kind in ("linear", "shift", "sdc", "residual"):
         assert omega(fitted(kind, NEW, NEW), OLD, OLD) > 0.999
@@ -123,7 +123,7 @@ def test_no_drift() -> None:
 
 
 def test_a_rotation() -> None:
-    """Least squares exact, the MLP near, SDC not."""
+    """Least squares are exact, the MLP is near, SDC is not."""
     after = NEW @ ROTATION
     torch.testing.assert_close(fitted("linear", NEW, after)(OLD), OLD @ ROTATION, atol=1e-4, rtol=1e-4)
     torch.testing.assert_close(least_squares(NEW, after), ROTATION, atol=1e-5, rtol=1e-4)
@@ -136,7 +136,7 @@ def test_a_rotation() -> None:
 
 
 def test_a_shift() -> None:
-    """SDC exact for every sigma and prototype, and the mean shift too."""
+    """SDC is exact for every sigma and prototype, and so is the mean shift."""
     for sigma in (1e-3, 0.3, 10.0):
         torch.testing.assert_close(compensate(OLD, NEW, NEW + SHIFT, sigma), OLD + SHIFT, atol=1e-4, rtol=1e-4)
     torch.testing.assert_close(mean_shift(OLD, NEW, NEW + SHIFT), OLD + SHIFT, atol=1e-5, rtol=1e-5)
@@ -144,7 +144,7 @@ def test_a_shift() -> None:
 
 
 def test_sdc_weights() -> None:
-    """Against exponentials in double precision."""
+    """They equal exponentials in double precision."""
     old, new = F.normalize(NEW, dim=1), F.normalize(NEW @ ROTATION, dim=1)
     stored, sigma = F.normalize(OLD, dim=1), 0.3
     d2 = (stored.double()[:, None] - old.double()[None]).square().sum(dim=2)

@@ -1,4 +1,4 @@
-"""Activation maps, their parts, fusion and the head/tail split against the specification's invariants."""
+"""Tests activation maps, their parts, fusion and the head/tail split against the specification's invariants."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def seeded(seed: int) -> torch.Generator:
 
 
 def toy(seed: int, n: int = 4, c: int = 6, side: int = 4, k: int = 5) -> tuple[Tensor, Tensor, Tensor]:
-    """Random maps, classifier weights and labels."""
+    """Return random maps, classifier weights and labels."""
     g = seeded(seed)
     return torch.rand(n, c, side, side, generator=g), torch.randn(k, c, generator=g), torch.arange(n) % k
 
@@ -35,7 +35,7 @@ def toy(seed: int, n: int = 4, c: int = 6, side: int = 4, k: int = 5) -> tuple[T
 
 @given(seeds)
 def test_the_mean_of_a_map_is_the_logit(seed: int) -> None:
-    """Eq. 1, of each sample's own class: mean + bias = logit."""
+    """By Eq. 1, mean + bias is the logit of each sample's own class."""
     maps, weight, labels = toy(seed)
     bias = torch.randn(5, generator=seeded(seed))
     logits = maps.mean(dim=(2, 3)) @ weight.T + bias
@@ -76,7 +76,10 @@ def test_constant_maps_become_zeros_and_single_locations_are_refused() -> None:
 
 @given(seeds, taus, taus)
 def test_masks(seed: int, tau_s: float, tau_g: float) -> None:
-    """None is empty; disjoint where tau_g <= tau_s; every location is in one where tau_g > tau_s; monotone in tau."""
+    """No mask is empty.
+
+    Both are disjoint if tau_g <= tau_s, else they cover every location. Both are monotone in tau.
+    """
     cam = class_activation_map(*toy(seed))
     specific, generic = split(cam, tau_s, tau_g)
     assert specific.dtype == generic.dtype == torch.bool
@@ -129,7 +132,7 @@ def test_quota_refuses() -> None:
 
 @given(seeds, st.integers(1, 9), st.integers(1, 9), st.integers(2, 20), st.floats(0, 1))
 def test_every_vector_is_one_of_the_two_sides(seed: int, m: int, q: int, length: int, ratio: float) -> None:
-    """Exactly `length` vectors, `quota` of them specific; none is made up or zero-filled."""
+    """There are `length` vectors, `quota` of them specific. None is made up or filled with zeros."""
     specific, generic = 1 + torch.rand(3, m), -1 - torch.rand(3, q)
     fused = fuse(specific, generic, length, ratio, seeded(seed))
     assert fused.shape == (3, length)
@@ -141,7 +144,7 @@ def test_every_vector_is_one_of_the_two_sides(seed: int, m: int, q: int, length:
 
 @given(seeds)
 def test_where_a_vector_lies_does_not_matter(seed: int) -> None:
-    """A fused map, its vectors in any order, gives the logits of its pooled feature."""
+    """A fused map with its vectors in any order gives the logits of its pooled feature."""
     fused = fuse(torch.rand(6, 5), torch.rand(6, 11), 16, 0.4, seeded(seed))
     head, order = torch.nn.Linear(6, 5), torch.randperm(16, generator=seeded(seed))
     logits = head(Pool()(fused[:, order].view(1, 6, 4, 4)))[0]
@@ -190,7 +193,9 @@ def test_shares_with_an_empty_side() -> None:
 
 
 def test_the_mean_of_a_fusion_is_as_expected() -> None:
-    """E[pooled | n_s] = n_s/L mean of F_c over its mask + (1 - n_s/L) mean of F_u over its; drawn either way."""
+    """E[pooled | n_s] = n_s/L mean of F_c over its mask + (1 - n_s/L) mean of F_u over its mask, for `fuse` and
+    `shares`.
+    """
     maps, weight, labels = toy(3, n=2)
     cams = class_activation_map(maps, weight, labels)
     specific, generic = (m.flatten(1) for m in split(cams, 0.5, 0.5))
@@ -216,7 +221,7 @@ def test_all_from_one_side_at_the_ends(ratio: float) -> None:
 
 
 def test_augmented_features_of_each_tail_image_in_turn() -> None:
-    """Donors 3i, 3i+1 and 3i+2 belong to tail image i, whose own class's map picks its locations."""
+    """Donors 3i, 3i+1 and 3i+2 belong to tail image i. Locations are picked by the map of its own class."""
     config = FSA(tail=2, donors=3, ratio=1.0)
     tail = torch.zeros(2, 2, 2, 2)
     tail[0, 0, 0, 0], tail[0, 1, 1, 1] = 4.0, 8.0  # class 0 is seen at one corner, class 1 at the other
@@ -228,7 +233,7 @@ def test_augmented_features_of_each_tail_image_in_turn() -> None:
 
 
 def test_each_threshold_cuts_its_own_side() -> None:
-    """Maps of 0, .4, .6 and 1: above .8 only the tail image's greatest, below .3 only the donors' least."""
+    """With maps of 0, .4, .6 and 1, only the tail image's greatest is above .8, and only the donors' least below .3."""
     tail = torch.tensor([[[[0.0, 4.0], [6.0, 10.0]]]])
     donors = 100 + tail.expand(8, -1, -1, -1)
     config = FSA(tail=1, donors=8, ratio=0.5, tau_specific=0.8, tau_generic=0.3)
@@ -238,7 +243,7 @@ def test_each_threshold_cuts_its_own_side() -> None:
 
 
 def test_a_donor_s_map_takes_specific_vectors_where_it_is_not_generic() -> None:
-    """Sec. 5.4: and at other locations up to the ratio; the rest of the donor stays where it is."""
+    """By Sec. 5.4, it also takes them at other locations up to the ratio. The rest of the donor stays."""
     tail = torch.arange(8.0).view(1, 2, 2, 2)
     donors = 100 + torch.arange(16.0).view(2, 2, 2, 2)
     specific = torch.tensor([[[False, False], [True, False]]])

@@ -1,4 +1,4 @@
-"""Who is in a batch of Phase II: tail images, donors from the classes they are confused with, head images."""
+"""Tests which images are in a batch of Phase II: tail images, donors from confusing classes, head images."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ LABELS = torch.repeat_interleave(torch.arange(8), 12)
 
 @pytest.fixture(autouse=True)
 def short_epochs(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Epochs of 5 iterations."""
+    """Make epochs of 5 iterations."""
     monkeypatch.setattr(FSA, "steps", 5)
 
 
@@ -26,13 +26,13 @@ def random_scores(seed: int = 0) -> Tensor:
 
 def test_mean_scores_are_rows_of_true_classes() -> None:
     probabilities = torch.tensor([[0.9, 0.1], [0.5, 0.5], [0.2, 0.8]])
-    for size in (1, 2, 3):  # of a batch
+    for size in (1, 2, 3):  # batch sizes
         found = mean_scores(probabilities.split(size), torch.tensor([0, 0, 1]), 2)
         torch.testing.assert_close(found, torch.tensor([[0.7, 0.3], [0.2, 0.8]]))
 
 
 def test_confusion_is_read_from_a_class_own_row() -> None:
-    """An asymmetric matrix: class 3 is taken for 1, though it is images of 0 that are taken for 3."""
+    """The matrix is asymmetric: class 3 is taken for class 1, while images of class 0 are taken for class 3."""
     scores = torch.tensor([[0.1, 0.0, 0.0, 0.9], [0.3, 0.6, 0.0, 0.1], [0.2, 0.1, 0.7, 0.0], [0.1, 0.5, 0.2, 0.2]])
     assert confusing_classes(scores, torch.tensor([3]), torch.tensor([0, 1, 2]), 2).tolist() == [[1, 2]]
     assert confusing_classes(scores, torch.tensor([3, 2]), torch.tensor([0, 1]), 3).tolist() == [[1, 0], [0, 1]]
@@ -44,7 +44,9 @@ def test_confusion_is_read_from_a_class_own_row() -> None:
 
 @pytest.mark.parametrize("config", [FSA(), FSA(tail=8, donors=7), FSA(confusing=2), FSA(donor_classes="random")])
 def test_a_batch_holds_tail_donors_and_head(config: FSA) -> None:
-    """128 images: N_t of the tail, N_a donors of each from its confusing classes, N_t (1 + N_a) of the head."""
+    """Of 128 images, N_t are from the tail, N_a for each of them from its confusing classes, N_t (1 + N_a) from the
+    head.
+    """
     indices = torch.cat([torch.arange(12 * c, 12 * c + int(n)) for c, n in enumerate(COUNTS)])
     scores = random_scores()
     order = head_tail_sampler(config, LABELS, COUNTS, scores)(indices, torch.Generator().manual_seed(1))
@@ -65,7 +67,7 @@ def test_a_batch_holds_tail_donors_and_head(config: FSA) -> None:
 
 
 def test_tail_and_head_draws() -> None:
-    """Every image alike favours larger classes; every class alike does not. Donors are not always one image."""
+    """Sampling by images favours larger classes, sampling by classes does not."""
     indices = torch.cat([torch.arange(12 * c, 12 * c + int(n)) for c, n in enumerate(COUNTS)])
     shares = {}
     for by in ("images", "classes"):

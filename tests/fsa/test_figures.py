@@ -1,4 +1,4 @@
-"""Figures of the catalogue from made-up Results, and how repeats are averaged."""
+"""Tests figures of the catalogue on made-up Results, and how repeats are averaged."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def test_intervals_are_over_phase_two_seeds_where_phase_one_is_shared() -> None:
 
 
 def test_reports_say_what_augmentation_adds() -> None:
-    """The paired gain over five Phase-II seeds, of either draw of tail images, and the paper's numbers beside ours."""
+    """They list paired gains over five Phase-II seeds, for both samplings of tail images, and the paper's numbers."""
 
     def right(run: Run) -> int:
         if run.start is None:
@@ -77,7 +77,7 @@ def test_classes_have_names_where_the_data_set_gives_them() -> None:
 
 
 def test_classes_have_the_names_that_loading_gives_their_labels(tmp_path: Path) -> None:
-    """Under the folder names of a tutorial a bird sorts first, and is still called a bird."""
+    """Under the folder names of a tutorial, a bird sorts first, and is still called a bird."""
     for split in ("train", "test"):
         for i, folder in enumerate(("plane", "car", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")):
             (tmp_path / split / folder).mkdir(parents=True)
@@ -107,7 +107,7 @@ def test_intervals_are_over_phase_one_seeds_where_there_are_several() -> None:
 
 
 def test_head_and_tail_accuracy() -> None:
-    """CIFAR-10-LT 100: classes 5 to 9 are the tail."""
+    """On CIFAR-10-LT with factor 100, classes 5 to 9 are the tail."""
     run = BY_ID["control-cifar10"].runs(settings("cifar", [0], None, 1.0))["Phase I"][0]
     result = fake(run)
     confusion = np.diag(np.arange(10) * 10).astype(np.int32)
@@ -132,7 +132,7 @@ def test_tables_hold_the_published_numbers_and_gains() -> None:
 
 
 def test_phase_two_is_drawn_in_passes_over_the_tail() -> None:
-    """6,400 iterations of 16 tail images over 1,034 are the paper's 99 epochs, from 300 on."""
+    """6,400 iterations of 16 out of 1,034 tail images are the paper's 99 epochs, drawn from epoch 300 on."""
     drawing = draw("fig6", "cifar", seeds=[0], make=lambda run: fake(run, 70 if run.start is None else 77))
     both, zoom, training = drawing.panels
     ours = next(c for c in both.curves if c.name == TUNED)
@@ -161,7 +161,7 @@ def test_the_change_of_confusion() -> None:
 
 
 def test_without_phase_one_the_confusion_of_phase_two_is_shown_as_it_is() -> None:
-    """As records of Phase II alone leave it: there is nothing that it could be a change of."""
+    """Records of Phase II alone leave no matrix to compare with."""
     chosen = settings("cifar", [0], None, 1)
     groups = {name: runs for name, runs in BY_ID["fig7-cifar10"].runs(chosen).items() if name != "Phase I"}
     drawing = draw("fig7-cifar10", "cifar", groups, make=lambda run: fake(run, 60))
@@ -181,7 +181,7 @@ def test_the_uniform_ratio_is_a_line_across() -> None:
 
 
 def test_pictures_are_drawn(tmp_path: Path) -> None:
-    """Points, images and signed matrices, with their numbers beside them."""
+    """These are points, images and signed matrices, with their numbers."""
     image = np.zeros((4, 6, 3))
     image[:2, :3, 0] = 255
     panels = [

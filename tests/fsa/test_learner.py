@@ -1,4 +1,4 @@
-"""Phase II's learner: what stays frozen, whose label a fusion has, cached maps, what is refused."""
+"""Tests Phase II's learner: what stays frozen, the label of a fusion, cached maps, and what is refused."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ MakeRun = Callable[..., Run]
 
 @pytest.fixture(autouse=True)
 def short_epochs(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Epochs of 5 iterations."""
+    """Make epochs of 5 iterations."""
     monkeypatch.setattr(FSA, "steps", 5)
 
 
@@ -71,7 +71,7 @@ SMALL = FSA(tail=2, donors=3)
 
 @pytest.mark.parametrize("cached", [False, True])
 def test_only_the_classifier_changes(cached: bool, phase1: Run, tmp_path: Path) -> None:
-    """Backbone and BatchNorm statistics keep their bits; the rate stays constant; the iterations are counted."""
+    """Backbone and BatchNorm statistics keep their bits. The rate is constant, and iterations are counted."""
     run = tuned(views(phase1) if cached else phase1, SMALL)
     result = trained(run, tmp_path)
     before, after = state(phase1, tmp_path), state(run, tmp_path)
@@ -94,7 +94,10 @@ def test_without_a_step_nothing_is_predicted_otherwise(cached: bool, phase1: Run
 def test_augmented_features_carry_their_tail_images_labels(
     phase1: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Not the donors', not the first of the batch; real features are the pooled maps; Phase I's weights pick places."""
+    """The label is not the donor's or the batch's first.
+
+    Real features are pooled maps. Phase I's weights pick locations.
+    """
     seen: list[tuple[Tensor, ...]] = []
     original = FSALearner.features
 
@@ -117,7 +120,7 @@ def test_augmented_features_carry_their_tail_images_labels(
 
 
 def test_the_control_is_fsa_without_donors(phase1: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Half of a batch are real tail images, and nothing else than pooling happens."""
+    """Half of a batch are real tail images, and features are only pooled."""
     batches: list[tuple[Tensor, Tensor]] = []
     original = FSALearner.features
 
@@ -136,7 +139,10 @@ def test_the_control_is_fsa_without_donors(phase1: Run, tmp_path: Path, monkeypa
 def test_fused_once_the_tail_s_half_stays_and_the_head_s_does_not(
     phase1: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """As if computed in advance; images drawn afresh, or from several views, cannot stay."""
+    """The tail's half is as if computed in advance.
+
+    That needs one cached view: fresh images or several views are refused.
+    """
     seen: list[Tensor] = []
     original = FSALearner.features
 
@@ -160,14 +166,14 @@ def test_fused_once_the_tail_s_half_stays_and_the_head_s_does_not(
 def test_a_network_that_pools_a_single_location_is_refused(
     phase1: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """As ResNet-18 with ImageNet's stem on images of 32 pixels."""
+    """An example is ResNet-18 with ImageNet's stem on images of 32 pixels."""
     trained(phase1, tmp_path)
     monkeypatch.setattr(TinyMaps, "maps", lambda self, x: TinyNet.forward(self, x)[:, :, None, None])
     assert "single location" in launcher.train(tuned(phase1, SMALL), Job(tmp_path, None, "cpu", 1, 1))
 
 
 def test_phase_two_repeats_from_one_phase_one(phase1: Run, tmp_path: Path) -> None:
-    """Its seed changes what it draws; the start is shared and trained once; the same seed gives the same bits."""
+    """Its seed changes its random numbers, and the same seed gives the same bits. The start is trained once."""
     start = views(phase1)
     runs = [tuned(start, SMALL, seed=seed) for seed in (0, 1)]
     heads = []
@@ -181,7 +187,7 @@ def test_phase_two_repeats_from_one_phase_one(phase1: Run, tmp_path: Path) -> No
 
 
 def test_views_hold_what_the_network_computes(phase1: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Maps of augmented images, several of each; their scores and test features are of plain images."""
+    """They hold maps of several augmented versions of each image. Scores and test features are of plain images."""
     start = views(phase1)
     trained(start, tmp_path)
     kept = state(start, tmp_path)
@@ -214,7 +220,7 @@ def test_a_batch_of_another_size_is_refused(phase1: Run, tmp_path: Path) -> None
 def test_augmentation_after_an_earlier_block(
     behind: int, phase1: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Stages up to the block keep their bits, with all BatchNorm statistics; later ones are tuned."""
+    """Stages up to the block, and all BatchNorm statistics, keep their bits. Later stages are tuned."""
     start = replace(phase1, network="resnet8-half", schedule=Schedule(1, lr=0.05, batch=8))
     run = tuned(start, EarlierBlock(behind, SMALL), epochs=2, lr=0.01)
     seen: list[tuple[Tensor, Tensor]] = []

@@ -1,4 +1,4 @@
-"""Which runs the presets ask for, and what a command does with them before it trains."""
+"""Tests which runs the presets ask for, and what a command does with them before training."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def test_every_run_of_the_papers_preset_is_the_papers() -> None:
 
 
 def test_phase_two_repeats_share_phase_one() -> None:
-    """Five seeds of the control and of FSA, the full iterations, from ten cached views of one shortened Phase I."""
+    """Five seeds of the control and of FSA run all iterations, on ten cached views of one shortened Phase I."""
     groups = BY_ID["control-cifar10"].runs(settings("cifar", [3], None, 0.1))
     (first,) = groups["Phase I"]
     assert (first.seed, first.schedule.epochs, first.schedule.milestones) == (3, 30, (15,))
@@ -54,7 +54,7 @@ def test_phase_two_repeats_share_phase_one() -> None:
 
 
 def test_a_renamed_method_keeps_its_hashes_and_its_name_in_commands() -> None:
-    """Records of Fig. 9 say Earlier, as the class was called when they were trained."""
+    """Records of Fig. 9 say Earlier, which was the name of the class when they were trained."""
     records = [(path.stem, json.loads(path.read_text())["config"]) for path in Path("fsa/records").glob("*.json")]
     earlier = {digest: config for digest, config in records if config["method"]["type"] == "Earlier"}
     assert len(earlier) >= 2

@@ -1,4 +1,4 @@
-"""Figures of the catalogue from made-up Results: what is plotted, what is compared, and with what verdict."""
+"""Tests figures of the catalogue on made-up Results: what they plot and compare, and their verdicts."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ draw = partial(fakes.draw, "lucir")
 
 
 def test_measuring_the_published_values_is_a_reproduction() -> None:
-    """Three runs around the paper's curve of ours give its printed average, 63.42, and the verdict."""
+    """Three runs around the paper's curve of LUCIR average 63.42, as printed, and are "reproduced"."""
     figure = next(f for f in FIGURES if f.id == "fig5c")
     chosen = settings("cifar", None, None, 1.0)
     series = PUBLISHED.figure("fig5c").series("LUCIR-CNN")
@@ -65,7 +65,7 @@ def test_runs_of_a_head_share_one_base_model() -> None:
 
 
 def test_paper_protocols() -> None:
-    """Phases, memory and the published schedule of every CIFAR run."""
+    """Phases, memory and schedule of every CIFAR run are the published ones."""
     chosen = settings("cifar", [1993], None, 1.0)
     runs = {f.id: f.runs(chosen) for f in FIGURES if "cifar" in f.presets}
     sizes = {id: next(iter(g.values()))[0].protocol.sizes for id, g in runs.items()}
@@ -114,7 +114,7 @@ def test_joint_is_held_against_its_own_data_set() -> None:
 
 
 def test_repeats_are_paired_by_order_and_seed() -> None:
-    """With one order missing for one variant, the difference is over the orders both have."""
+    """If one variant lacks an order, the difference is over the orders that both have."""
     figure = next(f for f in FIGURES if f.id == "fig7a")
     chosen = settings("cifar", None, None, 1.0)
     groups = figure.runs(chosen)
@@ -128,7 +128,7 @@ def test_repeats_are_paired_by_order_and_seed() -> None:
 
 @pytest.mark.parametrize("id", ["fig7b", "direction", "joint", "fig7a"])
 def test_variants_that_share_no_repeat_are_not_compared(id: str) -> None:
-    """Each variant was finished under another seed: nothing can be paired, and nothing fails."""
+    """Each variant was finished under another seed. So nothing can be paired, and nothing fails."""
     figure = next(f for f in FIGURES if f.id == id)
     chosen = settings("cifar", [1993, 1994], None, 1.0)
     groups = {name: [runs[i % 2]] for i, (name, runs) in enumerate(figure.runs(chosen).items())}

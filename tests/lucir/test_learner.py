@@ -1,4 +1,4 @@
-"""What iCaRL and LUCIR train in each phase and what they leave alone, on a tiny network and tiny images."""
+"""Tests what iCaRL and LUCIR train in each phase and what they leave alone, on a tiny network and tiny images."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from lucir.methods import LUCIR, Base, ICaRL, Method
 
 
 def official_loss(run: Run, learner: Any, teacher: Any, images: Tensor, labels: Tensor, num_old: int) -> Tensor:
-    """The loss of an incremental phase from the spec's formulas, with PyTorch's own loss functions."""
+    """Return the loss of an incremental phase by the specification's formulas, with PyTorch's own loss functions."""
     method, net = run.method, learner.net
     features, old_features = net.backbone(images), teacher.backbone(images).detach()
     if isinstance(method, ICaRL):
@@ -54,7 +54,7 @@ def official_loss(run: Run, learner: Any, teacher: Any, images: Tensor, labels: 
 
 @pytest.mark.parametrize("name", METHODS)
 def test_a_phase_is_the_papers(name: str, tiny_run: MakeRun, tiny_data: Dataset, tmp_path: Path) -> None:
-    """Main training and finetuning end where a loop with a fresh torch.optim.SGD and the official loss ends."""
+    """Training and finetuning end where a loop with a fresh torch.optim.SGD and the official loss ends."""
     import copy
 
     run = tiny_run(METHODS[name])
@@ -100,7 +100,10 @@ def test_a_phase_is_the_papers(name: str, tiny_run: MakeRun, tiny_data: Dataset,
 
 
 def test_the_teacher_is_the_previous_phases_end(tiny_run: MakeRun, tiny_data: Dataset, tmp_path: Path) -> None:
-    """After finetuning, in eval mode, without gradients; training changes none of it, BatchNorm included."""
+    """It is in eval mode without gradients, as finetuning left it.
+
+    Training changes nothing in it, BatchNorm included.
+    """
     checked = []
 
     for method in (METHODS["lucir"], METHODS["icarl"], METHODS["cn"]):
@@ -214,7 +217,7 @@ def test_scale_starts_at_one_and_old_embeddings_are_kept_when_a_phase_begins(
 
 @pytest.mark.parametrize("imprinted", [True, False])
 def test_imprinting(imprinted: bool, tiny_run: MakeRun, tiny_data: Dataset, tmp_path: Path) -> None:
-    """New rows point at the class means under the previous model, and are as long as the old ones on average."""
+    """New rows point at class means under the previous model. They are as long as old rows on average."""
     seen = []
 
     def watch(learner: Any, phase: Phase, stage: Stage) -> None:

@@ -1,4 +1,4 @@
-"""The losses of LUCIR: closed forms, float64 re-implementations, the official formulas, and where gradients go."""
+"""Tests LUCIR's losses: closed forms, versions in float64, the official formulas, and where gradients go."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def test_distillation_in_float64(seed: int, n: int, old: int, new: int, t: float
 
 
 def test_distillation_is_the_official_code() -> None:
-    """KLDivLoss, at the time a mean over elements, times T^2 * beta * |C_o| with T = 2 and beta = 0.25."""
+    """KLDivLoss was then a mean over elements. Here it is times T^2 * beta * |C_o|, with T = 2 and beta = 0.25."""
     logits, teacher = 3 * normal(0, 16, 9), 3 * normal(1, 16, 6)
     elements = F.kl_div(F.log_softmax(logits[:, :6] / 2, dim=1), F.softmax(teacher / 2, dim=1), reduction="none")
     assert distillation(logits, teacher).item() == pytest.approx((elements.mean() * 4 * 0.25 * 6).item())
@@ -67,7 +67,7 @@ def test_gradient_of_distillation() -> None:
 
 @given(seed=seeds, n=st.integers(1, 9), old=st.integers(1, 6), new=st.integers(0, 4))
 def test_cosine_distillation_is_the_official_code(seed: int, n: int, old: int, new: int) -> None:
-    """Element mean of squared differences, times |C_o|."""
+    """It is the mean of squared differences over elements, times |C_o|."""
     cosines, teacher = normal(seed, n, old + new).tanh(), normal(seed + 1, n, old).tanh()
     expected = ((cosines[:, :old] - teacher) ** 2).numpy().mean() * old
     assert cosine_distillation(cosines, teacher).item() == pytest.approx(expected)
@@ -142,7 +142,7 @@ def test_unknown_direction() -> None:
 
 
 def plain_margin(cosines: np.ndarray, labels: np.ndarray, num_old: int, k: int, margin: float) -> float:
-    """Sum over the k hardest new classes as printed, mean over exemplars."""
+    """Sum over the k hardest new classes as printed, and average over exemplars."""
     losses = [
         sum(max(0.0, margin - row[label] + negative) for negative in sorted(row[num_old:])[-k:])
         for row, label in zip(cosines, labels, strict=True)
@@ -164,7 +164,7 @@ def test_margin_ranking_in_float64(seed: int, n: int, old: int, new: int, k: int
 
 
 def test_margin_ranking_is_the_official_code() -> None:
-    """MarginRankingLoss(margin=0.5) of each exemplar's own cosine over its two largest new-class cosines."""
+    """MarginRankingLoss(margin=0.5) ranks each exemplar's own cosine above its two largest new-class cosines."""
     cosines, labels = normal(0, 12, 9).tanh(), torch.arange(12) % 9
     rows = labels < 6
     own = cosines[rows].gather(1, labels[rows, None]).repeat(1, 2).flatten()
@@ -196,7 +196,7 @@ def test_without_exemplars_the_loss_is_zero_and_so_is_its_gradient(reduction: st
 
 
 def test_gradient_of_margin_ranking() -> None:
-    """Only exemplars count; their own cosine is pushed up and the nearest new classes down."""
+    """Only exemplars count. Their own cosine is pushed up, and the nearest new classes down."""
     cosines = torch.zeros(2, 6, dtype=torch.float64)
     cosines[0] = torch.tensor([0.1, 0.9, 0.2, 0.3, -0.2, 0.25])
     cosines.requires_grad_(True)

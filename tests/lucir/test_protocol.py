@@ -1,4 +1,4 @@
-"""Exemplars, the sizes of stages, what each phase is tested on, and bad input."""
+"""Tests exemplars, the sizes of stages, what each phase is tested on, and bad input."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ from lucir.methods import LUCIR, Base, ICaRL, Method
 
 @pytest.mark.parametrize("protocol", [Protocol(8, 4, 2, 3), Protocol(8, 4, 2, None, 20)])
 def test_exemplars_over_the_phases(protocol: Protocol, tiny_run: MakeRun, tiny_data: Dataset, tmp_path: Path) -> None:
-    """Chosen by herding with the network before finetuning; later phases leave them or cut them short."""
+    """Herding chooses them with the network before finetuning. Later phases leave them or cut them short."""
     chosen: dict[int, list[int]] = {}
 
     def watch(learner: Any, phase: Phase, stage: Stage) -> Any:
@@ -48,7 +48,7 @@ def test_exemplars_over_the_phases(protocol: Protocol, tiny_run: MakeRun, tiny_d
 
 @pytest.mark.parametrize("method", [LUCIR(imprint=False), ICaRL(finetune=FINETUNE)])
 def test_cifars_sizes(method: Method, tiny_run: MakeRun) -> None:
-    """500 images of each new class and 20 of each old one: 6000 to 6800 in five phases; CBF 20 of every class."""
+    """Each new class has 500 images and each old one 20: 6000 to 6800 in five phases. CBF takes 20 of every class."""
     labels = torch.arange(100).repeat(500)
     images = DeviceImages(np.zeros((50000, 1, 1, 3), np.uint8), labels, Inputs(), CPU.torch)
     run = tiny_run(method, protocol=Protocol(100, 50, 10, 20))
@@ -74,7 +74,10 @@ def test_cifars_sizes(method: Method, tiny_run: MakeRun) -> None:
 
 
 def test_each_phase_is_tested_on_the_classes_seen(tiny_run: MakeRun, tiny_data: Dataset, tmp_path: Path) -> None:
-    """A confusion matrix of 5 images for each class seen, in training order; accuracy from the final network."""
+    """The confusion matrix has 5 images for each class seen, in training order.
+
+    Accuracy is that of the final network.
+    """
     run = tiny_run(LUCIR(finetune=None), order="7")
     with Store(tmp_path).open(run) as workspace:
         result = incremental.run(run, tiny_data, LUCIRLearner, workspace, CPU)
@@ -99,7 +102,7 @@ def test_each_phase_is_tested_on_the_classes_seen(tiny_run: MakeRun, tiny_data: 
 
 
 def test_learning_happens(tiny_run: MakeRun, tiny_data: Dataset, tmp_path: Path) -> None:
-    """The base classes are learned well above chance, and each phase's classes after it."""
+    """The base classes are learned well above chance, and so are each later phase's classes."""
     run = tiny_run(METHODS["lucir"], schedule=Schedule(12, lr=0.1, milestones=(8,), batch=8))
     result = train(run, tiny_data, tmp_path).result["phases"]
     assert result[0]["stages"]["main"]["cnn"]["accuracy"] > 75
@@ -119,7 +122,7 @@ def test_training_starts_from_the_base_run(tiny_run: MakeRun, tiny_data: Dataset
     assert list(learner.result["phases"][0]["stages"]) == ["start"]
     alone = train(tiny_run(METHODS["lucir"]), tiny_data, tmp_path)
     ends = (x.after[2, "finetune"] for x in (learner, alone))
-    assert unchanged(*ends) == begin.keys()  # a base phase of one's own is the same training
+    assert unchanged(*ends) == begin.keys()  # training the base phase in the run itself is the same
 
 
 # Input found wrong before training
@@ -156,4 +159,4 @@ def test_threshold_moving_counts_the_images_of_the_long_tailed_subset(tiny_run: 
         next(learner.stages(phase))
         old = [min(2, n) for n in sizes[: phase.num_old]]
         assert learner.counts.tolist() == old + sizes[phase.num_old : phase.seen]
-    assert context.counts.tolist() == sizes  # whoever asks next
+    assert context.counts.tolist() == sizes  # the context still has all counts

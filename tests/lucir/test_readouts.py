@@ -1,4 +1,4 @@
-"""Read-outs of LUCIR and iCaRL: the head, exemplar means, and thresholds."""
+"""Tests read-outs of LUCIR and iCaRL: the head, exemplar means, and thresholds."""
 
 from __future__ import annotations
 
@@ -68,7 +68,7 @@ def test_nme_takes_features_as_they_are(tiny_run: MakeRun, tiny_data: Dataset) -
 
 
 def test_icarls_readouts(tiny_run: MakeRun, tiny_data: Dataset) -> None:
-    """Threshold moving divides posteriors by class shares; the others take bias or norms away."""
+    """Threshold moving divides posteriors by class shares. The other read-outs take bias or norms away."""
     method = ICaRL()
     learner = built(ICaRLLearner, method, tiny_run(method), tiny_data)
     head, phase = learner.net.head, Phase(1, 4, 2)
@@ -107,7 +107,7 @@ def test_icarls_readouts_agree_where_nothing_is_taken_away(tiny_run: MakeRun, ti
 
 
 def test_icarls_threshold_moving_in_a_run(tiny_run: MakeRun, tiny_data: Dataset, tmp_path: Path) -> None:
-    """Nothing to move in the balanced base phase; the counts of a phase are those of its main training."""
+    """The balanced base phase has nothing to move. In other phases, counts are those of the main training."""
     counts = []
 
     def watch(learner: Any, phase: Phase, stage: Stage) -> None:

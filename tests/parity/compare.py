@@ -1,4 +1,4 @@
-"""What the parity tests share: the stored arrays, and a table's row that holds one formula of ours against them."""
+"""Holds what the parity tests share: the stored arrays, and a table's row that compares one formula with them."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from torch import Tensor, nn
 
 FOLDER = Path(__file__).parent / "arrays"
 FLOAT32 = {"rtol": 1e-4, "atol": 1e-5}
-"""Tolerances where ours computes in fp32 whatever it is given. Everything else is held to float64's."""
+"""Tolerances for functions that compute in fp32 whatever they are given. All others have float64's tolerances."""
 
 
 def arrays(name: str) -> dict[str, Any]:
-    """All arrays of the files that begin with `name`: tensors, in float64 where they are of a float type."""
+    """Return all arrays of the files that begin with `name`, as tensors. Those of a float type become float64."""
     found: dict[str, Any] = {}
     for file in sorted(FOLDER.glob(f"{name}*.npz")):
         with np.load(file, allow_pickle=False) as stored:
@@ -27,7 +27,7 @@ def arrays(name: str) -> dict[str, Any]:
 
 
 def same(ours: Any, theirs: Any, what: str, rtol: float = 1e-9, atol: float = 1e-12) -> None:
-    """Fail with `what` in the message where ours differs from theirs. Whole numbers and masks must be equal."""
+    """Fail, with `what` in the message, if ours differs from theirs. Whole numbers and masks must be equal."""
     ours, theirs = (x if isinstance(x, Tensor) else torch.from_numpy(np.asarray(x)) for x in (ours, theirs))
     if not theirs.is_floating_point():
         rtol = atol = 0.0
@@ -38,9 +38,9 @@ def same(ours: Any, theirs: Any, what: str, rtol: float = 1e-9, atol: float = 1e
 
 @dataclass(frozen=True)
 class Case:
-    """A row of a table: ours(*inputs) must equal `value`, and its derivatives by the inputs `gradients`.
+    """A row of a table: ours(*inputs) must equal `value`, and its derivatives by the inputs must equal `gradients`.
 
-    Inputs, value and gradients are names of stored arrays; a gradient is of the input in the same place.
+    Inputs, value and gradients are names of stored arrays. A gradient belongs to the input in the same place.
     """
 
     what: str
@@ -54,7 +54,7 @@ class Case:
         return self.what
 
     def check(self, stored: dict[str, Any], source: str) -> None:
-        """Compare; `source` says in a message where the expected numbers come from."""
+        """Compare with the stored arrays. `source` says in messages where the expected numbers come from."""
         inputs = [stored[name].clone() for name in self.inputs]
         leaves = [x.requires_grad_() for x, _ in zip(inputs, self.gradients, strict=False)]
         found = self.ours(*inputs)
@@ -65,11 +65,11 @@ class Case:
 
 
 def load_in_order(net: nn.Module, weights: Sequence[Tensor]) -> None:
-    """Fill a network in float64 with tensors in the order of its own state; counts of batches are not among them."""
+    """Fill a network in float64 with tensors in the order of its own state. They do not include counts of batches."""
     names = [name for name in net.state_dict() if not name.endswith("num_batches_tracked")]
     net.double().load_state_dict(dict(zip(names, weights, strict=True)), strict=False)
 
 
 def numbered(stored: dict[str, Any], prefix: str) -> list[Tensor]:
-    """The arrays prefix000, prefix001 and so on."""
+    """Return the arrays prefix000, prefix001 and so on."""
     return [stored[name] for name in sorted(stored) if name.startswith(prefix) and name[len(prefix) :].isdigit()]

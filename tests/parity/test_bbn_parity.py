@@ -1,4 +1,4 @@
-"""BBN, and the long-tailed subsets it shares with LDAM, against the authors' code. README.md says where from."""
+"""Tests BBN, and the long-tailed subsets that it shares with LDAM, against the authors' code (see README.md)."""
 
 from __future__ import annotations
 
@@ -39,12 +39,12 @@ def alphas(kind: Kind) -> list[float]:
 
 
 def drawn(counts: Tensor, uniform: Tensor) -> np.ndarray:
-    """The class on which each uniform number falls under our probabilities."""
+    """Return the class on which each uniform number falls under our probabilities."""
     return np.searchsorted(class_probabilities(counts.numpy(), "reversed").cumsum(), uniform.numpy())
 
 
 def network(training: bool = False) -> BilateralNet:
-    """BBN-ResNet-32 of 10 classes with the stored weights, in float64."""
+    """Return BBN-ResNet-32 for 10 classes with the stored weights, in float64."""
     net = BBNResNet32(10)
     load_in_order(net, numbered(A, "w"))
     return net.train(training)  # type: ignore[return-value]
@@ -78,19 +78,22 @@ ADAPTORS = [
 
 @pytest.mark.parametrize("case", EXECUTED, ids=str)
 def test_ours_is_the_authors(case: Case) -> None:
-    """Sizes, samplers, schedules and the network's features and logits, against the executed official code."""
+    """Sizes, samplers, schedules, features and logits are compared with the executed official code."""
     case.check(A, OFFICIAL)
 
 
 @pytest.mark.parametrize("case", ADAPTORS, ids=str)
 def test_other_adaptors(case: Case) -> None:
-    """Table 4's other adaptors, against the official code's arithmetic in float64."""
+    """Table 4's other adaptors are compared with the official code's arithmetic in float64."""
     case.check(A, "the arithmetic of megvii-research/BBN in float64")
 
 
 @pytest.mark.parametrize("weight", ["0.3", "1"])
 def test_a_step(weight: str) -> None:
-    """Eq. 1 and 3, BatchNorm in eval mode: logits, loss and gradients, against the executed official code."""
+    """Logits, loss and gradients of Eq.
+
+    1 and 3, with BatchNorm in eval mode, are compared with the executed official code.
+    """
     net = network()
     logits = net(A["x_a"], A["x_b"], float(weight))
     loss = bilateral_loss(logits, A["y_a"], A["y_b"], float(weight))
@@ -103,7 +106,7 @@ def test_a_step(weight: str) -> None:
 
 
 def test_batch_statistics_of_a_step() -> None:
-    """The trunk's BatchNorm sees two batches a step and a branch's one, as in the executed official code."""
+    """In a step, the trunk's BatchNorm sees two batches and a branch's sees one, as in the executed official code."""
     net = network(training=True)
     before = [int(v) for k, v in net.state_dict().items() if k.endswith("num_batches_tracked")]
     bilateral_loss(net(A["x_a"], A["x_b"], 1.0), A["y_a"], A["y_b"], 1.0).backward()
@@ -121,7 +124,7 @@ def test_batch_statistics_of_a_step() -> None:
 
 @pytest.mark.parametrize(("data", "factor"), SUBSETS)
 def test_long_tailed_subsets(data: str, factor: int) -> None:
-    """Which images are kept, in which order, against LDAM's and BBN's executed code, which agree."""
+    """Kept images and their order are compared with the executed code of LDAM and of BBN, which agree."""
     labels = TAILS[f"labels_{data}"].numpy()
     kept, name = longtail_indices(labels, factor), f"{data}_ir{factor}"
     same(kept, TAILS[f"indices_{name}"], f"long-tailed subset {name}: ours differs from {LDAM}")
@@ -129,7 +132,7 @@ def test_long_tailed_subsets(data: str, factor: int) -> None:
 
 
 def fresh_head(method: Rebalance, tail_run: Callable[..., Run]) -> LinearHead | CosineHead:
-    """The classifier of 8 classes that a run of the method begins with."""
+    """Return the classifier of 8 classes that a run of the method begins with."""
     images = SimpleNamespace(labels=torch.arange(8).repeat_interleave(6))
     run = tail_run(method)
     context = Context(run, Device("cpu", "fp32"), images, images, ExemplarMemory(per_class=0))  # type: ignore[arg-type]
@@ -139,19 +142,28 @@ def fresh_head(method: Rebalance, tail_run: Callable[..., Run]) -> LinearHead | 
 
 
 def test_rows_of_ldams_head_start_with_norm_one(tail_run: Callable[..., Run]) -> None:
-    """NormedLinear of kaidic/LDAM-DRW scales each class's fresh weights to norm 1; no array, read in its code."""
+    """NormedLinear of kaidic/LDAM-DRW scales each class's fresh weights to norm 1.
+
+    This was read in its code; no array is stored.
+    """
     head = fresh_head(CIFAR10.methods()["LDAM-DRW"], tail_run)  # type: ignore[arg-type]
     same(head.weight.norm(dim=1), torch.ones(8), "norms of fresh rows", rtol=1e-4)
 
 
 def test_columns_of_bbns_head_start_with_norm_one(tail_run: Callable[..., Run]) -> None:
-    """FCNorm of megvii-research/BBN@4885096 scales each feature's fresh weights to norm 1; read in its code."""
+    """FCNorm of megvii-research/BBN@4885096 scales each feature's fresh weights to norm 1.
+
+    This was read in its code.
+    """
     head = fresh_head(Rebalance("ldam", head_start="bbn"), tail_run)
     same(head.weight.norm(dim=0), torch.ones(head.weight.shape[1]), "norms of fresh columns", rtol=1e-4)
 
 
 def test_ldams_linear_head_starts_from_hes_normal(tail_run: Callable[..., Run]) -> None:
-    """kaiming_normal_ of PyTorch, which kaidic/LDAM-DRW calls, from the same generator; the bias stays uniform."""
+    """kaidic/LDAM-DRW calls PyTorch's kaiming_normal_.
+
+    The same generator gives the same weights. The bias stays uniform.
+    """
     theirs = torch.empty(10, 64)
     torch.nn.init.kaiming_normal_(theirs, generator=torch.Generator().manual_seed(3))
     draws = torch.Generator().manual_seed(3)

@@ -1,4 +1,7 @@
-"""The class-balanced losses against the official code's arithmetic. README.md says where the numbers come from."""
+"""Tests the class-balanced losses against the official code's arithmetic.
+
+README.md says where the numbers come from.
+"""
 
 from __future__ import annotations
 
@@ -33,7 +36,7 @@ def over_betas(function: Any, counts: Tensor) -> list[list[float]]:
 
 
 def rate(epoch: float) -> float:
-    """Learning rate at a fraction of an epoch."""
+    """Return the learning rate at a fraction of an epoch."""
     return CIFAR_SCHEDULE.lr_at(int(epoch), epoch - int(epoch))
 
 
@@ -55,20 +58,20 @@ FORMULAS = [
 
 @pytest.mark.parametrize("case", SIZES, ids=str)
 def test_class_sizes(case: Case) -> None:
-    """Images of every class, against the official data script, which was run."""
+    """The images of every class are compared with the official data script, which was run."""
     case.check(A, OFFICIAL)
 
 
 @pytest.mark.parametrize("case", FORMULAS, ids=str)
 def test_a_formula_is_the_authors(case: Case) -> None:
-    """Effective numbers, weights, starting bias and learning rates, against the official arithmetic in float64."""
+    """Effective numbers, weights, starting bias and learning rates equal the official arithmetic in float64."""
     case.check(A, ARITHMETIC)
 
 
 @pytest.mark.parametrize("name", KINDS)
 @pytest.mark.parametrize("data", COUNTS)
 def test_losses(data: str, name: str) -> None:
-    """Sec. 4: plain, then at each beta, with gradients by the logits, against the official arithmetic in float64."""
+    """Sec. 4: plain losses, and losses and gradients at each beta, equal the official arithmetic in float64."""
     kind, gamma = KINDS[name]
     for place, beta in enumerate([0.0, *BETAS]):
         logits = A[f"{data}_logits"].clone().requires_grad_()
@@ -81,7 +84,10 @@ def test_losses(data: str, name: str) -> None:
 
 @pytest.mark.parametrize("data", COUNTS)
 def test_a_weighted_mean_is_another_loss(data: str) -> None:
-    """PyTorch's weighted mean, stored as what the official code does not compute: ours gives both, and they differ."""
+    """PyTorch's weighted mean, which the official code does not compute, is stored too.
+
+    It differs from the official loss.
+    """
     logits, labels, stored = A[f"{data}_logits"], A[f"{data}_labels"], A[f"{data}_softmax_weightedmean_notofficial"]
     losses = [class_balanced_loss(logits, labels, COUNTS[data], b, reduction="weighted_mean") for b in BETAS]
     same(torch.stack(losses), stored, "weighted mean: ours differs from PyTorch's, in float64")
@@ -90,7 +96,7 @@ def test_a_weighted_mean_is_another_loss(data: str) -> None:
 
 @pytest.mark.parametrize("gamma", [0.5, 1.0, 2.0])
 def test_extreme_logits(gamma: float) -> None:
-    """Focal loss where the official form overflows, against 60 decimal digits; no array, computed here."""
+    """Where the official form of focal loss overflows, ours equals 60 decimal digits that are computed here."""
     values = [0.0, 60.0, -60.0, 1e4, -1e4, 3.0]
     logits = torch.tensor([values], dtype=torch.float64, requires_grad=True)
     loss = class_balanced_loss(logits, torch.tensor([3]), [1] * len(values), 0.0, "focal", gamma)

@@ -1,4 +1,4 @@
-"""DER against its authors' code, and its masks against the paper's formulas. README.md says where numbers come from."""
+"""Tests DER against its authors' code, and its masks against the paper's formulas (see README.md)."""
 
 from __future__ import annotations
 
@@ -32,24 +32,24 @@ LOGITS = [f"sparse_e{i}" for i in (1, 2, 3, 4)]
 
 
 def share(*logits: Tensor) -> Tensor:
-    """Eq. 10 of plain sigmoids, whose derivatives by e are those before Eq. 9."""
+    """Return Eq. 10 of plain sigmoids. Its derivatives by e are those before Eq. 9."""
     return sparsity([torch.sigmoid(A["sparse_s"] * e) for e in logits], A["sparse_K"].tolist())
 
 
 def gradients_at_every_s(e: Tensor, dm: Tensor) -> Tensor:
-    """What Eq. 9 makes of the same dL/dm at each s."""
+    """Return the gradients by e that Eq. 9 makes of the same dL/dm at each s."""
     e = e.clone().requires_grad_()
     return torch.stack([torch.autograd.grad(mask(e, s), e, dm)[0] for s in A["hat_s"].tolist()])
 
 
 def factors(e: Tensor) -> Tensor:
-    """Eq. 9's gradient over the plain one of sigmoid(s e), at each s."""
+    """Return the ratio of Eq. 9's gradient to the plain gradient of sigmoid(s e), at each s."""
     s = A["hat_s"].unsqueeze(1)
     return gradients_at_every_s(e, torch.ones_like(e)) / (s * torch.sigmoid(s * e) * torch.sigmoid(-s * e))
 
 
 def images_of_steps(protocol: Protocol) -> tuple[list[int], list[int]]:
-    """Of every step on CIFAR-100: exemplars a class keeps after it, and images it trains on."""
+    """Return, for every step on CIFAR-100, the exemplars that a class then keeps, and the images trained on."""
     memory = ExemplarMemory(protocol.exemplars_per_class, protocol.exemplars_total, rounding=protocol.rounding)
     seen = np.cumsum(protocol.sizes).tolist()
     kept = [memory.size_for(500, classes) for classes in seen]
@@ -95,19 +95,19 @@ FORMULAS = [
 
 @pytest.mark.parametrize("case", EXECUTED, ids=str)
 def test_ours_is_the_authors(case: Case) -> None:
-    """Rates, losses with their gradients, herding, class orders and sizes, against the executed official code."""
+    """Rates, losses with gradients, herding, class orders and sizes are compared with the executed official code."""
     case.check(A, OFFICIAL)
 
 
 @pytest.mark.parametrize("case", CONSTANTS, ids=str)
 def test_constants_are_the_authors(case: Case) -> None:
-    """What the official code's configuration says, worked out in float64."""
+    """They follow from the configuration of the official code, worked out in float64."""
     case.check(A, "the official code's constants (Rhyssiyan/DER-ClassIL.pytorch), worked out in float64")
 
 
 @pytest.mark.parametrize("case", FORMULAS, ids=str)
 def test_masks_follow_the_paper(case: Case) -> None:
-    """Sec. 3.3, of which no code was released: the paper's formulas, computed in float64."""
+    """No code was released for Sec. 3.3, so masks are compared with the paper's formulas in float64."""
     case.check(A, PAPER)
 
 
@@ -119,14 +119,14 @@ def test_masks_follow_the_paper(case: Case) -> None:
     ("b50_10", Protocol(100, 50, 5, 20)),
 ])  # fmt: skip
 def test_memory_and_training_sets(name: str, protocol: Protocol) -> None:
-    """Exemplars and images of every step, against the memory rule of the executed official code."""
+    """Exemplars and images of every step follow the memory rule of the executed official code."""
     kept, trained = images_of_steps(protocol)
     same(kept, A[f"mem_per_class_{name}"], f"exemplars a class, {name}: ours differ from {OFFICIAL}")
     same(trained, A[f"train_size_{name}"], f"training images, {name}: ours differ from {OFFICIAL}")
 
 
 def test_resnet18_gives_the_authors_features() -> None:
-    """An eighth of the width, BatchNorm in eval mode, against the official network run in float64."""
+    """With an eighth of the width and BatchNorm in eval mode, it equals the official network run in float64."""
     net = CifarResNet((2, 2, 2, 2), width=8)
     load_in_order(net, numbered(A, "r18nf8_w"))
     with torch.no_grad():
@@ -134,12 +134,12 @@ def test_resnet18_gives_the_authors_features() -> None:
 
 
 def last_gammas(net: nn.Module) -> list[bool]:
-    """Of every block in turn, whether its last BatchNorm starts with a gamma of 0 throughout."""
+    """Return for each block whether all gammas of its last BatchNorm start at 0."""
     return [not norm.weight.any() for name, norm in net.named_modules() if name.endswith(".bn2")]  # type: ignore[operator, union-attr]
 
 
 def test_blocks_of_resnet18_start_as_their_shortcuts() -> None:
-    """The last gamma of all 8 blocks, and no other, is 0 at the start, as the official network's state shows."""
+    """The last gammas of all 8 blocks, and no others, start at 0, as the state of the official network shows."""
     net = extractor("resnet18", seed=0)
     weights = [name for name in net.state_dict() if not name.endswith("num_batches_tracked")]
     zero = [i for i, name in enumerate(weights) if name.endswith("weight") and not net.state_dict()[name].any()]
@@ -149,7 +149,10 @@ def test_blocks_of_resnet18_start_as_their_shortcuts() -> None:
 
 
 def test_blocks_of_resnet32_start_with_a_gamma_of_one() -> None:
-    """modified_resnet32 of Rhyssiyan/DER-ClassIL.pytorch@3c7dd0a sets every gamma to 1; no array, read in its code."""
+    """modified_resnet32 of Rhyssiyan/DER-ClassIL.pytorch@3c7dd0a sets every gamma to 1.
+
+    This was read in its code; no array is stored.
+    """
     runs = [run for group in catalogue.small(CIFAR_SETTING).values() for run in group if isinstance(run.method, DER)]
     assert runs
     for run in runs:

@@ -1,4 +1,4 @@
-"""Feature adaptation against the paper's formulas and executed code of SDC. README.md says where numbers come from."""
+"""Tests feature adaptation against the paper's formulas and the executed code of SDC (see README.md)."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ SDC = "yulu0724/SDC-IL (Yu et al. 2020), whose executed code gives the same with
 DRIFT = ["sdc_proto_old", "sdc_z_old", "sdc_z_new"]
 CIFAR = "cifar100"
 FP32_TARGETS = {"rtol": 1e-6, "atol": 1e-8}
-"""Tolerances of stage 1's loss, whose one-hot targets are fp32 even where the logits are float64."""
+"""Tolerances of stage 1's loss, whose one-hot targets are fp32 even if the logits are float64."""
 
 
 def in_bytes(**kept: float) -> float:
@@ -38,13 +38,13 @@ def in_bytes(**kept: float) -> float:
 
 
 def parameters(hidden: int) -> list[int]:
-    """Of the adapter at each stored width. On meta: the largest would take 300 MB."""
+    """Return the adapter's size at each stored width, on the device meta: the largest would take 300 MB."""
     with torch.device("meta"):
         return [sum(p.numel() for p in FeatureAdapter(dim, hidden).parameters()) for dim in A["mlp_dims"].tolist()]
 
 
 def stage1(logits: Tensor) -> Tensor:
-    """Eq. 4 with sigmoids where all 12 classes have arrived, 8 of them earlier."""
+    """Return Eq. 4 with sigmoids after all 12 classes have arrived, 8 of them earlier."""
     return sigmoid_loss(logits, A["kd_labels"], 8, A["kd_teacher_logits"])
 
 
@@ -76,18 +76,18 @@ COMPENSATION = [
 
 @pytest.mark.parametrize("case", FORMULAS, ids=str)
 def test_a_formula_is_the_papers(case: Case) -> None:
-    """Bytes, sizes and losses with their gradients, of which no code was released: the formulas, in float64."""
+    """No code was released. Bytes, sizes and losses with gradients are compared with the formulas in float64."""
     case.check(A, PAPER)
 
 
 @pytest.mark.parametrize("case", COMPENSATION, ids=str)
 def test_compensation_is_the_authors(case: Case) -> None:
-    """Semantic drift compensation, against its formula in float64, which the executed official code equals."""
+    """Semantic drift compensation equals its formula in float64, which the executed official code equals too."""
     case.check(A, SDC)
 
 
 def test_far_rows_move_with_their_nearest() -> None:
-    """Where the official form is 0 / 0: the same formula in 60 decimal digits; no array, computed here."""
+    """Where the official form is 0 / 0, ours is compared with the same formula in 60 decimal digits, computed here."""
     stored = 100 * A["sdc_proto_old"][:2, :8]
     old, new = A["sdc_z_old"][:20, :8], A["sdc_z_new"][:20, :8]
     expected = stored.clone()
@@ -115,10 +115,10 @@ class Vectors(nn.Module):
 
 
 def test_stage_1_is_a_mean_over_all_classes(tiny_run: Callable[..., Run]) -> None:
-    """iCaRL's official codes have the outputs of all classes from the first task on; no array, derived in float64.
+    """iCaRL's official codes have outputs for all classes from the first task on. Expectations are derived in float64.
 
-    The derivative by a bias is then the mean over the batch of p - y, over the classes of the run; y is 0 of a class
-    that has not come yet.
+    The derivative by a bias is then the mean over the batch of p - y, divided by the number of all classes. y is 0 for
+    a class that has not come yet.
     """
     run = tiny_run(Extractor())  # of 8 classes, 4 in the first task
     images = SimpleNamespace(labels=torch.arange(8))
@@ -135,5 +135,5 @@ def test_stage_1_is_a_mean_over_all_classes(tiny_run: Callable[..., Run]) -> Non
 
 
 def test_stage_1_has_icarls_learning_rate() -> None:
-    """The rate of iCaRL's official codes on CIFAR-100, which belongs to the mean over all classes; no array."""
+    """It is the rate of iCaRL's official codes on CIFAR-100, which belongs to the mean over all classes."""
     assert CIFAR_SCHEDULE.lr == 2.0

@@ -1,4 +1,4 @@
-"""FSA against the formulas of the paper, of which no code was released. README.md says where the numbers come from."""
+"""Tests FSA against the formulas of the paper, whose code was not released. README.md says where numbers come from."""
 
 from __future__ import annotations
 
@@ -27,19 +27,21 @@ def cams(maps: Tensor, weight: Tensor) -> Tensor:
 
 
 def every_class(maps: Tensor, weight: Tensor) -> Tensor:
-    """The raw map of each class in each image."""
+    """Return the raw map of each class in each image."""
     return torch.stack([activation(maps, weight, torch.full((len(maps),), c)) for c in range(len(weight))], dim=1)
 
 
 def sides() -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """Maps [c, l] of the tail image and its donor, and where they are class-specific and class-generic, bool [l]."""
+    """Return maps [c, l] of the tail image and its donor, and masks of class-specific and class-generic locations, bool
+    [l].
+    """
     tail, donor = int(A["fuse_tail_image"]), int(A["fuse_donor_image"])
     maps = A["cam_feature_maps"].flatten(2)
     return maps[tail], maps[donor], A["mask_specific_82"][tail].flatten(), A["mask_generic_82"][donor].flatten()
 
 
 def head_tail_row(factor: int) -> list[int]:
-    """Factor, head and tail classes, tail images and all images of CIFAR-10-LT."""
+    """Return factor, head and tail classes, tail images and all images of CIFAR-10-LT."""
     counts = longtail_counts(10, 5000, factor)
     first = head_classes(counts)
     return [factor, first, 10 - first, int(counts[first:].sum()), int(counts.sum())]
@@ -64,13 +66,13 @@ FORMULAS = [
 
 @pytest.mark.parametrize("case", FORMULAS, ids=str)
 def test_a_formula_is_the_papers(case: Case) -> None:
-    """Maps and their two parts, head and tail, confusing classes: the paper's formulas, computed in float64."""
+    """Maps and their two parts, head and tail, and confusing classes equal the paper's formulas in float64."""
     case.check(A, PAPER)
 
 
 @pytest.mark.parametrize("place", range(3))
 def test_shares_have_the_expected_mean(place: int) -> None:
-    """Algorithm 1 with every draw taken once: the mean pooled sample is the paper's expectation, in float64."""
+    """Every possible sample of Algorithm 1 is taken once. Their mean is the paper's expectation, in float64."""
     tail, donor, specific, generic = sides()
     draws = int(specific.sum() * generic.sum())  # a grid on which each location of either side falls equally often
     uniform = ((torch.arange(draws) + 0.5) / draws).unsqueeze(1).expand(draws, LENGTH)
@@ -82,7 +84,7 @@ def test_shares_have_the_expected_mean(place: int) -> None:
 
 @pytest.mark.parametrize("place", range(3))
 def test_fused_samples_have_the_expected_mean(place: int) -> None:
-    """`fuse` on 40,000 vectors: within 5 standard errors of the paper's expectation, in float64."""
+    """40,000 vectors of `fuse` lie within 5 standard errors of the paper's expectation, in float64."""
     tail, donor, specific, generic = sides()
     ratio, count = int(A["fuse_n_specific"][place]) / LENGTH, 40_000
     vectors = fuse(tail[:, specific], donor[:, generic], count, ratio, torch.Generator().manual_seed(0))
@@ -91,7 +93,7 @@ def test_fused_samples_have_the_expected_mean(place: int) -> None:
 
 
 def test_confusing_classes_of_the_head() -> None:
-    """Sec. 4.2 with the search kept to head classes; no array, sorted here by NumPy in float64."""
+    """NumPy sorts the scores of Sec. 4.2 here in float64, for head classes alone. No array is stored."""
     scores, tail, head = A["conf_mean_scores"].numpy(), A["conf_tail"].numpy(), A["conf_head"].numpy()
     expected = np.array([head[np.argsort(-scores[c, head])[:3]] for c in tail])
     found = confusing_classes(A["conf_mean_scores"].float(), A["conf_tail"], A["conf_head"], 3)
@@ -99,7 +101,7 @@ def test_confusing_classes_of_the_head() -> None:
 
 
 def test_composition_of_a_batch() -> None:
-    """Real tail, augmented and head images of a batch of 128, by Sec. 4.3 of the paper."""
+    """Numbers of real tail, augmented and head images in a batch of 128 follow Sec. 4.3 of the paper."""
     counts = longtail_counts(10, 5000, 100)
     labels = torch.arange(10).repeat_interleave(torch.from_numpy(counts))
     sampler = head_tail_sampler(FSA(), labels, counts, A["conf_mean_scores"].float())

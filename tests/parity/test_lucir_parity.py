@@ -1,4 +1,4 @@
-"""LUCIR and iCaRL's distillation against the authors' code. README.md says where the numbers come from."""
+"""Tests LUCIR and iCaRL's distillation against the authors' code. README.md says where the numbers come from."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ OLD, MARGIN, K = int(A["c_num_old"]), float(A["c_margin"]), int(A["c_K"])
 
 
 def head(weight: Tensor, scale: float, grown_by: int = 0) -> CosineHead:
-    """A cosine head in float64 with these rows, of which the last `grown_by` came with a later phase."""
+    """Return a cosine head in float64 with these rows. The last `grown_by` rows came with a later phase."""
     made = CosineHead(weight.shape[1], len(weight) - grown_by).double()
     if grown_by:
         made.grow(grown_by)
@@ -36,7 +36,7 @@ def head(weight: Tensor, scale: float, grown_by: int = 0) -> CosineHead:
 
 
 def weights_of_phases(new: int, count: int) -> list[float]:
-    """lambda of `count` phases of `new` classes after 50."""
+    """Return lambda in each of `count` phases of `new` classes after a base of 50."""
     return [adaptive_weight(5, 50 + new * i, new, "code") for i in range(count)]
 
 
@@ -79,18 +79,18 @@ ORDERS = [
 
 @pytest.mark.parametrize("case", FORMULAS, ids=str)
 def test_a_formula_is_the_authors(case: Case) -> None:
-    """Heads, losses with their gradients, imprinting, herding and nearest means, against the executed official code."""
+    """Heads, losses with gradients, imprinting, herding and nearest means equal the executed official code."""
     case.check(A, OFFICIAL)
 
 
 @pytest.mark.parametrize("case", ORDERS, ids=str)
 def test_class_orders_are_the_published_ones(case: Case) -> None:
-    """The shuffle that the official code seeds with 1993."""
+    """The official code shuffles classes with seed 1993."""
     case.check(A, NUMPY)
 
 
 def test_a_whole_step() -> None:
-    """Eq. 9 on a head grown from 8 to 12 classes: each term and all gradients, against the executed official code."""
+    """On a head grown from 8 to 12 classes, each term of Eq. 9 and all gradients equal the executed official code."""
     net = head(torch.cat([A["t_mixed_fc1"], A["t_mixed_fc2"]]), A["t_mixed_sigma"], grown_by=4)
     features, labels = A["b_cur_features"].clone().requires_grad_(), A["t_mixed_labels"]
     terms = {
@@ -109,7 +109,7 @@ def test_a_whole_step() -> None:
 
 @pytest.mark.parametrize("kind", ["noflip", "alldata"])
 def test_class_means(kind: str) -> None:
-    """Unit class means of 20 herded exemplars or of all 500 images, against the executed official code."""
+    """Unit class means of 20 herded exemplars, or of all 500 images, equal the executed official code."""
     features = A["f_features"]
     count = features.shape[1]
     rows = A["f_ranked20"] if kind == "noflip" else torch.arange(count).expand(len(features), -1)
@@ -125,6 +125,6 @@ def test_class_means(kind: str) -> None:
 
 
 def test_accuracy_of_nearest_means() -> None:
-    """The accuracy that the official code prints for its own predictions."""
+    """It is the accuracy that the official code prints for its own predictions."""
     correct = nearest_mean(A["g_test_features"], A["g_means_noflip"]) == torch.arange(3).repeat_interleave(60)
     same(100 * correct.double().mean(), A["g_acc_noflip"], f"accuracy: ours differs from {OFFICIAL}")

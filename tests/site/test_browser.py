@@ -1,6 +1,6 @@
-"""Every page of the site in headless Chromium: no error, no broken picture, tables sort, nothing wider than the screen.
+"""Tests every page of the site in headless Chromium: no errors, no broken pictures, sortable tables, nothing too wide.
 
-Chromium has no small windows, so each page is shown in a frame of the width in question; a script added to it there
+Chromium has no small windows, so each page is shown in a frame of the tested width. A script that is added to the page
 reports to the outer page, which Chromium prints.
 """
 
@@ -21,7 +21,7 @@ CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shuti
 pytestmark = pytest.mark.skipif(not CHROMIUM, reason="no Chromium here; apt-get install chromium")
 WIDTHS = (380, 1280)
 WHOLE = os.environ.get("REPRO_SITE")
-"""A site that `reproduce report` wrote, to look at in place of a small one."""
+"""A site that `reproduce report` wrote. The tests look at this site in place of a small one."""
 PAGES = (
     sorted(str(page.relative_to(WHOLE)) for page in Path(WHOLE).rglob("*.html"))
     if WHOLE
@@ -60,7 +60,7 @@ addEventListener("message", (event) => {{ report.textContent = JSON.stringify(ev
 
 @pytest.fixture(scope="module")
 def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The site with the check in each page; a copy of the whole one."""
+    """Return a site with the check in each page: a copy of the site `WHOLE`, or a small one."""
     folder = tmp_path_factory.mktemp("browser")
     if WHOLE:
         shutil.copytree(WHOLE, folder, dirs_exist_ok=True)
@@ -89,7 +89,7 @@ def test_a_page_works_in_a_browser(site: Path, page: str, width: int) -> None:
 
 
 def opened(site: Path, page: str, width: int) -> tuple[dict, list[str]]:
-    """What the page says of itself in a frame of that width, and what the browser's console says."""
+    """Open a page in a frame of that width. Returns what the page says of itself, and the browser's console."""
     frame = site / "frame.html"
     frame.write_text(FRAME.format(page=page, width=width), encoding="utf-8")
     options = [
@@ -107,6 +107,6 @@ def opened(site: Path, page: str, width: int) -> tuple[dict, list[str]]:
 
 
 def by_value(text: str) -> tuple[bool, float, str]:
-    """Numbers by value, and what is none after them."""
+    """Sort numbers by value, and put everything else after them."""
     number = re.match(r"[+-]?\d[\d.]*", text)
     return not number, float(number[0]) if number else 0.0, text.lower()

@@ -1,4 +1,4 @@
-"""The site's pages and tables as files: links lead somewhere, nothing of a text is taken for HTML or LaTeX."""
+"""Tests the site's files: links lead somewhere, and no text is taken for HTML or LaTeX."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ class Page(HTMLParser):
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The site of REPRO_SITE, or a small one."""
+    """Return the site of REPRO_SITE, or a small one."""
     whole = os.environ.get("REPRO_SITE")
     return Path(whole) if whole else built(tmp_path_factory.mktemp("site"))
 

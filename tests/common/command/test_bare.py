@@ -1,4 +1,4 @@
-"""Commands where something is missing: without tyro, without git, without room for records."""
+"""Tests commands where something is missing: tyro, git, or room for records."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Two commands on one output folder: what another process works on is come back to, and folders need locks."""
+"""Tests two commands on one output folder: a run that another process trains is tried again, and folders need locks."""
 
 from __future__ import annotations
 
@@ -24,14 +24,17 @@ MakeRun = Callable[..., Run]
 
 @pytest.fixture
 def family(tiny_run: MakeRun, monkeypatch: pytest.MonkeyPatch) -> list[Run]:
-    """A start, a run from it, and one on its own; what is busy is tried again at once."""
+    """Return a run with a start, and a run without one. A busy run is tried again at once."""
     monkeypatch.setattr(waiting, "AGAIN", 0.05)
     base = tiny_run(Base(), protocol=Protocol(4, 4, 0, 0))
     return [tiny_run(ICaRL(), start=base), tiny_run(ICaRL())]
 
 
 def test_a_busy_start_is_come_back_to_at_the_end(family: list[Run], tmp_path: Path) -> None:
-    """It is let go without a result when the others are done: then it is trained here, and what starts from it."""
+    """The other process leaves the start unfinished once the other runs are done.
+
+    Then the start is trained here, and the run that needs it.
+    """
     child, alone = family
     base = child.start
     assert base
@@ -48,14 +51,14 @@ def test_a_busy_start_is_come_back_to_at_the_end(family: list[Run], tmp_path: Pa
 def test_what_another_command_has_finished_is_not_trained_again(
     family: list[Run], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The other command is another thread, which waits in the middle of its first run."""
+    """The other command is a thread, which waits in the middle of its first run."""
     trained, meet, real = list[str](), threading.Barrier(2, timeout=60), incremental.run
 
     def slow(spec: Run, *rest: object) -> dict:
         trained.append(spec.hash)
         if len(trained) == 1:
             meet.wait()  # the second command begins now
-            meet.wait()  # and is at its end, but for this run
+            meet.wait()  # and has done everything except this run
         return real(spec, *rest)  # type: ignore[arg-type]
 
     monkeypatch.setattr(incremental, "run", slow)
@@ -99,7 +102,7 @@ def test_a_file_system_without_locks_is_refused_before_training(
 def test_a_list_is_printed_of_a_folder_that_may_not_be_written_to(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """Folders of others: nothing is written, so that nothing can be refused; training is."""
+    """Listing writes nothing, so it works on somebody else's folder. Training is refused."""
 
     def refuse(*rest: object, **options: object) -> None:
         raise PermissionError(errno.EACCES, "Permission denied")

@@ -1,4 +1,4 @@
-"""Methods from outside: their runs name their own source, and are named where that has changed since."""
+"""Tests methods from outside: their runs record their source, and are named if the source has changed since."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def file(tmp_path: Path) -> Path:
 def test_what_another_source_has_trained_is_named_and_trained_anew_on_request(
     file: Path, tiny_run: MakeRun, tmp_path: Path, capsys: pytest.CaptureFixture
 ) -> None:
-    """A finished run, one that starts from it, and none of another method."""
+    """This concerns a finished run and a run that starts from it, but no run of another method."""
     base = tiny_run(method(file), protocol=ONE_BASE)
     after, other = tiny_run(Base(), start=base), tiny_run(Base())
     for run in (base, after, other):
@@ -66,7 +66,7 @@ def test_what_another_source_has_trained_is_named_and_trained_anew_on_request(
 def test_an_unfinished_run_of_another_source_is_named_too(
     file: Path, tiny_run: MakeRun, tmp_path: Path, capsys: pytest.CaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """If it goes on all the same, its environment names both sources, and so it stays named."""
+    """If the run goes on all the same, its environment names both sources, so that it is still named later."""
     monkeypatch.setattr(store, "SAVE_EVERY", 0)
     run = tiny_run(method(file))
     folder = stopped(run, tmp_path)

@@ -1,4 +1,4 @@
-"""`reproduce check-records`: a record as it was written passes, and each thing that may be wrong with one is found."""
+"""Tests `reproduce check-records`: an unchanged record passes, and everything that may be wrong with one is found."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ Change = Callable[[dict], object]
 
 @pytest.fixture
 def record(tmp_path: Path) -> Path:
-    """A copy of a committed record of several phases."""
+    """Return a copy of a committed record of several phases."""
     source = next(p for p in sorted(records_folder("lucir").glob("*.json")) if len(read(p)["phases"]) > 2)
     return Path(shutil.copy(source, tmp_path / source.name))
 

@@ -1,4 +1,4 @@
-"""`reproduce clean`: what it removes, what it prints, what it leaves alone, and that what is left still serves."""
+"""Tests `reproduce clean`: what it removes and prints, what it leaves alone, and that the rest can still be used."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ WORKING = ["epoch.safetensors", "epoch.previous.safetensors", "checkpoint.previo
 
 @pytest.fixture
 def runs(tail_run: MakeRun, monkeypatch: pytest.MonkeyPatch) -> dict[str, Run]:
-    """Phase I, its cached views, and two runs of Phase II that draw from them."""
+    """Return Phase I, its cached views, and two runs of Phase II that sample from the views."""
     monkeypatch.setitem(resnet.BACKBONES, "tiny", TinyMaps)
     monkeypatch.setattr(FSA, "steps", 2)
     phase1 = replace(tail_run(Rebalance(), schedule=Schedule(2, lr=0.05, batch=8)), paper="fsa")
@@ -37,13 +37,13 @@ def runs(tail_run: MakeRun, monkeypatch: pytest.MonkeyPatch) -> dict[str, Run]:
 
 
 def train(out: Path, *wanted: Run) -> dict[str, str]:
-    """Train what is not finished, with what it starts from. Problems by hash."""
+    """Train the runs that are not finished, with their starts. Returns problems by hash."""
     finished = {r.hash for run in wanted for r in run.chain if Store(out).load(r.hash)}
     return {outcome.run.hash: outcome.problem for outcome in launch(wanted, Job(out, None, "cpu", 1, 1), finished)}
 
 
 def clean(out: Path, capsys: pytest.CaptureFixture[str], *words: str) -> list[str]:
-    """The lines that the command prints."""
+    """Return the lines that the command prints."""
     capsys.readouterr()
     with pytest.raises(SystemExit) as ended:
         cli.main(["clean", "--out", str(out), *words])
@@ -59,7 +59,7 @@ def files(out: Path) -> dict[str, int]:
 def test_leftovers_of_finished_and_of_interrupted_runs(
     runs: dict[str, Run], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """An interrupted run keeps its checkpoints and goes on; a finished one keeps what a run may start from."""
+    """An interrupted run keeps its checkpoints and goes on. A finished run keeps what other runs may start from."""
     assert set(train(tmp_path, runs["phase1"]).values()) == {""}
     before = files(tmp_path)
     finished, begun = (tmp_path / "runs" / runs[name].hash for name in ("phase1", "views"))
@@ -104,7 +104,7 @@ def test_a_cache_goes_when_all_that_draws_from_it_is_finished_and_comes_back(
 def test_network_weights_go_only_if_asked_for(
     runs: dict[str, Run], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """With --states: results stay, nothing is trained again, and a new run says which folder to delete."""
+    """With --states, results stay and nothing is trained again. A new run says which folder to delete."""
     assert set(train(tmp_path, runs["first"], runs["second"]).values()) == {""}
     with Store(tmp_path).open(replace(runs["first"], seed=3)):
         pass
@@ -131,7 +131,7 @@ def test_a_cache_stays_where_it_could_not_be_computed_again(
 
 
 def test_a_run_at_work_is_left_alone(runs: dict[str, Run], tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """Its half-written file stays; so do all states, since what begins next may need any of them."""
+    """Its half-written file stays. All states stay too, since the next run of that process may need any of them."""
     assert set(train(tmp_path, runs["first"]).values()) == {""}
     folder = Store(tmp_path).folder(runs["first"])
     (folder / "epoch.part").write_bytes(b"1")

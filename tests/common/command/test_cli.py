@@ -1,4 +1,4 @@
-"""The reproduce command as a user meets it: files, exit codes, one-line errors, nothing trained twice."""
+"""Tests the reproduce command as a user meets it: files, exit codes, errors of one line, and no run trained twice."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def reproduce(*words: str, timeout: float = 300) -> subprocess.CompletedProcess[
 
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, subprocess.CompletedProcess[str]]:
-    """One tiny reproduction: iCaRL over one phase and its base model, one epoch each."""
+    """Return one tiny reproduction: iCaRL over one phase and its base model, with one epoch each."""
     out = tmp_path_factory.mktemp("out")
     return out, reproduce(*TINY, "--out", str(out))
 
@@ -69,9 +69,9 @@ def test_list_counts_what_is_finished(finished: tuple[Path, subprocess.Completed
     fresh = reproduce("--out", str(out), "--list").stdout
     assert "0/31 runs finished, 37 to train, 6 of them for others to start from; " in fresh
     assert re.search(r"; [0-9,]+ images to train\n", fresh) and " left\n" not in fresh
-    begun = reproduce(*TINY[2:4], "--out", str(out), "--list").stdout  # longer than what has ended, on its network
+    begun = reproduce(*TINY[2:4], "--out", str(out), "--list").stdout  # longer runs, of a known speed
     assert re.search(r"; about [0-9.]+ (s|min|h) left\n", begun) and "images to train" not in begun
-    assert len(re.findall(r"\([0-9a-f]{12}\.\.\.\)\n", fresh)) == 37  # the precision is not settled
+    assert len(re.findall(r"\([0-9a-f]{12}\.\.\.\)\n", fresh)) == 37  # the precision is not known yet
 
 
 @pytest.mark.parametrize(
@@ -92,7 +92,7 @@ def test_drawing_nothing_says_what_is_recorded(
     tmp_path: Path,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    """In one line for all figures; and the options that it names do draw."""
+    """One line covers all figures. The options that it names draw the figures."""
     draw = ["--preset", preset, "--draw", "--out", str(tmp_path)]
     with pytest.raises(SystemExit) as ended:
         cli.main([*draw, *words], paper)
@@ -118,7 +118,7 @@ def test_runs_finished_here_are_named_too(
 @pytest.mark.parametrize("lines", [0, 1, 5])
 @pytest.mark.parametrize("buffered", [True, False])
 def test_a_reader_that_goes_ends_a_listing_quietly(lines: int, buffered: bool) -> None:
-    """As `| head` does, before or while something is printed."""
+    """A reader such as `| head` may go before or while something is printed."""
     command = [sys.executable, *([] if buffered else ["-u"]), "-m", "class_balanced.reproduce", "--preset", "cifar"]
     with subprocess.Popen([*command, "--list"], cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
         assert process.stdout and process.stderr
@@ -146,12 +146,12 @@ def test_titles_say_glyphs_where_the_data_are_glyphs(preset: str, ends: str, tmp
 
 
 def test_an_id_names_its_figure_alone() -> None:
-    """Though others begin with it; a beginning that is no id names all."""
+    """Other ids may begin with that id. A beginning that is no id itself names all figures that begin with it."""
     figures = importlib.import_module("bbn.reproduce.catalogue").FIGURES
     assert [f.id for f in plan.select(figures, ["table1-cifar10"], "cifar")[0]] == ["table1-cifar10"]
     assert len(plan.select(figures, ["table1-cifar"], "cifar")[0]) > 1
     figures = importlib.import_module("feature_adaptation.reproduce.catalogue").FIGURES
-    chosen = [f.id for f in plan.select(figures, ["fig2"], "imagenet")[0]]  # an id, but of the other presets
+    chosen = [f.id for f in plan.select(figures, ["fig2"], "imagenet")[0]]  # an id, but one of the other presets
     assert chosen == ["fig2-imagenet-subset", "fig2-imagenet"]
 
 
@@ -295,7 +295,10 @@ def test_a_torn_log_does_not_stop_a_resume(tmp_path: Path) -> None:
 def test_a_run_just_trained_replaces_its_committed_record(
     finished: tuple[Path, subprocess.CompletedProcess[str]], tmp_path: Path
 ) -> None:
-    """Records draw nothing while runs are trained, then what is missing, and again the run itself, of the same hash."""
+    """While runs are trained, no figure is drawn from records.
+
+    Afterwards records fill gaps, until the run itself is finished.
+    """
     from common.command.painter import Painter
     from common.drawing.results import write_record
 
@@ -337,7 +340,10 @@ def test_a_full_disk_while_drawing_does_not_stop_the_runs(
 def test_records_of_another_copy_of_the_data_are_drawn_unless_something_is_finished_here(
     finished: tuple[Path, subprocess.CompletedProcess[str]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Who holds torchvision's CIFAR sees what was recorded on an image folder; results of both are never mixed."""
+    """With torchvision's CIFAR at hand, records from an image folder are drawn.
+
+    Results of both copies are never mixed.
+    """
     from common.drawing.results import write_record
 
     store = Store(finished[0])

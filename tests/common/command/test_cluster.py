@@ -1,4 +1,4 @@
-"""What goes to a cluster, in which order and how often; what a job does when it is told to end. No Slurm is needed."""
+"""Tests what is submitted to a cluster, in which order and how often, and how a job ends. No Slurm is needed."""
 
 from __future__ import annotations
 
@@ -30,11 +30,11 @@ ROOT = Path(__file__).resolve().parents[3]
 
 
 class Cluster:
-    """Stands for Slurm: keeps what is submitted, and trains it here when it is told to."""
+    """Stands for Slurm: keeps what is submitted, and trains it in this process when told to."""
 
     def __init__(self) -> None:
         self.sent: list[tuple[str, list[list[str]]]] = []
-        """(the job to wait for, the runs of each job) of each array."""
+        """For each array: the job that it waits for, and the runs of each of its jobs."""
         self.packs: dict[str, Pack] = {}
 
     def executor(self, folder: Path, after: str) -> SimpleNamespace:
@@ -50,7 +50,7 @@ class Cluster:
         return {job: Alive(True, "Priority") for job in self.packs}
 
     def work(self, count: int = 1000) -> None:
-        """Let the first jobs come to their end, in the order submitted."""
+        """Let the first jobs come to their end, in the order in which they were submitted."""
         for job in list(self.packs)[:count]:
             each = self.packs.pop(job)
             for outcome in launcher.launch(
@@ -68,14 +68,17 @@ def slurm(monkeypatch: pytest.MonkeyPatch) -> Cluster:
 
 
 def collect(runs: list[Run], out: Path, jobs: int = 1, most: int = 0) -> list[Outcome]:
-    """What a command sees that looks once."""
+    """Return the Outcomes that a command sees if it looks at the cluster once."""
     job = Job(out, None, "cpu", jobs, 1, deadline=1.0)
     costs = {each.hash: 1 for run in runs for each in run.chain}
     return list(cluster.launch(runs, job, set(), Request("slurm", 10, most), costs))
 
 
 def test_starts_go_first_and_nothing_is_submitted_twice(tiny_run: MakeRun, tmp_path: Path, slurm: Cluster) -> None:
-    """All is in the queue at once; what begins from a run waits for that run's job. A later command collects."""
+    """Everything is in the queue at once.
+
+    A run waits for the job of its start, and a later command collects results.
+    """
     base, other = tiny_run(Base(), protocol=Protocol(4, 4, 0, 0)), tiny_run(Base())
     children = [tiny_run(ICaRL(), start=base, seed=seed) for seed in range(3)]
     assert collect([*children, other], tmp_path, jobs=2) == []
@@ -138,7 +141,7 @@ def _signals() -> Iterator[None]:
 
 
 def told(number: int, run: Run, out: Path, minutes: int = 10) -> tuple[Pack, list[object]]:
-    """Run a job that is sent a signal after its second epoch, and what it would have put back into the queue."""
+    """Run a job that gets a signal after its second epoch. Returns the job, and what it put back into the queue."""
     log, again = out / "runs" / run.hash / "metrics.jsonl", list[object]()
     work = Pack((run,), Job(out, None, "cpu", 1, 1), minutes, grace=60)
 
@@ -197,7 +200,7 @@ def test_a_job_that_saves_nothing_in_its_time_is_not_requeued(
 def test_jobs_on_this_machine(
     tmp_path: Path, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The whole way, with submitit in the place of Slurm: a base model, iCaRL from it, and what status says."""
+    """submitit's local jobs stand in for Slurm: a base model, iCaRL from it, and `reproduce status`."""
     pytest.importorskip("submitit")
     monkeypatch.chdir(ROOT)
     words = ["--only", "fig3a", "--epochs-scale", "0.1", "--out", str(tmp_path), "--launcher", "local"]

@@ -1,4 +1,4 @@
-"""GPUs by name, and a process for each: on a CPU, where a process only sees which GPU it would use."""
+"""Tests GPUs by name, with a process for each. On a CPU a process only sees which GPU it would use."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ SMI = '#!/bin/sh\necho "NVIDIA H100"\necho "NVIDIA H200"\n'
 
 @pytest.fixture
 def runs(tmp_path: Path) -> list[Run]:
-    """Two short Runs on embedded data, and a cache of the images for each folder that a test trains in."""
+    """Return two short Runs on embedded data, and a cache of their images for each folder that a test trains in."""
     choice = Choice(only=("fig5a",), epochs_scale=0.1)
     plan = make_plan("lucir", choice, Store(tmp_path / "plan"), Data(None, tmp_path / "plan/cache"))
     for folder in ("alone", "shared"):
@@ -38,7 +38,7 @@ def runs(tmp_path: Path) -> list[Run]:
 
 @pytest.fixture
 def machine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str | None, bool], None]:
-    """(CUDA_VISIBLE_DEVICES, whether it sees GPUs) -> a machine with two GPUs, as torch and nvidia-smi tell of it."""
+    """(CUDA_VISIBLE_DEVICES, whether CUDA sees GPUs) -> a machine on which torch and nvidia-smi report two GPUs."""
 
     def make(given: str | None = None, sees: bool = True) -> None:
         (tmp_path / "nvidia-smi").write_text(SMI)
@@ -122,7 +122,7 @@ def test_without_nvidia_there_is_the_cpu(tmp_path: Path, monkeypatch: pytest.Mon
 
 
 def environment_of(process: int) -> list[bytes]:
-    """What a process has in its environment; it is empty while the process is being started."""
+    """Return the environment of a process. The system shows it as empty while the process is being started."""
     ends = time.monotonic() + 30
     while not (found := Path(f"/proc/{process}/environ").read_bytes()) and time.monotonic() < ends:
         time.sleep(0.01)
@@ -132,7 +132,7 @@ def environment_of(process: int) -> list[bytes]:
 def test_each_gpu_has_a_process_that_sees_it_alone(
     runs: list[Run], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Results are those of one process; a process that dies is started again, and its run goes on."""
+    """Results equal those of one process. A process that dies is started again, and its run goes on."""
     made: list[Gpus] = []
     pids: set[int] = set()
 
@@ -169,7 +169,7 @@ def test_each_gpu_has_a_process_that_sees_it_alone(
 def test_a_command_shares_runs_between_gpus(
     machine: Callable, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """Each GPU gets as many runs at once as the measurement of one says."""
+    """Each GPU trains as many runs at once as the measurement of one GPU says."""
     machine()
     jobs: list[Job] = []
     monkeypatch.setattr(queue, "launch", lambda runs, job, *rest: jobs.append(job) or iter(()))

@@ -1,4 +1,4 @@
-"""Problems in one line, images too small to come alone, and links that lead out of a folder."""
+"""Tests problems in one line, images too small for a batch of one, and links that lead out of a folder."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ MakeRun = Callable[..., Run]
 
 
 class Broken(torch.utils.data.Dataset):
-    """Images of which none can be read."""
+    """A set of images that cannot be read."""
 
     def __init__(self, problem: str) -> None:
         self.problem = problem
@@ -68,7 +68,10 @@ def test_a_worker_that_dies_of_shared_memory_is_told_so(
 def test_images_that_are_one_value_a_channel_are_refused_where_a_batch_has_one(
     count: int, refused: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Whether training fails is the oracle: 3 classes of 5 images leave one over in batches of 7, those of 4 five."""
+    """Training itself is the oracle.
+
+    In batches of 7, 3 classes of 5 images leave one image over, and 3 of 4 leave five.
+    """
     images = np.random.default_rng(0).integers(0, 256, (3 * count, 4, 4, 3)).astype(np.uint8)
     labels = np.repeat(np.arange(3), count)
     data = Dataset("mine", images, labels, images, labels, ("a", "b", "c"), "0123456789abcdef")
@@ -98,7 +101,7 @@ def test_weights_that_no_factor_aligns_stay_finite(old: float, new: float) -> No
 def test_an_archive_writes_nothing_outside_its_folder(
     kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Such an archive cannot have the published md5; here it has."""
+    """Such an archive cannot have the published md5, so the check is made to accept its md5."""
     archive = tmp_path / "cifar-100-python.tar.gz"
     (tmp_path / "victim").write_text("as it was")
     name = {"above": "../victim", "absolute": str(tmp_path / "victim")}.get(kind, "inside")

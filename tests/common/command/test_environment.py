@@ -1,4 +1,4 @@
-"""Whose commit a run names: the code's own repository, and none that merely holds it."""
+"""Tests which commit a run names: that of the code's own repository, not of one that merely contains the code."""
 
 from __future__ import annotations
 
@@ -19,7 +19,10 @@ def git(folder: Path, *words: str) -> str:
 
 
 def repository(folder: Path, packages: Path) -> str:
-    """A repository at `folder`, which commits a file and what lies in `packages` unless it ignores it. Its HEAD."""
+    """Make a repository at `folder` that commits a file, and also `packages` unless it ignores them.
+
+    Returns its HEAD.
+    """
     folder.mkdir(exist_ok=True)
     for package in PACKAGES:
         (packages / package).mkdir(parents=True)
@@ -69,7 +72,7 @@ def test_a_repository_that_does_not_track_the_code_does_not_count(tmp_path: Path
 
 def test_the_six_packages_are_not_outside(tmp_path: Path) -> None:
     class Own(learner_of(Base())):  # type: ignore[misc]
-        """From outside, with a base class from inside."""
+        """A learner from outside the packages, whose base class is from inside."""
 
     assert not outside(LUCIR()) and outside(method(tmp_path / "mine.py"))
     assert code_of(learner_of(LUCIR())) == commit()

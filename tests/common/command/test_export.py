@@ -1,4 +1,4 @@
-"""`reproduce record` where a file has been damaged: of a record, or of a run."""
+"""Tests `reproduce record` if a file of a record or of a run has been damaged."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from common.command import cli
 
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The folder of two finished runs."""
+    """Return the folder of two finished runs."""
     out = tmp_path_factory.mktemp("finished")
     words = ["--only", "fig3a", "--epochs-scale", "0.1", "--device", "cpu", "--jobs", "1", "--out", str(out)]
     assert main(words, "lucir") == 0
@@ -23,7 +23,7 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_only_a_torn_record_is_written_again(
     finished: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """A power cut can leave a file of a record that is younger than its run, and empty."""
+    """A power cut can leave a record that is younger than its run, but empty."""
 
     def record() -> list[str]:
         with pytest.raises(SystemExit) as ended:

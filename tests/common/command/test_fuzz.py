@@ -1,6 +1,6 @@
-"""Whatever users type, write in lists or have in their folders: one clear line and an exit code, never a traceback.
+"""Tests that wrong options, lists and folders end in one clear line and an exit code, never in a traceback.
 
-REPRO_FUZZ=50 tries fifty times as much as the suite does.
+REPRO_FUZZ=50 tries fifty times as many examples as the suite does.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ MORE = int(os.environ.get("REPRO_FUZZ", "1"))
 
 
 def fuzz(examples: int) -> settings:
-    """Settings of a test that takes `examples` in the suite, and more where the environment asks for it."""
+    """Return settings for a test that takes `examples` in the suite, and more if the environment asks for more."""
     health = [HealthCheck.function_scoped_fixture, HealthCheck.too_slow, HealthCheck.filter_too_much]
     phases = [Phase.generate] if MORE == 1 else list(Phase)  # shrinking takes long
     return settings(max_examples=examples * MORE, suppress_health_check=health, phases=phases, database=None)
@@ -50,8 +50,8 @@ WORDS = st.sampled_from(
     ["", "0", "-1", "1e9", "nan", "inf", "²", "fig3a", "fig", "quick", "cifar", "auto", "cpu", "~", "~x/y"]
 )
 VALUES = st.one_of(WORDS, st.integers(-(2**70), 2**70).map(str), st.floats().map(str), st.text(max_size=12))
-PATHS = ("out", "record", "to")  # where a command is asked to write to: always inside the test's folder
-SLOW = ("draw", "results_only")  # they take seconds, and the latter writes into the packages
+PATHS = ("out", "record", "to")  # where a command writes to: always inside the test's folder
+SLOW = ("draw", "results_only")  # both take seconds, and results_only writes into the packages
 COMMANDS: dict[tuple[str, ...], list[type]] = {
     **{(paper,): [cli.Arguments] for paper in PAPERS},
     ("all",): [cli.Arguments],
@@ -70,7 +70,10 @@ SCHEDULE = {f.name for f in fields(Schedule)}
 
 @st.composite
 def commands(draw: st.DrawFn) -> list[str]:
-    """A command with some of its options, each with up to two values of any kind; paths stand for the test's folder."""
+    """Return a command with some of its options.
+
+    Each has up to two values of any kind; paths name the test's folder.
+    """
     first = draw(st.sampled_from(list(COMMANDS)))
     names = [f.name for kind in COMMANDS[first] for f in fields(kind) if f.name not in SLOW]
     words = list(first)
@@ -83,7 +86,7 @@ def commands(draw: st.DrawFn) -> list[str]:
 
 @pytest.fixture(scope="module")
 def place(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
-    """A folder with `out`, where commands write, and `elsewhere`, where they are started."""
+    """Return a folder with `out`, where commands write, and `elsewhere`, where they are started."""
     folder = tmp_path_factory.mktemp("fuzz")
     (folder / "elsewhere").mkdir()
     (folder / "elsewhere" / "queue.txt").write_text("lucir --only fig3a\n")
@@ -91,7 +94,7 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
 
 
 def tried(words: list[str], place: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> int:
-    """The exit code of a command that does not train. It has written nothing but into its folder."""
+    """Return the exit code of a command that does not train. Asserts that it wrote only into its own folder."""
     started = list[object]()
 
     def launch(runs: Any, *rest: object) -> Iterator[Any]:
@@ -119,7 +122,7 @@ def tried(words: list[str], place: Path, monkeypatch: pytest.MonkeyPatch, capsys
 def test_any_options_of_any_command(
     place: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], words: list[str]
 ) -> None:
-    """Data are not at hand, so that a command which could train says that."""
+    """The data are missing, so that a command that could train says so."""
 
     def load(*rest: object) -> None:
         raise InputError("there are no data")
@@ -148,7 +151,7 @@ def test_any_queue_file(
     place: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], content: bytes
 ) -> None:
     (place / "any.txt").write_bytes(content)
-    monkeypatch.setattr("common.command.painter.Painter.draw_rest", lambda painter: [])  # of --draw
+    monkeypatch.setattr("common.command.painter.Painter.draw_rest", lambda painter: [])  # --draw calls it
     tried(["queue", str(place / "any.txt"), "--out", "PATH"], place, monkeypatch, capsys)
 
 
@@ -183,7 +186,7 @@ JSON = st.recursive(
 
 
 def replaced(content: Any, path: list[int], value: Any) -> Any:
-    """`content` with the part that `path` leads to replaced."""
+    """Return `content` with the part that `path` leads to replaced."""
     content = copy.deepcopy(content)
     steps: list[Any] = []
     part = content
@@ -202,7 +205,7 @@ def replaced(content: Any, path: list[int], value: Any) -> Any:
 
 @pytest.fixture(scope="module")
 def finished(place: Path) -> Path:
-    """The folder of two finished runs, and of one that is half done."""
+    """Return the folder of two finished runs and of a run that is half done."""
     out = place / "runs-of-mine"
     words = ["--only", "fig3a", "--epochs-scale", "0.1", "--device", "cpu", "--jobs", "1", "--out", str(out)]
     assert main(words, "lucir") == 0
@@ -224,7 +227,7 @@ def test_any_json_of_a_run(
     path: list[int],
     value: Any,
 ) -> None:
-    """As results were before they had checksums: drawn, listed, recorded and cleaned, or refused."""
+    """Results without checksums, as earlier versions wrote them, are drawn, listed, recorded, cleaned or refused."""
     shutil.rmtree(place / "out", ignore_errors=True)
     shutil.copytree(finished, place / "out")
     for file in place.glob(f"out/runs/*/{name}"):
@@ -272,7 +275,7 @@ def test_any_record(
 @fuzz(100)
 @given(st.one_of(st.binary(max_size=200), JSON.map(lambda value: json.dumps(value).encode())))
 def test_any_other_file_of_a_folder(finished: Path, place: Path, content: bytes) -> None:
-    """The marker, logs, checkpoints, what is known of the cache, and what has been measured of threads."""
+    """These are the folder's marker, logs, checkpoints, the cache's meta data, and measurements of threads."""
     out = place / "other"
     if not out.exists():
         shutil.copytree(finished, out)

@@ -1,4 +1,4 @@
-"""Commands and their worker processes that are interrupted or killed."""
+"""Tests commands and their worker processes that are interrupted or killed."""
 
 from __future__ import annotations
 

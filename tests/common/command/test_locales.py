@@ -1,4 +1,4 @@
-"""Commands in locales that are not UTF-8, where the terminal cannot show what a path holds."""
+"""Tests commands in locales other than UTF-8, in which the terminal cannot show every path."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ ASCII = {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}
 
 
 def command(folder: Path, locale: dict[str, str], *words: str) -> subprocess.CompletedProcess[bytes]:
-    """A command with `folder` as its working folder."""
+    """Run a command with `folder` as its working folder."""
     known = {key: value for key, value in os.environ.items() if not key.startswith(("LC_", "PYTHON"))}
     python = [sys.executable, "-X", "warn_default_encoding", "-c", STRICT, *words]
     return subprocess.run(python, cwd=folder, env={**known, "PYTHONPATH": str(ROOT), **locale}, capture_output=True)

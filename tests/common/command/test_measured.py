@@ -1,4 +1,4 @@
-"""RESULTS.md: that of every package is what its records say today, and each of its numbers hangs on a record."""
+"""Tests that every RESULTS.md is what the package's records say today, and that each number depends on a record."""
 
 from __future__ import annotations
 
@@ -21,13 +21,13 @@ REPORTED = re.compile(r"^`python -m (.+)`$", re.MULTILINE)
 
 @pytest.mark.parametrize("paper", PAPERS)
 def test_the_committed_results_are_those_of_the_records(paper: str) -> None:
-    """Where this fails: `reproduce record --results-only`, and look at what has changed."""
+    """If this fails, run `reproduce record --results-only` and look at what has changed."""
     committed = records_folder(paper).parent / "RESULTS.md"
     assert committed.read_text(encoding="utf-8") == measured.results_text(paper)
 
 
 def test_a_number_changes_with_its_record(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """LUCIR's average over the phases of its one run on CIFAR-100 in 5 phases, computed from the file."""
+    """The number is the average of LUCIR's one run on CIFAR-100 in 5 phases. It is computed here from the file."""
     records = tmp_path / "records"
     shutil.copytree(records_folder("lucir"), records)
     monkeypatch.setattr("common.command.measured.records_folder", lambda paper: records)
@@ -55,7 +55,7 @@ def test_a_damaged_record_is_an_error_and_no_missing_number(tmp_path: Path, monk
 
 
 def is_main(config: dict) -> bool:
-    """Whether a run is LUCIR with all its parts on CIFAR-100, 50 classes and 5 phases of 10."""
+    """Return whether a run is LUCIR with all its parts on CIFAR-100, with 50 base classes and 5 phases of 10."""
     method, data = config["method"], config["data"]["name"]
     whole = method["type"] == "LUCIR" and method["finetune"] and method["margin"] and method["imprint"]
     whole = whole and config["seed"] == 1993
@@ -63,13 +63,13 @@ def is_main(config: dict) -> bool:
 
 
 def average(content: dict) -> float:
-    """The mean over the phases of the accuracy after each one's last stage."""
+    """Return the mean over phases of the accuracy after each phase's last stage."""
     last = [[*phase["stages"].values()][-1]["cnn"]["accuracy"] for phase in content["phases"]]
     return sum(last) / len(last)
 
 
 def test_a_command_draws_the_numbers_of_its_table(tmp_path: Path) -> None:
-    """The first command of a RESULTS.md, as it stands there, gives the rows below it."""
+    """The first command of a RESULTS.md gives the rows of the table below it."""
     text = (records_folder("class_balanced").parent / "RESULTS.md").read_text(encoding="utf-8")
     found = REPORTED.search(text)
     assert found

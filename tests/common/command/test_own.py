@@ -1,4 +1,4 @@
-"""`--preset folder`: the papers' comparisons on images of one's own, and what is refused before any training."""
+"""Tests `--preset folder`: the papers' comparisons on the user's images, and what is refused before any training."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ GROWING, DRAWN = Options(base=6, phases=3), Options(imbalance=20)
 
 
 def dataset(counts: Sequence[int], side: int = 16, large: bool = False) -> Dataset:
-    """Black images, so many of each class; large ones are files, which nothing opens."""
+    """Return a data set of black images with these class sizes. Large images are paths, which nothing opens."""
     labels, classes = np.repeat(np.arange(len(counts)), counts), np.arange(len(counts))
     train, test = (np.zeros((len(part), side, side, 3), np.uint8) for part in (labels, classes))
     files = [tuple(Path(str(i)) for i in range(len(part))) for part in (labels, classes)]
@@ -60,7 +60,7 @@ def options(paper: str) -> Options:
 
 
 def runs(paper: str, folder: Folder) -> list[Run]:
-    """Every Run of a paper's figures, and those that they start from."""
+    """Return every Run of a paper's figures, and the Runs that they start from."""
     found = [run for f in figures(paper) for group in f.runs(settings(paper, folder)).values() for run in group]
     return list(dict.fromkeys(each for run in found for each in run.chain))
 
@@ -68,7 +68,10 @@ def runs(paper: str, folder: Folder) -> list[Run]:
 @pytest.mark.parametrize("large", [False, True])
 @pytest.mark.parametrize("paper", PAPERS)
 def test_every_paper_runs_on_twelve_classes_of_sixty_images(paper: str, large: bool) -> None:
-    """Its epochs, ResNet-32 or ResNet-18, the images' own name and inputs, and nothing that `check` refuses."""
+    """Runs have the paper's epochs, ResNet-32 or ResNet-18, and the data's own name and inputs.
+
+    `check` accepts them.
+    """
     images, kind = dataset([60] * 12, large=large), "resized-crop" if large else "crop-flip"
     paper_schedule = importlib.import_module(f"{paper}.reproduce.presets").SETTINGS["imagenet" if large else "cifar"][0]
     for run in runs(paper, Folder.from_dataset(images, options(paper))):
@@ -90,7 +93,7 @@ def test_classes_arrive_as_asked(paper: str) -> None:
 
 
 def test_feature_adaptation_steps_as_far_on_few_classes_as_on_a_hundred() -> None:
-    """A class's share of a mean over all classes, times the rate, is what it is on CIFAR-100: 2 / 100."""
+    """The rate, divided by the number of classes that the loss averages over, is 2 / 100 as on CIFAR-100."""
     chosen = settings("feature_adaptation", folder([60] * 12, GROWING))[0]
     assert chosen.schedule.lr / 12 == pytest.approx(2 / 100)
 
@@ -110,7 +113,10 @@ def shown(paper: str, figure: Figure, chosen: tuple) -> Drawing:
 @pytest.mark.parametrize("asked", [None, Options()])
 @pytest.mark.parametrize("paper", PAPERS)
 def test_figures_are_drawn_and_hold_nothing_published(paper: str, asked: Options | None) -> None:
-    """With and without an imbalance to draw; curves of the paper would be `published`, its numbers in rows."""
+    """This holds with and without an imbalance.
+
+    Curves of the paper would be `published`, and rows would have its numbers.
+    """
     if paper in INCREMENTAL or asked is None:
         asked = options(paper)
     chosen = settings(paper, folder([60] * 12 if asked.given else [60, 5, 40, 200], asked), scale=0.1)
@@ -187,7 +193,7 @@ def test_a_method_of_ones_own_is_compared_on_images_of_ones_own(
 
 
 def test_what_would_divide_does() -> None:
-    """Every way that an error names is taken."""
+    """Every option that an error suggests is accepted."""
     for base, phases in ((6, 1), (6, 2), (6, 3), (6, 6), (4, 4), (8, 4)):
         found = folder([60] * 12, Options(base=base, phases=phases)).incremental("der")
         assert Protocol(12, found.base, found.step).sizes == [base] + [(12 - base) // phases] * phases
@@ -195,7 +201,7 @@ def test_what_would_divide_does() -> None:
 
 @pytest.mark.parametrize("paper", INCREMENTAL)
 def test_class_means_have_no_swapped_colours(paper: str) -> None:
-    """Swapped channels are what the official code does on CIFAR; classes may differ in colour alone."""
+    """The official code swaps channels on CIFAR. On other images, classes may differ in colour alone."""
     flips = {getattr(run.method, "nme_flip", "none") for run in runs(paper, folder([60] * 12, GROWING))}
     assert "channels" not in flips
 
@@ -250,7 +256,7 @@ def test_wrong_options_end_before_training(
 
 
 def test_a_queue_may_mix_the_quick_preset_with_data(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """--data is for the lines that read it."""
+    """--data concerns only the lines that read data."""
     (tmp_path / "queue").write_text("class_balanced --only fig3\nclass_balanced --preset cifar --only fig3\n")
     assert main(["queue", str(tmp_path / "queue"), "--data", str(tmp_path), "--out", str(tmp_path / "out")]) == 0
     (tmp_path / "queue").write_text("class_balanced --only fig3\n")
@@ -261,7 +267,7 @@ def test_a_queue_may_mix_the_quick_preset_with_data(tmp_path: Path, capsys: pyte
 def test_a_folder_from_images_to_the_report(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """iCaRL and LUCIR on 4 classes of 5 to 8 images, the report, and the folder renamed: the same runs."""
+    """iCaRL and LUCIR train on 4 classes of 5 to 8 images and make a report. A renamed folder gives the same runs."""
     monkeypatch.setitem(resnet.BACKBONES, "resnet32", TinyNet)
     data = tmp_path / "flowers"
     for kind, count in enumerate((5, 6, 7, 8)):

@@ -1,4 +1,4 @@
-"""What a painter keeps of the results that it draws: a command may draw thousands."""
+"""Tests that a painter does not keep the results that it draws, since a command may draw thousands."""
 
 from __future__ import annotations
 
@@ -16,13 +16,16 @@ from common.store import Result, Store
 
 
 def held() -> set[int]:
-    """The results in memory that hold what was measured."""
+    """Return the results in memory that hold measurements."""
     gc.collect()
     return {id(each) for each in gc.get_objects() if type(each) is Result and each.values}
 
 
 def test_results_are_not_kept_once_they_are_drawn(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """All quick figures of a paper from its records, of which a look-up keeps one; then what the report says of all."""
+    """All quick figures of a paper are drawn from records, with one record in memory.
+
+    The report still counts all of them.
+    """
     monkeypatch.setattr(result_index, "MOST_IN_MEMORY", 1)
     monkeypatch.setattr(module.plots, "render", lambda *rest: None)
     before = held()

@@ -1,4 +1,4 @@
-"""The queue and its time budget: what runs in which order, what is cut off and goes on, and the rehearsal of a GPU."""
+"""Tests the queue and its time budget: the order of runs, what is cut off and goes on, and the rehearsal of a GPU."""
 
 from __future__ import annotations
 
@@ -40,9 +40,10 @@ COMMIT = "0123456789abcdef0123456789abcdef01234567"
 
 
 def test_fifteen_minutes_of_a_gpu_on_a_cpu(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Two papers in a queue, cut off by the clock; states travel to a fresh folder, records come back.
+    """Two papers share a queue that the clock cuts off. States move to a fresh folder, and records come back.
 
-    As on such a machine there is neither `.git` nor tyro. The results are those of the two commands, bit for bit.
+    As on such a machine there is neither `.git` nor tyro. The results equal those of the two commands alone, bit for
+    bit.
     """
     lines = ["lucir --only fig3a --epochs-scale 0.1", "bbn --only fig4 --epochs-scale 0.1"]
     monkeypatch.setattr("common.command.parts.cores", lambda: 1)  # one thread a run, as below
@@ -90,7 +91,7 @@ def test_fifteen_minutes_of_a_gpu_on_a_cpu(tmp_path: Path, monkeypatch: pytest.M
 
 
 def one_core() -> None:
-    """On a single core every run has one thread, so that no measurement of threads decides the last bits."""
+    """Pretend that there is a single core: every run has one thread, and no measurement decides the last bits."""
     os.sched_setaffinity(0, set(sorted(os.sched_getaffinity(0))[:1]))
 
 
@@ -99,7 +100,7 @@ def one_core() -> None:
 
 @pytest.fixture
 def pair(tiny_run: MakeRun) -> list[Run]:
-    """A run with finetuning over two phases, and one that starts from a base model."""
+    """Return a run with finetuning over two phases, and a run that starts from a base model."""
     base = tiny_run(Base(), protocol=Protocol(4, 4, 0, 0))
     return [tiny_run(LUCIR(finetune=FINETUNE)), tiny_run(ICaRL(), start=base)]
 
@@ -108,7 +109,7 @@ def pair(tiny_run: MakeRun) -> list[Run]:
 def test_each_command_gets_an_epoch_further_whatever_its_budget(
     jobs: int, pair: list[Run], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Nothing but the first run is started; its epoch is saved although the last save was just now."""
+    """Only the first run is started. Its epoch is saved, although the last save was a moment ago."""
     monkeypatch.setattr(launcher, "Processes", lambda attempt, jobs, prepare: launcher.Threads(attempt, jobs))
     assert [o.ending for o in launch(pair, Job(tmp_path / "whole", None, "cpu", 1, 1), set())] == ["finished"] * 3
     late, images = Job(tmp_path / "late", None, "cpu", jobs, 1, deadline=1.0), list[int]()
@@ -116,7 +117,7 @@ def test_each_command_gets_an_epoch_further_whatever_its_budget(
     while not endings or "out of time" in endings[-1] or len(results(late.out)) < 3:
         finished, before = set(results(late.out)), len(images)
         endings.append([o.ending for o in launch(pair, late, finished, images.append)])
-        assert len(images) == before + 1 or endings[-1] == ["finished"]  # one epoch, or what follows the last one
+        assert len(images) == before + 1 or endings[-1] == ["finished"]  # one epoch, or the end of a run
         assert len(endings) < 40
     assert results(late.out) == results(tmp_path / "whole")
     assert all(len(each) == 1 for each in endings)  # one run a command
@@ -125,7 +126,7 @@ def test_each_command_gets_an_epoch_further_whatever_its_budget(
 
 
 def test_a_command_gets_further_from_a_finished_start(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A base model that is finished must not count as progress, or the command would never end; records catch up."""
+    """A finished base model must not count as progress, or the command would never end. Missing records are written."""
     monkeypatch.setattr("common.command.parts.cores", lambda: 1)
     words = ["--only", "fig3a", "--epochs-scale", "0.25", "--device", "cpu", "--jobs", "1", "--out", str(tmp_path)]
     steps, code = [0], 130
@@ -134,14 +135,14 @@ def test_a_command_gets_further_from_a_finished_start(tmp_path: Path, monkeypatc
         epochs = sum(len(p.read_text().splitlines()) for p in tmp_path.glob("runs/*/metrics.jsonl"))
         steps.append(epochs + len(results(tmp_path)))
         assert steps[-1] > steps[-2], steps
-    assert code == 0 and len(steps) == 7  # from none: an epoch, an epoch, and the end of each of both runs
+    assert code == 0 and len(steps) == 7  # from 0: for each of two runs, two epochs and the end
     assert main([*words, "--record", str(tmp_path / "records")], "lucir") == 0
     child = next(digest for digest, r in results(tmp_path).items() if len(r["phases"]) > 1)
     assert [p.stem for p in tmp_path.glob("records/lucir/*.json")] == [child]
 
 
 def test_runs_side_by_side_share_the_cores(pair: list[Run], tiny_run: MakeRun) -> None:
-    """A run that may have all cores runs alone; single-threaded ones run beside each other."""
+    """A run that may use all cores runs alone. Runs with one thread run side by side."""
     whole, first, second = tiny_run(Base(), seed=1), tiny_run(Base(), seed=2), tiny_run(Base(), seed=3)
     waiting = Waiting([first, whole, second], {whole.hash: 2}, most=2)
     assert list(waiting.ready([], 8)) == [first, second]
@@ -160,7 +161,7 @@ def test_large_images_get_one_run_at_a_time_on_a_gpu(tiny_run: MakeRun, monkeypa
 def test_what_is_under_way_at_the_deadline_is_saved(
     tiny_run: MakeRun, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Two runs side by side stop after their epoch and the third is not started, nor is a run failed."""
+    """Two runs side by side stop after their epoch. The third is not started, and no run counts as failed."""
     monkeypatch.setattr(launcher, "Processes", lambda attempt, jobs, prepare: launcher.Threads(attempt, jobs))
     monkeypatch.setattr("common.store.SAVE_EVERY", 1e9)
     now = [0.0]
@@ -185,7 +186,7 @@ def test_a_run_that_fails_again_and_again_does_not_use_up_the_budget(tiny_run: M
 
 
 def test_phases_without_epochs_stop_between_two(tiny_run: MakeRun, tmp_path: Path) -> None:
-    """Feature adaptation trains its maps in loops of its own: a command finishes a phase, and begins no other."""
+    """Feature adaptation trains its maps in loops of its own. A command finishes a phase and begins no other."""
     run = adapt(stage1_runs(tiny_run)())
     whole, start = finish(run, tmp_path / "whole"), finish(run.start, tmp_path)  # type: ignore[arg-type]
     late, lines = Job(tmp_path, None, "cpu", 1, 1, deadline=1.0), list[int]()
@@ -202,7 +203,7 @@ def test_phases_without_epochs_stop_between_two(tiny_run: MakeRun, tmp_path: Pat
 def test_what_cannot_be_captured_is_trained_at_the_end(
     pair: list[Run], tiny_run: MakeRun, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Step by step, with the reason in its environment; what starts from it waits."""
+    """Its steps are called from Python, and its environment says why. Runs that start from it wait."""
     eager, real, (ours, child) = list[bool](), incremental.run, pair
     base, other = child.start, tiny_run(Base(), seed=5)
     assert base
@@ -277,7 +278,10 @@ def test_a_wrong_queue_is_one_line(
 def test_lines_share_a_queue_and_figures_wait_for_a_gpu(
     device: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """Runs are in the file's order, each once, with the threads of its line alone; on a CPU a line ends as it can."""
+    """Runs follow the file's order, each once, with the threads of its own line.
+
+    On a CPU, figures are drawn in between.
+    """
     events, asked = list[str](), dict[str, Any]()
 
     def fake(runs: Any, job: Job, finished: set[str], advance: Any, threads: dict[str, int]) -> Iterator[Outcome]:
@@ -297,7 +301,7 @@ def test_lines_share_a_queue_and_figures_wait_for_a_gpu(
     assert main(["queue", str(file), "--jobs", "8", "--out", str(tmp_path)]) == 1
     papers = [run.paper for run in asked["runs"]]
     assert papers == ["feature_adaptation", "lucir", "lucir"] and asked["jobs"] == 3
-    assert asked["threads"] == [2, 2, 2]  # each line needs a single run beside what that starts from
+    assert asked["threads"] == [2, 2, 2]  # apart from starts, each line needs a single run
     if device == "cuda":
         lines = ("feature_adaptation", "lucir", "lucir")
         assert events == [f"{paper} ends" for paper in papers] + [f"{paper} is drawn" for paper in lines]

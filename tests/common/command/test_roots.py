@@ -1,4 +1,4 @@
-"""Public names at the roots of the packages, and others' packages under our names."""
+"""Tests public names at the roots of the packages, and other people's packages under the same names."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from common.command.plan import PAPERS
 from common.errors import InputError
 
 ROOT = Path(__file__).resolve().parents[3]
-NAMED = {  # that outside checks import, and the papers' own methods
+NAMED = {  # names that outside checks import, and the papers' own methods
     "lucir": {"LUCIR", "ICaRL", "less_forget", "margin_ranking", "adaptive_weight", "distillation", "imprint"},
     "der": {"DER", "auxiliary_targets", "sparsity", "scale", "mask", "learning_rates", "masked_resnet32"},
     "feature_adaptation": {"Adaptation", "megabytes", "FeatureAdapter", "compensate", "adaptation_quality"},
@@ -28,7 +28,7 @@ each_paper = pytest.mark.parametrize("paper", PAPERS)
 
 
 def python(*words: str, folder: Path) -> subprocess.CompletedProcess[str]:
-    """Python started in a folder that comes before this project's, as with an installed project."""
+    """Start Python in a folder that comes before this project's, as with an installed project."""
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
     return subprocess.run([sys.executable, *words], cwd=folder, env=environment, capture_output=True, text=True)
 
@@ -42,7 +42,7 @@ def test_importing_a_package_loads_no_torch(paper: str, tmp_path: Path) -> None:
 
 @each_paper
 def test_public_names_are_what_type_checkers_see(paper: str) -> None:
-    """The imports for type checkers, `__all__` and what loads are the same names from the same modules."""
+    """Imports for type checkers, `__all__` and the lazily loaded names agree, with the same modules."""
     package = importlib.import_module(paper)
     tree = ast.parse(Path(package.__path__[0], "__init__.py").read_text(encoding="utf-8"))
     checked = next(n for n in tree.body if isinstance(n, ast.If) and getattr(n.test, "id", "") == "TYPE_CHECKING")
@@ -51,7 +51,7 @@ def test_public_names_are_what_type_checkers_see(paper: str) -> None:
     for name, module in seen.items():
         assert getattr(package, name) is getattr(importlib.import_module(module), name)
     submodules = {path.stem for path in Path(package.__path__[0]).glob("*.py")}
-    assert not submodules & seen.keys()  # what is imported last would decide which of the two a name is
+    assert not submodules & seen.keys()  # otherwise the order of imports decides what a name means
     with pytest.raises(AttributeError, match="no attribute 'nothing'"):
         package.nothing  # noqa: B018
 

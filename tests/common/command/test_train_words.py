@@ -1,4 +1,4 @@
-"""The words of `train`: what is refused in one line, what help says, and how options change a method."""
+"""Tests the words of `train`: what is refused in one line, what the help says, and how options change a method."""
 
 from __future__ import annotations
 

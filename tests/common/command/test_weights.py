@@ -1,4 +1,4 @@
-"""`reproduce export`: the file gives the recorded accuracy again, the card says what it is, and what is refused."""
+"""Tests `reproduce export`: the file gives the recorded accuracy, the card describes it, bad requests are refused."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ NETWORKS = (
     "iCaRL",  # a linear head that grows
     "LUCIR",  # a cosine head, no last ReLU
     "CN, a fixed scale",
-    "LDAM-DRW",  # a cosine head with it
+    "LDAM-DRW",  # a cosine head, with the last ReLU
     "DER",  # pruned extractors
     "DER without masks",
     "WA",
@@ -43,7 +43,7 @@ NETWORKS = (
     "unit features",
     "extractor",
     "FSA on images",
-    "FSA on cached views",  # whose backbone another run has kept
+    "FSA on cached views",  # another run has kept the backbone
     "FSA, an earlier block",
 )
 REFUSED = {
@@ -67,7 +67,7 @@ def exported(run: Run, out: Path) -> Path:
 
 
 def accuracy(folder: Path, run: Run, data: Dataset) -> float:
-    """Of the exported network on the test images of the classes seen, percent, counted here."""
+    """Return the exported network's accuracy, percent, on test images of the classes seen. It is counted here."""
     model = load_exported(folder)
     labels = positions(named_order(run.order, len(data.classes)))[data.test_labels]
     seen = labels < run.protocol.classes
@@ -149,7 +149,7 @@ def test_other_networks_on_imagenet_are_not_timms(method: object) -> None:
 
 
 def test_labels_are_those_of_the_data_set(tiny_run: MakeRun) -> None:
-    """A Run that sees 20 of 100 shuffled classes has the first 20 of that shuffle."""
+    """The outputs of a Run that sees 20 of 100 shuffled classes stand for the first 20 labels of that shuffle."""
     run = tiny_run(Base(), data=DataSpec("cifar100"), protocol=Protocol(20, 20, 0), order="1993")
     labels = labels_of(run)
     assert labels is not None and labels[:5] == [68, 56, 78, 8, 23] and len(labels) == 20

@@ -1,4 +1,4 @@
-"""Torchvision's CIFAR files: read, refused when damaged, downloaded."""
+"""Tests torchvision's CIFAR files: they are read, refused when damaged, and downloaded."""
 
 from __future__ import annotations
 
@@ -21,7 +21,10 @@ from common.errors import InputError
 
 @pytest.fixture
 def cifar(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A folder with an imitation of cifar-100-python/ and its archive, whose md5 torchvision takes for real."""
+    """Return a folder with an imitation of cifar-100-python/ and of its archive.
+
+    torchvision is made to accept its md5.
+    """
     from torchvision.datasets import CIFAR100
 
     folder = tmp_path / "data" / "cifar-100-python"
@@ -115,7 +118,7 @@ def test_cifar_in_no_folder_names_what_is_looked_for(tmp_path: Path) -> None:
 
 
 def serve(answer: bytes | None) -> tuple[str, socket.socket]:
-    """A server that sends these bytes to whoever connects, or that stays silent."""
+    """Start a server that sends these bytes to whoever connects, or that stays silent."""
     server = socket.create_server(("127.0.0.1", 0))
 
     def run() -> None:

@@ -1,6 +1,7 @@
-"""Data sets: what is read from each kind of source, the line a user gets when it is wrong, and the cache.
+"""Tests data sets: what is read from each kind of source, the error line if the source is wrong, and the cache.
 
-Everything runs on tiny folders and on imitations of torchvision's files."""
+Everything runs on tiny folders and on imitations of torchvision's files.
+"""
 
 from __future__ import annotations
 
@@ -164,7 +165,10 @@ def test_counts_are_for_glyphs_only(tmp_path: Path) -> None:
 def test_far_fewer_images_than_published_mark_the_fingerprint(
     train: int, test: int, part: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Of 10 published images a class a tenth may be missing; small and large images and coarse labels alike."""
+    """With 10 published images a class, a tenth may be missing.
+
+    This holds for small images, large ones and coarse labels.
+    """
     for name in ("cifar10", "cifar100"):
         monkeypatch.setitem(datasets.PER_CLASS, name, (10, 10))
         for side in (4, 65) if name == "cifar10" else (4,):
@@ -186,7 +190,7 @@ def test_far_fewer_images_than_published_mark_the_fingerprint(
 
 
 def test_a_long_tailed_copy_is_not_marked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Its first class is whole. Records of long-tailed runs stand on the fingerprint of such a copy."""
+    """Its largest class is whole. Records of long-tailed runs depend on the fingerprint of such a copy."""
     monkeypatch.setitem(datasets.PER_CLASS, "cifar10", (10, 2))
     write_image(tmp_path / "one.png", 1, size=(4, 4))
     for split, counts in (("train", range(10, 0, -1)), ("test", [2] * 10)):
@@ -236,7 +240,7 @@ def test_planning_needs_no_decoding(tmp_path: Path) -> None:
 
 @pytest.fixture
 def decoded(monkeypatch: pytest.MonkeyPatch) -> list[Path]:
-    """The images decoded since the start of the test."""
+    """Return the images decoded since the start of the test."""
     seen: list[Path] = []
     original = folders.read_image
     monkeypatch.setattr(folders, "read_image", lambda path: (seen.append(path), original(path))[1])
@@ -244,7 +248,7 @@ def decoded(monkeypatch: pytest.MonkeyPatch) -> list[Path]:
 
 
 def images_of(seen: list[Path]) -> int:
-    """How many images were decoded since the last call, beside the first, which tells small from large."""
+    """Count the images decoded since the last call, without the first image, which tells small data from large."""
     count = sum(path.name != "0.png" or "ant" not in path.parts or "test" in path.parts for path in seen)
     seen.clear()
     return count

@@ -1,4 +1,4 @@
-"""Images of more than 8 bits a channel: scaled by their range, or refused by name where it is not known."""
+"""Tests images with more than 8 bits a channel: they are scaled by their range, or refused by name if it is unknown."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ LEVELS = np.arange(256, dtype=np.uint16).reshape(16, 16)
 
 
 def big_endian(path: Path, pixels: np.ndarray) -> None:
-    """A TIFF whose bytes Pillow would write in the other order; header, one directory, pixels."""
+    """Write a TIFF in the byte order that Pillow would not use: a header, the pixels and one directory."""
     height, width = pixels.shape
     tags = [(256, width), (257, height), (258, 16), (259, 1), (262, 1), (273, 8), (278, height), (279, 2 * pixels.size)]
     directory = b"".join(

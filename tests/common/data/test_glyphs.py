@@ -1,4 +1,4 @@
-"""The embedded data set: reproducible, nested, its classes distinct and learnable, yet not from colour alone.
+"""Tests that the embedded data set is reproducible and nested, with classes that can be learned, but not from colour.
 
 Every test draws few images, so that the file takes seconds.
 """
@@ -20,7 +20,7 @@ GOLDEN = {"3.11.2": "3b2bdc9d8f3cec74"}  # matplotlib version -> the start of th
 
 
 def _ridge_accuracy(train: np.ndarray, labels: np.ndarray, test: np.ndarray, test_labels: np.ndarray) -> float:
-    """Accuracy of ridge regression on one-hot targets; features are [n, d]."""
+    """Return the accuracy of ridge regression on one-hot targets; features are [n, d]."""
     mean, scale = train.mean(0), train.std(0) + 1e-6
     x, y = (train - mean) / scale, np.eye(labels.max() + 1)[labels]
     kernel = x @ x.T
@@ -30,7 +30,7 @@ def _ridge_accuracy(train: np.ndarray, labels: np.ndarray, test: np.ndarray, tes
 
 @pytest.fixture(scope="module")
 def small() -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray, tuple[str, ...]]:
-    """Ten classes of 80 train and 20 test images."""
+    """Return ten classes of 80 training and 20 test images."""
     return glyphs.generate(10, 80, 20)
 
 
@@ -137,7 +137,7 @@ def test_importing_the_module_loads_no_heavy_package() -> None:
 
 @pytest.mark.parametrize(("backend", "taken"), [("nonsense", False), ("module://none.such", True), ("svg", True)])
 def test_the_backend_of_matplotlib_does_not_matter(backend: str, taken: bool) -> None:
-    """One that there is not stops nothing; one that there is stays what the user has chosen."""
+    """A backend that does not exist stops nothing. A backend that exists stays the user's choice."""
     code = (
         "import os; from common.data import glyphs; print(glyphs.generate(1, 1, 1)[0].size); "
         "import matplotlib; print(matplotlib.rcParams['backend'] == os.environ['MPLBACKEND'])"

@@ -1,4 +1,4 @@
-"""No image of a folder is left out without a word: it is read, or refused by name."""
+"""Tests that every image of a folder is either read or refused by name, and none is left out silently."""
 
 from __future__ import annotations
 
@@ -21,14 +21,14 @@ def save(path: Path, level: int = 0, **options: object) -> None:
 
 @pytest.fixture
 def root(tmp_path: Path) -> Path:
-    """Classes a and b with an image in either split."""
+    """Return a folder with the classes a and b, which have an image in each split."""
     for i, place in enumerate(("train/a", "train/b", "test/a", "test/b")):
         save(tmp_path / "toy" / place / "0.png", 10 * i)
     return tmp_path / "toy"
 
 
 def count(root: Path) -> list[int]:
-    """Training images of each class."""
+    """Return the number of training images of each class."""
     return np.bincount(load(DataSpec("toy"), root).train_labels).tolist()
 
 

@@ -1,4 +1,4 @@
-"""Long-tailed data sets from list files: what is read, the counts that are checked, and the line a mistake gets."""
+"""Tests long-tailed data sets from list files: what is read, which counts are checked, and the line for a mistake."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ FINE_TO_COARSE = [
     16, 4, 17, 4, 2, 0, 17, 4, 18, 17, 10, 3, 2, 12, 12, 16, 12, 1, 9, 19, 2, 10, 0, 1, 16,
     12, 9, 13, 15, 13, 16, 19, 2, 4, 6, 19, 5, 5, 8, 19, 18, 1, 2, 15, 6, 0, 17, 8, 14, 13,
 ]  # fmt: skip
-"""Of CIFAR-100's classes in alphabetical order, as the archive's labels pair them."""
+"""The coarse label of each CIFAR-100 class, with classes in alphabetical order, as the archive pairs the labels."""
 
 
 @pytest.fixture
@@ -31,7 +31,7 @@ def lists_of() -> dict[str, list[str]]:
 
 
 def write(folder: Path, files: dict[str, list[str]], side: int = 8) -> Path:
-    """Lists with the images they name, each of its own colour."""
+    """Write lists and the images that they name, each image in a colour of its own."""
     (folder / "images").mkdir(parents=True)
     for i, name in enumerate(("a", "b", "c d", "e", "f", "u", "v", "w", "x")):
         Image.new("RGB", (side, side), (10 * i, 0, 0)).save(folder / f"images/{name}.png")
@@ -50,7 +50,7 @@ def test_images_are_grouped_by_the_lists_own_labels(tmp_path: Path, lists_of: di
 
 
 def test_published_names_and_large_images(tmp_path: Path, lists_of: dict[str, list[str]]) -> None:
-    """As published: a name before the split, val beside test, which is preferred; labels are part of the content."""
+    """As published, a name precedes the split. test is preferred to val. Labels are part of the content."""
     files = {
         "ImageNet_LT_train.txt": TRAIN,
         "ImageNet_LT_test.txt": TEST,
@@ -139,7 +139,7 @@ def test_a_mistake_in_a_list_is_one_clear_line(
 
 
 def test_marks_that_other_programs_leave_do_not_matter(tmp_path: Path, lists_of: dict[str, list[str]]) -> None:
-    """A byte order mark before the first line, and a Mac's hidden file beside a list."""
+    """These are a byte order mark before the first line, and a Mac's hidden file next to a list."""
     folder = write(tmp_path / "mine", {"my_train.txt": TRAIN, "my_test.txt": TEST})
     plain = load(DataSpec("mine"), folder)
     (folder / "my_train.txt").write_text("\n".join(TRAIN), encoding="utf-8-sig")
@@ -154,7 +154,7 @@ def test_an_accent_may_be_coded_in_another_way_on_disk(tmp_path: Path) -> None:
 
 
 def test_a_changed_label_is_not_served_from_the_cache(tmp_path: Path) -> None:
-    """The images stay in the same order, so that only their labels tell."""
+    """The images keep their order, so that only their labels reveal the change."""
     before = ["images/a.png 0", "images/b.png 0", "images/e.png 1"]
     folder = write(tmp_path / "mine", {"train.txt": before, "test.txt": ["images/u.png 0", "images/v.png 1"]})
     assert load(DataSpec("mine"), folder, tmp_path / "cache").train_labels.tolist() == [0, 0, 1]

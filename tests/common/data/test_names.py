@@ -1,4 +1,4 @@
-"""Which label a class gets: published orders, aliases, numbers, and names that fit no published class."""
+"""Tests which label a class gets: published orders, aliases, numbers, and names that fit no published class."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ TUTORIAL = ("plane", "car", "bird", "cat", "deer", "dog", "frog", "horse", "ship
 
 
 def write(root: Path, folders: dict[str, int]) -> Path:
-    """An image a split of each class folder, of the grey level given."""
+    """Write one image for each split of each class folder, with the given grey level."""
     for split in ("train", "test"):
         for folder, level in folders.items():
             (root / split / folder).mkdir(parents=True)
@@ -28,7 +28,7 @@ def write(root: Path, folders: dict[str, int]) -> Path:
 
 
 def levels(name: str, root: Path) -> list[int]:
-    """The grey levels of the training images in label order."""
+    """Return the grey levels of the training images in label order."""
     data = load(DataSpec(name), root)
     assert data.train_labels.tolist() == sorted(data.train_labels.tolist())
     return np.asarray(data.train_images)[:, 0, 0, 0].tolist()

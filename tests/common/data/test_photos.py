@@ -1,4 +1,4 @@
-"""The ImageNet path end to end on a handful of large images: files, worker processes, timm's ResNet-18, LUCIR."""
+"""Tests the whole way of ImageNet on a few large images: files, worker processes, timm's ResNet-18, LUCIR."""
 
 from __future__ import annotations
 

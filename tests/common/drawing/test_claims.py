@@ -1,4 +1,4 @@
-"""Claims: their published numbers are those of published.json, and effects are paired."""
+"""Tests that claims have the published numbers of published.json, and that their effects are paired."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Curves that several papers draw: what their legends say, and classes gathered in bars."""
+"""Tests curves that several papers draw: what their legends say, and how classes are grouped in bars."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ def test_legends_say_that_their_numbers_are_averages() -> None:
 
 @pytest.mark.parametrize(("classes", "labels"), [(4, ["0", "1", "2", "3"]), (25, ["0-2", "3-5", "6-8", "9-11"])])
 def test_neighbouring_classes_share_a_bar(classes: int, labels: list[str]) -> None:
-    """Ten bars at most, every class in one of them; a bar is the mean of its classes, then of the repeats."""
+    """There are at most ten bars, and every class is in one. A bar is the mean over its classes, then over repeats."""
     repeats = np.random.default_rng(0).uniform(0, 100, (3, classes))
     curve = class_bars("CE", repeats.tolist(), "beta")
     assert list(curve.x)[:4] == labels and len(curve.x) == min(classes, 10) and curve.legend == "beta"

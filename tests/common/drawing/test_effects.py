@@ -1,4 +1,4 @@
-"""Headline and disagreements: paired differences against SciPy's t-interval, and arms that differ in one thing."""
+"""Tests headlines and disagreements: paired differences against SciPy, and arms that differ in one thing."""
 
 from __future__ import annotations
 
@@ -64,11 +64,14 @@ CHOICES: dict[str, dict[str, set[str]]] = {
         "scaling of maps": {"method.scaling"},
     },
 }
-"""What alone differs between the arms of each choice."""
+"""The only settings that differ between the arms of each choice."""
 
 
 def made_up(paper: str, noise: float) -> Any:
-    """Run -> a Result whose accuracies depend on the seed, and by up to `noise` points on everything else."""
+    """Return a function from a Run to a Result.
+
+    Accuracies depend on the seed, and by up to `noise` points on all else.
+    """
 
     def make(run: Run) -> Result:
         result = FAKES[paper](run)
@@ -91,13 +94,13 @@ def drawn(paper: str, id: str, noise: float) -> Drawing:
 
 
 def accuracies(paper: str, runs: list[Run], noise: float, readout: str) -> np.ndarray:
-    """The mean over phases of each repeat's accuracy."""
+    """Return the mean over phases of each repeat's accuracy."""
     results = [made_up(paper, noise)(run) for run in runs]
     return np.array([np.mean([p["stages"]["main"][readout]["accuracy"] for p in r.phases()]) for r in results])
 
 
 def interval(gaps: np.ndarray) -> tuple[float, float]:
-    """SciPy's 95 % t-interval of a mean."""
+    """Return SciPy's 95 % t-interval of a mean."""
     return stats.t.interval(0.95, len(gaps) - 1, loc=gaps.mean(), scale=stats.sem(gaps))
 
 
@@ -138,7 +141,7 @@ def test_disagreements_are_paired_differences_of_ten_seeds(paper: str) -> None:
 
 
 def leaves(config: Any, place: str = "") -> Iterator[tuple[str, Any]]:
-    """Every value in a config with the path to it."""
+    """Yield every value in a config with the path to it."""
     if not isinstance(config, dict):
         yield place, config
         return
@@ -164,7 +167,10 @@ def test_arms_differ_in_the_choice_alone(paper: str, preset: str) -> None:
 
 
 def test_readings() -> None:
-    """Undecided beyond 3 points on either side, or of one repeat; else by whether the interval holds 0."""
+    """A difference is undecided if it reaches beyond 3 points to either side, or has one repeat.
+
+    Otherwise the interval decides: does it hold 0?
+    """
     words = [(9, 3.01, UNDECIDED), (9, 3, "higher"), (-2, 1, "lower"), (1, 1, NONE_SEEN), (-1, 2, NONE_SEEN)]
     assert [reading(Estimate(mean, 1, half, 10)) for mean, half, _ in words] == [word for *_, word in words]
     assert reading(Estimate(5, float("nan"), float("nan"), 1)) == UNDECIDED
@@ -172,7 +178,7 @@ def test_readings() -> None:
 
 @pytest.mark.parametrize("paper", PAPERS)
 def test_one_repeat_on_embedded_data_becomes_ten(paper: str) -> None:
-    """Of the seed and the nine after it, each with its class order; repeats that were asked for stay as they are."""
+    """They have the seed and the nine after it, each with its class order. Repeats that were asked for stay."""
     (first,) = settings(paper, "quick")[0].repeats
     tenfold = settings(paper, "quick")[0].tenfold().repeats
     assert tenfold[0] == first and [seed for _, seed in tenfold] == list(range(first[1], first[1] + 10))
@@ -183,7 +189,7 @@ def test_one_repeat_on_embedded_data_becomes_ten(paper: str) -> None:
 
 
 def test_repeats_that_share_a_start_are_told() -> None:
-    """On real images one run of stage 1 has several seeds of the later stages."""
+    """On real images, several seeds of the later stages share one run of stage 1."""
     of = {seeds: FIGURES["feature_adaptation"]["headline"].runs(settings("feature_adaptation", "cifar", list(seeds)))
           for seeds in ((0,), (0, 1))}  # fmt: skip
     notes = [

@@ -1,4 +1,4 @@
-"""Equal schedules: planned Runs against the recipes of equal.json, and differences against SciPy."""
+"""Tests equal schedules: planned Runs against the recipes of equal.json, and differences against SciPy."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ RECIPES = [(paper, id) for paper, known in KNOWN.items() for id in known.entries
 
 
 def settings(paper: str, options: str, seeds: tuple[int, ...] = (1993, 1, 2)) -> tuple[Any, ...]:
-    """The settings that options such as "--epochs-scale 0.05 --orders 1993" choose."""
+    """Return the settings that options such as "--epochs-scale 0.05 --orders 1993" choose."""
     words = shlex.split(options)
     asked = dict(zip(words[::2], words[1::2], strict=True))
     presets = importlib.import_module(f"{paper}.reproduce.presets")
@@ -49,7 +49,7 @@ def rates(schedule: Any) -> list[float]:
 
 
 def weights(run: Run) -> int:
-    """Parameters of the network without its classifier, but for BBN, of which the authors count all."""
+    """Return the number of the network's parameters, as the authors count them: with the classifier for BBN alone."""
     generator = torch.Generator()
     if isinstance(run.method, BBN):
         return sum(p.numel() for p in BilateralNet(run.network, 100, Device("cpu", "fp32"), 0, generator).parameters())
@@ -83,7 +83,7 @@ def test_long_tailed_runs_take_the_authors_steps() -> None:
 
 
 def test_the_steps_of_der() -> None:
-    """Both heads start anew when the warm-up of one epoch is over; the classifier stage has its own length."""
+    """Both heads start again after a warm-up of one epoch. The classifier stage has a length of its own."""
     (run, *_), protocol = planned("der", "equal-schedules"), KNOWN["der"].entries["equal-schedules"]["protocol"]
     assert run.method.reset and run.schedule.warmup == protocol["heads_reset_before_epoch"]
     assert rates(run.method.finetune) == pytest.approx(protocol["classifier_rates"])
@@ -110,7 +110,7 @@ def test_averages_are_those_that_the_authors_code_prints() -> None:
 
 
 def authors(paper: str, shift: float) -> dict[str, Read]:
-    """Reads every series as the authors' numbers, by seed a little less, the same, or a little more."""
+    """Return functions that read every series as the authors' numbers, or by seed a little less or more."""
     first = dict[str, list[float]]()
     for entry in KNOWN[paper].entries.values():
         for series in entry["series"]:
@@ -120,7 +120,7 @@ def authors(paper: str, shift: float) -> dict[str, Read]:
 
 
 def drawn(paper: str, options: str, reads: dict[str, Read] | None = None) -> Drawing:
-    """The figure of made-up Results of the Runs that options choose."""
+    """Draw the figure on made-up Results of the Runs that the options choose."""
     figure, chosen = FIGURES[paper]["equal-schedules"], settings(paper, options)
     groups = figure.runs(chosen)
     if reads:
@@ -143,8 +143,8 @@ def test_every_series_is_drawn_and_compared(paper: str) -> None:
 
 @pytest.mark.parametrize("paper", PAPERS)
 def test_equal_numbers_differ_by_nothing(paper: str) -> None:
-    """One run of theirs lies within what three of ours suggest for a fourth: t(2) * std * sqrt(1 / 3 + 1)."""
-    several = ("CE", "CE-DRW", "accuracy at 50 classes (%)")  # of which the authors' code has more seeds
+    """The interval is the range in which three of our runs predict a fourth: t(2) * std * sqrt(1 / 3 + 1)."""
+    several = ("CE", "CE-DRW", "accuracy at 50 classes (%)")  # the authors' code has more seeds of these
     for row in drawn(paper, OPTIONS[paper], authors(paper, 1.5)).comparisons:
         assert row.ours and row.gap and (row.ours.n, row.gap.n) == (3, 3)
         if not {row.method, row.quantity} & set(several):

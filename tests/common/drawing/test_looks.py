@@ -1,4 +1,4 @@
-"""A method has one colour and one marker, whichever package draws it."""
+"""Tests that a method has one colour and one marker, whichever package draws it."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def test_a_figure_is_drawn_with_what_its_package_declares(tmp_path: Path, monkey
 
 
 def test_shared_methods_are_drawn_by_several_packages() -> None:
-    """A method of one package alone belongs into that package's catalogue."""
+    """A method that only one package draws belongs into that package's catalogue."""
     sources = {
         paper: "".join(path.read_text() for path in Path(importlib.import_module(paper).__path__[0]).rglob("*.py"))
         for paper in PAPERS

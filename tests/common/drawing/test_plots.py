@@ -1,4 +1,4 @@
-"""Figures as files and as matplotlib objects: every number written, one look a method, nothing on top of anything."""
+"""Tests figures as files and as matplotlib objects: all numbers are written, looks are constant, nothing overlaps."""
 
 from __future__ import annotations
 
@@ -321,7 +321,7 @@ backend: module://nothing.here
 
 
 def test_figures_and_commands_are_the_same_whatever_the_users_matplotlib_says(tmp_path: Path) -> None:
-    """In processes of their own, since matplotlib reads the file and the variable when it is imported."""
+    """Each runs in a process of its own, since matplotlib reads the file and the variable when it is imported."""
     (tmp_path / "matplotlibrc").write_text(USERS, encoding="utf-8")
     notebooks = {"MPLBACKEND": "module://matplotlib_inline.backend_inline", "MATPLOTLIBRC": str(tmp_path)}
     words = "'lucir --only fig3b fig9 --draw --out results'.split()"

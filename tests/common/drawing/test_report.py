@@ -1,4 +1,4 @@
-"""Reports and the statistics under them: estimates, verdicts, and what report.md and report.html say."""
+"""Tests reports and their statistics: estimates, verdicts, and what report.md and report.html say."""
 
 from __future__ import annotations
 
@@ -93,7 +93,7 @@ def written(folder: Path, rows: list[ReportRow], report_context: ReportContext) 
 
 
 class Balance(HTMLParser):
-    """Checks that tags close in order and collects links."""
+    """Checks that tags are closed in order, and collects links."""
 
     def __init__(self) -> None:
         super().__init__()

@@ -1,4 +1,4 @@
-"""Look-ups among thousands of runs: how often folders are listed and files are read, which a clock would not tell."""
+"""Tests look-ups among thousands of runs, by counting how often folders are listed and files are read."""
 
 from __future__ import annotations
 
@@ -20,7 +20,10 @@ from common.store import Store
 
 @pytest.fixture
 def thousands(tmp_path: Path) -> Path:
-    """A results folder with 2,000 finished runs: 40 of Fig. 5's, and others; all share a result by hard links."""
+    """Return a results folder with 2,000 finished runs, 40 of them for Fig.
+
+    5. Hard links share one result among all.
+    """
     figures, _ = select(FIGURES, ["fig5"], "cifar")
     settings = presets.settings("cifar", (), (), 1.0)
     runs = [run for figure in figures for group in figure.runs(settings).values() for run in group]
@@ -43,7 +46,7 @@ def thousands(tmp_path: Path) -> Path:
 def test_a_list_among_thousands_of_runs_reads_each_folder_name_once(
     thousands: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """And of the results only those that it counts, each once."""
+    """Only the results that the figure counts are read, each of them once."""
     listed, read = Counter[str](), Counter[str]()
 
     def counted(real: object, count: Counter[str]) -> object:
@@ -66,7 +69,7 @@ def test_a_list_among_thousands_of_runs_reads_each_folder_name_once(
 
 
 def test_many_results_do_not_stay_in_memory(thousands: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The oldest is forgotten, and read again where it is asked for."""
+    """The oldest result is forgotten, and read again when it is asked for."""
     monkeypatch.setattr(result_index, "MOST_IN_MEMORY", 5)
     store = Store(thousands)
     names = [p.parent.name for p in sorted(thousands.glob("runs/*/config.json")) if p.stat().st_nlink == 1][:20]

@@ -1,4 +1,4 @@
-"""RESULTS.md as text: which rows stand in it, and in which table."""
+"""Tests the text of RESULTS.md: which rows it has, and in which table they stand."""
 
 from __future__ import annotations
 
@@ -21,12 +21,12 @@ def part(*figures: FigureView) -> PartView:
 
 
 def rows(page: str) -> list[list[str]]:
-    """The cells of every row of every table; each table begins with its titles."""
+    """Return the cells of every row of every table. Each table begins with its titles."""
     return [line.strip("| ").split(" | ") for line in page.splitlines() if line.startswith("| ")]
 
 
 def numbers(*quantities: str) -> FigureView:
-    """A figure with a measured row for each quantity."""
+    """Return a figure with a measured row for each quantity."""
     body = [[Cell(q), Cell(f"method {i}"), Cell(f"{i}.00 (n = 1)")] for i, q in enumerate(quantities)]
     return replace(figure(), table=Table("t", "T", ["quantity", "method", "ours"], body))
 
