@@ -28,9 +28,9 @@ BETA = 0.2
 def progress(epoch: int, total_epochs: int, offset: Offset = "official", stretch: float | None = None) -> float:
     """Return how far training has come in `epoch` T, counted from 1.
 
-    offset: paper is T / Tmax, official is (T - 1) / Tmax. stretch: Tmax of the official code over the number of epochs.
-    None follows the code's rule: Tmax is 100 for 90 epochs and 200 for 180 (iNaturalist), and the number of epochs
-    otherwise. Raises ValueError on an epoch outside 1..total_epochs, an unknown offset, or a stretch below 1.
+    offset: paper is T / Tmax, official is (T - 1) / Tmax. stretch: Tmax of the official code divided by the number of
+    epochs. None: as in that code, where Tmax is 100 for 90 epochs and 200 for 180 (iNaturalist), and otherwise the
+    number of epochs. Raises ValueError on an epoch outside 1..total_epochs, an unknown offset, or a stretch below 1.
     """
     if not 1 <= epoch <= total_epochs:
         raise ValueError(f"epochs count from 1 to {total_epochs}, got {epoch}")

@@ -201,7 +201,7 @@ def full_disk(bench: Bench) -> Row:
 
 
 def read_only(bench: Bench) -> Row:
-    """Make the folder read-only. It must be refused before training, whether it is new or holds a half-done run."""
+    """Make a new folder read-only, and one with a half-done run. Both must be refused before training."""
     row, disk = Row("read-only folder", "new, and with a run half done"), bench.folder / "read-only"
     mounted(disk, "200m")
     try:
@@ -280,7 +280,7 @@ def table(rows: list[Row]) -> str:
 
 
 def faults(bench: Bench, kills: int) -> dict[str, Callable[[], Row]]:
-    """Return a function for each fault, by the word that chooses the fault with --only."""
+    """Return functions by the words of --only. Each causes its fault and returns the fault's row of the table."""
     few = max(1, kills // 10)
     return {
         "record": lambda: damaged_records(bench, 40 * kills),

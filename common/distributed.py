@@ -48,11 +48,11 @@ def gathered(make: Callable[[Tensor], Tensor], indices: Tensor) -> Tensor:
 
 
 def count_over_batch(count: Tensor, images: int) -> Tensor:
-    """Return the divisor for a loss that is a sum over images divided by a count, such as the number of old images.
+    """Return what a process divides its sum of losses by, if a loss is a sum divided by a count such as of old images.
 
-    count: the scalar counted over the `images` that this process has of the batch. With several processes, the result
-    is the count over the whole batch times this process's share of the images. The mean over processes, weighted by
-    their images, then equals the loss of the whole batch.
+    count: that number among the `images` that this process has of the batch. One process gets it back as it is. With
+    several, the result is the count over the whole batch times this process's share of the images. The mean over
+    processes, weighted by their images, then equals the loss of the whole batch.
     """
     if ranks() == 1:
         return count

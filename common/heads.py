@@ -96,8 +96,8 @@ class Net(nn.Module):
 def frozen_copy(net: nn.Module, device: Device) -> Any:
     """Return a teacher: a deep copy in eval mode without gradients, whose BatchNorm statistics never change.
 
-    In bf16 precision, the copy stores the weights of convolutions in bf16. They are the numbers that autocast would
-    otherwise compute at every call.
+    In bf16 precision, the copy stores the weights of convolutions in bf16. Outputs do not change, since autocast would
+    otherwise round the weights to bf16 at every call.
     """
     teacher = copy.deepcopy(net).eval().requires_grad_(False)
     if device.precision == "bf16":

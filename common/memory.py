@@ -27,10 +27,9 @@ MAX_ITERATIONS = 1000  # as in iCaRL's and LUCIR's official code
 def herd(features: Tensor, count: int) -> Tensor:
     """Return the indices of `count` images in rank order, chosen by Welling's herding as iCaRL and LUCIR run it.
 
-    features [n, d] are L2-normalised here; their mean is not. An iteration that picks an image again still updates the
-    weight vector, and adds no rank: the next best image does not take its place. After 1000 iterations, which only
-    large exemplar sets reach, herding picks only among the remaining images, so that it always returns `count` distinct
-    ones.
+    features [n, d] are L2-normalised here; their mean is not. An iteration may pick an image again. It then adds no
+    exemplar, but still updates the weight vector. After 1000 iterations, which only large exemplar sets reach, herding
+    picks only among the remaining images, so that it always returns `count` distinct ones.
 
     Returns int64 [count] on the features' device. Raises ValueError if count is negative or exceeds n.
     """
@@ -128,8 +127,8 @@ class ExemplarMemory:
         """Return a function that looks up the rows kept under `name`: training indices [b] -> rows [b, ...].
 
         The row of an image that is no exemplar is NaN. The function is valid until exemplars are chosen anew. A loss
-        may call it, since it reads nothing back from the device. Raises InputError if `name` was not kept for every
-        class.
+        may call it, in a CUDA graph too, since it never waits for the device. Raises InputError if `name` was not kept
+        for every class.
         """
         if self.tensors.get(name, {}).keys() != self.indices.keys() or not self.indices:
             raise InputError(f"{name!r} is not kept beside every exemplar; `remember` says what is")

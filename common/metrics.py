@@ -29,9 +29,9 @@ def nearest_mean(features: Tensor, means: Tensor) -> Tensor:
 def confusion_matrix(labels: np.ndarray, predictions: np.ndarray, num_classes: int) -> np.ndarray:
     """Count the images of every pair [true, predicted]; int64 [c, c].
 
-    labels [n] and predictions, of any integer type. Predictions are [n], or [n, k] for top-k: then the true class
-    counts if it is among the k, and the first of the k otherwise. Raises ValueError on a label or a prediction outside
-    the classes.
+    labels [n] and predictions, of any integer type. Predictions are [n], or [n, k] for top-k. With top-k, an image
+    counts as predicted right if its true class is among the k, and otherwise by the first of the k. Raises ValueError
+    on a label or a prediction outside the classes.
     """
     labels, predictions = (np.asarray(x).astype(np.int64, casting="same_kind") for x in (labels, predictions))
     if predictions.ndim == 2:

@@ -67,7 +67,10 @@ class Schedule:
             raise ValueError(f"a schedule's milestones must rise, got {', '.join(map(str, self.milestones))}")
 
     def lr_at(self, epoch: int, done: float = 0.0) -> float:
-        """Return the learning rate in `epoch` (from 0) after the share `done` (0 to 1) of its steps."""
+        """Return the learning rate in `epoch` (from 0).
+
+        done: the share (0 to 1) of the epoch's steps that are over, for a warm-up by step.
+        """
         epoch += self.ahead
         if epoch < self.warmup:
             if self.warmup_by == "third":

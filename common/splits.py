@@ -120,9 +120,9 @@ def longtail_indices(
 ) -> np.ndarray:
     """Return the published long-tailed subset: positions in `labels`, class by class; int64 [n].
 
-    One legacy NumPy stream shuffles each class as a whole, in ascending order, and the first images of each are kept
-    (LDAM's and BBN's official code). So the subset of a larger factor lies within that of a smaller one.
-    `longtail_sizes` says how many images are kept, and raises its ValueErrors.
+    Class by class, from label 0 up, one legacy NumPy stream shuffles all images, and the first are kept (LDAM's and
+    BBN's official code). So the subset of a larger factor lies within that of a smaller one. `longtail_sizes` says how
+    many images are kept, and raises its ValueErrors.
     """
     labels = np.asarray(labels, dtype=np.int64)
     if (labels < 0).any():

@@ -143,7 +143,7 @@ class _Bench:
         self.problem = ""
 
     def work(self, number: int) -> None:
-        """Run thread `number` of the measurement. It takes steps for every count that includes it."""
+        """Run thread `number` of the measurement: take steps for every count above `number`, else wait."""
         try:
             with torch.cuda.stream(own_stream()) if self.device.type == "cuda" else nullcontext():
                 step = captured_step(self.device)

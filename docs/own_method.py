@@ -38,10 +38,10 @@ class BalancedReplayLearner(Learner):
 
 @dataclass(frozen=True)
 class BalancedReplay:
-    """Cross-entropy on new images and exemplars. In training, the log of its image count raises each class's logit.
+    """Cross-entropy on new images and exemplars. In training, strength * log(images of a class) is added to its logit.
 
-    A run is identified by these fields and by `version`, not by the code. So if you change the code, a finished run is
-    not trained again, and a note names it. `--retrain` replaces its result. A new `version` keeps both.
+    A run is identified by this file's name, these fields and `version`, not by the code. So if you change the code, a
+    finished run is not trained again, and a note names it. `--retrain` replaces its result. A new `version` keeps both.
     """
 
     version: ClassVar[int] = 1

@@ -114,12 +114,12 @@ def fit_adapter(
     alpha: float | None,
     classify: Callable[[Tensor, Tensor], Tensor],
 ) -> float:
-    """Fit phi to pairs by Eq. 7: alpha * (1 - cos(new, phi(old))) + classify(phi(old), rows).
+    """Fit phi to pairs by Eq. 7 divided by alpha: 1 - cos(new, phi(old)) + classify(phi(old), rows) / alpha.
 
     Returns the last mean loss (see `descend`). old, new [n, d]: the same image in the same row, under the previous and
-    the current extractor. classify: takes mapped features [b, d] and their rows [b] to L_cls under the fixed head. The
-    gradient goes through that head to phi alone. alpha None: L_sim alone. The sum is divided by alpha, so that losses
-    of different alpha can be compared. Adam's steps do not depend on such a factor.
+    the current extractor. classify: (mapped features [b, d], their row numbers [b]) -> L_cls under the fixed head,
+    whose gradient reaches phi alone. alpha None: the first term alone. Divided by alpha, losses of different alpha can
+    be compared. Adam's steps do not depend on such a factor.
     """
 
     def loss(batch: Tensor) -> Tensor:

@@ -64,7 +64,9 @@ def similarity_loss(features: Tensor, target: Tensor) -> Tensor:
 
 
 def attention_distillation(maps: Tensor, old_maps: Tensor, weight: Tensor, old_weight: Tensor) -> Tensor:
-    """Return LwM's L_AD: the L1 distance of unit Grad-CAM maps of the previous network's best class, batch mean.
+    """Return LwM's L_AD, a batch mean: the L1 distance between two Grad-CAM maps of norm 1.
+
+    The maps are of the class that the previous network ranks first.
 
     maps, old_maps [n, d, h, w] are outputs of the last stage. weight [c, d], old_weight [c_old, d] are those of the
     heads. With mean pooling and a linear head, a class's Grad-CAM weights are its row of the head, divided by h w. So

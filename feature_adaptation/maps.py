@@ -73,7 +73,7 @@ def fit_map(
     generator: torch.Generator,
     positive: bool = False,
 ) -> tuple[Transform, float]:
-    """Fit the map that `config.map` names. Returns the map and its last loss, which is nan without training.
+    """Fit the map that `config.map` names. Returns the map and the loss at the end of training, nan if it needs none.
 
     batches(n): yields batches of the n rows to train on. classify(mapped [b, d], labels [b]): L_cls under the fixed
     head. positive: whether the extractor ends in a ReLU, as the MLP then does too.

@@ -2,8 +2,8 @@
 of a donor image.
 
 `fuse` makes one sample, vector by vector. Training needs only the mean of a sample's vectors, for which `shares` says
-how often each location was sampled. Its shapes do not depend on the masks, so that a step with many samples reads
-nothing back from the device.
+how often each location was sampled. Its shapes do not depend on the masks, so that the device never waits
+for the CPU.
 """
 
 from __future__ import annotations
@@ -75,7 +75,7 @@ def quotas(ratio: Tensor, specific: Tensor, generic: Tensor) -> Tensor:
 
 
 def shares(specific: Tensor, generic: Tensor, ratio: Tensor, uniform: Tensor) -> tuple[Tensor, Tensor]:
-    """Return the share of each sample's vectors that comes from each location of its tail image, and of its donor.
+    """Sample l vectors for each sample. Return each location's share of them, for the tail image and for the donor.
 
     Masks, uniform numbers and both results are [n, l]; ratio is [n]. All shares of a sample sum to 1. Times l they are
     whole numbers: how often each location was sampled.
@@ -120,8 +120,9 @@ def replaced(
 ) -> Tensor:
     """Replace vectors in donors' maps [t * d, c, h, w] by class-specific vectors of their tail images [t, c, h, w].
 
-    Locations that are not class-generic are replaced first, then others at random up to the ratio. The donor's layout
-    stays (Sec. 5.4). A tail image without class-specific locations leaves its donors unchanged.
+    All locations that are not class-generic are replaced, even if they exceed the ratio. If they fall short of it,
+    others are replaced at random. The donor's layout stays (Sec. 5.4). A tail image without class-specific locations
+    leaves its donors unchanged.
     specific [t, h, w]: mask of the tail images. generic [t * d, h, w]: mask of the donors. numbers [t * d, 1 + 2 h w]:
     uniform in [0, 1), for the ratio if `ratio` is None, for an order of the locations, and for the vectors to take.
     """

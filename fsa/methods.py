@@ -98,7 +98,7 @@ class EarlierBlock:
         return self.fsa.cost(run, images)
 
     def check(self, protocol: Protocol) -> None:
-        """Raise ValueError if no block follows, if nothing is augmented, or as `FSA.check` does."""
+        """Raise ValueError if no block follows, without donors or head-tail batches, or as `FSA.check` does."""
         self.fsa.check(protocol)
         if self.behind < 1 or not self.fsa.donors or self.fsa.batch != "head-tail":
             raise ValueError(

@@ -10,10 +10,11 @@ from torch import Tensor
 
 
 def imprint(class_features: Sequence[Tensor], old_weight: Tensor) -> Tensor:
-    """Return initial embeddings [k, d] of new classes: normalised means of normalised features, times a norm.
+    """Return initial embeddings [k, d] of new classes.
 
-    The norm is the mean norm of the old embeddings. class_features: the features [n, d] of each of the k new classes,
-    from the previous model in eval mode, on un-augmented images. old_weight [c, d]: the raw weights of the old classes.
+    Each is the mean of the class's normalised features, normalised again, times the mean norm of the old embeddings.
+    class_features: the features [n, d] of each of the k new classes, from the previous model in eval mode, on
+    un-augmented images. old_weight [c, d]: the raw weights of the old classes.
     """
     means = torch.stack([F.normalize(features, dim=1).mean(dim=0) for features in class_features])
     return F.normalize(means, dim=1) * old_weight.norm(dim=1).mean()

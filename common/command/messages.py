@@ -20,7 +20,7 @@ STATES = {"finished": "done", "failed": "failed", "out of time": "saved, to go o
 
 @contextmanager
 def progress(total: int, runs: int) -> Iterator[tuple[Callable[[int], None], Callable[[Outcome], None]]]:
-    """Show a progress bar with the time left for all `runs` runs of `total` images; off a terminal, a line per run.
+    """Show a progress bar with the time left for `runs` runs of `total` images in all; off a terminal, a line per run.
 
     Yields two functions to call: the first with a number of trained images, the second with the Outcome of a run.
     """
