@@ -248,7 +248,7 @@ FIGURES: list[Figure] = [
     Figure("fig7", "Suppl. Fig. 7: adaptors over training", no_runs, draw.adaptors, (*BOTH, *IMAGENET)),
     *each(
         "branches",
-        "Readers: BBN and its branches as alpha moves",
+        "Beyond the paper: BBN and its branches as alpha moves",
         strongest,
         draw.branches,
         SMALL,
@@ -256,7 +256,7 @@ FIGURES: list[Figure] = [
     ),
     Figure(
         "options",
-        "Readers: details of BBN",
+        "Beyond the paper: details of BBN",
         options,
         partial(error_table, table="table1", note=OPTIONS),
         CIFAR,
@@ -264,14 +264,14 @@ FIGURES: list[Figure] = [
     ),
     *each(
         "control",
-        "Readers: two stages with BBN's budget",
+        "Beyond the paper: two stages with BBN's budget",
         budgets,
         partial(error_table, table="table1", note=BUDGET),
         TEN_FIRST,
     ),
     Figure(
         "subsets",
-        "Readers: CE on three samples of the long-tailed subset",
+        "Beyond the paper: CE on three samples of the long-tailed subset",
         subsets,
         partial(error_table, against="subset 0", strongest=True, note=SUBSETS),
         CIFAR,

@@ -8,7 +8,7 @@ import numpy as np
 
 from class_balanced.reproduce.presets import BETAS, CIFAR_SCHEDULE, FACTORS, Setting
 from common.drawing.curves import across
-from common.drawing.figures import Comparison, Curve, Drawing, Panel, PublishedFigure, Results, estimate
+from common.drawing.figures import Comparison, Curve, Drawing, Panel, PublishedFigure, Results, computed
 from common.imbalance import class_weights, effective_number
 from common.splits import longtail_counts
 
@@ -55,7 +55,7 @@ def effective_numbers(s: Setting, results: Results, published: PublishedFigure) 
             curves.append(Curve("number of images n", series["x"], series["y"], published=True))
             pairs = zip(series["y"], counts, strict=True)
             rows += [
-                Comparison(f"images of class {i}", name, y, series["provenance"], estimate([n]), tolerance=0.0)
+                Comparison(f"images of class {i}", name, y, series["provenance"], computed(n), tolerance=0.0)
                 for i, (y, n) in enumerate(pairs)
             ]
         panels.append(Panel(f"{name}, factor 50", INDEX, "n and effective number E_n", curves, y_log=True))
@@ -126,7 +126,7 @@ def data_sets(settings: Sequence[Setting], results: Results, published: Publishe
         seen = [r.values["summary"]["counts"] for r in results.get(name, [])[:1]]
         ours = [(len(c), sum(c), round(max(c) / min(c), 2)) for c in seen]  # as printed
         for i, (quantity, value) in enumerate(zip(series["x"], series["y"], strict=True)):
-            found = estimate([values[i] for values in ours]) if ours else None
+            found = computed(ours[0][i]) if ours else None
             rows.append(Comparison(quantity, name, value, series["provenance"], found, tolerance=0.0))
     return Drawing(
         [

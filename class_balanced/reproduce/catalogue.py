@@ -174,9 +174,9 @@ FIGURES: list[Figure] = [
     ),
     *each("curves", "Loss curves", loss_curves, draw.loss_curves, BOTH),
     *each("baselines", "Common baselines", baselines, draw.baselines, TEN_FIRST, closeup),
-    Figure("limits", "Readers: two limits of the effective number", no_runs, analytic.limits),
-    Figure("weights", "Readers: mean weight and effective learning rate", no_runs, analytic.weights),
-    *each("reduction", "Readers: two reductions of a weighted loss", reductions, draw.reductions, TEN_FIRST),
+    Figure("limits", "Beyond the paper: two limits of the effective number", no_runs, analytic.limits),
+    Figure("weights", "Beyond the paper: mean weight and effective learning rate", no_runs, analytic.weights),
+    *each("reduction", "Beyond the paper: two reductions of a weighted loss", reductions, draw.reductions, TEN_FIRST),
     headline(claim, ACCURACY, role="cifar10"),
     disagreements(choices, ACCURACY, role="cifar10"),
 ]

@@ -2,20 +2,24 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Sequence
 
 from common.command.locked import matches
 from common.drawing.claims import Claim
-from common.drawing.report import code
+from common.drawing.report import code, machine
 from common.drawing.tables import Cell, Table
 from common.drawing.views import ClaimView, PartView
 from common.store import Result
 
 
 def claims(listed: Sequence[Claim], parts: Sequence[PartView]) -> list[ClaimView]:
-    """Return every claim with the effect measured in the first part that measures it."""
-    return [_claim(claim, parts) for claim in listed]
+    """Return every claim with the effect measured in the first part that measures it.
+
+    Claims that the first part measures come first, and claims that no part measures come last.
+    """
+    headings = [part.heading for part in parts]
+    views = [_claim(claim, parts) for claim in listed]
+    return sorted(views, key=lambda v: headings.index(v.schedule) if v.figure else len(headings))
 
 
 def _claim(claim: Claim, parts: Sequence[PartView]) -> ClaimView:
@@ -42,12 +46,13 @@ def _signed(claim: Claim, value: float) -> str:
 
 
 def machines(results: Sequence[Result]) -> str:
-    """Return the machines and precisions of all records as text, the most frequent first."""
-    places = Counter(
-        f"{r.environment.get('device', 'an unknown machine')} ({r.environment.get('precision', 'unknown precision')})"
-        for r in results
-    )
-    return ", ".join(place for place, _ in places.most_common()) or "no machine yet"
+    """Return the machines of all records as text, each with its precisions in brackets."""
+    places: dict[str, list[str]] = {}
+    for result in results:
+        place = result.environment
+        places.setdefault(place.get("device", "unknown"), []).append(str(place.get("precision", "unknown")))
+    words = (f"{device} ({', '.join(sorted(set(found)))})" for device, found in places.items())
+    return ", ".join(words) or "no machine yet"
 
 
 def cost(paper: str, results: Sequence[Result]) -> Table:
@@ -55,8 +60,7 @@ def cost(paper: str, results: Sequence[Result]) -> Table:
     sums: dict[tuple[str, ...], list[float]] = {}
     for result in results:
         place, config = result.environment, result.config
-        where = f"{place.get('device', 'unknown')}, {place.get('threads', '?')} threads"
-        key = config["data"]["name"], config["network"], str(place.get("precision", "unknown")), where
+        key = config["data"]["name"], config["network"], str(place.get("precision", "unknown")), machine(place)
         sums.setdefault(key, []).append(place.get("training_seconds", 0) or 0)
     titles = ["data", "network", "precision", "machine", "runs", "hours of training", "minutes a run"]
     rows = [
@@ -68,10 +72,24 @@ def cost(paper: str, results: Sequence[Result]) -> Table:
 
 
 def record_rows(paper: str, results: Sequence[Result], used: set[str]) -> Table:
-    """Return a table with one row per committed record, whose hash links to the file. used: hashes shown in figures."""
-    titles = ["record", "method", "data", "classes", "epochs", "class order", "seed", "last accuracy (%)", "shown"]
+    """Return a table with one row per committed record, whose hash links to the file. Embedded data come last.
+
+    used: hashes shown in figures.
+    """
+    titles = [
+        "record",
+        "method",
+        "data",
+        "classes",
+        "epochs",
+        "class order",
+        "seed",
+        "last accuracy (%)",
+        "in a figure",
+    ]
     titles += ["commit", "precision", "machine", "software", "minutes"]
-    rows = [_record(paper, result, used) for result in results]
+    ordered = sorted(results, key=lambda r: (r.embedded, r.config["method"]["type"], r.hash))
+    rows = [_record(paper, result, used) for result in ordered]
     return Table("records", "Committed records", titles, rows)
 
 
@@ -91,7 +109,7 @@ def _record(paper: str, result: Result, used: set[str]) -> list[Cell]:
         "yes" if result.hash in used else "no",
         code(place, 10) + (" (with changes)" if place.get("dirty") else ""),
         str(place.get("precision", "?")),
-        f"{place.get('device', '?')}, {place.get('threads', '?')} threads",
+        machine(place),
         software + (", as constraints.txt" if matches(place) else ""),
         f"{(place.get('training_seconds', 0) or 0) / 60:.1f}",
     ]

@@ -30,6 +30,8 @@ from common.drawing.report import signed
 from common.drawing.results import Result
 from common.runs import Schedule
 
+EQUAL = "equal-schedules"
+"""The id of the figure."""
 THEIRS, OURS = "authors' code", "here"
 GROUPS = {"all": "accuracy", "many": "many", "medium": "medium", "few": "few"}
 """Groups of classes by number of training images: name in equal.json -> name in Results."""
@@ -72,7 +74,7 @@ def equal_schedules(runs: Callable[[Any], Runs], reads: Mapping[str, Read], role
     The authors' numbers are shown only if the Runs have the recipe's learning rates and class order.
     """
     title = "Equal schedules: the authors' own code and ours"
-    return Figure("equal-schedules", title, runs, partial(_drawing, reads=reads), ("cifar",), role, on_request=True)
+    return Figure(EQUAL, title, runs, partial(_drawing, reads=reads), ("cifar",), role, on_request=True)
 
 
 def difference(ours: Sequence[float], theirs: Sequence[float]) -> Estimate:

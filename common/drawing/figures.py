@@ -20,7 +20,10 @@ UNVERIFIED = "memory-unverified"
 
 @dataclass(frozen=True)
 class Estimate:
-    """A mean over n repeats, with the standard deviation and the half-width of the 95 % t-interval (nan if n = 1)."""
+    """A mean over n repeats, with the standard deviation and the half-width of the 95 % t-interval (nan if n = 1).
+
+    n is 0 for a number that is computed, not trained: nothing in it varies.
+    """
 
     mean: float
     std: float
@@ -41,6 +44,11 @@ def estimate(values: Sequence[float], whole: bool = True) -> Estimate:
 
     std = float(data.std(ddof=1))
     return Estimate(float(data.mean()), std, float(stdtrit(n - 1, 0.975)) * std / n**0.5, n, whole)
+
+
+def computed(value: float) -> Estimate:
+    """Return a number that follows from a formula or counts images, such as the size of a class."""
+    return Estimate(float(value), 0.0, 0.0, 0)
 
 
 @dataclass(frozen=True)
@@ -190,18 +198,20 @@ def verdict(comparison: Comparison, full_schedule: bool) -> Verdict:
     full_schedule: False for reduced schedules and embedded data. The verdict is then indicative. It is also indicative
     for n = 1, for repeats that share a first phase, and for a published number known from memory. Agreement of two
     repeats, or within an interval of more than twice the tolerance, is indicative too: almost any number would agree.
+    A computed number (n = 0) has no schedule and no repeats, so it is always judged.
     """
     if comparison.published is None:
         return "no published number"
     if comparison.ours is None:
         return "not measured"
-    if not full_schedule or comparison.ours.n == 1 or not comparison.ours.whole or comparison.provenance == UNVERIFIED:
+    exact, trained = comparison.ours.n == 0, full_schedule and comparison.ours.n > 1 and comparison.ours.whole
+    if comparison.provenance == UNVERIFIED or not (exact or trained):
         return "indicative"
     allowed = max(comparison.tolerance, comparison.ours.interval) + 1e-9  # exactly 1.00 apart is near enough
     if abs(comparison.published - comparison.ours.mean) > allowed:
         return "not reproduced"
     wide = comparison.tolerance and comparison.ours.interval > 2 * comparison.tolerance + 1e-9
-    return "indicative" if wide or comparison.ours.n < 3 else "reproduced"
+    return "indicative" if wide or 0 < comparison.ours.n < 3 else "reproduced"
 
 
 @dataclass(frozen=True)

@@ -141,7 +141,7 @@ def _label(curve: Curve) -> str:
     if curve.reference and not curve.legend:
         return "_nolegend_"
     words = f"{curve.name} (published)" if curve.published else curve.name
-    return textwrap.fill(f"{words}  {curve.legend}".rstrip(), 44)
+    return textwrap.fill(", ".join(filter(None, (words, curve.legend.strip()))), 44)
 
 
 def _lines(axes: Axes, panel: Panel, curves: Sequence[Curve], style: Looks, width: float) -> None:

@@ -6,6 +6,7 @@ and as HTML.
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -20,16 +21,25 @@ from common.drawing.results import Result
 from common.drawing.tables import escaped, markdown
 
 VERDICTS: tuple[Verdict, ...] = get_args(Verdict)
-RULE = (
+OURS = (
     "Ours is the mean over n repeats ± the half-width of its 95 % t-interval (std: standard deviation, n - 1), at the "
-    "last epoch unless a row says best test epoch; difference: ours minus published. reproduced: the published mean "
-    "lies within max(1.0 point, that half-width) of ours. not reproduced: it does not. indicative: a reduced schedule, "
-    "embedded data, one repeat (n = 1), repeats that share a first phase, or a published number known from memory "
-    "alone (memory-unverified); or agreement of two repeats, or within more than 2 points, where almost any number "
-    "would agree. not measured: no run of ours. no published number: the paper gives none. In brackets behind a "
-    "published number: where it is from (printed in the paper, digitised from a plot, official-file of the authors, "
-    "third-party: as others quote it; authors' code: what that reaches at our schedule, which no paper prints)."
+    "last epoch unless a row says best test epoch; difference: ours minus published."
 )
+MEANINGS: dict[Verdict, str] = {
+    "reproduced": "the published mean lies within max(1.0 point, the half-width) of ours",
+    "not reproduced": "it lies further away",
+    "indicative": "ours cannot decide: a reduced schedule, embedded data, one repeat (n = 1), repeats that share a "
+    "first phase, or a published number known from memory alone (memory-unverified); or agreement of two repeats, or "
+    "within more than 2 points, where almost any number would agree",
+    "not measured": "no run of ours",
+    "no published number": "the paper gives none, or none could be had",
+}
+PROVENANCE = (
+    "In brackets behind a published number: where it is from (printed in the paper, digitised from a plot, "
+    "official-file of the authors, third-party: as others quote it; authors' code: what that reaches at our schedule, "
+    "which no paper prints)."
+)
+RULE = " ".join([OURS, *(f"{word}: {meaning}." for word, meaning in MEANINGS.items()), PROVENANCE])
 STYLE = """
 :root { --ink: #1d1f21; --soft: #6b7075; --line: #e3e5e8; --paper: #fff; --shade: #f6f7f8; }
 * { box-sizing: border-box; }
@@ -92,10 +102,15 @@ def write_report(
     write_atomic(folder / "report.html", _html(paper, preset, rows, context))
 
 
-def _device(environment: Mapping[str, Any]) -> str:
-    """Return the device that a run was trained on, with their number if several processes trained it together."""
+def machine(environment: Mapping[str, Any]) -> str:
+    """Return the device and threads that trained a run, with the number of processes if several trained it together."""
     device, ranks = environment.get("device", "unknown"), environment.get("ranks", 1)
-    return f"{ranks} x {device}" if ranks > 1 else device
+    return f"{f'{ranks} x ' if ranks > 1 else ''}{device}, {counted(environment.get('threads', '?'), 'thread')}"
+
+
+def counted(number: int | str, noun: str) -> str:
+    """Return a number and its noun, such as "1 run" and "2 runs"."""
+    return f"{number} {noun}{'' if number == 1 else 's'}"
 
 
 def facts(paper: Mapping[str, Any], preset: str, context: ReportContext) -> dict[str, str]:
@@ -103,7 +118,7 @@ def facts(paper: Mapping[str, Any], preset: str, context: ReportContext) -> dict
     results = context.results
     configs, places = [r.config for r in results], [r.environment for r in results]
     commits = _each(code(e, 10) + (" (with changes)" if e.get("dirty") else "") for e in places)
-    machines = (f"{_device(e)}, {e.get('threads', '?')} threads" for e in places)
+    machines = (machine(e) for e in places)
     software = (f"torch {e.get('torch', '?')}, Python {e.get('python', '?')}" for e in places)
     epochs = sorted({c["schedule"]["epochs"] for c in configs if "epochs" in c.get("schedule", {})})
     hours = sum(e.get("training_seconds", 0) or 0 for e in places) / 3600
@@ -158,20 +173,31 @@ def varied(configs: Sequence[dict]) -> str:
 def _each(words: Iterable[str]) -> str:
     """Join the distinct texts. If there are several, the number of runs that have it follows each in brackets."""
     counts = Counter(words)
-    return "; ".join(f"{w} ({n} run{'s' * (n > 1)})" if len(counts) > 1 else w for w, n in counts.most_common())
+    return "; ".join(f"{w} ({counted(n, 'run')})" if len(counts) > 1 else w for w, n in counts.most_common())
 
 
 def _number(value: float | None, sign: str = "", digits: int = 2) -> str:
     return "–" if value is None or value != value else f"{value:{sign}.{digits}f}"
 
 
-def shown(ours: Estimate | None) -> str:
+def _digits(comparisons: Sequence[Comparison]) -> dict[str, int]:
+    """Return the decimals of each quantity: none if it has whole numbers alone and is no percentage, else two."""
+    numbers: dict[str, list[float | None]] = {}
+    for row in comparisons:
+        ours = (row.ours.mean, *((row.ours.interval, row.ours.std) if row.ours.n > 1 else ())) if row.ours else ()
+        numbers.setdefault(row.quantity, []).extend([row.published, *ours])
+    counts = {q for q, found in numbers.items() if all(v is None or float(v).is_integer() for v in found)}
+    return {quantity: 0 if quantity in counts and not re.search("%|point", quantity) else 2 for quantity in numbers}
+
+
+def shown(ours: Estimate | None, digits: int = 2) -> str:
     """Return a measured number as text: mean ± interval, standard deviation and n, or a dash if there is none."""
     if ours is None:
         return "–"
-    if ours.n == 1:
-        return f"{_number(ours.mean)} (n = 1)"
-    digits = 3 if 0 < ours.interval < 0.01 and abs(ours.mean) < 1.5 else 2  # such as omega, a cosine
+    if ours.n < 2:
+        return _number(ours.mean, digits=digits) + (" (n = 1)" if ours.n else "")
+    if 0 < ours.interval < 0.01 and abs(ours.mean) < 1.5:  # such as omega, a cosine
+        digits = 3
     mean, interval, std = (_number(value, digits=digits) for value in (ours.mean, ours.interval, ours.std))
     return f"{mean} ± {interval} (std {std}, n = {ours.n})"
 
@@ -184,22 +210,24 @@ def signed(gap: Estimate) -> str:
 def table(row: ReportRow, context: ReportContext) -> tuple[list[str], list[list[str]]]:
     """Return titles and cells of a figure's table. Without any published number it lists what was measured."""
     comparisons = row.drawing.comparisons if row.drawing else ()
+    digits = _digits(comparisons)
     if all(c.published is None for c in comparisons):
-        return ["quantity", "method", "ours"], [[c.quantity, c.method, shown(c.ours)] for c in comparisons]
+        rows = [[c.quantity, c.method, shown(c.ours, digits[c.quantity])] for c in comparisons]
+        return ["quantity", "method", "ours"], rows
     data = context.published_on.get(row.figure.id)
     titles = ["quantity", "method", f"published ({data})" if data else "published", "ours", "difference", "verdict"]
-    return titles, [cells(c, context.full_schedule) for c in comparisons]
+    return titles, [cells(c, context.full_schedule, digits[c.quantity]) for c in comparisons]
 
 
-def cells(comparison: Comparison, full_schedule: bool) -> list[str]:
+def cells(comparison: Comparison, full_schedule: bool, digits: int = 2) -> list[str]:
     """Return the cells of a comparison: quantity, method, published, measured, difference and verdict."""
     published, ours = comparison.published, comparison.ours
-    printed = _number(published)
+    printed = _number(published, digits=digits)
     if published is not None and comparison.provenance:
         printed += f" ({comparison.provenance})"
     difference = ours.mean - published if ours is not None and published is not None else None
-    apart = signed(comparison.gap) if comparison.gap else _number(difference, "+")
-    row = [comparison.quantity, comparison.method, printed, shown(ours), apart]
+    apart = signed(comparison.gap) if comparison.gap else _number(difference, "+", digits)
+    row = [comparison.quantity, comparison.method, printed, shown(ours, digits), apart]
     return [*row, verdict(comparison, full_schedule)]
 
 

@@ -74,6 +74,7 @@ _LATEX = {
     "\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}", "<": r"\textless{}",
     ">": r"\textgreater{}", "|": r"\textbar{}", "±": r"$\pm$", "–": "--", "—": "---", "−": "$-$", "×": r"$\times$",
     "·": r"$\cdot$", "≤": r"$\le$", "≥": r"$\ge$", "→": r"$\to$", "≈": r"$\approx$", "…": r"\dots{}", "∞": r"$\infty$",
+    "‘": "`", "’": "'", "“": "``", "”": "''",
 }  # fmt: skip
 
 

@@ -113,3 +113,5 @@ class PaperView:
     unused: int = 0
     """The number of records that no current figure shows."""
     thumbnail: FigureView | None = None
+    formulas: Sequence[FigureView] = ()
+    """The figures that follow from formulas, which are the same for every preset and schedule."""

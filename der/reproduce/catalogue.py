@@ -224,13 +224,22 @@ FIGURES: list[Figure] = [
     Figure("transfer", "Forward and backward transfer", probed, inside.transfer, formerly=("transfer_b0_10",)),
     Figure("sensitivity", "Sensitivity to lambda_a and lambda_s", weights, sweeps.weights),
     Figure("table7", "Table 7 (appendix): a smaller extractor", small, figures.small, formerly=("table7_resnet32",)),
-    Figure("masks", "Readers: learned masks against random channels", control, inside.control),
-    Figure("channels", "Readers: channels kept per layer and step", pruned, inside.channels),
-    Figure("silenced", "Readers: which extractor serves which classes", with_and_without_masks, inside.silenced),
-    Figure("arms", "Readers: masks set up in other ways (on request)", arms.arms, arms.drawing, CIFAR, on_request=True),
+    Figure("masks", "Beyond the paper: learned masks against random channels", control, inside.control),
+    Figure("channels", "Beyond the paper: channels kept per layer and step", pruned, inside.channels),
+    Figure(
+        "silenced", "Beyond the paper: which extractor serves which classes", with_and_without_masks, inside.silenced
+    ),
+    Figure(
+        "arms",
+        "Beyond the paper: masks set up in other ways (on request)",
+        arms.arms,
+        arms.drawing,
+        CIFAR,
+        on_request=True,
+    ),
     Figure(
         "masks-earlier",
-        "Readers: learned masks as first set up (on request)",
+        "Beyond the paper: learned masks as first set up (on request)",
         as_first_set_up,
         inside.control,
         CIFAR,

@@ -10,7 +10,7 @@ from typing import Literal
 import numpy as np
 
 from common.drawing.curves import by_epoch, mean_curve, published_curve, published_points, through
-from common.drawing.figures import Comparison, Curve, Drawing, Estimate, Panel, PublishedFigure, Results
+from common.drawing.figures import Comparison, Curve, Drawing, Panel, PublishedFigure, Results, computed
 from common.splits import longtail_counts
 from common.store import Result
 from fsa.methods import FSA, STEPS
@@ -159,8 +159,8 @@ def class_sizes(settings: Sequence[Setting], results: Results, published: Publis
             curves.append(Curve(f"factor {factor}", list(range(classes)), sizes.tolist(), legend=words))
             quantities = {"head classes": len(head), "tail images": int(sizes[tail].sum())}
             for quantity, value in quantities.items():
-                known = Estimate(value, float("nan"), float("nan"), 1)
-                rows.append(Comparison(f"{name}, factor {factor}", quantity, None, "", known, tolerance=0.0))
+                words = f"{name}, factor {factor}"
+                rows.append(Comparison(words, quantity, None, "", computed(value), tolerance=0.0))
         panels.append(size_panel(name, curves, y_log=True))
     for name, found in results.items():
         sizes = np.sort(counts(found[0]))[::-1]

@@ -34,7 +34,7 @@ def variants(s: Setting, results: Results, published: PublishedFigure) -> Drawin
     pairs = [(n, NO_AUG) for n in others] + [(FSA_BY_CLASS, NO_AUG_BY_CLASS), (NO_AUG, PHASE_1), (TUNED, PHASE_1)]
     for name, other in pairs:
         for group, measure in GROUPS.items():
-            quantity = f"- {other} (points, paired), {group}"
+            quantity = f"minus {other} (points, paired), {group}"
             value = difference(*(on_all(s, published, n, group) for n in (name, other)))
             rows += gain_row(quantity, name, results.get(name, []), results.get(other, []), measure, value)
     added = [by_class_size("FSA - No Aug", results, TUNED, NO_AUG)]
@@ -125,6 +125,6 @@ def numbers(s: Setting, results: Results, published: PublishedFigure) -> Drawing
         name = key if key in (NO_AUG, UNIFORM) else "{} {:g}".format(*key)
         rows.append(Comparison(ACCURACY, name, None, "", mean(runs)))
         if key != NO_AUG:
-            gains += gain_row(f"- {NO_AUG} (points, paired)", name, runs, results.get(NO_AUG, []))
+            gains += gain_row(f"minus {NO_AUG} (points, paired)", name, runs, results.get(NO_AUG, []))
     note = f"{title(s, s.factor)}; N_t = 64 / (1 + N_a), so that a batch stays 128 images"
     return Drawing(panels, [*rows, *gains], notes(results, note))

@@ -108,7 +108,7 @@ def test_formulas_are_drawn_without_runs_or_data(tmp_path: Path, capsys: pytest.
     drawn = json.loads((tmp_path / "quick/class_balanced/fig3.json").read_text())
     assert "no training" in drawn["caption"]
     report = (tmp_path / "quick/class_balanced/report.md").read_text()
-    assert "437513.00 (printed)" in report
+    assert "| 437513 (printed) |" in report
 
 
 @pytest.mark.parametrize(("preset", "runs"), [("quick", 33), ("cifar", 1221)])

@@ -54,14 +54,14 @@ def test_reports_say_what_augmentation_adds() -> None:
 
     drawing = draw("control-cifar10", "cifar", seeds=[0], make=lambda run: fake(run, right(run)))
     rows = {(row.method, row.quantity): row for row in drawing.comparisons}
-    found = rows[TUNED, "- No Aug (points, paired), tail"].ours
+    found = rows[TUNED, "minus No Aug (points, paired), tail"].ours
     assert found and (found.mean, found.interval, found.n) == (3, 0, 5)
     assert rows["Phase I", "test accuracy (%), all"].published == 75.16
     assert rows[TUNED, "test accuracy (%), all"].published == 80.57
     assert rows[TUNED, "test accuracy (%), tail"].published is None
-    by_class = rows["FSA, tail by class", "- No Aug, tail by class (points, paired), all"].ours
+    by_class = rows["FSA, tail by class", "minus No Aug, tail by class (points, paired), all"].ours
     assert by_class and (by_class.mean, by_class.n) == (3, 5)
-    over_first = rows[TUNED, "- Phase I (points, paired), all"]
+    over_first = rows[TUNED, "minus Phase I (points, paired), all"]
     assert over_first.published == 5.41 and over_first.ours and over_first.ours.mean == 10
     added = {c.name: list(c.y) for panel in drawing.panels[2:] for c in panel.curves}
     assert added == {"FSA - No Aug": [3] * 10, "No Aug - Phase I": [7] * 10, "FSA - Phase I": [10] * 10}

@@ -5,6 +5,8 @@ from __future__ import annotations
 import csv
 import io
 import os
+import re
+from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
 from urllib.parse import unquote
@@ -12,11 +14,13 @@ from urllib.parse import unquote
 import pytest
 from small_site import HASH, NASTY, PAPER, built, figure, paper
 
-from common.command import locked, site
+from common.command import evidence, locked, site
 from common.drawing import readme
-from common.drawing.site import bibtex, repository_bibtex
-from common.drawing.tables import as_csv, as_latex, latex
-from common.drawing.views import claims_table
+from common.drawing.claims import Claim, Term
+from common.drawing.figures import Comparison, Curve, Drawing, Panel
+from common.drawing.site import bibtex, equal_schedules, own_setting, repository_bibtex
+from common.drawing.tables import Cell, Table, as_csv, as_latex, latex
+from common.drawing.views import Effect, claims_table
 from common.errors import InputError
 
 ROOT = Path(__file__).parents[2]
@@ -84,6 +88,49 @@ def test_claims_come_before_figures(tmp_path: Path) -> None:
     assert places == sorted(places) and places[-1] < text.index('<section id="metadata"')
 
 
+def test_the_front_page_begins_with_claims_at_full_schedule_and_the_authors_code(tmp_path: Path) -> None:
+    (own,), (code,) = own_setting([paper()]).rows, equal_schedules([paper()]).rows
+    assert [cell.text for cell in own[1:]] == ["At its own schedule", "61.68 %", "60.06 %", "reproduced"]
+    assert own[3].link == f"{PAPER}.html#cifar-fig1-runs"
+    assert [cell.text for cell in code[3:]] == ["30.00 (n = 2)", "29.50", "-0.50"]
+    assert code[4].link == f"{PAPER}.html#cifar-equal-schedules-runs"
+    text = (built(tmp_path) / "index.html").read_text()
+    assert "the largest is 0.50" in text
+    places = [text.index(f'<section id="{name}"') for name in ("own", "equal", "papers", "verdicts")]
+    assert places == sorted(places)
+
+
+def test_a_figure_lists_what_was_measured_and_verdicts_where_they_may_differ() -> None:
+    cells = [[Cell(f"{method} {i}") for i in range(5)] for method in ("SM", "CB")]
+    cells[1][1] = Cell("–")
+    table = Table("t", "T", ["quantity", "ours", "published", "difference", "verdict"], cells)
+    full, reduced = site._told(table, True), site._told(table, False)
+    assert full and [len(row) for row in full.rows] == [5] and full.titles[-1] == "verdict"
+    assert reduced and [len(row) for row in reduced.rows] == [4] and "verdict" not in reduced.titles
+    assert site._told(Table("t", "T", table.titles, cells[1:]), True) is None
+
+
+def test_a_figure_without_data_or_without_the_authors_numbers_is_not_drawn() -> None:
+    empty, line = Panel("", "", "", [Curve("CN", [1], [float("nan")])]), Panel("", "", "", [Curve("CN", [1], [2.0])])
+    equal = replace(figure(), figure="equal-schedules", notes=["a", "2 of its runs are not finished"])
+    theirs = [Comparison("q", "CN", 30.0, "authors' code", None)]
+    assert site._nothing(equal, Drawing([empty])) == "2 of its runs are not finished"
+    assert site._nothing(figure(), Drawing([empty, line])) == site._nothing(equal, Drawing([line], theirs)) == ""
+    assert "another schedule" in site._nothing(equal, Drawing([line]))
+
+
+def test_claims_that_are_measured_nearest_to_the_paper_come_first() -> None:
+    near, far = (replace(part, heading=part.name) for part in paper().parts[::-1])
+    near = replace(near, effects=[Effect("c", "+1", "reproduced", "fig1")])
+    far = replace(far, effects=[Effect(id, "+1", "indicative", "fig1") for id in ("b", "c")])
+    listed = [Claim(id, id, "", "fig1", "", "printed", Term("q", "m", 1.0)) for id in ("a", "b", "c")]
+    assert [(c.id, c.schedule) for c in evidence.claims(listed, [near, far])] == [
+        ("c", near.name),
+        ("b", far.name),
+        ("a", "–"),
+    ]
+
+
 def test_csv_holds_what_the_page_shows() -> None:
     table = figure().table
     assert table
@@ -99,6 +146,7 @@ def test_latex_is_a_booktabs_table_in_ascii() -> None:
         "\\bottomrule",
     ]
     assert latex("5 % of x_1 & σ ± 2, Ω") == r"5 \% of x\_1 \& $\sigma$ $\pm$ 2, $\Omega$"
+    assert latex("the paper’s “own”") == "the paper's ``own''"
     for line in text.splitlines()[4:-2]:
         assert line.count(" & ") == 5 if not line.endswith("rule") else True
 
@@ -120,7 +168,8 @@ def test_citations_are_those_of_the_repository() -> None:
     assert bibtex(ROOT / "docs" / "references.bib", "bbn").startswith("@inproceedings{bbn,")
     assert "Zhou, Boyan" in bibtex(ROOT / "docs" / "references.bib", "bbn")
     assert bibtex(ROOT / "docs" / "references.bib", "nobody") == ""
-    assert repository_bibtex(ROOT / "CITATION.cff").startswith("@software{")
+    ours = repository_bibtex(ROOT / "CITATION.cff")
+    assert ours.startswith("@software{") and re.search(r"^  year = \{20\d\d\},$", ours, re.MULTILINE)
 
 
 def test_a_folder_that_is_no_site_is_not_replaced(tmp_path: Path) -> None:

@@ -136,7 +136,7 @@ def test_a_method_looks_the_same_everywhere() -> None:
     alone, reordered = build(Drawing([accuracy()]), "", "", DECLARED), build(both, "", "", DECLARED)
     for axes in (*alone.axes, *reordered.axes):
         for label, line in lines(axes).items():
-            name = label.split(" ")[0]
+            name = label.split(" ")[0].rstrip(",")
             assert same_color(line.get_color(), DECLARED[name][0])
             assert line.get_marker() == DECLARED[name][1]
 
@@ -167,7 +167,7 @@ def test_more_names_than_colours_look_different(known: tuple[str, ...], others: 
 def test_published_lines_are_dashed_and_hollow_in_the_same_colour() -> None:
     found = lines(build(Drawing([accuracy()]), "", "").axes[0])
     for name in LUCIR:
-        ours, paper = found[f"{name}  61.23"], found[f"{name} (published)  61.23"]
+        ours, paper = found[f"{name}, 61.23"], found[f"{name} (published), 61.23"]
         assert (ours.get_linestyle(), paper.get_linestyle()) == ("-", "--")
         assert same_color(ours.get_color(), paper.get_color())
         assert same_color(ours.get_markerfacecolor(), ours.get_color())
@@ -236,7 +236,7 @@ def test_references_are_thin_dashes_without_an_entry_of_their_own() -> None:
     panels = [Panel("", "", "", curves, y_log=True), Panel("", "", "", named)]
     plain, labelled = build(Drawing(panels), "", "").axes
     assert plain.get_legend_handles_labels()[1] == ["CN"] and plain.get_yscale() == "log"
-    assert labelled.get_legend_handles_labels()[1] == ["CN", "limit  E = n"] and labelled.get_yscale() == "linear"
+    assert labelled.get_legend_handles_labels()[1] == ["CN", "limit, E = n"] and labelled.get_yscale() == "linear"
     ours, across = plain.get_lines()
     assert same_color(ours.get_color(), across.get_color()) and across.get_linewidth() < ours.get_linewidth()
     assert (ours.get_linestyle(), across.get_linestyle()) == ("-", "--") and across.get_marker() in ("", "None")

@@ -14,8 +14,18 @@ from scipy import stats
 
 from common.command.painter import Painter
 from common.command.plan import Choice
-from common.drawing.figures import Comparison, Drawing, Estimate, Figure, Published, Verdict, estimate, verdict
-from common.drawing.report import ReportContext, ReportRow, facts, varied, write_report
+from common.drawing.figures import (
+    Comparison,
+    Drawing,
+    Estimate,
+    Figure,
+    Published,
+    Verdict,
+    computed,
+    estimate,
+    verdict,
+)
+from common.drawing.report import ReportContext, ReportRow, counted, facts, table, varied, write_report
 from common.store import Result
 
 PAPER = {"title": "A <Paper> & more", "authors": "Hou, Lin", "venue": "CVPR", "year": 2019, "arxiv": "1234.5678"}
@@ -38,6 +48,30 @@ def result(digest: str, order: str = "1993", seed: int = 1993, **environment: ob
         "training_seconds": 1800.0,
     }
     return Result(digest, config, place | environment, {})
+
+
+@pytest.mark.parametrize(
+    ("quantity", "published", "ours", "expected"),
+    [
+        ("images of class", (5000.0, 3237.0), (5000, 3236), ["5000 (printed)", "5000", "+0", "3236", "-1"]),
+        ("test error (%)", (61.0, 66.0), (61, 65), ["61.00 (printed)", "61.00", "+0.00", "65.00", "-1.00"]),
+        ("gain (points)", (1.0, 2.0), (1, 1), ["1.00 (printed)", "1.00", "+0.00", "1.00", "-1.00"]),
+        ("best epoch", (18.0, 20.0), (18, 19), ["18 (printed)", "18", "+0", "19", "-1"]),
+        ("mean cosine", (1.0, 0.91), (1, 0.9), ["1.00 (printed)", "1.00", "+0.00", "0.90", "-0.01"]),
+    ],
+)
+def test_counts_have_no_decimals_and_other_numbers_two(
+    quantity: str, published: tuple[float, ...], ours: tuple[float, ...], expected: list[str]
+) -> None:
+    pairs = zip(published, map(computed, ours), strict=True)
+    drawing = Drawing([], [Comparison(quantity, "CE", known, "printed", found, 0.0) for known, found in pairs])
+    (first, second) = table(ReportRow(figure("a"), drawing), context())[1]
+    assert [*first[2:5], *second[3:5]] == expected
+    assert (first[5], second[5]) == ("reproduced", "not reproduced")
+
+
+def test_one_of_a_thing_is_no_plural() -> None:
+    assert [counted(n, "run") for n in (0, 1, 2, "?")] == ["0 runs", "1 run", "2 runs", "? runs"]
 
 
 def figure(id: str, title: str = "") -> Figure:
