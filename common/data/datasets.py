@@ -206,6 +206,8 @@ def _source(spec: DataSpec, root: Path | None, cache: Path | None) -> _ImageSour
     else:
         tree = folders.scan(folder, partial(assign, spec.name, folder / "train"))
     lists.require_published(spec.name, folder, tree)
+    if spec.name not in (*PER_CLASS, *lists.PUBLISHED):  # those may hold an image twice, stored as links to one file
+        tree.refuse_shared()
     return _ImageSource(
         tree.key, tree.read, _marked(spec.name, tree.fingerprint, *tree.labels) if tree.large() else None
     )

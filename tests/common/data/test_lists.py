@@ -120,6 +120,7 @@ def test_image_folders_of_a_known_data_set_are_counted_too(tmp_path: Path) -> No
             "line 4 names .*c d.png, which line 3 of",
         ),
         ("train.txt", ["images/a.png ٣"], "not a path and a class number"),
+        ("train.txt", ["images/a\u2028b.png 0"], "line 1 names .*a\u2028b.png, which is not there"),
     ],
 )
 def test_a_mistake_in_a_list_is_one_clear_line(
