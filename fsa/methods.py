@@ -28,6 +28,7 @@ class FSA:
 
     version: ClassVar[int] = 1
     learner: ClassVar[str] = "fsa.learner:FSALearner"
+    starts_from: ClassVar[str] = "a run of Phase I, or of Views of one"
     steps: ClassVar[int] = STEPS
     batch: Literal["head-tail", "natural", "balanced"] = "head-tail"
     """How batches are made. natural and balanced are controls without augmentation: all images, or all classes, are
@@ -88,6 +89,7 @@ class EarlierBlock:
 
     version: ClassVar[int] = 1
     learner: ClassVar[str] = "fsa.learner:EarlierBlockLearner"
+    starts_from: ClassVar[str] = "a run of Phase I"
     hashed_as: ClassVar[str] = "Earlier"
     behind: int = 1
     """Number of blocks (stages) after the one whose features are augmented: 1 means Block3 of four."""
@@ -112,6 +114,7 @@ class Views:
 
     version: ClassVar[int] = 1
     learner: ClassVar[str] = "fsa.learner:ViewsLearner"
+    starts_from: ClassVar[str] = "a run of Phase I"
     views: int = 10
 
     def check(self, protocol: Protocol) -> None:
@@ -126,6 +129,7 @@ class Survey:
 
     version: ClassVar[int] = 1
     learner: ClassVar[str] = "fsa.survey:SurveyLearner"
+    starts_from: ClassVar[str] = "a run of Phase I"
     classes: tuple[int, ...] = (0, 1, 7, 8)
     """Classes in the scatter plots. The last one is the tail class whose augmented features are shown."""
     points: int = 100
@@ -137,8 +141,10 @@ class Survey:
     def check(self, protocol: Protocol) -> None:
         """Raise ValueError on classes that do not exist, or as `FSA.check` does."""
         self.fsa.check(protocol)
-        if not self.classes or max(self.classes) >= protocol.classes:
+        if not self.classes or min(self.classes) < 0 or max(self.classes) >= protocol.classes:
             raise ValueError(f"classes {self.classes} are not all among the {protocol.classes}")
+        if self.points < 1 or self.pictures < 1:
+            raise ValueError(f"a survey needs points and pictures, got {self.points} and {self.pictures}")
 
 
 Method = FSA | EarlierBlock | Views | Survey | Rebalance
