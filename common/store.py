@@ -70,16 +70,22 @@ class Store:
         self._there = ResultIndex(self.records.values, read_record, self.refused)
         with suppress(OSError):  # the runs in somebody else's folder can be listed without writing to it
             self.runs.mkdir(parents=True, exist_ok=True)
-        if (self.runs / "FORMAT").exists():
+        if os.path.exists(self.runs / "FORMAT"):  # Path.exists raises on a name that is too long
             self._check_format()
 
     def prepare(self) -> None:
         """Create the output folder, or check that this version can use it.
 
-        Raises InputError if the folder cannot be written to, if another version wrote it, or if its file system has no
-        locks, which keep two commands from working on one run.
+        Raises InputError if the folder cannot be written to, if another version wrote it, if its file system has no
+        locks, which keep two commands from working on one run, or if its name is not UTF-8, as safetensors requires.
         """
         marker = self.runs / "FORMAT"
+        try:
+            os.fsencode(marker).decode()
+        except UnicodeDecodeError:
+            raise InputError(
+                f"the name of --out {self.runs.parent} is not UTF-8; rename it, or choose another"
+            ) from None
         try:
             self.runs.mkdir(parents=True, exist_ok=True)
             if not marker.exists():
