@@ -69,6 +69,15 @@ def test_two_exemplars_a_class_are_enough(protocol: Protocol, get: Get) -> None:
     get("tiny_run")(BiC(), protocol=protocol).check()
 
 
+@pytest.mark.parametrize("name", ["DER++", "long-tailed iCaRL", "long-tailed LUCIR", "long-tailed DER"])
+def test_methods_of_the_docs_that_need_exemplars_say_so(
+    name: str, get: Get, tiny_data: Dataset, tmp_path: Path
+) -> None:
+    run = EVERY[name](get)
+    none = replace(run, protocol=replace(run.protocol, exemplars_per_class=0, exemplars_total=None))
+    refused(none, tiny_data, tmp_path, "give a memory")
+
+
 @pytest.mark.parametrize("name", sorted(EVERY))
 def test_a_run_that_only_goes_on_from_another_needs_one(
     name: str, get: Get, tiny_data: Dataset, tmp_path: Path
