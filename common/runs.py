@@ -312,7 +312,7 @@ def _listed(hint: Any) -> tuple[Any, ...]:
 
 def check_choices(value: Any) -> None:
     """Raise InputError if a field of a dataclass, or of one nested in it, has a value that its type does not list, or
-    a number that is not finite."""
+    a number that is not finite or does not fit into 64 bits."""
     kind: type = type(value)
     for name, allowed in choices(kind).items():
         found = getattr(value, name)
@@ -324,6 +324,8 @@ def check_choices(value: Any) -> None:
         for number in part if isinstance(part, tuple) else (part,):
             if isinstance(number, float) and not math.isfinite(number):
                 raise InputError(f"{type_name(kind)}.{field_.name} must be a finite number, got {number}")
+            if isinstance(number, int) and number.bit_length() > 63 and field_.name != "seed":  # `Run.check` has seeds
+                raise InputError(f"{type_name(kind)}.{field_.name} must be below 2^63, got {number.bit_length()} bits")
         if dataclasses.is_dataclass(part) and not isinstance(part, (type, Run)):  # a start checked itself when made
             check_choices(part)
 

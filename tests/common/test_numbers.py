@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from methods import EVERY, Get
+from methods import EVERY, SHORT, Get
 from refusals import refused
 
 from bbn.methods import Probe
@@ -18,7 +18,7 @@ from common.runs import Protocol, Schedule
 from der.methods import DER, WA, BiC
 from feature_adaptation.methods import Adaptation, Extractor, Oracle
 from fsa.methods import Survey
-from lucir.methods import Base
+from lucir.methods import LUCIR, Base
 
 GROWING = Protocol(8, 4, 2, exemplars_per_class=2)
 NESTEROV = Schedule(1, nesterov=True, momentum=0.0)
@@ -101,3 +101,11 @@ def test_a_start_has_the_classes_in_the_same_order(get: Get, tiny_data: Dataset,
     refused(
         replace(run, order="7"), tiny_data, tmp_path, "order 7 but starts from a run of order .* give both Runs one"
     )
+
+
+@pytest.mark.parametrize("change", [{"batch": 2**63}, {"epochs": 10**400}, {"milestones": (1, 2**70)}])
+def test_integers_fit_into_64_bits(change: dict[str, Any], get: Get) -> None:
+    name, schedule = next(iter(change)), replace(SHORT, **change)
+    with pytest.raises(InputError, match=rf"Schedule.{name} must be below 2\^63, got \d+ bits"):
+        get("tiny_run")(LUCIR(finetune=schedule))
+    get("tiny_run")(LUCIR(finetune=replace(SHORT, batch=2**63 - 1))).check()
