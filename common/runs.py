@@ -373,6 +373,11 @@ def key_of(config: Any) -> str:
     return _digest(anywhere(config))[:12]
 
 
+def is_hash(name: str) -> bool:
+    """Return whether a name may be the hash of a Run: 16 hex digits."""
+    return len(name) == KEY + 4 and set(name) <= set("0123456789abcdef")
+
+
 def hash_of(config: Any) -> str:
     """Return the hash of the Run with this canonical form."""
     return key_of(config) + _digest(config)[:4]

@@ -42,7 +42,7 @@ from common.checkpoints import (
 from common.drawing.result_index import ResultIndex
 from common.drawing.results import FORMAT, Result, array_checksum, read_record, require_whole
 from common.errors import InputError, OutOfTime
-from common.runs import Run, canonical
+from common.runs import Run, canonical, is_hash
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -123,9 +123,12 @@ class Store:
         return self._here.get(digest)
 
     def _read(self, digest: str) -> Result | None:
-        """Read a finished run and check it; None if there is no result. Raises Damaged."""
+        """Read a finished run and check it; None if there is no result. Raises Damaged.
+
+        A folder of another name, such as a user's copy of a run, is no run.
+        """
         folder = self.runs / digest
-        if not (folder / "result.json").exists():
+        if not is_hash(digest) or not (folder / "result.json").exists():
             return None
         remedy = f"delete {folder} and run the same command"
         config = read_json(folder / "config.json", remedy)
