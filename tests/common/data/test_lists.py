@@ -154,6 +154,17 @@ def test_an_accent_may_be_coded_in_another_way_on_disk(tmp_path: Path) -> None:
     assert len(load(DataSpec("mine"), folder).train_labels) == 1
 
 
+def test_the_users_lists_and_class_folders_are_not_chosen_between(
+    tmp_path: Path, lists_of: dict[str, list[str]]
+) -> None:
+    folder = write(tmp_path, lists_of)
+    (folder / "train").mkdir()  # without class folders it may hold the images of the list
+    assert len(load(DataSpec("folder"), folder).classes) == 3
+    (folder / "train" / "a").mkdir()
+    with pytest.raises(InputError, match=r"has train.txt and class folders in train/; move one of them elsewhere"):
+        load(DataSpec("folder"), folder)
+
+
 def test_a_changed_label_is_not_served_from_the_cache(tmp_path: Path) -> None:
     """The images keep their order, so that only their labels reveal the change."""
     before = ["images/a.png 0", "images/b.png 0", "images/e.png 1"]
