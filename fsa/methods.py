@@ -9,8 +9,11 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import ClassVar, Literal
 
+import numpy as np
+
 from common.imbalance import Rebalance
 from common.runs import ADDED, Protocol, Run
+from fsa.splits import head_classes
 
 STEPS = 100
 """Iterations of Phase II that count as one epoch: 64 epochs are the paper's 6,400 iterations."""
@@ -78,6 +81,11 @@ class FSA:
             if tau is not None and not 0 < tau < 1:
                 raise ValueError(f"a threshold on maps in [0, 1] must lie in (0, 1), got {tau:g}")
 
+    def check_counts(self, counts: np.ndarray) -> None:
+        """Raise ValueError if classes with so many images [c] have no tail."""
+        if self.batch == "head-tail" and head_classes(counts, self.share) == len(counts):
+            raise ValueError(f"all {len(counts)} classes are the head of {self.share:g} of the images; lower the share")
+
 
 @dataclass(frozen=True)
 class EarlierBlock:
@@ -106,6 +114,10 @@ class EarlierBlock:
             raise ValueError(
                 "augmentation after an earlier block needs a block behind it, donors and head-tail batches"
             )
+
+    def check_counts(self, counts: np.ndarray) -> None:
+        """Raise ValueError as `FSA.check_counts` does."""
+        self.fsa.check_counts(counts)
 
 
 @dataclass(frozen=True)

@@ -8,16 +8,17 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from methods import EVERY, SHORT, Get
+from methods import EVERY, SHORT, TWO_DONORS, Get
 from refusals import refused
 
 from bbn.methods import Probe
+from common.command import plan
 from common.data.datasets import Dataset
 from common.errors import InputError
 from common.runs import Protocol, Schedule
 from der.methods import DER, WA, BiC
 from feature_adaptation.methods import Adaptation, Extractor, Oracle
-from fsa.methods import Survey
+from fsa.methods import FSA, EarlierBlock, Survey
 from lucir.methods import LUCIR, Base
 
 GROWING = Protocol(8, 4, 2, exemplars_per_class=2)
@@ -109,3 +110,15 @@ def test_integers_fit_into_64_bits(change: dict[str, Any], get: Get) -> None:
     with pytest.raises(InputError, match=rf"Schedule.{name} must be below 2\^63, got \d+ bits"):
         get("tiny_run")(LUCIR(finetune=schedule))
     get("tiny_run")(LUCIR(finetune=replace(SHORT, batch=2**63 - 1))).check()
+
+
+@pytest.mark.parametrize("name", ["FSA on images", "FSA, an earlier block"])
+def test_a_share_that_leaves_no_tail_is_refused_before_phase_1_is_trained(
+    name: str, get: Get, tiny_data: Dataset
+) -> None:
+    run = EVERY[name](get)
+    plan.check(run, tiny_data)
+    whole = replace(TWO_DONORS, share=0.9999)
+    method = whole if isinstance(run.method, FSA) else EarlierBlock(1, whole)
+    with pytest.raises(InputError, match=r"all \d+ classes are the head of 0.9999 of the images; lower the share"):
+        plan.check(replace(run, method=method), tiny_data)
