@@ -37,7 +37,7 @@ def progress(epoch: int, total_epochs: int, offset: Offset = "official", stretch
     if offset == "paper":
         return epoch / total_epochs
     if offset == "official":
-        if stretch is not None and stretch < 1:
+        if stretch is not None and not stretch >= 1:
             raise ValueError(f"stretch must be at least 1, got {stretch:g}")
         if stretch is None:
             stretch = 10 / 9 if total_epochs in (90, 180) else 1.0

@@ -8,7 +8,7 @@ from typing import ClassVar, Literal
 from bbn.adaptor import Kind as Adaptor
 from bbn.adaptor import Offset
 from class_balanced.methods import ClassBalanced
-from common.imbalance import Baseline, Rebalance
+from common.imbalance import Baseline, Rebalance, effective_number
 from common.runs import ADDED, Protocol, Run
 
 Sampler = Literal["reversed", "balanced", "uniform"]
@@ -46,10 +46,15 @@ class Probe:
 
     version: ClassVar[int] = 1
     learner: ClassVar[str] = "bbn.learner:ProbeLearner"
+    starts_from: ClassVar[str] = "a run of BBN"
     branch: Literal["cb", "rb"] = "cb"
     norms: ClassVar[Literal["frozen"]] = "frozen"
     sampler: Literal["uniform", "balanced"] = "uniform"  # not in the paper; uniform as for the CE classifier of Fig. 2
     beta: float = 0.0
+
+    def check(self, protocol: Protocol) -> None:
+        """Raise ValueError on a beta outside [0, 1)."""
+        effective_number([1], self.beta)
 
 
 @dataclass(frozen=True)

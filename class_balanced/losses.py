@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 import numpy as np
@@ -56,8 +57,10 @@ def class_balanced_loss(
     weights = class_weights(counts, beta)
     if weights.shape != logits.shape[1:]:
         raise ValueError(f"{weights.size} counts given for logits of {logits.shape[1]} classes")
-    if gamma < 0 or (gamma and kind != "focal"):
-        raise ValueError(f"gamma must not be negative, and is for the focal loss alone, got {gamma:g} for {kind}")
+    if not 0 <= gamma < math.inf or (gamma and kind != "focal"):
+        raise ValueError(
+            f"gamma must be a number and not negative, and is for the focal loss alone, got {gamma:g} for {kind}"
+        )
     labels, precise = labels.long(), torch.promote_types(logits.dtype, torch.float32)
     of_class = torch.as_tensor(weights, dtype=precise, device=logits.device)
     return weigh(sample_losses(logits.to(precise), labels, kind, gamma), of_class.index_select(0, labels), reduction)

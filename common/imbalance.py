@@ -81,6 +81,7 @@ class Retrain:
 
     version: ClassVar[int] = 1
     learner: ClassVar[str] = "common.rebalance:RetrainLearner"
+    starts_from: ClassVar[str] = "a run whose features it keeps"
     sampler: Kind = "balanced"
     beta: float = 0.0
     """beta of the effective numbers that class weights come from; 0: no weights."""

@@ -91,15 +91,8 @@ class Learner:
         self.net = Net(body, head, self.context.device)
 
     def start_from(self, state: dict[str, Tensor]) -> None:
-        """Load the final weights of the Run that this one starts from. Raises InputError if they do not fit."""
-        try:
-            self.net.load_state_dict(state)
-        except RuntimeError as error:
-            why = " ".join(str(error).split())
-            raise InputError(
-                f"{type(self).__name__} cannot start from another run's network; let it start from a run with the same "
-                f"head and network, or from none: {why}"
-            ) from None
+        """Load the final weights of the Run that this one starts from. Raises RuntimeError if they do not fit."""
+        self.net.load_state_dict(state)
 
     def begin_phase(self, phase: Phase) -> None:
         """Grow the head, and set up whatever the phase needs. A resume calls this again from the same state."""
@@ -268,7 +261,7 @@ def run(spec: Run, dataset: Dataset, learner_class: type[Learner], workspace: Wo
         load(learner, boundary)
         load_own(learner, boundary)
     elif spec.start:
-        learner.start_from(workspace.state_of(spec.start))
+        _start(learner, workspace.state_of(spec.start))
     logged = len(workspace.lines)
     for phase in phases[done:]:
         if workspace.late and len(workspace.lines) > logged:  # every command trains at least one epoch
@@ -288,6 +281,17 @@ def run(spec: Run, dataset: Dataset, learner_class: type[Learner], workspace: Wo
         "summary": learner.summary(phases[-1]),
         "trace": workspace.trace(),
     }
+
+
+def _start(learner: Learner, state: dict[str, Tensor]) -> None:
+    """Call `start_from`. Raises InputError if the state does not fit."""
+    try:
+        learner.start_from(state)
+    except (RuntimeError, KeyError) as error:  # an InputError passes
+        raise InputError(
+            f"{type(learner).__name__} cannot start from another run's network; let it start from a run with the same "
+            f"head and network, or from none: {' '.join(str(error).split())}"
+        ) from None
 
 
 def _averages(phases: list[dict]) -> dict[str, float]:

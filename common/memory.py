@@ -31,7 +31,8 @@ def herd(features: Tensor, count: int) -> Tensor:
     exemplar, but still updates the weight vector. After 1000 iterations, which only large exemplar sets reach, herding
     picks only among the remaining images, so that it always returns `count` distinct ones.
 
-    Returns int64 [count] on the features' device. Raises ValueError if count is negative or exceeds n.
+    Returns int64 [count] on the features' device. Raises ValueError if count is negative or exceeds n, and if features
+    are not finite, since no order is the right one then.
     """
     if not 0 <= count <= len(features):
         raise ValueError(f"cannot pick {count} exemplars from {len(features)} images")
@@ -40,6 +41,8 @@ def herd(features: Tensor, count: int) -> Tensor:
     # argmax <w, x> needs only the scores. Updating them with rows of the Gram matrix avoids n x d work per pick.
     # Every pick reads one number back, so the loop runs on the CPU.
     gram, step = (features @ features.T).cpu(), (features @ mean).cpu()
+    if not step.isfinite().all():
+        raise ValueError("herding needs finite features; training may have diverged")
     scores, picked = step.clone(), torch.zeros(len(features), dtype=torch.bool)
     ranks: list[int] = []
     for iteration in range(MAX_ITERATIONS + count):

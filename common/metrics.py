@@ -31,9 +31,11 @@ def confusion_matrix(labels: np.ndarray, predictions: np.ndarray, num_classes: i
 
     labels [n] and predictions, of any integer type. Predictions are [n], or [n, k] for top-k. With top-k, an image
     counts as predicted right if its true class is among the k, and otherwise by the first of the k. Raises ValueError
-    on a label or a prediction outside the classes.
+    on a label or a prediction outside the classes, or if there are not as many predictions as labels.
     """
     labels, predictions = (np.asarray(x).astype(np.int64, casting="same_kind") for x in (labels, predictions))
+    if labels.ndim != 1 or len(predictions) != len(labels):
+        raise ValueError(f"every label needs a prediction, got shapes {labels.shape} and {predictions.shape}")
     if predictions.ndim == 2:
         hit = (predictions == labels[:, None]).any(axis=1)
         predictions = np.where(hit, labels, predictions[:, 0])

@@ -63,6 +63,8 @@ class Schedule:
         for name in ("epochs", "batch", "lr", "warmup", "gamma", "momentum", "weight_decay"):
             if getattr(self, name) < (least := 1 if name == "batch" else 0):
                 raise ValueError(f"a schedule's {name} must be {least} or more, got {getattr(self, name)}")
+        if self.nesterov and not self.momentum:
+            raise ValueError("a schedule with nesterov needs a momentum above 0, got 0")
         if list(self.milestones) != sorted(self.milestones):
             raise ValueError(f"a schedule's milestones must rise, got {', '.join(map(str, self.milestones))}")
 
@@ -123,6 +125,13 @@ class Protocol:
     def without_memory(self) -> bool:
         """Whether there are several phases, and no exemplars are kept for them."""
         return len(self.sizes) > 1 and not (self.exemplars_per_class or self.exemplars_total)
+
+    @property
+    def fewest_exemplars(self) -> int:
+        """The number of exemplars of an old class, if it has enough images, that the last phase trains on."""
+        total, old = self.exemplars_total or 0, sum(self.sizes[:-1]) or 1
+        shared = total // old if self.rounding == "down" else -(-total // old)
+        return shared if self.exemplars_per_class is None else self.exemplars_per_class
 
     def check(self) -> None:
         """Raise ValueError if the classes do not divide into phases, or the exemplar budget is not usable.
@@ -216,7 +225,7 @@ class Run:
         check_choices(self)
 
     def check(self) -> None:
-        """Raise InputError if the protocol, a schedule, the method or a seed is invalid, here or in the start's Run.
+        """Raise InputError if the protocol, a schedule, the method, a seed or the start is invalid.
 
         Seeds stay below 2^31: torch uses 32 bits of a seed for a network's weights, and methods with two networks add
         2^31 for the second.
@@ -234,8 +243,24 @@ class Run:
                 self.method.check(self.protocol)
         except ValueError as error:
             raise InputError(str(error)) from None
-        if self.start:
-            self.start.check()
+        self._check_start()
+
+    def _check_start(self) -> None:
+        """Raise InputError if the method lacks the start that it needs, or the start has its classes in another order.
+
+        A method that only goes on from another Run has `starts_from`, which says from what; "" is for none.
+        """
+        needed, name = getattr(self.method, "starts_from", ""), type_name(type(self.method))
+        if needed and self.start is None:
+            raise InputError(f"{name} starts from {needed}; give its Run a start")
+        if self.start is None:
+            return
+        if self.start.order != self.order:
+            raise InputError(
+                f"{name} has class order {self.order} but starts from a run of order {self.start.order}, in which a "
+                "label is another class; give both Runs one order"
+            )
+        self.start.check()
 
     def resolved(self, fingerprint: str | Callable[[DataSpec], str], precision: str) -> Run:
         """Return this Run with its fingerprint and precision filled in, also in the Runs it starts from.
@@ -287,7 +312,7 @@ def _listed(hint: Any) -> tuple[Any, ...]:
 
 def check_choices(value: Any) -> None:
     """Raise InputError if a field of a dataclass, or of one nested in it, has a value that its type does not list, or
-    a number that is not finite."""
+    a number that is not finite or does not fit into 64 bits."""
     kind: type = type(value)
     for name, allowed in choices(kind).items():
         found = getattr(value, name)
@@ -299,6 +324,8 @@ def check_choices(value: Any) -> None:
         for number in part if isinstance(part, tuple) else (part,):
             if isinstance(number, float) and not math.isfinite(number):
                 raise InputError(f"{type_name(kind)}.{field_.name} must be a finite number, got {number}")
+            if isinstance(number, int) and number.bit_length() > 63 and field_.name != "seed":  # `Run.check` has seeds
+                raise InputError(f"{type_name(kind)}.{field_.name} must be below 2^63, got {number.bit_length()} bits")
         if dataclasses.is_dataclass(part) and not isinstance(part, (type, Run)):  # a start checked itself when made
             check_choices(part)
 
@@ -344,6 +371,11 @@ def key_of(config: Any) -> str:
         return {**run, "fingerprint": "", "precision": "", "start": anywhere(run.get("start"))}
 
     return _digest(anywhere(config))[:12]
+
+
+def is_hash(name: str) -> bool:
+    """Return whether a name may be the hash of a Run: 16 hex digits."""
+    return len(name) == KEY + 4 and set(name) <= set("0123456789abcdef")
 
 
 def hash_of(config: Any) -> str:

@@ -42,7 +42,7 @@ from common.checkpoints import (
 from common.drawing.result_index import ResultIndex
 from common.drawing.results import FORMAT, Result, array_checksum, read_record, require_whole
 from common.errors import InputError, OutOfTime
-from common.runs import Run, canonical
+from common.runs import Run, canonical, is_hash
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -70,16 +70,22 @@ class Store:
         self._there = ResultIndex(self.records.values, read_record, self.refused)
         with suppress(OSError):  # the runs in somebody else's folder can be listed without writing to it
             self.runs.mkdir(parents=True, exist_ok=True)
-        if (self.runs / "FORMAT").exists():
+        if os.path.exists(self.runs / "FORMAT"):  # Path.exists raises on a name that is too long
             self._check_format()
 
     def prepare(self) -> None:
         """Create the output folder, or check that this version can use it.
 
-        Raises InputError if the folder cannot be written to, if another version wrote it, or if its file system has no
-        locks, which keep two commands from working on one run.
+        Raises InputError if the folder cannot be written to, if another version wrote it, if its file system has no
+        locks, which keep two commands from working on one run, or if its name is not UTF-8, as safetensors requires.
         """
         marker = self.runs / "FORMAT"
+        try:
+            os.fsencode(marker).decode()
+        except UnicodeDecodeError:
+            raise InputError(
+                f"the name of --out {self.runs.parent} is not UTF-8; rename it, or choose another"
+            ) from None
         try:
             self.runs.mkdir(parents=True, exist_ok=True)
             if not marker.exists():
@@ -117,9 +123,12 @@ class Store:
         return self._here.get(digest)
 
     def _read(self, digest: str) -> Result | None:
-        """Read a finished run and check it; None if there is no result. Raises Damaged."""
+        """Read a finished run and check it; None if there is no result. Raises Damaged.
+
+        A folder of another name, such as a user's copy of a run, is no run.
+        """
         folder = self.runs / digest
-        if not (folder / "result.json").exists():
+        if not is_hash(digest) or not (folder / "result.json").exists():
             return None
         remedy = f"delete {folder} and run the same command"
         config = read_json(folder / "config.json", remedy)

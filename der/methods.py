@@ -52,6 +52,11 @@ class DER:
     """Whether to add a read-out for the transfer figure (Sec. 4).
     It is a classifier that is fitted to all training images of the classes seen."""
 
+    @property
+    def starts_from(self) -> str:
+        """From what run these options need to start, if any: see `Run.check`."""
+        return "a run of DER with masks, which says how many channels to keep" if self.channels == "random" else ""
+
     def check(self, protocol: Protocol) -> None:
         """Raise ValueError on a value out of range, and on options that contradict each other or the protocol."""
         if self.sparsity is not None and self.sparsity < 0:
@@ -62,6 +67,10 @@ class DER:
             )
         if self.s_max <= 1:
             raise ValueError(f"s_max must exceed 1, got {self.s_max:g}")
+        if self.mask_rate < 0 or self.mask_bound <= 0:
+            raise ValueError(
+                f"mask_rate must be 0 or more and mask_bound positive, got {self.mask_rate:g} and {self.mask_bound:g}"
+            )
         if self.sparsity is None and self.channels == "random":
             raise ValueError("random channels need masks: give lambda_s")
         if self.classifier == "inherit" and self.reset:
@@ -80,6 +89,11 @@ class WA:
     learner: ClassVar[str] = "der.baselines:WALearner"
     temperature: float = 2.0  # temperature of distillation
     reset: bool = True  # whether the classifier starts again after the warm-up
+
+    def check(self, protocol: Protocol) -> None:
+        """Raise ValueError on a temperature that is not positive."""
+        if self.temperature <= 0:
+            raise ValueError(f"WA's temperature must be positive, got {self.temperature:g}")
 
 
 BIAS = Schedule(epochs=30, lr=0.05, milestones=(15,), batch=128, weight_decay=0.0)
@@ -101,9 +115,19 @@ class BiC:
     Which of the two the DER paper ran is not known."""
 
     def check(self, protocol: Protocol) -> None:
-        """Raise ValueError where the protocol keeps no exemplars to hold out."""
+        """Raise ValueError on numbers out of range, and where no exemplar of a class is left once one is held out."""
+        if self.temperature <= 0 or not 0 < self.held_out < 1:
+            raise ValueError(
+                "BiC's temperature must be positive and held_out a share between 0 and 1, "
+                f"got {self.temperature:g} and {self.held_out:g}"
+            )
         if protocol.without_memory:
             raise ValueError("bias correction needs exemplars of every old class")
+        if len(protocol.sizes) > 1 and protocol.fewest_exemplars < 2:
+            raise ValueError(
+                "bias correction holds out one exemplar of each old class, so that a memory of one leaves none to "
+                "train on; keep two or more of each class"
+            )
 
 
 Method = DER | WA | BiC

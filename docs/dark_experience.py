@@ -17,6 +17,7 @@ from torch import Tensor
 from common.distributed import count_over_batch
 from common.heads import extract
 from common.incremental import Learner, Phase
+from common.runs import Protocol
 from common.training import Stage, shuffled
 from lucir.reproduce.compare import compare
 
@@ -83,6 +84,11 @@ class DarkExperience:
 
     alpha: float = 0.2  # this and beta are not tuned
     beta: float = 0.5
+
+    def check(self, protocol: Protocol) -> None:
+        """Raise ValueError without exemplars. It is called before any training."""
+        if protocol.without_memory:
+            raise ValueError("DER++ replays exemplars of every old class; give a memory")
 
 
 if __name__ == "__main__":

@@ -108,6 +108,12 @@ class Correction:
     retrain: Schedule | None = None
     """Schedule of a new classifier after each phase, on frozen features and balanced classes. None: none."""
 
+    def check(self, protocol: Protocol) -> None:
+        """Raise ValueError without exemplars, and as the method's own check does."""
+        super().check(protocol)  # type: ignore[misc]
+        if protocol.without_memory:
+            raise ValueError("corrections count images of every old class; give a memory")
+
 
 @dataclass(frozen=True)
 class CorrectedICaRL(Correction, ICaRL):

@@ -44,8 +44,10 @@ def distillation(logits: Tensor, old_logits: Tensor, temperature: float = 2.0, s
     """Return Eq. 3 with softmax: T^2 KL(old || new) over the old classes, batch mean. Equal logits give 0.
 
     logits [n, c], old_logits [n, num_old]. sizes: the number of classes of each old task. With sizes, each task has a
-    softmax of its own, and their losses are summed (EEIL).
+    softmax of its own, and their losses are summed (EEIL). Raises ValueError on a temperature that is not positive.
     """
+    if not temperature > 0:
+        raise ValueError(f"the temperature must be positive, got {temperature:g}")
     total = logits.new_zeros(())
     groups = list(sizes) or [old_logits.shape[1]]
     olds, news = old_logits.detach().split(groups, dim=1), logits[:, : old_logits.shape[1]].split(groups, dim=1)

@@ -67,9 +67,14 @@ class Extractor:
     truth: those of old images too, which only evaluation and the oracles read."""
 
     def check(self, protocol: Protocol) -> None:
-        """Raise ValueError on a holdout that is no share, fine-tuning without exemplars, or attention when frozen."""
+        """Raise ValueError on numbers out of range, fine-tuning without exemplars, or attention when frozen."""
         if not 0 <= self.holdout < 1:
             raise ValueError(f"holdout must be a share below 1, got {self.holdout:g}")
+        if self.temperature <= 0 or min(self.distillation, self.features, self.attention) < 0:
+            raise ValueError(
+                "the temperature must be positive, and the weights of distillation, features and attention 0 or more, "
+                f"got {self.temperature:g}, {self.distillation:g}, {self.features:g} and {self.attention:g}"
+            )
         if self.finetune and protocol.without_memory:
             raise ValueError("balanced fine-tuning needs exemplars")
         if self.attention and self.frozen:
@@ -82,6 +87,7 @@ class Adaptation:
 
     version: ClassVar[int] = 1
     learner: ClassVar[str] = "feature_adaptation.learner:AdaptationLearner"
+    starts_from: ClassVar[str] = "a run of Extractor that keeps features"
     map: Map = "mlp"
     """The map that moves old features into the new space. mlp: the paper's.
     residual, linear, sdc, shift, identity: maps that the paper's is compared with."""
@@ -105,7 +111,15 @@ class Adaptation:
     classifier: Recipe = CLASSIFIER  # how the feature classifier is trained
 
     def check(self, protocol: Protocol) -> None:
-        """Raise ValueError on a memory that is negative, empty or a total, and on exemplar pairs without exemplars."""
+        """Raise ValueError on numbers out of range, a memory that is empty or a total, and pairs without exemplars."""
+        if self.hidden_layers < 1 or self.expansion < 1:
+            raise ValueError(
+                f"hidden_layers and expansion must be at least 1, got {self.hidden_layers} and {self.expansion}"
+            )
+        if self.sigma <= 0 or (self.alpha is not None and self.alpha <= 0):
+            raise ValueError(
+                f"sigma and alpha must be positive, or alpha None for L_sim alone, got {self.sigma:g} and {self.alpha}"
+            )
         if self.features_per_class is not None and self.features_per_class < 0:
             raise ValueError(f"features_per_class must be at least 0, got {self.features_per_class}")
         if self.features_per_class == 0 and not protocol.exemplars_per_class:

@@ -8,7 +8,12 @@ from torch import Tensor
 
 
 def adaptation_quality(adapted: Tensor, true: Tensor) -> float:
-    """Return omega: the mean cosine of adapted memory vectors and true features of the same images, [n, d] each."""
+    """Return omega: the mean cosine of adapted memory vectors and true features of the same images, [n, d] each.
+
+    Raises ValueError if the shapes differ.
+    """
+    if adapted.shape != true.shape:
+        raise ValueError(f"omega compares tensors of one shape, got {tuple(adapted.shape)} and {tuple(true.shape)}")
     return float(F.cosine_similarity(adapted.double(), true.double(), dim=1).mean())
 
 

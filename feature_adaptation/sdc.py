@@ -29,7 +29,7 @@ def compensate(stored: Tensor, old: Tensor, new: Tensor, sigma: float = 0.3) -> 
     """
     if old.shape != new.shape or not len(old):
         raise ValueError(f"old and new must be the same images, got {tuple(old.shape)} and {tuple(new.shape)}")
-    if sigma <= 0:
+    if not sigma > 0:
         raise ValueError(f"sigma must be positive, got {sigma:g}")
     drift = new - old
     parts = [log_weights(part, old, sigma).softmax(dim=1) @ drift for part in stored.split(CHUNK)]

@@ -11,9 +11,10 @@ from fsa.methods import Scaling
 def activation(feature_map: Tensor, weight: Tensor, labels: Tensor) -> Tensor:
     """Return Eq. 1: the sum over channels of the class's weight times the map, [n, c, h, w] -> fp32 [n, h, w].
 
-    The result's mean over locations, plus the class's bias, is the class's logit.
+    The result's mean over locations, plus the class's bias, is the class's logit. A label that is no class is an error.
     """
-    return torch.einsum("nchw,nc->nhw", feature_map.float(), weight[labels].float())
+    own = weight.index_select(0, labels.long())  # weight[labels] would take -1 for the last class, and bytes for a mask
+    return torch.einsum("nchw,nc->nhw", feature_map.float(), own.float())
 
 
 def normalise(maps: Tensor, scaling: Scaling = "min-max") -> Tensor:

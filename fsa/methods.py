@@ -9,8 +9,11 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import ClassVar, Literal
 
+import numpy as np
+
 from common.imbalance import Rebalance
 from common.runs import ADDED, Protocol, Run
+from fsa.splits import head_classes
 
 STEPS = 100
 """Iterations of Phase II that count as one epoch: 64 epochs are the paper's 6,400 iterations."""
@@ -28,6 +31,7 @@ class FSA:
 
     version: ClassVar[int] = 1
     learner: ClassVar[str] = "fsa.learner:FSALearner"
+    starts_from: ClassVar[str] = "a run of Phase I, or of Views of one"
     steps: ClassVar[int] = STEPS
     batch: Literal["head-tail", "natural", "balanced"] = "head-tail"
     """How batches are made. natural and balanced are controls without augmentation: all images, or all classes, are
@@ -77,6 +81,11 @@ class FSA:
             if tau is not None and not 0 < tau < 1:
                 raise ValueError(f"a threshold on maps in [0, 1] must lie in (0, 1), got {tau:g}")
 
+    def check_counts(self, counts: np.ndarray) -> None:
+        """Raise ValueError if classes with so many images [c] have no tail."""
+        if self.batch == "head-tail" and head_classes(counts, self.share) == len(counts):
+            raise ValueError(f"all {len(counts)} classes are the head of {self.share:g} of the images; lower the share")
+
 
 @dataclass(frozen=True)
 class EarlierBlock:
@@ -88,6 +97,7 @@ class EarlierBlock:
 
     version: ClassVar[int] = 1
     learner: ClassVar[str] = "fsa.learner:EarlierBlockLearner"
+    starts_from: ClassVar[str] = "a run of Phase I"
     hashed_as: ClassVar[str] = "Earlier"
     behind: int = 1
     """Number of blocks (stages) after the one whose features are augmented: 1 means Block3 of four."""
@@ -105,6 +115,10 @@ class EarlierBlock:
                 "augmentation after an earlier block needs a block behind it, donors and head-tail batches"
             )
 
+    def check_counts(self, counts: np.ndarray) -> None:
+        """Raise ValueError as `FSA.check_counts` does."""
+        self.fsa.check_counts(counts)
+
 
 @dataclass(frozen=True)
 class Views:
@@ -112,6 +126,7 @@ class Views:
 
     version: ClassVar[int] = 1
     learner: ClassVar[str] = "fsa.learner:ViewsLearner"
+    starts_from: ClassVar[str] = "a run of Phase I"
     views: int = 10
 
     def check(self, protocol: Protocol) -> None:
@@ -126,6 +141,7 @@ class Survey:
 
     version: ClassVar[int] = 1
     learner: ClassVar[str] = "fsa.survey:SurveyLearner"
+    starts_from: ClassVar[str] = "a run of Phase I"
     classes: tuple[int, ...] = (0, 1, 7, 8)
     """Classes in the scatter plots. The last one is the tail class whose augmented features are shown."""
     points: int = 100
@@ -137,8 +153,10 @@ class Survey:
     def check(self, protocol: Protocol) -> None:
         """Raise ValueError on classes that do not exist, or as `FSA.check` does."""
         self.fsa.check(protocol)
-        if not self.classes or max(self.classes) >= protocol.classes:
+        if not self.classes or min(self.classes) < 0 or max(self.classes) >= protocol.classes:
             raise ValueError(f"classes {self.classes} are not all among the {protocol.classes}")
+        if self.points < 1 or self.pictures < 1:
+            raise ValueError(f"a survey needs points and pictures, got {self.points} and {self.pictures}")
 
 
 Method = FSA | EarlierBlock | Views | Survey | Rebalance

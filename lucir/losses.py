@@ -15,7 +15,10 @@ def distillation(logits: Tensor, old_logits: Tensor, temperature: float = 2.0) -
     """Return Eq. 2: KL(softmax(old/T) || softmax(new/T)) over the old classes, averaged over the batch.
 
     logits [n, c], old_logits [n, c_old]. The official code also multiplies by T^2 * beta, which is 1 with its values.
+    Raises ValueError on a temperature that is not positive.
     """
+    if not temperature > 0:
+        raise ValueError(f"the temperature must be positive, got {temperature:g}")
     logits = logits[:, : old_logits.shape[1]]
     return F.kl_div(
         F.log_softmax(logits / temperature, dim=1),
@@ -36,8 +39,10 @@ def cosine_distillation(cosines: Tensor, old_cosines: Tensor) -> Tensor:
 def less_forget(features: Tensor, old_features: Tensor) -> Tensor:
     """Return Eq. 6: the mean of 1 - cos(f, f_old) over all images of the batch.
 
-    features and old_features are [n, d]. The old model gets no gradient.
+    features and old_features are [n, d]. The old model gets no gradient. Raises ValueError if the shapes differ.
     """
+    if features.shape != old_features.shape:
+        raise ValueError(f"old features must be of the same images, got {features.shape} and {old_features.shape}")
     return (1 - F.cosine_similarity(features, old_features.detach(), dim=1)).mean()
 
 
@@ -47,8 +52,10 @@ def adaptive_weight(
     """Return Eq. 7: lambda in a phase that adds `num_new` classes to `num_old`.
 
     direction: code is base * sqrt(old / new), which made the published numbers; paper is base * sqrt(new / old), as
-    printed; fixed is base. Raises ValueError on another direction.
+    printed; fixed is base. Raises ValueError on another direction, or if there are no old or no new classes.
     """
+    if num_old < 1 or num_new < 1:
+        raise ValueError(f"the weight needs old and new classes, got {num_old} and {num_new}")
     if direction == "code":
         return base * math.sqrt(num_old / num_new)
     if direction == "paper":
@@ -70,8 +77,10 @@ def margin_ranking(
 
     cosines [n, c], labels [n] as positions in the class order. Images of new classes are ignored, and a batch without
     exemplars gives 0. reduction: mean averages over exemplars and negatives (official code); sum_k sums over negatives,
-    as printed. Raises ValueError if fewer than k classes are new.
+    as printed. Raises ValueError on another reduction, a k below 1, a negative num_old, or fewer than k new classes.
     """
+    if k < 1 or num_old < 0 or reduction not in ("mean", "sum_k"):
+        raise ValueError(f"k, num_old and reduction cannot be {k}, {num_old} and {reduction!r}")
     if cosines.shape[1] - num_old < k:
         raise ValueError(f"the margin loss needs at least {k} new classes a phase, got {cosines.shape[1] - num_old}")
     own = cosines.gather(1, labels.unsqueeze(1))

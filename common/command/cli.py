@@ -125,7 +125,7 @@ def queue(words: Sequence[str]) -> int:
     file, options = _subject(words, missing)
     use = parse(Resources, "reproduce queue FILE", QUEUE, options)
     try:
-        lines = Path(file).read_text(encoding="utf-8").splitlines()
+        lines = Path(file).read_text(encoding="utf-8-sig").splitlines()
     except (OSError, ValueError) as error:
         raise InputError(f"{file} cannot be read: {error}") from None
     commands = [c for number, line in enumerate(lines, 1) if (c := _command(line, f"{file}, line {number}: ", use))]

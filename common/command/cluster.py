@@ -52,8 +52,11 @@ class Request:
 
     def check(self) -> None:
         """Raise InputError on values that sbatch would not understand."""
-        if self.minutes < 1 or self.most < 0:
-            raise InputError("--slurm-time is in minutes and at least 1, --slurm-max-jobs is 0 (any number) or more")
+        if self.minutes < 1 or self.most < 0 or self.parameters.get("gpus_per_node", 0) < 0:
+            raise InputError(
+                "--slurm-time is in minutes and at least 1, --slurm-max-jobs is 0 (any number) or more, and so is "
+                "--gpus-per-node"
+            )
         if wrong := [word for word in self.extra if "=" not in word.strip("=")]:
             raise InputError(
                 f"--slurm-extra {wrong[0]}: write key=value, as in --slurm-extra account=me cpus-per-task=4"

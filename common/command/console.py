@@ -34,7 +34,7 @@ def run_command(command: Callable[[], int]) -> NoReturn:
         if isinstance(error, BrokenPipeError) and _unread():
             sys.exit(1)
         full = error.errno in (errno.ENOSPC, errno.EDQUOT)
-        text = DISK_FULL.format(error.filename or "the output folder") if full else str(error)
+        text = DISK_FULL.format(error.filename or "the output") if full else str(error)
         print(f"error: {text}", file=sys.stderr)
         code = 1
     except KeyboardInterrupt:
@@ -61,12 +61,25 @@ def _gone(descriptor: int) -> bool:
     return any(event & select.POLLERR for _, event in poll.poll(0))
 
 
+def _open_closed_streams() -> None:
+    """Let standard streams that are closed lead nowhere, here and in the processes that this one starts.
+
+    Otherwise the next file that is opened, such as a log of a run, gets the stream's number and what is printed to it.
+    """
+    for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
+        if getattr(sys, name) is None:
+            stream = open(os.devnull, mode, encoding="utf-8")  # noqa: SIM115 -- it stays open
+            os.set_inheritable(stream.fileno(), True)
+            setattr(sys, name, stream)
+
+
 def settle() -> None:
     """Make output and drawing work in any locale and from any notebook. Meant for commands, not for library use.
 
     Characters that the terminal cannot show are escaped. Each warning becomes one line. matplotlib only writes files
     here, so its backend is set to agg: the environment of a notebook may name a backend that is not installed.
     """
+    _open_closed_streams()
     for stream in (sys.stdout, sys.stderr):
         if hasattr(stream, "reconfigure"):
             stream.reconfigure(errors="backslashreplace")

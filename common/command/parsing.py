@@ -28,8 +28,10 @@ PLAIN = {
 def parse(kind: type[T], prog: str, description: str | None, words: Sequence[str]) -> T:
     """Parse the words after `prog` into a dataclass of type `kind`. Raises InputError, in one line, if they do not fit.
 
-    A `~` at the beginning of a path is expanded, since shells do not expand it in `--out=~/x`.
+    A `~` at the beginning of a path is expanded, since shells do not expand it in `--out=~/x`. An empty value, as an
+    unset variable gives it, is refused, and so is a list that is given twice: only the second would count.
     """
+    _refuse_mishaps(kind, words)
     found: Any = _parsed(kind, prog, description, words)
     try:
         paths = {f.name: v.expanduser() for f in fields(found) if isinstance(v := getattr(found, f.name), Path)}
@@ -37,6 +39,19 @@ def parse(kind: type[T], prog: str, description: str | None, words: Sequence[str
         message = "a path begins with ~ and the name of no user here; for a folder of that name, begin with ./~"
         raise InputError(message) from None
     return replace(found, **paths)
+
+
+def _refuse_mishaps(kind: type, words: Sequence[str]) -> None:
+    """Raise InputError on an option with an empty value, and on an option for several values that is given twice."""
+    parts = [word.partition("=") for word in words]
+    for at, (name, equals, value) in enumerate(parts):
+        following = parts[at + 1][0] if words[at + 1 : at + 2] else None
+        if name.startswith("--") and (not value if equals else following == ""):
+            raise InputError(f"{name} has an empty value; give it one, or leave the option out")
+    given = [name.replace("_", "-") for name, _, _ in parts]
+    for name, hint in get_type_hints(kind).items():
+        if get_origin(hint) is tuple and given.count(option := f"--{name.replace('_', '-')}") > 1:
+            raise InputError(f"{option} is given twice; give it once, with all of its values")
 
 
 def change(value: T, prog: str, words: Sequence[str], spare: Any = None, note: str = "") -> T:

@@ -21,7 +21,7 @@ from common.data.names import FOLDER
 from common.drawing.figures import Figure, Published, Results, Runs
 from common.drawing.looks import SHARED, Looks
 from common.errors import InputError
-from common.runs import Run
+from common.runs import Run, type_name
 from common.store import Result, Store
 
 PAPERS = ("lucir", "der", "feature_adaptation", "bbn", "class_balanced", "fsa")
@@ -350,4 +350,9 @@ def check(run: Run, dataset: Dataset | InputError | None) -> None:
             f"{asked} exemplars per class asked for, but class {dataset.classes[smallest]!r} has {counts[smallest]} "
             "training images; ask for fewer, or give a total budget, which is capped"
         )
+    if hasattr(run.method, "check_counts"):
+        try:
+            run.method.check_counts(counts)
+        except ValueError as error:
+            raise InputError(f"{type_name(type(run.method))}: {error}") from None
     refuse_lone_images(run, dataset, counts)

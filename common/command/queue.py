@@ -11,7 +11,7 @@ import re
 import sys
 import time
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -234,12 +234,22 @@ def _recorded(store: Store, run: Run, folder: Path) -> bool:
     return True
 
 
+def _refuse_cluster_options(use: Resources) -> None:
+    """Raise InputError on an option that only jobs of a cluster have, as it would be left out without a word here."""
+    for option in fields(use):
+        if option.name.startswith(("slurm", "gpus")) and getattr(use, option.name) != option.default:
+            name = f"--{option.name.replace('_', '-')}"
+            raise InputError(f"{name} is for the jobs of a cluster; add --launcher slurm, or leave it out")
+
+
 def _check(commands: Sequence[Command], use: Resources) -> None:
     ranks.check()
     if use.launcher not in ("here", "slurm", "local"):
         raise InputError(f"unknown launcher {use.launcher!r}; choose one of here, slurm, local")
     if use.request:
         use.request.check()
+    else:
+        _refuse_cluster_options(use)
     if not re.fullmatch(r"auto|cpu|cuda(:\d{1,3})?", use.device):
         raise InputError(f"unknown device {use.device!r}; choose one of auto, cpu, cuda, or a GPU such as cuda:1")
     if use.precision not in ("auto", "fp32", "bf16"):

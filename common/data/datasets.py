@@ -25,7 +25,7 @@ from common.data import cifar, folders, glyphs, lists
 from common.data.cifar import CIFAR
 from common.data.coarse import CIFAR20
 from common.data.folders import Content, Images
-from common.data.listing import LAYOUT
+from common.data.listing import LAYOUT, class_folders
 from common.data.names import FOLDER, SUBSETS, assign
 from common.errors import InputError
 
@@ -201,14 +201,30 @@ def _source(spec: DataSpec, root: Path | None, cache: Path | None) -> _ImageSour
     if folder is None or cifar.has_cifar(spec.name, folder):
         # Reading checks the md5, so every copy has the same content, and one cache entry serves them all.
         return _ImageSource("torchvision's files", partial(cifar.read_cifar, spec.name, folder, cache))
-    if lists.find(folder, "train") and (spec.name in lists.PUBLISHED or not (folder / "train").is_dir()):
+    if _as_lists(spec.name, folder):
         tree = lists.scan(folder, spec.name)
     else:
         tree = folders.scan(folder, partial(assign, spec.name, folder / "train"))
     lists.require_published(spec.name, folder, tree)
+    if spec.name not in (*PER_CLASS, *lists.PUBLISHED):  # those may hold an image twice, stored as links to one file
+        tree.refuse_shared()
     return _ImageSource(
         tree.key, tree.read, _marked(spec.name, tree.fingerprint, *tree.labels) if tree.large() else None
     )
+
+
+def _as_lists(name: str, folder: Path) -> bool:
+    """Return whether lists say which images a folder has, and not its class folders.
+
+    Raises InputError if the user's own images have both: they need not have the same images and labels.
+    """
+    listed = lists.find(folder, "train")
+    if not listed or name in lists.PUBLISHED:
+        return listed is not None
+    sorted_too = bool(class_folders(folder / "train"))
+    if sorted_too and name == FOLDER:
+        raise InputError(f"{folder} has {listed.name} and class folders in train/; move one of them elsewhere")
+    return not sorted_too
 
 
 def _marked(name: str, fingerprint: str, train_labels: np.ndarray, test_labels: np.ndarray) -> str:

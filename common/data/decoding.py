@@ -12,6 +12,8 @@ from common.errors import InputError
 if TYPE_CHECKING:
     from PIL.Image import Image
 
+SCALED = ("PNG", "PPM", "TIFF", "JPEG2000")
+"""Formats whose one channel of 16 bits goes from 0 to 65535. Values of others, such as FITS, may be signed."""
 BITS_PER_SAMPLE, PHOTOMETRIC, WHITE_IS_ZERO = 258, 262, 0  # two TIFF tags, and a value of the second
 
 
@@ -50,6 +52,8 @@ def _unscalable(image: Image) -> str:
         return "floating-point pixels"
     if image.mode == "I" and image.format not in ("PNG", "PPM"):  # in these formats, mode I holds 16 bits
         return "32-bit or signed pixels"
+    if image.format not in SCALED:
+        return f"deep pixels of the format {image.format}"
     tags = getattr(image, "tag_v2", {})  # only TIFF images have tags
     bits = tags.get(BITS_PER_SAMPLE, (16,))[0]
     if bits != 16:

@@ -64,6 +64,17 @@ class Tree:
             state.update(split.labels.tobytes())
         return state.hexdigest()[:16]
 
+    def refuse_shared(self) -> None:
+        """Raise InputError if links put one file into both splits, or into two classes."""
+        seen: dict[tuple[int, int], tuple[Split, int, int]] = {}
+        for split in (self.train, self.test):
+            for i, (inode, label) in enumerate(zip(split.inodes, split.labels.tolist(), strict=True)):
+                other, first, known = seen.setdefault(inode, (split, i, label))
+                if inode[1] and (other is not split or known != label):  # some file systems number no files
+                    what = "in two classes" if other is split else "trained on and tested on"
+                    paths = other.folder / other.files[first][0], split.folder / split.files[i][0]
+                    raise InputError(f"{paths[0]} and {paths[1]} are one file, which would be {what}; delete one")
+
     def large(self) -> bool:
         """Return whether images are too large to be kept decoded in memory. The first image decides.
 

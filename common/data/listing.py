@@ -18,6 +18,8 @@ BY_PRODUCTS = ("__MACOSX", "@eaDir", "#recycle", "$RECYCLE.BIN", "System Volume 
 """Folders that archivers, network drives and file systems leave behind. They hold copies, or nothing."""
 FOREIGN = (".heic", ".heif", ".avif", ".jxl", ".svg", ".raw", ".dng", ".cr2", ".nef", ".arw", ".dcm", ".npy", ".npz")
 """Types of images that Pillow cannot read, or that only some builds can."""
+STUB = 200
+"""Bytes. A file with fewer is opened to see whether it is an image: it may be empty, or a pointer of Git LFS."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -29,6 +31,17 @@ class Split:
     """Each file's name relative to `folder`, its size in bytes, and its modification time in ns."""
     labels: np.ndarray
     """The label of each file, int64 [n]."""
+    inodes: tuple[tuple[int, int], ...]
+    """Of each file, the numbers of its device and of its inode there. They are the same for two links to one file."""
+
+    def __post_init__(self) -> None:
+        """Raise InputError on files that only have the name of an image. No other file is opened."""
+        small = (self.folder / name for name, size, _ in self.files if size < STUB)
+        if stubs := [path for path in small if not _is_recognised(path)]:
+            raise InputError(
+                f"{_several(stubs, 'file')} no image but empty, or a pointer to one, first {stubs[0]}; fetch the "
+                "images again, or delete these files"
+            )
 
     @property
     def paths(self) -> tuple[Path, ...]:
@@ -67,7 +80,7 @@ def list_split(folder: Path, classes: Sequence[str]) -> Split:
     nowhere, of a type that Pillow does not read, or outside the class folders.
     """
     _refuse_stray(folder)
-    files: list[tuple[str, int, int]] = []
+    files: list[tuple[str, os.stat_result]] = []
     counts, lost, foreign = [], [], []
     for name in classes:
         found = []
@@ -75,10 +88,10 @@ def list_split(folder: Path, classes: Sequence[str]) -> Split:
             if _leads_nowhere(entry):
                 lost.append(folder / path)
             elif _is_image(entry):
-                found.append((path, entry.stat().st_size, entry.stat().st_mtime_ns))
+                found.append((path, entry.stat()))
             elif entry.name.lower().endswith(FOREIGN):
                 foreign.append(folder / path)
-        files += sorted(found)
+        files += sorted(found, key=lambda file: file[0])
         counts.append(len(found))
     _refuse_dead_links(lost)
     if foreign:
@@ -89,7 +102,13 @@ def list_split(folder: Path, classes: Sequence[str]) -> Split:
         raise InputError(
             f"{folder / classes[counts.index(0)]} holds no images; add some, or delete the class from both splits"
         )
-    return Split(folder, tuple(files), np.repeat(np.arange(len(classes), dtype=np.int64), counts))
+    return split_of(folder, files, np.repeat(np.arange(len(classes), dtype=np.int64), counts))
+
+
+def split_of(folder: Path, files: Sequence[tuple[str, os.stat_result]], labels: np.ndarray) -> Split:
+    """Return the Split of files with these names below `folder`. Raises InputError on a file that is no image."""
+    described = tuple((name, info.st_size, info.st_mtime_ns) for name, info in files)
+    return Split(folder, described, labels, tuple((info.st_dev, info.st_ino) for _, info in files))
 
 
 def _walk(folder: Path, name: str, above: tuple[Path, ...]) -> Iterator[tuple[str, os.DirEntry[str]]]:
@@ -133,7 +152,7 @@ def _suffixes() -> frozenset[str]:
     return frozenset(e for e, kind in Image.registered_extensions().items() if kind in Image.OPEN)
 
 
-def _is_recognised(path: str) -> bool:
+def _is_recognised(path: str | Path) -> bool:
     from PIL import Image
 
     try:

@@ -17,7 +17,7 @@ import numpy as np
 from common.checkpoints import Damaged, checksum, read_json, write_atomic
 from common.data.datasets import PART
 from common.errors import InputError
-from common.runs import key_of
+from common.runs import is_hash, key_of
 
 FORMAT = 1  # version of the files under OUT/runs and of records; raised when older results can no longer be read
 
@@ -129,6 +129,8 @@ def stamped(record: dict) -> str:
 
 def read_record(path: Path) -> Result:
     """Read a committed record. Raises InputError if it was changed, or was written by another version."""
+    if not is_hash(path.stem):  # such as "0123456789abcdef copy", which would count as another run
+        raise InputError(f"{path} is called by no run's hash, as a copy of a record may be; delete it")
     record = read_json(path, f"bring it back with `git checkout -- {path.name}` in its folder, or delete it")
     if record.pop("format", None) != FORMAT:
         raise InputError(f"{path} is a record of another version; this one reads format {FORMAT}")

@@ -253,7 +253,8 @@ def test_a_fresh_classifier_starts_at_one_in_c(classes: int, losses: tuple[float
         ({"counts": [5, 3]}, "2 counts given for logits of 3 classes"),
         ({"counts": [5, 0, 3]}, "at least one image"),
         ({"beta": 1.0}, "beta must lie in"),
-        ({"kind": "focal", "gamma": -1.0}, "gamma must not be negative"),
+        ({"kind": "focal", "gamma": -1.0}, "gamma must be a number and not negative"),
+        ({"kind": "focal", "gamma": float("nan")}, "gamma must be a number and not negative"),
     ],
 )
 def test_bad_arguments_are_one_clear_line(changes: dict[str, Any], message: str) -> None:

@@ -10,31 +10,19 @@ from typing import Any, Literal, Optional
 
 import pytest
 from methods import CASES, SHORT, Get
+from refusals import refused
 
 from bbn.methods import UnitFeatures
-from common import incremental
 from common.command import plan
 from common.data.datasets import Dataset
 from common.errors import InputError
 from common.imbalance import Rebalance
 from common.runs import Inputs, LongTail, Protocol, Run, choices
-from common.store import Store
-from common.training import Device
 from der.methods import DER, BiC
 from feature_adaptation.methods import Adaptation, Extractor, Oracle
 from lucir.methods import LUCIR, ICaRL
 
 MakeRun = Callable[..., Run]
-
-
-def refused(run: Run, data: Dataset, out: Path, message: str) -> None:
-    """Assert that both ways to a training refuse the run, and that no epoch has begun."""
-    with pytest.raises(InputError, match=message):
-        plan.check(run, data)
-    learner = incremental.learner_of(run.method)
-    with pytest.raises(InputError, match=message), Store(out).open(run) as workspace:
-        incremental.run(run, data, learner, workspace, Device("cpu", "fp32"))
-    assert not list(out.glob("runs/*/metrics.jsonl"))
 
 
 @pytest.mark.parametrize("budget", ["exemplars_per_class", "exemplars_total"])

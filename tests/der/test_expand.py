@@ -196,7 +196,7 @@ def test_states_rebuild_the_shapes_they_were_saved_with(der_run: MakeRun, tiny_d
 
 
 def test_random_channels_need_a_run_that_says_how_many(der_run: MakeRun, tiny_data: Dataset, tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match="a run to start from"):
+    with pytest.raises(ValueError, match=r"DER starts from a run of DER with masks.* give its Run a start"):
         train(der_run(replace(MASKED, channels="random")), tiny_data, tmp_path)
 
 

@@ -62,6 +62,14 @@ def test_values_of_unknown_range_are_refused(
         open_image(path)
 
 
+def test_deep_pixels_of_other_formats_are_refused(tmp_path: Path) -> None:
+    cards = ("SIMPLE  = T", "BITPIX  = 16", "NAXIS   = 2", "NAXIS1  = 16", "NAXIS2  = 16", "END")
+    pixels = (LEVELS.astype(np.int16) - 128).astype(">i2").tobytes()  # FITS has signed numbers
+    (tmp_path / "deep.fits").write_bytes("".join(c.ljust(80) for c in cards).ljust(2880).encode() + pixels.ljust(2880))
+    with pytest.raises(InputError, match=r"deep.fits has deep pixels of the format FITS.* save it with 8 bits"):
+        open_image(tmp_path / "deep.fits")
+
+
 def test_exif_turns_nothing(tmp_path: Path) -> None:
     exif = Image.Exif()
     exif[0x0112] = 6  # a quarter turn

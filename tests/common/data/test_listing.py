@@ -85,8 +85,35 @@ def test_a_class_that_leads_nowhere_is_refused(root: Path) -> None:
 def test_links_that_lead_somewhere_are_followed(root: Path, tmp_path: Path) -> None:
     save(tmp_path / "elsewhere" / "1.png")
     (root / "train" / "a" / "1.png").symlink_to(tmp_path / "elsewhere" / "1.png")
-    (root / "train" / "b" / "more").symlink_to(tmp_path / "elsewhere")
+    save(tmp_path / "far" / "1.png")
+    (root / "train" / "b" / "more").symlink_to(tmp_path / "far")
     assert count(root) == [2, 2]
+
+
+@pytest.mark.parametrize("link", [Path.symlink_to, Path.hardlink_to], ids=["symbolic", "hard"])
+@pytest.mark.parametrize(("place", "words"), [("test/a", "trained on and tested on"), ("train/b", "in two classes")])
+def test_one_file_is_no_two_images(link: Callable[[Path, Path], None], place: str, words: str, root: Path) -> None:
+    link(root / place / "1.png", root / "train" / "a" / "0.png")
+    refuses(root, str(root / "train" / "a" / "0.png"), str(root / place / "1.png"), f"one file, which would be {words}")
+
+
+def test_a_folder_of_another_class_below_a_class_is_refused(root: Path) -> None:
+    (root / "train" / "a" / "more").symlink_to(root / "test" / "b")
+    refuses(root, "train/a/more/0.png", "test/b/0.png", "one file")
+
+
+def test_an_image_that_is_linked_twice_in_its_class_counts_twice(root: Path) -> None:
+    (root / "train" / "a" / "1.png").symlink_to(root / "train" / "a" / "0.png")
+    assert count(root) == [2, 1]
+
+
+@pytest.mark.parametrize("content", [b"", b"version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 9\n"])
+def test_files_that_are_only_called_images_are_refused_however_large_the_others(content: bytes, root: Path) -> None:
+    for path in root.glob("*/*/0.png"):
+        Image.new("RGB", (80, 80)).save(path)
+    (root / "test" / "b" / "1.png").write_bytes(content)
+    (root / "test" / "b" / "2.png").write_bytes(content)
+    refuses(root, "2 files are no image", str(root / "test" / "b" / "1.png"), "fetch the images again")
 
 
 def test_a_folder_inside_itself_is_refused(root: Path) -> None:

@@ -120,6 +120,7 @@ def test_image_folders_of_a_known_data_set_are_counted_too(tmp_path: Path) -> No
             "line 4 names .*c d.png, which line 3 of",
         ),
         ("train.txt", ["images/a.png ٣"], "not a path and a class number"),
+        ("train.txt", ["images/a\u2028b.png 0"], "line 1 names .*a\u2028b.png, which is not there"),
     ],
 )
 def test_a_mistake_in_a_list_is_one_clear_line(
@@ -151,6 +152,17 @@ def test_an_accent_may_be_coded_in_another_way_on_disk(tmp_path: Path) -> None:
     folder = write(tmp_path / "mine", {"train.txt": ["images/caf\u00e9.png 0"], "test.txt": ["images/u.png 0"]})
     (folder / "images" / "a.png").rename(folder / "images" / "cafe\u0301.png")
     assert len(load(DataSpec("mine"), folder).train_labels) == 1
+
+
+def test_the_users_lists_and_class_folders_are_not_chosen_between(
+    tmp_path: Path, lists_of: dict[str, list[str]]
+) -> None:
+    folder = write(tmp_path, lists_of)
+    (folder / "train").mkdir()  # without class folders it may hold the images of the list
+    assert len(load(DataSpec("folder"), folder).classes) == 3
+    (folder / "train" / "a").mkdir()
+    with pytest.raises(InputError, match=r"has train.txt and class folders in train/; move one of them elsewhere"):
+        load(DataSpec("folder"), folder)
 
 
 def test_a_changed_label_is_not_served_from_the_cache(tmp_path: Path) -> None:

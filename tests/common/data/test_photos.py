@@ -41,7 +41,7 @@ def test_lucir_on_image_files(tmp_path: Path) -> None:
     assert set(result.phases()[-1]["stages"]) == {"main", "finetune"}
     assert result.confusion("nme").sum() == 4
 
-    (tmp_path / "photos" / "train" / "a" / "1.jpg").write_bytes(b"not an image")
+    (tmp_path / "photos" / "train" / "a" / "1.jpg").write_bytes(b"not an image" * 20)
     spoiled = run.resolved(load(spec, tmp_path, None).fingerprint, "fp32")
     launcher._load.cache_clear()
     problem = launcher.train(spoiled.chain[0], job)
