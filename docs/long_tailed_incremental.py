@@ -1,6 +1,6 @@
 """Trains on long-tailed classes that come in phases: three methods, and five corrections of the bias to large classes.
 
-python docs/long_tailed_incremental.py               # embedded data, ten seeds of each arm, an hour of one core
+python docs/long_tailed_incremental.py               # embedded data, ten seeds of each arm, two hours of one core
 python docs/long_tailed_incremental.py --preset cifar --epochs-scale 0.05 --orders 1993 --seeds 1993 1 2 --data DIR
 
 A class has between all of its images and a hundredth of them, depending on its place in the data set. The class order

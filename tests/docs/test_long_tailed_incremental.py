@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import json
+import re
+import subprocess
+import sys
 from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
@@ -40,6 +44,7 @@ from lucir.reproduce.compare import Study, _script, study
 from lucir.reproduce.presets import settings
 
 MakeRun = Callable[..., Run]
+ROOT = Path(__file__).parents[2]
 SHORT = Schedule(2, lr=0.05, milestones=(1,), batch=8)
 SIZES = longtail_counts(8, 12, 6)
 """Sizes of the data set's classes, from 12 to 2 images."""
@@ -205,8 +210,8 @@ def test_runs_of_ones_own_methods_have_the_scripts_name(tmp_path: Path) -> None:
 
 
 def test_records_lie_beside_the_script() -> None:
-    assert records_folder("long_tailed_incremental") == Path(__file__).parents[2] / "docs" / "records"
-    assert records_folder("lucir") == Path(__file__).parents[2] / "lucir" / "records"
+    assert records_folder("long_tailed_incremental") == ROOT / "docs" / "records"
+    assert records_folder("lucir") == ROOT / "lucir" / "records"
 
 
 def small(s: Any) -> dict[str, list[Run]]:
@@ -235,3 +240,17 @@ def test_a_study_trains_and_reports(tmp_path: Path, capsys: pytest.CaptureFixtur
     assert "1 of 1 figures" in capsys.readouterr().out
     folder = tmp_path / "quick-x0.1" / "test_long_tailed_incremental"
     assert (folder / "two.png").exists() and not (folder / "one.png").exists()
+
+
+def test_the_page_says_numbers_that_the_records_have(tmp_path: Path) -> None:
+    """Differences are printed with the sign that the sentence gives them, so only their size is compared."""
+    script = ROOT / "docs" / "long_tailed_incremental.py"
+    subprocess.run([sys.executable, script, "--draw", "--out", tmp_path], check=True, capture_output=True)
+    known = set[str]()
+    for path in (tmp_path / "quick" / "long_tailed_incremental").glob("*.json"):
+        for row in json.loads(path.read_text(encoding="utf-8"))["comparisons"]:
+            known |= {f"{abs(row['ours'][name]):.2f}" for name in ("mean", "interval")}
+    text = (ROOT / "docs" / "long_tailed_incremental.md").read_text(encoding="utf-8")
+    findings = text[text.index("- Retraining") : text.index("The records are in")].replace("0.99, is not tuned", "")
+    found = re.findall(r"\d+\.\d\d", findings)
+    assert len(found) > 15 and [number for number in found if number not in known] == []
