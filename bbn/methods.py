@@ -52,6 +52,10 @@ class Probe:
     sampler: Literal["uniform", "balanced"] = "uniform"  # not in the paper; uniform as for the CE classifier of Fig. 2
     beta: float = 0.0
 
+    def accepts(self, start: Run) -> bool:
+        """Return whether the start has the branches of BBN."""
+        return isinstance(start.method, BBN)
+
     def check(self, protocol: Protocol) -> None:
         """Raise ValueError on a beta outside [0, 1)."""
         effective_number([1], self.beta)

@@ -287,11 +287,14 @@ def _start(learner: Learner, state: dict[str, Tensor]) -> None:
     """Call `start_from`. Raises InputError if the state does not fit."""
     try:
         learner.start_from(state)
+    except torch.OutOfMemoryError:
+        raise
     except (RuntimeError, KeyError) as error:  # an InputError passes
+        none = "" if getattr(learner.config, "starts_from", "") else ", or from none"
         raise InputError(
             f"{type(learner).__name__} cannot start from another run's network; let it start from a run with the same "
-            f"head and network, or from none: {' '.join(str(error).split())}"
-        ) from None
+            f"head and network{none}: {' '.join(str(error).split())}"
+        ) from error
 
 
 def _averages(phases: list[dict]) -> dict[str, float]:

@@ -246,15 +246,18 @@ class Run:
         self._check_start()
 
     def _check_start(self) -> None:
-        """Raise InputError if the method lacks the start that it needs, or the start has its classes in another order.
+        """Raise InputError if the method lacks the start that it needs, or if the start is of the wrong kind or order.
 
-        A method that only goes on from another Run has `starts_from`, which says from what; "" is for none.
+        A method that only goes on from another Run has `starts_from`, which says from what; "" is for none. Its
+        `accepts(start)`, if it has that too, says whether a start will do.
         """
         needed, name = getattr(self.method, "starts_from", ""), type_name(type(self.method))
         if needed and self.start is None:
             raise InputError(f"{name} starts from {needed}; give its Run a start")
         if self.start is None:
             return
+        if needed and not getattr(self.method, "accepts", lambda start: True)(self.start):
+            raise InputError(f"{name} starts from {needed}, not from a run of {type_name(type(self.start.method))}")
         if self.start.order != self.order:
             raise InputError(
                 f"{name} has class order {self.order} but starts from a run of order {self.start.order}, in which a "
@@ -325,7 +328,7 @@ def check_choices(value: Any) -> None:
             if isinstance(number, float) and not math.isfinite(number):
                 raise InputError(f"{type_name(kind)}.{field_.name} must be a finite number, got {number}")
             if isinstance(number, int) and number.bit_length() > 63 and field_.name != "seed":  # `Run.check` has seeds
-                raise InputError(f"{type_name(kind)}.{field_.name} must be below 2^63, got {number.bit_length()} bits")
+                raise InputError(f"{type_name(kind)}.{field_.name} must fit into 64 bits with its sign")
         if dataclasses.is_dataclass(part) and not isinstance(part, (type, Run)):  # a start checked itself when made
             check_choices(part)
 

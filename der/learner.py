@@ -9,7 +9,6 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from common.errors import InputError
 from common.incremental import Context, Learner, Phase
 from common.resnet import backbone
 from common.training import Stage, shuffled
@@ -34,9 +33,6 @@ class DERLearner(Learner):
 
     def __init__(self, config: DER, context: Context) -> None:
         super().__init__(config, context)
-        start = context.run.start
-        if config.channels == "random" and start and getattr(start.method, "sparsity", None) is None:
-            raise InputError(f"DER with random channels starts from {config.starts_from}; the start has no masks")
         device = context.device.torch
         self.batch = torch.zeros((), device=device)  # batches of this epoch; a tensor, since captured steps count it
         self.batches = 1

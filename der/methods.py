@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import ClassVar, Literal
 
-from common.runs import ADDED, Protocol, Schedule
+from common.runs import ADDED, Protocol, Run, Schedule
 from der.schedule import CLASSIFIER
 
 Init = Literal["normal", "uniform"]
@@ -56,6 +56,10 @@ class DER:
     def starts_from(self) -> str:
         """From what run these options need to start, if any: see `Run.check`."""
         return "a run of DER with masks, which says how many channels to keep" if self.channels == "random" else ""
+
+    def accepts(self, start: Run) -> bool:
+        """Return whether the start has masks."""
+        return isinstance(start.method, DER) and start.method.sparsity is not None
 
     def check(self, protocol: Protocol) -> None:
         """Raise ValueError on a value out of range, and on options that contradict each other or the protocol."""

@@ -18,7 +18,7 @@ from common.heads import LinearHead
 from common.incremental import Context, Learner, Phase
 from common.memory import ExemplarMemory
 from common.metrics import nearest_mean
-from common.runs import Run, type_name
+from common.runs import Run
 from common.samplers import class_sampler
 from common.training import shuffled
 from feature_adaptation.adapter import batches, descend
@@ -39,17 +39,12 @@ class AdaptationLearner(Learner):
 
     config: Adaptation
     net: FeatureMemory  # type: ignore[assignment]
-    needs: tuple[str, ...] = ("features", "truth")
-    """What the Extractor that the run starts from may have kept."""
 
     def __init__(self, config: Adaptation, context: Context) -> None:
         super().__init__(config, context)
         assert context.run.start is not None and context.workspace is not None
         context.memory = ExemplarMemory(per_class=0)  # stage 1 has kept the images, if any
         self.stage1: Extractor = context.run.start.method
-        if getattr(self.stage1, "keep", "nothing") not in self.needs:
-            kept = " or ".join(self.needs)
-            raise InputError(f"{type_name(type(config))} starts from a run of Extractor with keep={kept}, and no other")
         self.kept_features = KeptFeatures(context.workspace, context.run.start, context.device.torch)
         self.images = context.run.protocol.exemplars_per_class or 0
         self.held: Pairs | None = None
@@ -252,7 +247,6 @@ class OracleLearner(AdaptationLearner):
     """
 
     config: Oracle
-    needs = ("truth",)
 
     def adapted(self, phase: Phase) -> Tensor:
         """Return the memory in the new space, [m, d]: its true features, or those of an MLP fitted to true pairs."""

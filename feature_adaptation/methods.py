@@ -87,7 +87,9 @@ class Adaptation:
 
     version: ClassVar[int] = 1
     learner: ClassVar[str] = "feature_adaptation.learner:AdaptationLearner"
-    starts_from: ClassVar[str] = "a run of Extractor that keeps features"
+    starts_from: ClassVar[str] = "a run of Extractor with keep=features or keep=truth"
+    needs: ClassVar[tuple[str, ...]] = ("features", "truth")
+    """What the Extractor may have kept."""
     map: Map = "mlp"
     """The map that moves old features into the new space. mlp: the paper's.
     residual, linear, sdc, shift, identity: maps that the paper's is compared with."""
@@ -112,14 +114,14 @@ class Adaptation:
 
     def check(self, protocol: Protocol) -> None:
         """Raise ValueError on numbers out of range, a memory that is empty or a total, and pairs without exemplars."""
-        if self.hidden_layers < 1 or self.expansion < 1:
+        if self.map in ("mlp", "residual", "mlp-true-pairs") and min(self.hidden_layers, self.expansion) < 1:
             raise ValueError(
                 f"hidden_layers and expansion must be at least 1, got {self.hidden_layers} and {self.expansion}"
             )
-        if self.sigma <= 0 or (self.alpha is not None and self.alpha <= 0):
-            raise ValueError(
-                f"sigma and alpha must be positive, or alpha None for L_sim alone, got {self.sigma:g} and {self.alpha}"
-            )
+        if self.map == "sdc" and self.sigma <= 0:
+            raise ValueError(f"sigma must be positive, got {self.sigma:g}")
+        if self.alpha is not None and self.alpha <= 0:
+            raise ValueError(f"alpha must be positive, or None for L_sim alone, got {self.alpha:g}")
         if self.features_per_class is not None and self.features_per_class < 0:
             raise ValueError(f"features_per_class must be at least 0, got {self.features_per_class}")
         if self.features_per_class == 0 and not protocol.exemplars_per_class:
@@ -128,6 +130,10 @@ class Adaptation:
             raise ValueError("stages 2 and 3 keep a number of images a class, not a total")
         if self.exemplar_pairs and not protocol.exemplars_per_class:
             raise ValueError("exemplar_pairs needs images per class")
+
+    def accepts(self, start: Run) -> bool:
+        """Return whether the start has kept the features that are needed."""
+        return isinstance(start.method, Extractor) and start.method.keep in self.needs
 
     def cost(self, run: Run, images: int) -> int:
         """Return the number of features that all phases train on, divided by `ROWS_PER_IMAGE`. No image is opened."""
@@ -145,6 +151,8 @@ class Oracle(Adaptation):
 
     version: ClassVar[int] = 1
     learner: ClassVar[str] = "feature_adaptation.learner:OracleLearner"
+    starts_from: ClassVar[str] = "a run of Extractor with keep=truth"
+    needs: ClassVar[tuple[str, ...]] = ("truth",)
     map: OracleMap = "true"  # type: ignore[assignment]
 
 

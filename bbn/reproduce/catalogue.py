@@ -18,7 +18,6 @@ from common.drawing.equal import by_shots, equal_schedules
 from common.drawing.figures import Figure, Runs, no_runs, per_data
 from common.drawing.looks import OLIVE, ORANGE, RED, declare
 from common.imbalance import Retrain
-from common.runs import LongTail
 
 LOOKS = declare(
     (RED, "D", "BBN"),
@@ -180,9 +179,7 @@ def subsets(s: Setting) -> Runs:
     """Return the Runs of CE at the strongest imbalance, on three samples of the long-tailed subset (0: published)."""
     runs = s.runs(s.one_stage(), s.strongest)
     return {
-        f"subset {seed}": [
-            replace(run, longtail=LongTail(run.longtail.imbalance, seed=seed)) for run in runs if run.longtail
-        ]
+        f"subset {seed}": [replace(run, longtail=replace(run.longtail, seed=seed)) for run in runs if run.longtail]
         for seed in range(3)
     }
 

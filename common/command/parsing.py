@@ -45,8 +45,7 @@ def _refuse_mishaps(kind: type, words: Sequence[str]) -> None:
     """Raise InputError on an option with an empty value, and on an option for several values that is given twice."""
     parts = [word.partition("=") for word in words]
     for at, (name, equals, value) in enumerate(parts):
-        following = parts[at + 1][0] if words[at + 1 : at + 2] else None
-        if name.startswith("--") and (not value if equals else following == ""):
+        if name.startswith("--") and (not value if equals else list(words[at + 1 : at + 2]) == [""]):
             raise InputError(f"{name} has an empty value; give it one, or leave the option out")
     given = [name.replace("_", "-") for name, _, _ in parts]
     for name, hint in get_type_hints(kind).items():

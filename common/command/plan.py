@@ -256,7 +256,7 @@ def settings_of(paper: str, choice: Choice, data: Data) -> tuple[Any, ...]:
     if choice.preset != FOLDER:
         if choice.given:
             wrong = " and ".join(choice.given)
-            train = ", or python -m PAPER.train" if choice.given == ["--imbalance"] else ""
+            train = f", or python -m {paper}.train" if choice.given == ["--imbalance"] and presets.Setting.tails else ""
             figures = f"figures of --preset {choice.preset} have the paper's protocol"
             raise InputError(f"{wrong}: for --preset folder only{train}; {figures}")
         return presets.settings(*chosen)

@@ -160,8 +160,7 @@ def _asked(paper: str, words: Sequence[str], kind: type[A], prog: str, use: Plac
     settings = tuple(replace(s, repeats=s.repeats[:1]) for s in settings)
     setting = _named({s.role: s for s in settings}, args.dataset or "", "--dataset")
     if factor is not None:
-        setting = setting.at_imbalance(factor)
-        settings = tuple(setting if s.role == setting.role else s for s in settings)
+        setting = setting.at_imbalance(factor)  # `settings` stay the paper's, beside which published numbers stand
     default = _named({type_name(type(m)): m for m in setting.defaults()}, rest[0] if rest else "", "method")
     note = f"The defaults below are those of --preset {args.preset}; another preset stands before the method's name."
     method = change(default, f"{prog} {type_name(type(default))}", rest[1:], setting, note)

@@ -216,15 +216,20 @@ def _source(spec: DataSpec, root: Path | None, cache: Path | None) -> _ImageSour
 def _as_lists(name: str, folder: Path) -> bool:
     """Return whether lists say which images a folder has, and not its class folders.
 
-    Raises InputError if the user's own images have both: they need not have the same images and labels.
+    Raises InputError if the user's own images have both, since images and labels may differ. A list of one split alone
+    counts for nothing beside class folders.
     """
     listed = lists.find(folder, "train")
     if not listed or name in lists.PUBLISHED:
         return listed is not None
-    sorted_too = bool(class_folders(folder / "train"))
-    if sorted_too and name == FOLDER:
-        raise InputError(f"{folder} has {listed.name} and class folders in train/; move one of them elsewhere")
-    return not sorted_too
+    if not class_folders(folder / "train"):
+        return True
+    if name not in PER_CLASS and (lists.find(folder, "test") or lists.find(folder, "val")):
+        raise InputError(
+            f"{folder} has both lists and class folders, which may differ; rename {listed.name} to use the folders, or "
+            "the folder train (and mend the paths in the lists) to use the lists"
+        )
+    return False
 
 
 def _marked(name: str, fingerprint: str, train_labels: np.ndarray, test_labels: np.ndarray) -> str:

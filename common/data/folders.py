@@ -65,15 +65,17 @@ class Tree:
         return state.hexdigest()[:16]
 
     def refuse_shared(self) -> None:
-        """Raise InputError if links put one file into both splits, or into two classes."""
-        seen: dict[tuple[int, int], tuple[Split, int, int]] = {}
+        """Raise InputError if links put one file into both splits, or into two classes. It asks the disk again."""
+        seen: dict[tuple[int, int], tuple[Split, Path, int]] = {}
         for split in (self.train, self.test):
-            for i, (inode, label) in enumerate(zip(split.inodes, split.labels.tolist(), strict=True)):
-                other, first, known = seen.setdefault(inode, (split, i, label))
-                if inode[1] and (other is not split or known != label):  # some file systems number no files
+            for path, label in zip(split.paths, split.labels.tolist(), strict=True):
+                info = path.stat()
+                other, first, known = seen.setdefault((info.st_dev, info.st_ino), (split, path, label))
+                if info.st_ino and (other is not split or known != label):  # some file systems number no files
                     what = "in two classes" if other is split else "trained on and tested on"
-                    paths = other.folder / other.files[first][0], split.folder / split.files[i][0]
-                    raise InputError(f"{paths[0]} and {paths[1]} are one file, which would be {what}; delete one")
+                    raise InputError(
+                        f"{first} and {path} are links to one file, which would be {what}; delete one of them"
+                    )
 
     def large(self) -> bool:
         """Return whether images are too large to be kept decoded in memory. The first image decides.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -18,8 +19,8 @@ BY_PRODUCTS = ("__MACOSX", "@eaDir", "#recycle", "$RECYCLE.BIN", "System Volume 
 """Folders that archivers, network drives and file systems leave behind. They hold copies, or nothing."""
 FOREIGN = (".heic", ".heif", ".avif", ".jxl", ".svg", ".raw", ".dng", ".cr2", ".nef", ".arw", ".dcm", ".npy", ".npz")
 """Types of images that Pillow cannot read, or that only some builds can."""
-STUB = 200
-"""Bytes. A file with fewer is opened to see whether it is an image: it may be empty, or a pointer of Git LFS."""
+POINTER, STUB = b"version https://git-lfs", 200
+"""How a pointer of Git LFS begins, and the bytes that it has at most."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -31,16 +32,14 @@ class Split:
     """Each file's name relative to `folder`, its size in bytes, and its modification time in ns."""
     labels: np.ndarray
     """The label of each file, int64 [n]."""
-    inodes: tuple[tuple[int, int], ...]
-    """Of each file, the numbers of its device and of its inode there. They are the same for two links to one file."""
 
     def __post_init__(self) -> None:
-        """Raise InputError on files that only have the name of an image. No other file is opened."""
-        small = (self.folder / name for name, size, _ in self.files if size < STUB)
-        if stubs := [path for path in small if not _is_recognised(path)]:
+        """Raise InputError on empty files and on pointers of Git LFS. Only files of less than 200 bytes are opened."""
+        small = [(self.folder / name, size) for name, size, _ in self.files if size < STUB]
+        if stubs := [path for path, size in small if not size or _is_pointer(path)]:
             raise InputError(
-                f"{_several(stubs, 'file')} no image but empty, or a pointer to one, first {stubs[0]}; fetch the "
-                "images again, or delete these files"
+                f"{_several(stubs, 'file')} empty or a pointer of Git LFS, first {stubs[0]}; run git lfs pull, copy "
+                "the images again, or delete these files"
             )
 
     @property
@@ -80,7 +79,7 @@ def list_split(folder: Path, classes: Sequence[str]) -> Split:
     nowhere, of a type that Pillow does not read, or outside the class folders.
     """
     _refuse_stray(folder)
-    files: list[tuple[str, os.stat_result]] = []
+    files: list[tuple[str, int, int]] = []
     counts, lost, foreign = [], [], []
     for name in classes:
         found = []
@@ -88,10 +87,10 @@ def list_split(folder: Path, classes: Sequence[str]) -> Split:
             if _leads_nowhere(entry):
                 lost.append(folder / path)
             elif _is_image(entry):
-                found.append((path, entry.stat()))
+                found.append((path, entry.stat().st_size, entry.stat().st_mtime_ns))
             elif entry.name.lower().endswith(FOREIGN):
                 foreign.append(folder / path)
-        files += sorted(found, key=lambda file: file[0])
+        files += sorted(found)
         counts.append(len(found))
     _refuse_dead_links(lost)
     if foreign:
@@ -102,13 +101,7 @@ def list_split(folder: Path, classes: Sequence[str]) -> Split:
         raise InputError(
             f"{folder / classes[counts.index(0)]} holds no images; add some, or delete the class from both splits"
         )
-    return split_of(folder, files, np.repeat(np.arange(len(classes), dtype=np.int64), counts))
-
-
-def split_of(folder: Path, files: Sequence[tuple[str, os.stat_result]], labels: np.ndarray) -> Split:
-    """Return the Split of files with these names below `folder`. Raises InputError on a file that is no image."""
-    described = tuple((name, info.st_size, info.st_mtime_ns) for name, info in files)
-    return Split(folder, described, labels, tuple((info.st_dev, info.st_ino) for _, info in files))
+    return Split(folder, tuple(files), np.repeat(np.arange(len(classes), dtype=np.int64), counts))
 
 
 def _walk(folder: Path, name: str, above: tuple[Path, ...]) -> Iterator[tuple[str, os.DirEntry[str]]]:
@@ -152,7 +145,13 @@ def _suffixes() -> frozenset[str]:
     return frozenset(e for e, kind in Image.registered_extensions().items() if kind in Image.OPEN)
 
 
-def _is_recognised(path: str | Path) -> bool:
+def _is_pointer(path: Path) -> bool:
+    with suppress(OSError), path.open("rb") as file:  # an unreadable file is found when it is decoded
+        return file.read(len(POINTER)) == POINTER
+    return False
+
+
+def _is_recognised(path: str) -> bool:
     from PIL import Image
 
     try:

@@ -15,7 +15,7 @@ from typing import TypeAlias
 import numpy as np
 
 from common.data.folders import Tree
-from common.data.listing import Split, split_of
+from common.data.listing import Split
 from common.data.names import SUBSETS, assign
 from common.errors import InputError
 
@@ -113,12 +113,12 @@ def _read(path: Path) -> tuple[Split, Lines]:
         if first != number:
             problem = "an image counts once" if label == before else f"there as class {before}, here as {label}"
             raise InputError(f"{path} line {number} names {name}, as line {first} does ({problem}); delete one of them")
-        files.append((name, info))
+        files.append((name, info.st_size, info.st_mtime_ns))
         labels.append(label)
     if not files:
         raise InputError(f"{path} names no images")
     order = np.argsort(labels, kind="stable")
-    return split_of(folder, [files[i] for i in order], np.asarray(labels, dtype=np.int64)[order]), lines
+    return Split(folder, tuple(files[i] for i in order), np.asarray(labels, dtype=np.int64)[order]), lines
 
 
 def _is_label(word: str) -> bool:

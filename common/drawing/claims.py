@@ -91,7 +91,8 @@ class Claim:
         """Return a measured effect as text. A difference has its sign."""
         mean = f"{ours.mean:{'+' if self.signed else ''}.2f}"
         spread = f" ± {ours.interval:.2f}" if ours.n > 1 else ""
-        return f"{mean}{spread}{f' {self.unit}' if self.unit else ''} (n = {ours.n})"
+        times = f"n = {ours.n}" if ours.n else "computed"
+        return f"{mean}{spread}{f' {self.unit}' if self.unit else ''} ({times})"
 
     def verdict(self, ours: Estimate | None, full_schedule: bool) -> Verdict:
         """Judge the measured effect by the rule for every published number (`figures.verdict`)."""

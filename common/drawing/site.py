@@ -106,7 +106,7 @@ def equal_schedules(papers: Sequence[PaperView]) -> Table:
         page = f"{paper.package}.html"
         for figure in (f for part in paper.parts for f in part.figures if f.figure == EQUAL):
             for quantity, method, theirs, ours, gap, *_ in figure.table.rows if figure.table else ():
-                if quantity.text in (AVERAGE, ALL):
+                if quantity.text in (AVERAGE, ALL) and gap.text != "–":  # without their number there is no gap
                     number = Cell(theirs.text.replace(f"{THEIRS}, ", "").replace(f" ({THEIRS})", ""))
                     link = f"{page}{ours.link}" if ours.link.startswith("#") else ours.link
                     first = Cell(paper.package, f"{page}#{figure.id}")

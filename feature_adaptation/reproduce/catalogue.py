@@ -69,6 +69,11 @@ def main(s: Setting, task_size: int | None = None) -> Runs:
     }
 
 
+def oracle(s: Setting, name: Any, stage1: list[Run], **changes: Any) -> Runs:
+    """Return the Runs of an `Oracle` under this name; none if stage 1 of the setting keeps no true features."""
+    return {name: s.adapt(stage1, Oracle(), **changes)} if s.truth else {}
+
+
 def tasks(s: Setting) -> Runs:
     """Return the Runs of every method at each number of classes a task."""
     runs: dict[Any, list[Run]] = {}
@@ -76,7 +81,7 @@ def tasks(s: Setting) -> Runs:
         runs |= main(s, task_size)
         if s.every_method or task_size == s.classes_per_task:
             runs |= {
-                ("true features", task_size): s.adapt(s.stage1(task_size), Oracle()),
+                **oracle(s, ("true features", task_size), s.stage1(task_size)),
                 ("frozen extractor", task_size): frozen(s, task_size),
                 ("LUCIR", task_size): s.lucir(s.budget, task_size),
                 ("LwF", task_size): lwf(s, task_size),
@@ -151,8 +156,8 @@ def maps(s: Setting) -> Runs:
     return {
         **{name: s.adapt(main, map=name) for name in MAPS},
         "mlp, L_sim alone": s.adapt(main, alpha=None),
-        "mlp on true pairs": s.adapt(main, Oracle(map="mlp-true-pairs")),
-        "true features": s.adapt(main, Oracle()),
+        **oracle(s, "mlp on true pairs", main, map="mlp-true-pairs"),
+        **oracle(s, "true features", main),
     }
 
 
@@ -163,7 +168,7 @@ def sizes(s: Setting) -> Runs:
     for count in s.features:
         kept = s.kept(count)
         runs |= {(name, count): s.adapt(main, map=name, features_per_class=kept) for name in names}
-        runs["true features", count] = s.adapt(main, Oracle(), features_per_class=kept)
+        runs |= oracle(s, ("true features", count), main, features_per_class=kept)
     return {**runs, "own head": main}
 
 

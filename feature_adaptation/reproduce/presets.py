@@ -135,10 +135,11 @@ class Setting(shared.Setting):
     def main(self, method: Method) -> list[Run]:
         """Return the Runs of `method` as in Fig. 3.
 
-        Stages 2 and 3 follow the usual stage 1. LUCIR keeps the usual number of images.
+        Stages 2 and 3 follow the usual stage 1, which keeps true features for an `Oracle`. LUCIR keeps the usual number
+        of images.
         """
         if isinstance(method, Adaptation):
-            return self.after(self.stage1(), method)
+            return self.after(self.stage1(keep="truth") if isinstance(method, Oracle) else self.stage1(), method)
         if isinstance(method, Extractor):
             return self.extract(method)
         return self.run(method, self.protocol(images=self.budget), schedule=self.lucir_schedule)

@@ -38,9 +38,9 @@ NESTEROV = Schedule(1, nesterov=True, momentum=0.0)
         (Extractor(temperature=0.0), "the temperature must be positive"),
         (Extractor(distillation=-0.5), "the weights of distillation, features and attention 0 or more"),
         (Extractor(attention=-0.5), "the weights of distillation, features and attention 0 or more"),
-        (Adaptation(alpha=0.0), "alpha must be positive, or alpha None"),
-        (Adaptation(sigma=-1.0), "sigma and alpha must be positive"),
-        (Oracle(hidden_layers=0), "hidden_layers and expansion must be at least 1"),
+        (Adaptation(alpha=0.0), "alpha must be positive, or None"),
+        (Adaptation("sdc", sigma=-1.0), "sigma must be positive"),
+        (Oracle("mlp-true-pairs", hidden_layers=0), "hidden_layers and expansion must be at least 1"),
         (Adaptation(expansion=-2), "hidden_layers and expansion must be at least 1"),
         (Probe(beta=1.0), "beta must lie in [0, 1), got 1"),
         (Survey(classes=(0, -1)), "classes (0, -1) are not all among the 8"),
@@ -104,10 +104,18 @@ def test_a_start_has_the_classes_in_the_same_order(get: Get, tiny_data: Dataset,
     )
 
 
+@pytest.mark.parametrize("name", ["probe", "DER, random channels", "feature adaptation, hybrid", "oracle"])
+def test_a_start_of_the_wrong_kind_is_refused_before_it_is_trained(name: str, get: Get) -> None:
+    run = EVERY[name](get)
+    assert run.start is not None
+    with pytest.raises(InputError, match=r"starts from a run of .*, not from a run of Base"):
+        replace(run, start=replace(run.start, method=Base())).check()
+
+
 @pytest.mark.parametrize("change", [{"batch": 2**63}, {"epochs": 10**400}, {"milestones": (1, 2**70)}])
 def test_integers_fit_into_64_bits(change: dict[str, Any], get: Get) -> None:
     name, schedule = next(iter(change)), replace(SHORT, **change)
-    with pytest.raises(InputError, match=rf"Schedule.{name} must be below 2\^63, got \d+ bits"):
+    with pytest.raises(InputError, match=rf"Schedule.{name} must fit into 64 bits with its sign"):
         get("tiny_run")(LUCIR(finetune=schedule))
     get("tiny_run")(LUCIR(finetune=replace(SHORT, batch=2**63 - 1))).check()
 

@@ -24,7 +24,7 @@ from common.command.queue import Command
 from common.command.single import Single, published_lines, table
 from common.data.datasets import Dataset
 from common.errors import InputError, OutOfTime, RunFailed
-from common.runs import LongTail, Run, Schedule, canonical
+from common.runs import LongTail, Run, Schedule, canonical, type_name
 from common.store import Store
 from lucir.methods import FINETUNE, LUCIR, Base
 
@@ -129,7 +129,7 @@ def test_an_imbalance_makes_the_run_of_that_column(paper: str, factor: str) -> N
         words = ("--preset", "cifar", "--dataset", setting.role, "--imbalance", factor)
         run = one(paper, *words, "Rebalance" if paper != "class_balanced" else "ClassBalanced").run
         assert run.longtail == LongTail(float(factor))
-        assert factor == "7" or paper == "class_balanced" or run.key in of_figures(paper, "cifar")
+        assert (run.key in of_figures(paper, "cifar")) == (factor != "7")
 
 
 @pytest.mark.parametrize(
@@ -307,6 +307,15 @@ def test_published_numbers_stand_beside_the_papers_settings_alone(tmp_path: Path
     assert not any("iCaRL" in line for line in full)
     assert short[0].endswith("; here the paper's epochs x 0.05)") and len(short) == len(full)
     assert not lines() and not lines("--preset", "cifar", "LUCIR", "--imprint", "False")
+
+
+@pytest.mark.parametrize("paper", ["bbn", "class_balanced", "fsa"])
+def test_no_published_number_stands_beside_an_imbalance_that_the_paper_lacks(paper: str, tmp_path: Path) -> None:
+    for setting in fakes.settings(paper, "cifar"):
+        for method in map(type_name, map(type, setting.defaults())):
+            made = one(paper, "--preset", "cifar", "--dataset", setting.role, "--imbalance", "7", method)
+            plan = Plan(paper, made.choice, made.settings, [], [], Store(tmp_path), Data(None, tmp_path))
+            assert published_lines(plan, made.run, getattr(fakes, paper)(made.run)) == [], method
 
 
 def test_epochs_of_one_phase_are_told_now_and_then(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

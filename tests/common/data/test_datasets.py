@@ -117,7 +117,7 @@ def test_class_without_images_is_named(tmp_path: Path) -> None:
     fails("toy", root, str(root / "train" / "cow"), "holds no images")
 
 
-@pytest.mark.parametrize(("keep", "remedy"), [(0, "fetch the images again"), (60, "replace it or delete it")])
+@pytest.mark.parametrize(("keep", "remedy"), [(0, "copy the images again"), (60, "replace it or delete it")])
 def test_damaged_image_is_named(tmp_path: Path, keep: int, remedy: str) -> None:
     path = write_tree(tmp_path) / "train" / "bee" / "1.png"
     path.write_bytes(path.read_bytes()[:keep])

@@ -11,6 +11,7 @@ import pytest
 from PIL import Image
 
 from common.data.datasets import DataSpec, load
+from common.data.listing import STUB
 from common.errors import InputError
 
 
@@ -113,7 +114,15 @@ def test_files_that_are_only_called_images_are_refused_however_large_the_others(
         Image.new("RGB", (80, 80)).save(path)
     (root / "test" / "b" / "1.png").write_bytes(content)
     (root / "test" / "b" / "2.png").write_bytes(content)
-    refuses(root, "2 files are no image", str(root / "test" / "b" / "1.png"), "fetch the images again")
+    refuses(root, "2 files are empty or a pointer of Git LFS", str(root / "test" / "b" / "1.png"), "run git lfs pull")
+
+
+def test_tiny_images_are_images(root: Path) -> None:
+    """A PNG of one colour has fewer bytes than a pointer."""
+    for path in root.glob("*/*/0.png"):
+        Image.new("RGB", (8, 8)).save(path)
+        assert path.stat().st_size < STUB
+    assert count(root) == [1, 1]
 
 
 def test_a_folder_inside_itself_is_refused(root: Path) -> None:

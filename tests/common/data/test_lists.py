@@ -161,8 +161,17 @@ def test_the_users_lists_and_class_folders_are_not_chosen_between(
     (folder / "train").mkdir()  # without class folders it may hold the images of the list
     assert len(load(DataSpec("folder"), folder).classes) == 3
     (folder / "train" / "a").mkdir()
-    with pytest.raises(InputError, match=r"has train.txt and class folders in train/; move one of them elsewhere"):
-        load(DataSpec("folder"), folder)
+    for name in ("folder", "mine"):
+        with pytest.raises(InputError, match=r"has both lists and class folders.*rename train.txt to use the folders"):
+            load(DataSpec(name), folder)
+
+
+def test_a_list_of_one_split_beside_class_folders_is_only_a_file(tmp_path: Path) -> None:
+    for place in ("train/a", "train/b", "test/a", "test/b"):
+        (tmp_path / place).mkdir(parents=True)
+        Image.new("RGB", (8, 8)).save(tmp_path / place / "0.png")
+    (tmp_path / "train.txt").write_text("notes on the training images\n")
+    assert load(DataSpec("folder"), tmp_path).classes == ("a", "b")
 
 
 def test_a_changed_label_is_not_served_from_the_cache(tmp_path: Path) -> None:

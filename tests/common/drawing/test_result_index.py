@@ -20,10 +20,7 @@ from common.store import Store
 
 @pytest.fixture
 def thousands(tmp_path: Path) -> Path:
-    """Return a results folder with 2,000 finished runs, 40 of them for Fig.
-
-    5. Hard links share one result among all.
-    """
+    """Return a results folder with 2,000 finished runs, 40 of them those of Figure 5. All share one result's files."""
     figures, _ = select(FIGURES, ["fig5"], "cifar")
     settings = presets.settings("cifar", (), (), 1.0)
     runs = [run for figure in figures for group in figure.runs(settings).values() for run in group]
