@@ -234,7 +234,7 @@ def learner_of(method: Any) -> type[Learner]:
     if not (isinstance(found, type) and issubclass(found, Learner)):
         kind = method if isinstance(method, type) else type(method)
         raise InputError(
-            f"{kind.__name__} names no learner but {named!r}; give it `learner: ClassVar = ...`, a subclass of "
+            f"{kind.__name__} names no learner but {named!r}; give it `learner: ClassVar[type] = ...`, a subclass of "
             'common.incremental.Learner or where one is, such as "lucir.learner:LUCIRLearner"'
         )
     return found

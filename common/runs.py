@@ -295,8 +295,8 @@ def choices(kind: type) -> dict[str, tuple[Any, ...]]:
     """Return the allowed values of every field of a dataclass whose type lists them (Literal), by the field's name."""
     try:
         hints = get_type_hints(kind)
-    except NameError:  # a type that only type checkers import cannot be resolved here, so nothing is checked
-        return {}
+    except (NameError, TypeError):  # types that only type checkers import, and a plain ClassVar on Python 3.10
+        return {}  # cannot be resolved here, so nothing is checked
     found = {f.name: _listed(hints[f.name]) for f in dataclasses.fields(kind)}
     return {name: values for name, values in found.items() if values}
 

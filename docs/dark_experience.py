@@ -80,7 +80,7 @@ class DarkExperience:
     """The options of DER++: alpha weighs replayed logits, beta weighs replayed labels."""
 
     version: ClassVar[int] = 1
-    learner: ClassVar = DarkExperienceLearner
+    learner: ClassVar[type] = DarkExperienceLearner
 
     alpha: float = 0.2  # this and beta are not tuned
     beta: float = 0.5

@@ -117,17 +117,17 @@ class Correction:
 
 @dataclass(frozen=True)
 class CorrectedICaRL(Correction, ICaRL):
-    learner: ClassVar = CorrectedICaRLLearner
+    learner: ClassVar[type] = CorrectedICaRLLearner
 
 
 @dataclass(frozen=True)
 class CorrectedLUCIR(Correction, LUCIR):
-    learner: ClassVar = CorrectedLUCIRLearner
+    learner: ClassVar[type] = CorrectedLUCIRLearner
 
 
 @dataclass(frozen=True)
 class CorrectedDER(Correction, DER):
-    learner: ClassVar = CorrectedDERLearner
+    learner: ClassVar[type] = CorrectedDERLearner
 
 
 PLAIN, BETA = "plain", 0.99  # beta of the effective number; it is not tuned

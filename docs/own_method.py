@@ -45,7 +45,7 @@ class BalancedReplay:
     """
 
     version: ClassVar[int] = 1
-    learner: ClassVar = BalancedReplayLearner
+    learner: ClassVar[type] = BalancedReplayLearner
 
     strength: float = 1.0
 

@@ -19,7 +19,7 @@ class Mine(Learner):
 
 @dataclass(frozen=True)
 class Method:
-    learner: ClassVar = Mine
+    learner: ClassVar[type] = Mine
 """
 
 

@@ -114,6 +114,7 @@ def _parsed(kind: type[T], prog: str, description: str | None, words: Sequence[s
             raise
         lines = itertools.dropwhile(_is_rule, errors.getvalue().splitlines()[1:])
         message = " ".join(line.strip(" │") for line in itertools.takewhile(lambda line: not _is_rule(line), lines))
+        message = re.sub(r"\('(--[\w.-]+)',\)", r"\1", message)  # tyro before 1.0.17 names some options as tuples
         for pattern, plain in PLAIN.items():
             message = re.sub(pattern, plain, message)
         message = message.rstrip(".")
