@@ -66,7 +66,7 @@ class Store:
         self.refused: dict[str, None] = {}
         """One note for each result or record that is damaged or of another version, with what to do about it. The notes
         are the keys, which keeps them in order and each of them once."""
-        self._here = ResultIndex(lambda: os.listdir(self.runs) if self.runs.is_dir() else (), self._read, self.refused)
+        self._here = ResultIndex(self.hashes, self._read, self.refused)
         self._there = ResultIndex(self.records.values, read_record, self.refused)
         with suppress(OSError):  # the runs in somebody else's folder can be listed without writing to it
             self.runs.mkdir(parents=True, exist_ok=True)
@@ -117,6 +117,10 @@ class Store:
     def folder(self, run: Run) -> Path:
         """Return the folder of a Run, whether it exists or not."""
         return self.runs / run.hash
+
+    def hashes(self) -> list[str]:
+        """Return the hash of every run in the output folder, finished or not, in order."""
+        return sorted(filter(is_hash, os.listdir(self.runs))) if self.runs.is_dir() else []
 
     def load(self, digest: str) -> Result | None:
         """Return the finished run with this hash in the output folder, or None. Raises Damaged if its files changed."""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import importlib.util
-import os
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -67,7 +66,7 @@ def _copy(args: RecordArguments) -> tuple[list[str], list[str]]:
     folders = [args.to] if args.to else map(records_folder, PACKAGES)
     places = {path.stem: path for folder in folders for path in folder.glob("*.json")}
     papers, asked, wanted = set[str](), 0, set[str]()
-    for digest in sorted(os.listdir(store.runs)):
+    for digest in store.hashes():
         known = _up_to_date(places[digest], store.runs / digest / "result.json") if digest in places else None
         if not (result := known or store.load_or_note(digest)):
             continue

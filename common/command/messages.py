@@ -13,6 +13,7 @@ from common.command.own import OWN_IMAGES
 from common.command.plan import Plan
 from common.command.waiting import Outcome
 from common.data.names import FOLDER
+from common.drawing.report import counted
 from common.runs import Run, type_name
 
 STATES = {"finished": "done", "failed": "failed", "out of time": "saved, to go on later"}
@@ -75,7 +76,7 @@ def describe(run: Run) -> str:
     )
     words, tail = [_method(run.method)], run.longtail
     words += [f"base {protocol.base}"] if phases or not tail else []
-    words += [f"+ {many(phases, 'phase')}", budget] if phases else []
+    words += [f"+ {counted(phases, 'phase')}", budget] if phases else []
     words += [f"on {run.data.name}, imbalance {tail.imbalance:g}"] if tail else []
     words += [f"(subset {tail.seed})"] if tail and tail.seed else []
     words += ["BatchNorm synchronised"] if run.sync_batchnorm else []
@@ -88,7 +89,7 @@ def title(run: Run, usual: Any = None) -> str:
     """Return a heading for a Run: method, options that differ from `usual`, data, protocol, class order and seed."""
     protocol, tail = run.protocol, run.longtail
     phases, total = len(protocol.sizes) - 1, protocol.exemplars_total
-    words = [f"base {protocol.base} + {many(phases, 'phase')}" if phases else f"{protocol.classes} classes at once"]
+    words = [f"base {protocol.base} + {counted(phases, 'phase')}" if phases else f"{protocol.classes} classes at once"]
     if phases:
         words += [f"{total} exemplars in all" if total else f"{protocol.exemplars_per_class} exemplars a class"]
     words += [f"imbalance {tail.imbalance:g}"] if tail else []
@@ -97,11 +98,6 @@ def title(run: Run, usual: Any = None) -> str:
     words += ["BatchNorm synchronised"] if run.sync_batchnorm else []
     data = OWN_IMAGES if run.data.name == FOLDER else run.data.name
     return f"{_method(run.method, usual)} on {data}: {', '.join(words)}"
-
-
-def many(count: int, thing: str) -> str:
-    """Return a count with its noun, such as "1 run" or "2 runs"."""
-    return f"{count} {thing}{'' if count == 1 else 's'}"
 
 
 def _folder(run: Run) -> str:

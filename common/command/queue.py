@@ -22,10 +22,11 @@ from common.command.environment import commit
 from common.command.estimates import cost
 from common.command.export import records_folder
 from common.command.launcher import Job, launch
-from common.command.messages import describe, list_plan, many, progress
+from common.command.messages import describe, list_plan, progress
 from common.command.parts import Part, cores
 from common.command.plan import Choice, Data, make_plan
 from common.command.waiting import Outcome
+from common.drawing.report import counted
 from common.drawing.results import write_record
 from common.errors import InputError, RunFailed
 from common.runs import SEEDS_END, Run
@@ -184,7 +185,7 @@ def _outcomes(parts: Sequence[Part], device: Device, jobs: int, use: Resources, 
     how = f"{jobs} at once{' on each' if shared else ''}, {each} thread{'' if each == '1' else 's'} each"
     how = f"{jobs} in each job of {use.launcher}" if use.request else how
     where = f"{len(shared)} GPUs" if shared else device.type
-    print(f"{papers}: {many(len(runs), 'run')} on {where} in {device.precision}, {how}", flush=True)
+    print(f"{papers}: {counted(len(runs), 'run')} on {where} in {device.precision}, {how}", flush=True)
     job = Job(use.out, use.data, device.type, jobs, 1, deadline, gpus=shared)
     finished = {start.hash for run in runs.values() for start in run.chain} - runs.keys()
     with progress(left, len(runs)) as (advance, count):

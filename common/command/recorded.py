@@ -38,8 +38,7 @@ def _choice(choice: Choice, scale: float, pairs: list[tuple[str, int]]) -> Choic
 def at_hand(plan: Plan) -> dict[tuple[str, float], list[int]]:
     """Return the seeds of the runs at hand by (class order, epochs scale). Order "" is the one that the seed sets."""
     found: dict[tuple[str, float], list[int]] = {}
-    names = *plan.store.records, *(folder.name for folder in plan.store.runs.glob("*/"))
-    keys = {name[:KEY] for name in names}
+    keys = {name[:KEY] for name in (*plan.store.records, *plan.store.hashes())}
     for order, seed, ratio in sorted(set(_candidates(plan))):
         for scale in dict.fromkeys(float(f"{ratio:.{digits}g}") for digits in (1, 2, 3)):  # epochs are rounded
             if _at_hand(plan, keys, order, seed, scale):
@@ -55,7 +54,7 @@ def _candidates(plan: Plan) -> Iterator[tuple[str, int, float]]:
     """
     store, paper = plan.store, plan.paper
     settings = importlib.import_module(f"{paper}.reproduce.presets").settings(plan.choice.preset, None, None, 1.0)
-    here = (store.load_or_note(folder.name) for folder in store.runs.glob("*/"))
+    here = map(store.load_or_note, store.hashes())
     for result in filter(None, chain(here, map(store.record, store.records.values()))):
         config = first = result.config
         while first.get("start"):

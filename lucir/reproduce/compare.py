@@ -12,7 +12,6 @@ from typing import Any, Literal, NoReturn
 from common.command import cli
 from common.command.console import run_command
 from common.command.environment import outside
-from common.command.messages import many
 from common.command.parsing import parse
 from common.command.parts import Part
 from common.command.plan import Data, Plan, checked, on_copy, select, settings_of
@@ -21,6 +20,7 @@ from common.data.names import FOLDER
 from common.drawing.curves import accuracy_figure
 from common.drawing.figures import Drawing, Figure, Published, PublishedFigure, Results, Runs
 from common.drawing.looks import SHARED, Looks
+from common.drawing.report import counted
 from common.errors import InputError
 from common.store import Store
 from lucir.reproduce.presets import SETTINGS, Setting
@@ -189,7 +189,7 @@ class Comparison(Script):
 
     def figures_for(self, settings: Sequence[Setting]) -> Sequence[Figure]:
         here = replace(self, phases=settings[0].phases) if self.choice.preset == FOLDER else self
-        title = f"{', '.join(self.methods)} beside iCaRL and LUCIR, {many(here.phases, 'phase')}"
+        title = f"{', '.join(self.methods)} beside iCaRL and LUCIR, {counted(here.phases, 'phase')}"
         return [Figure("compared", title, here.runs, here.drawing, ("quick", "cifar", "imagenet", FOLDER))]
 
     def runs(self, s: Setting) -> Runs:
@@ -213,7 +213,7 @@ class Comparison(Script):
             for readout in ("cnn", "nme")
             if readout in list(stages)[-1]
         }
-        return accuracy_figure(results, readouts, published, many(self.phases, "phase"))
+        return accuracy_figure(results, readouts, published, counted(self.phases, "phase"))
 
 
 def _module(method: Any) -> str:
